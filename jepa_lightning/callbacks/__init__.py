@@ -1,0 +1,24 @@
+"""What watches a run."""
+
+from lightning.pytorch import Callback
+
+from jepa_lightning.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from jepa_lightning.callbacks.collapse import CollapseMonitor
+from jepa_lightning.callbacks.pictures import Pictures
+from jepa_lightning.callbacks.probe import OnlineProbe
+from jepa_lightning.callbacks.summary import RunSummary
+
+__all__ = [
+    "BestCheckpoint",
+    "CollapseMonitor",
+    "LastCheckpoint",
+    "OnlineProbe",
+    "Pictures",
+    "RunSummary",
+    "default_callbacks",
+]
+
+
+def default_callbacks() -> list[Callback]:
+    """What `jepa-fit` switches on by default, for a Trainer made in Python."""
+    return [CollapseMonitor(), OnlineProbe(), Pictures(), LastCheckpoint(), BestCheckpoint(), RunSummary()]

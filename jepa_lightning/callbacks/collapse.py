@@ -1,0 +1,99 @@
+"""Watches for collapse: representations that are the same for every sample."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from jepa_lightning.evaluation.rank import effective_rank
+from jepa_lightning.objectives import pool
+
+
+class CollapseMonitor(Callback):
+    """Logs the effective rank and the spread of pooled features, and warns in plain words when they collapse.
+
+    Features of the last `samples` training samples are pooled over tokens; a model that tells positions apart but not
+    samples counts as collapsed too. `collapse/effective_rank` is RankMe (Garrido et al. 2023, on centred features) and
+    `collapse/std` the standard deviation over samples, mean over channels, of the target (which is layer-normed before
+    it is pooled); `collapse/context_effective_rank` and `collapse/context_std` are those of the context, layer-normed
+    for the comparison. All in float32. Nothing is computed between the steps at which it looks.
+
+    Args:
+        every_n_steps: optimiser steps between two looks; the trainer's `log_every_n_steps` by default.
+        samples: how many samples a look takes in; the rank cannot exceed it.
+        min_std: warn below this spread ...
+        min_rank: ... or below this effective rank.
+        enabled: False switches it off.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_steps: int | None = None,
+        samples: int = 512,
+        min_std: float = 0.01,
+        min_rank: float = 2.0,
+        enabled: bool = True,
+    ) -> None:
+        if samples < 2:
+            raise ValueError(f"samples must be at least 2 to speak of a spread, got {samples}")
+        self.every_n_steps = every_n_steps
+        self.samples = samples
+        self.min_std = min_std
+        self.min_rank = min_rank
+        self.enabled = enabled
+        self.warned = False
+        self._looked = 0
+        self._recent: dict[str, deque[Tensor]] = {"target": deque(), "context": deque()}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the pooled features of this batch; look at the remembered ones every so often."""
+        if not self.enabled:
+            return
+        step, every = trainer.global_step, self.every_n_steps or getattr(trainer, "log_every_n_steps", 0) or 50
+        self._remember("target", outputs["target"], outputs["tokens"].valid)
+        self._remember("context", F.layer_norm(outputs["context"].float(), outputs["context"].shape[-1:]), None)
+        if step and step % every == 0 and step != self._looked:
+            self._looked = step
+            self._look(pl_module, step)
+
+    def _remember(self, name: str, features: Tensor, valid: Tensor | None) -> None:
+        recent = self._recent[name]
+        recent.append(pool(features.detach().float(), valid))
+        while sum(map(len, recent)) - len(recent[0]) >= self.samples:
+            recent.popleft()
+
+    def _look(self, pl_module: LightningModule, step: int) -> None:
+        seen: dict[str, tuple[float, float]] = {}
+        for name, recent in self._recent.items():
+            features = torch.cat(list(recent))[-self.samples :]
+            if len(features) < 2:
+                return
+            seen[name] = float(effective_rank(features)), float(features.std(0).mean())
+            prefix = "collapse/" if name == "target" else "collapse/context_"
+            values = {f"{prefix}effective_rank": seen[name][0], f"{prefix}std": seen[name][1]}
+            pl_module.log_dict(values, batch_size=len(features))
+        rank, std = seen["target"]
+        if (rank < self.min_rank or std < self.min_std) and not self.warned:
+            self.warned = True
+            rank_zero_warn(collapse_message(step, rank, std))
+
+
+def collapse_message(step: int, rank: float, std: float) -> str:
+    """What the monitor saw and which settings to change."""
+    return (
+        f"The representations have collapsed at step {step}: pooled over tokens, the teacher's features vary by a "
+        f"standard deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank). The model "
+        "says nearly the same of every sample, however low the loss is. What helps, in this order: a lower "
+        "model.learning_rate peak or a longer warmup; a model.momentum that starts nearer to 1 (0.996 to 0.9996); "
+        "larger or more targets in the masker; a larger data.batch_size; a regulariser on the context "
+        "(model.regularizers: [VICReg])."
+    )

@@ -1,0 +1,93 @@
+"""Pictures of a run: masks, and features in colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torchvision.io import write_png
+
+from jepa_lightning.evaluation.pca import pca_colours
+from jepa_lightning.modality import Batch
+from jepa_lightning.module import JEPA
+
+GAP = 4  # pixels between rows
+
+
+class Pictures(Callback):
+    """Writes PNG pictures of a few fixed samples into `pictures/` of the run's folder.
+
+    `masks.png` (what context and targets show, drawn when training starts) and, before training and at each
+    validation, `features_STEP.png`: the first three principal components of the teacher's token features as colours.
+    The modality draws; one that draws nothing costs nothing.
+
+    Args:
+        samples: how many samples, the first of the validation set.
+        enabled: False switches it off.
+    """
+
+    def __init__(self, *, samples: int = 6, enabled: bool = True) -> None:
+        self.samples = samples
+        self.enabled = enabled
+        self._batch: Batch | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Fix the samples, draw masks and the untrained features."""
+        data: Any = getattr(trainer, "datamodule", None)
+        loader = None if data is None or not self.enabled else data.val_dataloader()
+        if not loader:
+            return
+        batch = trainer.strategy.batch_to_device(first(next(iter(loader)), self.samples), pl_module.device)
+        with torch.no_grad():
+            tokens = pl_module.tokenizer(batch)
+            masks = pl_module.masker(tokens, pl_module.mask_generator("pictures", 0, 0))
+        self._batch = batch
+        self._write(trainer, "masks.png", pl_module.modality.draw_masks(batch, masks))
+        self._draw_features(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Draw the features as they are now."""
+        if not trainer.sanity_checking:
+            self._draw_features(trainer, pl_module)
+
+    @torch.no_grad()
+    def _draw_features(self, trainer: Trainer, pl_module: JEPA) -> None:
+        if self._batch is None:
+            return
+        with trainer.precision_plugin.forward_context():
+            tokens = pl_module.tokenizer(self._batch)
+            features = pl_module.teacher(tokens)
+        colours = pca_colours(features, tokens.valid)
+        pictures = pl_module.modality.draw_features(self._batch, tokens, colours)
+        self._write(trainer, f"features_{trainer.global_step:06d}.png", pictures)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer, name: str, pictures: list[Tensor] | None) -> None:
+        if not pictures:
+            return
+        folder = Path(trainer.default_root_dir) / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(stack(pictures), str(folder / name))
+
+
+def first(batch: Batch, samples: int) -> Batch:
+    """The first samples of a batch: every tensor, list and dict in it cut."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: cut(part) for key, part in value.items()}
+        return value[:samples] if isinstance(value, (Tensor, list, tuple)) else value
+
+    return cut(batch)
+
+
+def stack(pictures: list[Tensor]) -> Tensor:
+    """Uint8 (3, H, W) pictures under each other on white: (3, sum of H, largest W)."""
+    width = max(picture.shape[2] for picture in pictures)
+    rows = [F.pad(picture, (0, width - picture.shape[2], 0, GAP), value=255) for picture in pictures]
+    return torch.cat(rows, dim=1)[:, :-GAP]

@@ -1,0 +1,90 @@
+"""The online probe: is the representation getting better while it trains?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor, nn
+
+from jepa_lightning.evaluation import extract, probe
+from jepa_lightning.modality import Batch
+from jepa_lightning.module import JEPA
+from jepa_lightning.objectives import pool
+
+
+class OnlineProbe(Callback):
+    """At each validation: kNN and a linear classifier on frozen, mean-pooled teacher features.
+
+    Fits on the data module's `probe_dataloader` (a labelled subset of the training part, evaluation transforms), scores
+    on its `val_dataloader`. It has no state in the module and leaves none in the checkpoint. The same encoder before
+    training is scored under the same protocol and logged beside it, as `probe/knn_untrained` and
+    `probe/linear_untrained`: a random network is a strong feature, and a number without this row says nothing. Data
+    without labels has no probe.
+
+    Args:
+        label: which label, where samples have several; the first that holds classes by default.
+        k: neighbours of the kNN (cosine, temperature 0.07).
+        c: inverse L2 penalty of the logistic regression on standardised features.
+        enabled: False switches it off.
+    """
+
+    def __init__(self, *, label: str | None = None, k: int = 20, c: float = 1.0, enabled: bool = True) -> None:
+        self.label = label
+        self.k = k
+        self.c = c
+        self.enabled = enabled
+        self.untrained: dict[str, float] | None = None
+        self._before: nn.Module | None = None
+
+    def setup(self, trainer: Trainer, pl_module: JEPA, stage: str) -> None:  # type: ignore[override]
+        """On a resumed run, keep the encoder as it is before the checkpoint is loaded."""
+        if stage == "fit" and trainer.ckpt_path is not None and self.applies(trainer):
+            self._before = copy.deepcopy(pl_module.teacher)
+
+    def on_train_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Score the encoder before training."""
+        if self.applies(trainer):
+            teacher = pl_module.teacher if self._before is None else self._before.to(pl_module.device)
+            self.untrained = self.score(trainer, pl_module, teacher)
+            self._before = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Score the teacher as it is now and log it beside the untrained row."""
+        if trainer.sanity_checking or not self.applies(trainer):
+            return
+        scores = {f"probe/{name}": value for name, value in self.score(trainer, pl_module, pl_module.teacher).items()}
+        if self.untrained is not None:
+            scores |= {f"probe/{name}_untrained": value for name, value in self.untrained.items()}
+        pl_module.log_dict(scores, prog_bar=False, batch_size=1)
+
+    def score(self, trainer: Trainer, pl_module: JEPA, teacher: nn.Module) -> dict[str, float]:
+        """Accuracies (0-1) of `knn` and `linear` on `teacher`'s features."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+
+        def batches(loader: Any) -> Iterator[Batch]:
+            return (trainer.strategy.batch_to_device(batch, pl_module.device) for batch in loader)
+
+        embed = embedder(pl_module, teacher)
+        train = extract(embed, batches(data.probe_dataloader()))
+        test = extract(embed, batches(data.val_dataloader()))
+        return probe(train, test, label=self.label, k=self.k, c=self.c)
+
+    def applies(self, trainer: Trainer) -> bool:
+        """Whether this run has labels to probe with."""
+        return self.enabled and bool(getattr(getattr(trainer, "datamodule", None), "labelled", False))
+
+
+def embedder(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:
+    """The function from a batch to `teacher`'s mean-pooled features (B, D), in the trainer's precision."""
+
+    @torch.no_grad()
+    def embed(batch: Batch) -> Tensor:
+        with module.trainer.precision_plugin.forward_context():
+            tokens = module.tokenizer(batch)
+            return pool(teacher(tokens).float(), tokens.valid)
+
+    return embed

@@ -1,0 +1,120 @@
+"""The end of a run: a table and summary.json. And on the way: samples per second."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+from jepa_lightning.module import JEPA, is_logged
+
+LOGGED = {
+    "train_loss": "train/loss",
+    "effective_rank": "collapse/effective_rank",
+    "feature_std": "collapse/std",
+    "knn": "probe/knn",
+    "knn_untrained": "probe/knn_untrained",
+    "linear": "probe/linear",
+    "linear_untrained": "probe/linear_untrained",
+}
+
+
+class RunSummary(Callback):
+    """Shows samples per second as a run goes, and closes it with a table and `summary.json` in its folder.
+
+    The summary is a flat object: modality, steps, seconds, samples_per_second, train_loss, effective_rank, feature_std,
+    knn, knn_untrained, linear, linear_untrained (accuracies 0-1), checkpoint. What the run could not have is null.
+    `seconds` is the wall time of fit; samples per second counts the time between training batches alone, not
+    validation, and all ranks' samples.
+    """
+
+    def __init__(self) -> None:
+        self.summary: dict[str, Any] = {}
+        self._start = self._window_start = 0.0
+        self._samples = self._window_samples = 0
+        self._training_seconds = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Start the clock."""
+        self._start = time.perf_counter()
+        self._samples = self._window_samples = 0
+        self._training_seconds = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Start counting samples."""
+        self._window_start = time.perf_counter()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: JEPA, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count; show the rate at the steps that are logged."""
+        self._window_samples += outputs["tokens"].batch_size * trainer.world_size
+        if is_logged(trainer):
+            rate = self._window_samples / max(time.perf_counter() - self._window_start, 1e-9)
+            pl_module.log("train/samples_per_second", rate, prog_bar=True, batch_size=1)
+            self._close_window()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Stop counting: validation is not training."""
+        self._close_window()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Count on."""
+        self._window_start = time.perf_counter()
+
+    def _close_window(self) -> None:
+        now = time.perf_counter()
+        if self._window_samples:
+            self._training_seconds += now - self._window_start
+            self._samples += self._window_samples
+        self._window_start, self._window_samples = now, 0
+
+    def on_fit_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
+        """Print the table and write the file."""
+        self._close_window()
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.summary = {
+            "modality": pl_module.modality.name,
+            "steps": trainer.global_step,
+            "seconds": round(time.perf_counter() - self._start, 2),
+            "samples_per_second": round(self._samples / self._training_seconds, 2) if self._samples else None,
+            **{name: metrics.get(logged) for name, logged in LOGGED.items()},
+            "checkpoint": _last_checkpoint(trainer),
+        }
+        self._close(trainer)
+
+    @rank_zero_only
+    def _close(self, trainer: Trainer) -> None:
+        path = Path(trainer.default_root_dir) / "summary.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.summary, indent=2) + "\n")
+        print(table(self.summary) + f"\nsummary            {path}", flush=True)
+
+
+def _last_checkpoint(trainer: Trainer) -> str | None:
+    written = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    return next((path for path in written if Path(path).name == "last.ckpt"), next(filter(None, written), None))
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The summary for a person: probes beside their untrained twins."""
+
+    def show(value: Any) -> str:
+        return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    probes = ("knn", "linear")
+    lines = ["", f"{'probe':<18} {'trained':>9} {'untrained':>10} {'difference':>11}"]
+    for name in probes:
+        trained, untrained = summary[name], summary[f"{name}_untrained"]
+        difference = None if trained is None or untrained is None else trained - untrained
+        cells = ["-" if v is None else f"{v:.3f}" for v in (trained, untrained)]
+        lines.append(
+            f"{name:<18} {cells[0]:>9} {cells[1]:>10} {'-' if difference is None else f'{difference:+.3f}':>11}"
+        )
+    rest = [name for name in summary if name.removesuffix("_untrained") not in probes]
+    return "\n".join([*lines, "", *(f"{name:<18} {show(summary[name])}" for name in rest)])

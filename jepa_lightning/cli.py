@@ -1,0 +1,120 @@
+"""`jepa-fit`: LightningCLI on the JEPA module, with plug-ins, shipped configs and short errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from jepa_lightning.callbacks import (
+    BestCheckpoint,
+    CollapseMonitor,
+    LastCheckpoint,
+    OnlineProbe,
+    Pictures,
+    RunSummary,
+)
+from jepa_lightning.messages import shorten
+from jepa_lightning.module import JEPA
+from jepa_lightning.plugins import load_plugins
+from jepa_lightning.run_folder import default_loggers, set_aside
+from jepa_lightning.shipped_configs import find_configs
+
+TRACEBACK = "JEPA_TRACEBACK"
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser with errors of a few lines."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, with the nearest name where one was mistyped, and exit with code 2."""
+        if not self.exit_on_error or os.environ.get(TRACEBACK):  # jsonargparse tries alternatives in this way
+            super().error(message, ex)
+        fail(shorten(message, self))
+
+
+class JEPACLI(LightningCLI):
+    """The command line: `jepa-fit [fit|validate|predict] --config image.yaml [--key value ...]`."""
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        super().__init__(
+            JEPA,
+            LightningDataModule,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            save_config_kwargs={"overwrite": True},  # an earlier run's files are set aside, see before_fit
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={"default_root_dir": "runs"},
+            args=None if args is None else list(args),
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's subcommands that a JEPA has a step for."""
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name != "test"}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What watches a run is always on and has its own settings."""
+        for watcher, key in (
+            (CollapseMonitor, "collapse"),
+            (OnlineProbe, "probe"),
+            (Pictures, "pictures"),
+            (LastCheckpoint, "checkpoint"),
+        ):
+            parser.add_lightning_class_args(watcher, key)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Type `fit` for the user, and find shipped configs. sys.argv stays: DDP's child processes read it too."""
+        words = find_configs(sys.argv[1:] if args is None else args)
+        if not any(word in self.subcommands() or word in ("-h", "--help") for word in words[:1]):
+            words = ["fit", *words]
+        self.config = parser.parse_args(words)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the default loggers, checkpoints, summary and a progress bar that does not sync at each step."""
+        config = self._get(self.config_init, "trainer")
+        callbacks = config.get("callbacks") or []
+        callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        callbacks += [BestCheckpoint(), RunSummary()]
+        if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks.append(TQDMProgressBar(refresh_rate=20))
+        if config.get("logger") in (None, True) and not config.get("fast_dev_run"):
+            kwargs["logger"] = default_loggers(config["default_root_dir"])
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def before_fit(self) -> None:
+        """Set aside the files of an earlier run in the same folder, unless it is resumed."""
+        config = self.config["fit"]
+        rank = getattr(rank_zero_only, "rank", 0)
+        if config.get("ckpt_path") is None and rank == 0 and not config["trainer"].get("fast_dev_run"):
+            moved = set_aside(self.trainer.default_root_dir)
+            if moved is not None:
+                rank_zero_info(f"The files of an earlier run were moved to {moved}")
+
+
+def fail(message: str) -> NoReturn:
+    """Print `message` and exit with code 2."""
+    sys.stderr.write(f"jepa-fit: error: {message.strip()}\n")
+    sys.exit(2)
+
+
+def fit(args: Sequence[str] | None = None) -> None:
+    """Entry point of `jepa-fit`. Mistakes of the user end in a few lines and exit code 2.
+
+    Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
+    """
+    try:
+        load_plugins()
+        JEPACLI(args)
+    except (ValueError, FileNotFoundError, NotADirectoryError, MisconfigurationException) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        fail(f"{shorten(str(error))}\n(JEPA_TRACEBACK=1 shows where)")

@@ -1,0 +1,19 @@
+"""What all data modules share: the batch contract, splits, loaders, and what happens to unreadable samples."""
+
+from jepa_lightning.data.batch import Collate, Sample, to_sample
+from jepa_lightning.data.module import JEPADataModule
+from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
+from jepa_lightning.data.split import draw, known_targets
+
+__all__ = [
+    "Collate",
+    "DataError",
+    "JEPADataModule",
+    "ReportingLoader",
+    "Sample",
+    "Samples",
+    "Unreadable",
+    "draw",
+    "known_targets",
+    "to_sample",
+]

@@ -1,0 +1,112 @@
+"""From what a dataset gives to a batch: `(input, label)` becomes a sample dict, samples become a batch dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa_lightning.data.errors import DataError
+from jepa_lightning.modality import Batch
+
+Sample = dict[str, Any]
+"""One sample: the modality's own key, `labels` (a dict, empty where there are none) and `id`."""
+
+
+def to_sample(item: Any, *, name: str, sample_id: str) -> Sample:
+    """What a dataset gave, as a sample dict.
+
+    Args:
+        item: an input, a tuple `(input,)` or `(input, label)`, or a dict that has `name` (and perhaps `labels`, a
+            dict; `label`, a single one; `id`). A dict's other entries pass through.
+        name: key of the input, e.g. "image".
+        sample_id: the sample's `id` where the item does not bring its own.
+
+    Returns:
+        A new dict with `name`, `labels` and `id`. Labels are tensors: integers int64 (classes), floats float32
+        (regression). A label of None is no label.
+
+    Raises:
+        DataError: the item is none of these, or its label is no number.
+    """
+    if isinstance(item, dict):
+        if name not in item:
+            raise DataError(
+                f"expected a sample dict with the key {name!r}, got the keys {sorted(map(str, item))}: "
+                f"have the dataset return {{{name!r}: ...}} or an (input, label) tuple"
+            )
+        sample = dict(item)
+        labels = sample.pop("labels", sample.pop("label", None))
+    elif isinstance(item, tuple | list):
+        if not 1 <= len(item) <= 2:
+            raise DataError(
+                f"expected an input, an (input, label) tuple or a dict from the dataset, got a {type(item).__name__} "
+                f"of {len(item)}: have the dataset return a dict with {name!r} and 'labels'"
+            )
+        sample = {name: item[0]}
+        labels = item[1] if len(item) == 2 else None
+    else:
+        sample, labels = {name: item}, None
+    if labels is None:
+        labels = {}
+    elif not isinstance(labels, dict):
+        labels = {"label": labels}
+    sample["labels"] = {key: _label(key, value) for key, value in labels.items()}
+    sample["id"] = str(sample.get("id", sample_id))
+    return sample
+
+
+def _label(key: str, value: Any) -> Tensor:
+    try:
+        label = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(
+            f"expected label {key!r} to be a class number, a float or a tensor, got {type(value).__name__} {value!r}: "
+            "give the dataset a target_transform that makes it one"
+        ) from None
+    if label.dtype.is_floating_point:
+        return label.float()
+    return label.long()
+
+
+class Collate:
+    """Samples to a batch: tensors and arrays of one shape are stacked, everything else becomes a list.
+
+    Runs in the loader's worker processes, so that work on the whole batch (`batch_transform`) is done there, once
+    for all samples.
+
+    Args:
+        batch_transform: what is done to the finished batch, or None. Must be picklable.
+    """
+
+    def __init__(self, batch_transform: Callable[[Batch], Batch] | None = None) -> None:
+        self.batch_transform = batch_transform
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """The batch; with `unreadable` where samples could not be read."""
+        unreadable = [bad for sample in samples for bad in sample.get("unreadable", ())]
+        if any("id" not in sample for sample in samples):  # a sample for which no substitute was found
+            return {"unreadable": unreadable}
+        batch: Batch = {
+            key: _stack([sample[key] for sample in samples])
+            for key in samples[0]
+            if key not in ("labels", "unreadable")
+        }
+        names = [key for key in samples[0]["labels"] if all(key in sample["labels"] for sample in samples)]
+        batch["labels"] = {key: _stack([sample["labels"][key] for sample in samples]) for key in names}
+        if self.batch_transform is not None:
+            batch = self.batch_transform(batch)
+        if unreadable:
+            batch["unreadable"] = unreadable
+        return batch
+
+
+def _stack(values: list[Any]) -> Any:
+    if isinstance(values[0], np.ndarray):
+        values = [torch.from_numpy(value) for value in values]
+    if isinstance(values[0], Tensor) and all(value.shape == values[0].shape for value in values):
+        return torch.stack(values)
+    return values

@@ -1,0 +1,260 @@
+"""The base of all data modules: splits, loaders, the probe's subset and the check for unreadable samples."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, IterableDataset
+
+from jepa_lightning.data.batch import Collate, Sample
+from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.samples import ReportingLoader, Samples, Unreadable
+from jepa_lightning.data.split import draw, known_targets
+from jepa_lightning.modality import Batch
+
+
+class JEPADataModule(LightningDataModule):
+    """Loaders of batch dicts for training, validation, test and the online probe.
+
+    A modality's data module sets `name`, implements `load` and `transforms`, and perhaps `batch_transform`. Where
+    there is no validation split, a share of the training data is held out, drawn by `seed` and stratified by class.
+    Distributed samplers are Lightning's business.
+
+    Args:
+        batch_size: samples a batch (and process).
+        num_workers: loader processes. None: none for data that lie in memory where no GPU waits for them, or on a
+            single core; else one less than the cores this process may use, at most 8.
+        pin_memory: None: only when CUDA is available.
+        drop_last: leave out the last, smaller training batch.
+        seed: draws the held-out part and the probe's subset.
+        val_fraction: share of the training data that is held out where there is no validation split, 0 to below 1.
+        probe_samples: size of the labelled subset of the training data that the online probe learns on.
+        max_unreadable: largest share of a data set's samples that may be unreadable before the run ends.
+
+    Attributes:
+        in_memory: set by `load` when reading a sample costs next to nothing.
+
+    Raises:
+        DataError: an argument out of range; from `setup` and the loaders when the data are not usable.
+    """
+
+    name: str
+    in_memory: bool = False
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        num_workers: int | None = None,
+        pin_memory: bool | None = None,
+        drop_last: bool = True,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        probe_samples: int = 2000,
+        max_unreadable: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise DataError(f"expected batch_size of at least 1, got {batch_size}")
+        if num_workers is not None and num_workers < 0:
+            raise DataError(f"expected num_workers of at least 0, or null to choose by itself, got {num_workers}")
+        if not 0 <= val_fraction < 1:
+            raise DataError(f"expected val_fraction from 0 to below 1, got {val_fraction}")
+        if not 0 <= max_unreadable <= 1:
+            raise DataError(f"expected max_unreadable from 0 to 1, got {max_unreadable}")
+        if probe_samples < 1:
+            raise DataError(f"expected probe_samples of at least 1, got {probe_samples}")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.drop_last = drop_last
+        self.seed = seed
+        self.val_fraction = val_fraction
+        self.probe_samples = probe_samples
+        self.max_unreadable = max_unreadable
+        self._parts: dict[str, Samples] = {}
+        self._records: dict[str, Unreadable] = {}
+        self._targets: NDArray[np.int64] | None = None
+        self._example: Sample = {}
+        self._batch_transform: Callable[[Batch], Batch] | None = None
+
+    # What a modality supplies.
+
+    @abstractmethod
+    def load(self) -> dict[str, Dataset[Any]]:
+        """The data sets by split: "train", and "val" and "test" where they exist; what `to_sample` takes, unaugmented.
+
+        A data set may have `targets` and `classes` (as torchvision's), `sample_id(index)`, and `unreadable` (index to
+        reason, for samples that are known to be broken).
+        """
+
+    @abstractmethod
+    def transforms(self) -> tuple[Callable[[Sample], Sample] | None, Callable[[Sample], Sample] | None]:
+        """The training transform (with augmentation) and the evaluation transform; picklable, called after `load`."""
+
+    def batch_transform(self) -> Callable[[Batch], Batch] | None:
+        """What is done to a whole batch in the worker (picklable), or None. Called last."""
+        return None
+
+    # What Lightning and the callbacks call.
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build the splits, once. Reads one sample of each."""
+        if self._parts:
+            return
+        sets = self.load()
+        train_transform, eval_transform = self.transforms()
+        parts: dict[str, Samples] = {}
+        for split, dataset in sets.items():
+            total = _length(dataset, split)
+            self._records[split] = Unreadable(total=total, limit=self.max_unreadable)
+            parts[split] = Samples(dataset, name=self.name, split=split, transform=eval_transform)
+            broken: dict[int, str] = getattr(dataset, "unreadable", {})
+            self._records[split].add([(parts[split].sample_id(index), why) for index, why in broken.items()])
+        train = parts["train"]
+        self._targets = known_targets(train.dataset)
+        kept = np.arange(len(train))
+        if "val" not in parts and self.val_fraction > 0:
+            number = max(1, round(self.val_fraction * len(train)))
+            held = draw(len(train), number, seed=self.seed, targets=self._targets)
+            kept = np.setdiff1d(kept, held)
+            if not len(kept):
+                raise DataError(
+                    f"expected at least 2 training samples to hold some out for validation, got {len(train)}: "
+                    "add data or set val_fraction to 0"
+                )
+            parts["val"] = Samples(train.dataset, name=self.name, split="train", indices=held, transform=eval_transform)
+            self._records["val"] = self._records["train"]  # the same files
+        for split, part in parts.items():
+            example = _first(part, self._records[split])
+            if split == "train":
+                self._example = example
+        parts["probe"] = Samples(
+            train.dataset, name=self.name, split="train", indices=self._probe_indices(kept), transform=eval_transform
+        )
+        self._records["probe"] = self._records["train"]
+        parts["train"] = Samples(train.dataset, name=self.name, split="train", indices=kept, transform=train_transform)
+        self._parts = parts
+        self._batch_transform = self.batch_transform()
+
+    def train_dataloader(self) -> ReportingLoader:
+        """Shuffled, augmented training batches."""
+        count = len(self._part("train"))
+        world = self.trainer.world_size if self.trainer is not None else 1
+        if self.drop_last and count < self.batch_size * world:
+            processes = f" on each of {world} processes" if world > 1 else ""
+            raise DataError(
+                f"expected at least one batch of training samples, got {count} samples with batch_size "
+                f"{self.batch_size}{processes}: lower batch_size, add data, or set drop_last to false"
+            )
+        return self._loader("train", shuffle=True, drop_last=self.drop_last, keep_workers=True)
+
+    def val_dataloader(self) -> ReportingLoader | list[Any]:
+        """Validation batches with the evaluation transform; an empty list where there are none."""
+        self.setup()
+        return self._loader("val", keep_workers=True) if "val" in self._parts else []
+
+    def test_dataloader(self) -> ReportingLoader:
+        """Test batches with the evaluation transform.
+
+        Raises:
+            DataError: there is no test split.
+        """
+        if not self.has_test:
+            raise DataError("expected a test split, but these data have none: add one, or use the validation split")
+        return self._loader("test")
+
+    def probe_dataloader(self) -> ReportingLoader | None:
+        """The probe's labelled subset of the training data, evaluation transform, fixed order; None when unlabelled."""
+        return self._loader("probe") if self.labelled else None
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split."""
+        self.setup()
+        return "test" in self._parts
+
+    @property
+    def labelled(self) -> bool:
+        """Whether training samples have labels."""
+        self.setup()
+        has_any = self._targets is None or bool((self._targets >= 0).any())  # torchvision marks "none" by -1
+        return bool(self._example["labels"]) and has_any
+
+    @property
+    def label(self) -> str | None:
+        """Name of the first, primary label of a sample; None when unlabelled."""
+        return next(iter(self._example["labels"])) if self.labelled else None
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, where the training data have them."""
+        names = getattr(self._part("train").dataset, "classes", None)
+        return [str(name) for name in names] if names is not None and self.labelled else None
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Id and reason of every unreadable sample met so far."""
+        return {key: why for record in self._records.values() for key, why in record.reasons.items()}
+
+    def _part(self, split: str) -> Samples:
+        self.setup()
+        return self._parts[split]
+
+    def _probe_indices(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        targets = None if self._targets is None else self._targets[kept]
+        if targets is not None and (targets >= 0).any():
+            kept, targets = kept[targets >= 0], targets[targets >= 0]
+        return kept[draw(len(kept), self.probe_samples, seed=self.seed + 1, targets=targets)]
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if self.trainer is not None:
+            cores //= max(1, self.trainer.num_devices)  # processes on this machine share its cores
+        if cores <= 1 or (self.in_memory and not torch.cuda.is_available()):
+            return 0
+        return min(cores - 1, 8)
+
+    def _loader(
+        self, split: str, *, shuffle: bool = False, drop_last: bool = False, keep_workers: bool = False
+    ) -> ReportingLoader:
+        part = self._part(split)
+        workers = self._workers()
+        return ReportingLoader(
+            part,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            num_workers=workers,
+            persistent_workers=keep_workers and workers > 0,
+            pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
+            collate_fn=Collate(self._batch_transform),
+            unreadable=self._records[split],
+        )
+
+
+def _length(dataset: Dataset[Any], split: str) -> int:
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise DataError(
+            f"expected the {split} dataset to have a length and indices, got the iterable {type(dataset).__name__}: "
+            "use a map-style dataset"
+        )
+    if not len(dataset):
+        raise DataError(f"expected samples in the {split} dataset, got none: check where it reads from")
+    return len(dataset)
+
+
+def _first(part: Samples, record: Unreadable) -> Sample:
+    """The first readable sample; mistakes in the dataset show here, in the main process, with a short message."""
+    sample = part[0]
+    record.take(sample)
+    return sample

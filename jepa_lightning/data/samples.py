@@ -1,0 +1,168 @@
+"""Reading samples when some cannot be read: a substitute steps in, the bad one is counted and named.
+
+A broken file is met in a worker process, but the log and the decision to end the run belong to the main one. So its
+name travels with the batch under `unreadable`, and the loader takes it out again before anyone sees the batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from jepa_lightning.data.batch import Sample, to_sample
+from jepa_lightning.data.errors import DataError
+from jepa_lightning.modality import Batch
+
+__all__ = ["READ_ERRORS", "DataError", "ReportingLoader", "Samples", "Unreadable"]
+
+READ_ERRORS = (OSError, EOFError, ValueError, SyntaxError)
+"""What counts as an unreadable sample (Pillow raises SyntaxError for some broken files)."""
+
+_TRIES = 100  # samples in a row that may fail before there is no substitute
+_LISTED = 20  # names in an error
+_log = logging.getLogger(__name__)
+
+
+class Samples(Dataset[Sample]):
+    """A part of a dataset as sample dicts, with a transform; never fails on an unreadable sample.
+
+    Where a sample cannot be read, the next one that can takes its place, so that batches keep their size; what failed
+    is listed in that sample's `unreadable` (id and reason).
+
+    Args:
+        dataset: gives what `to_sample` takes. It may have a method `sample_id(index)`, or torchvision's `samples`
+            (path and class), to name its samples.
+        name: key of the input, e.g. "image".
+        split: names samples that have no name of their own: "train[12]".
+        indices: which samples of the dataset, or None for all.
+        transform: sample dict to sample dict, or None. Must be picklable.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        name: str,
+        split: str = "",
+        indices: NDArray[np.int64] | None = None,
+        transform: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.name = name
+        self.split = split
+        self.indices = np.arange(len(dataset)) if indices is None else indices  # type: ignore[arg-type]
+        self.transform = transform
+        self._bad: dict[int, str] = {}  # read once, not again in every epoch
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample_id(self, index: int) -> str:
+        """Name of the underlying dataset's sample `index`."""
+        if hasattr(self.dataset, "sample_id"):
+            return str(self.dataset.sample_id(index))
+        files = getattr(self.dataset, "samples", None)
+        if isinstance(files, list) and isinstance(files[index], tuple) and isinstance(files[index][0], str):
+            return files[index][0]
+        return f"{self.split}[{index}]"
+
+    def read(self, index: int) -> Sample:
+        """Sample `index` of the underlying dataset, transformed; errors pass through."""
+        sample = to_sample(self.dataset[index], name=self.name, sample_id=self.sample_id(index))
+        return sample if self.transform is None else self.transform(sample)
+
+    def __getitem__(self, position: int) -> Sample:
+        failed: list[tuple[str, str]] = []
+        for step in range(min(_TRIES, len(self))):
+            index = int(self.indices[(position + step) % len(self)])
+            if index not in self._bad:
+                try:
+                    sample = self.read(index)
+                except DataError:
+                    raise  # the dataset as a whole is not what it should be
+                except READ_ERRORS as error:
+                    self._bad[index] = f"{type(error).__name__}: {error}"
+                else:
+                    if failed:
+                        sample["unreadable"] = failed
+                    return sample
+            failed.append((self.sample_id(index), self._bad[index]))
+        return {"unreadable": failed}
+
+
+class Unreadable:
+    """The record of one data set's unreadable samples, kept in the main process.
+
+    Each is logged by name once (by every rank that meets it). With more than a share of the data set unreadable the
+    run ends.
+
+    Args:
+        total: number of samples of the data set.
+        limit: largest share that may be unreadable.
+    """
+
+    def __init__(self, *, total: int, limit: float = 0.01) -> None:
+        self.total = total
+        self.limit = limit
+        self.reasons: dict[str, str] = {}
+
+    def add(self, failed: list[tuple[str, str]]) -> None:
+        """Record (id, reason) pairs.
+
+        Raises:
+            DataError: more than the limit are unreadable by now; the message lists them.
+        """
+        new = {sample_id: reason for sample_id, reason in failed if sample_id not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        for sample_id, reason in new.items():
+            _log.warning("skipped an unreadable sample: %s (%s)", sample_id, reason)
+        if len(self.reasons) > self.limit * self.total:
+            raise DataError(
+                f"{len(self.reasons)} of {self.total} samples cannot be read, more than max_unreadable = "
+                f"{self.limit:g} allows: repair or remove them, or raise the limit\n{self._listing()}"
+            )
+
+    def take(self, batch: Batch) -> Batch:
+        """The batch without its list of unreadable samples, which is recorded.
+
+        Raises:
+            DataError: as `add`, or so many samples in a row are unreadable that the batch could not be filled.
+        """
+        self.add(batch.pop("unreadable", []))
+        if "id" not in batch:
+            raise DataError(
+                f"{_TRIES} samples in a row, or the whole data set, cannot be read: check the data and their format\n"
+                f"{self._listing()}"
+            )
+        return batch
+
+    def _listing(self) -> str:
+        lines = [f"  {sample_id} ({reason})" for sample_id, reason in list(self.reasons.items())[:_LISTED]]
+        if len(self.reasons) > _LISTED:
+            lines.append(f"  and {len(self.reasons) - _LISTED} more")
+        return "\n".join(lines)
+
+
+class ReportingLoader(DataLoader[Batch]):
+    """A DataLoader that hands the unreadable samples of each batch to a record, and the batch on without them.
+
+    Args:
+        *args: the DataLoader's.
+        unreadable: where they are recorded.
+        **kwargs: the DataLoader's.
+    """
+
+    def __init__(self, *args: Any, unreadable: Unreadable, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.unreadable = unreadable
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            yield self.unreadable.take(batch)

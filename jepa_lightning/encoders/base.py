@@ -1,0 +1,55 @@
+"""What every encoder is, and what it is told about the tokens it will get."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from jepa_lightning.tokens import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSpec:
+    """What a modality tells its encoder about one token.
+
+    Attributes:
+        shape: shape of one token's raw values, e.g. (3, 16, 16) for an RGB patch.
+        grid: number of tokens along each axis, e.g. (14, 14), or None without a grid.
+        positions: builds, for a width, the module that embeds (..., P) coordinates into (..., width).
+    """
+
+    shape: tuple[int, ...]
+    grid: tuple[int, ...] | None
+    positions: Callable[[int], nn.Module]
+
+
+class Encoder(nn.Module, ABC):
+    """Embeds tokens, all of them or the kept ones only.
+
+    Hidden tokens are dropped before anything is computed from them, so nothing about them can leak. Only `forward` is
+    called from outside (a sharded module allows nothing else).
+    """
+
+    dim: int
+    """Width D of the output."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Iterable[nn.Module]:
+        """The residual blocks in order: the units that are checkpointed, compiled and sharded."""
+
+    @abstractmethod
+    def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
+        """Encode `tokens`, or those at `keep` (B, K) alone.
+
+        Args:
+            tokens: a batch of N raw tokens a sample.
+            keep: (B, K) int64 indices of the tokens to see; None for all.
+            keep_valid: (B, K) bool, False for slots that are filler, or None.
+
+        Returns:
+            (B, K, D), or (B, N, D) without `keep`. Rows of padding hold finite but meaningless numbers.
+        """

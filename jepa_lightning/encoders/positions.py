@@ -1,0 +1,46 @@
+"""Position embeddings: coordinates in, width out. The same module serves the encoder and the predictor's queries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def sincos(positions: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Fixed sin-cos embedding of coordinates, concatenated over the axes (Vaswani et al. 2017, section 3.5).
+
+    Args:
+        positions: (..., P) coordinates in tokens; any P.
+        width: output width, at least 2 P. Each axis gets an equal even share; what is left over is zero.
+        max_period: wavelength ratio of the slowest channel.
+
+    Returns:
+        (..., width), in float32 for half-precision coordinates.
+    """
+    axes = positions.shape[-1]
+    half = width // (2 * axes)
+    if half < 1:
+        raise ValueError(f"a width of {width} is too narrow for positions of {axes} axes: give at least {2 * axes}")
+    positions = positions.double() if positions.dtype == torch.float64 else positions.float()
+    exponent = torch.arange(half, device=positions.device, dtype=positions.dtype) / half
+    angles = positions.unsqueeze(-1) * max_period**-exponent  # (..., P, half)
+    embedded = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    return nn.functional.pad(embedded, (0, width - embedded.shape[-1]))
+
+
+class SinCosPositions(nn.Module):
+    """`sincos` as a module without parameters: (..., P) coordinates to (..., width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Embed coordinates."""
+        return sincos(positions, self.width)
+
+
+def grid_positions(grid: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+    """Coordinates of a grid's tokens in raster order: (1, N, P) float32, counted in tokens from zero."""
+    axes = [torch.arange(size, device=device, dtype=torch.float32) for size in grid]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2).unsqueeze(0)

@@ -1,0 +1,169 @@
+"""Any timm ViT, Eva or NaFlexVit as an encoder that computes the kept tokens only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from timm.models.naflexvit import NaFlexVit
+from torch import Tensor, nn
+
+from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.timm_models import create_trunk
+from jepa_lightning.tokens import Tokens, take
+
+
+class TimmEncoder(Encoder):
+    """A timm model on image patches: `{class_path: TimmEncoder, init_args: {name: vit_small_patch16_224}}`.
+
+    The families that can run on a subset of the patches are VisionTransformer (ViT, DeiT, DINOv2, CLIP, SigLIP, ...),
+    Eva (EVA-02, the rotary ViTs, DINOv3, Perception Encoder) and NaFlexVit. Kept patches are gathered first, embedded
+    with the patch embedding's weights as a linear map, and given their own positions and rotary angles; then come the
+    class and register tokens (if the model has them), the blocks and the final norm. The class and register tokens
+    are not returned. With all patches kept, the output is that of timm's `forward_features`, less those tokens.
+
+    Deviations from timm: there is no head and no pooling; the norm that some models apply after pooling (`fc_norm`) is
+    applied to every token instead, so that features are normed whatever the model.
+
+    Args:
+        spec: the tokens' shape (C, patch height, patch width) and grid (rows, columns), given by the modality. They
+            overrule the patch and image size in the model's name; pretrained weights are resampled to them.
+        name: a name in `timm.list_models()`, with or without a pretrained tag.
+        pretrained: load timm's weights for `name`, which needs the network or timm's cache.
+        weights: file to load instead (.safetensors, or a torch checkpoint that holds tensors only). It must fill the
+            whole trunk; a classifier head in it is left out.
+        drop_path: stochastic depth of the last block; earlier ones get less, linearly.
+        options: more keyword arguments for `timm.create_model`.
+
+    Raises:
+        ValueError: the tokens are no image patches, timm has no model `name` or cannot run it on a subset of patches,
+            an option is wrong, or the weights do not load or do not fit.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        *,
+        name: str,
+        pretrained: bool = False,
+        weights: str | None = None,
+        drop_path: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(spec.shape) != 3 or spec.grid is None or len(spec.grid) != 2:
+            raise ValueError(
+                f"TimmEncoder takes image patches: tokens of shape (C, height, width) on a grid (rows, columns); "
+                f"these have shape {spec.shape} and grid {spec.grid}: use another encoder, for example ViT"
+            )
+        self.shape, self.grid = tuple(spec.shape), tuple(spec.grid)
+        self.model: Any = create_trunk(
+            name,
+            shape=self.shape,
+            grid=self.grid,
+            pretrained=pretrained,
+            weights=weights,
+            drop_path=drop_path,
+            options=options or {},
+        )
+        self.dim = self.model.embed_dim
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The model's residual blocks, in order."""
+        return self.model.blocks
+
+    def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
+        """Encode all tokens, or the kept ones: (B, N or K, D). See `Encoder.forward`."""
+        rows, columns = self.grid
+        if tokens.values.shape[1:] != (rows * columns, *self.shape):
+            raise ValueError(
+                f"the encoder was built for {rows} x {columns} patches of shape {self.shape}, but got "
+                f"{tuple(tokens.values.shape[1:])} a sample: give all patches of the image (and `keep` for a subset)"
+            )
+        if keep is not None:
+            tokens = tokens.take(keep, keep_valid)
+        patches, prefix = self._add_positions(self._embed(tokens.values), keep)
+        x = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
+        x = self.model.norm_pre(self._owner.pos_drop(x))
+        x = self._run_blocks(x, keep, _attention_bias(tokens.valid, prefix.shape[1], x.dtype))
+        return self.model.norm(x[:, prefix.shape[1] :])
+
+    @property
+    def _owner(self) -> Any:
+        """The module that holds the class token, the positions and their dropout."""
+        return self.model.embeds if isinstance(self.model, NaFlexVit) else self.model
+
+    def _embed(self, values: Tensor) -> Tensor:
+        """(B, K, C, height, width) to (B, K, D), with the weights of timm's patch embedding."""
+        embed: Any = self.model.embeds if isinstance(self.model, NaFlexVit) else self.model.patch_embed
+        weight = embed.proj.weight
+        if isinstance(embed.proj, nn.Linear) and getattr(embed, "channels_last", True):
+            values = values.movedim(2, -1)  # NaFlexVit flattens a patch as (height, width, C)
+        x = values.flatten(2).to(weight.dtype)
+        if getattr(embed, "norm_input", None) is not None:
+            x = embed.norm_input(x)
+        return embed.norm(nn.functional.linear(x, weight.flatten(1), embed.proj.bias))
+
+    def _add_positions(self, patches: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Patches (B, K, D) and prefix tokens (1, P, D), both with their learned absolute positions."""
+        extra = [getattr(self._owner, token, None) for token in ("cls_token", "dist_token", "reg_token")]
+        prefix = torch.cat([patches.new_empty(1, 0, self.dim), *(token for token in extra if token is not None)], dim=1)
+        if isinstance(self.model, NaFlexVit):
+            table = self._naflex_positions()
+        else:
+            table = self.model.pos_embed
+            if table is not None and not self.model.no_embed_class:
+                prefix = prefix + table[:, : prefix.shape[1]]
+                table = table[:, prefix.shape[1] :]
+        if table is not None:
+            patches = patches + (table if keep is None else take(table, keep))
+        return patches, prefix
+
+    def _naflex_positions(self) -> Tensor | None:
+        """NaFlexVit resamples its table of positions to the grid in every forward: (1, N, D)."""
+        embeds, (rows, columns) = self.model.embeds, self.grid
+        table = embeds.proj.weight.new_zeros(1, rows * columns, self.dim)
+        if embeds.pos_embed_type == "learned":
+            embeds._apply_learned_pos_embed(table, grid_size=[rows, columns])  # adds in place
+        elif embeds.pos_embed_type == "factorized":
+            embeds._apply_factorized_pos_embed(table, grid_size=[rows, columns])
+        else:
+            return None
+        return table
+
+    def _run_blocks(self, x: Tensor, keep: Tensor | None, bias: Tensor | None) -> Tensor:
+        given = {} if bias is None else {"attn_mask": bias}
+        rope = getattr(self.model, "rope", None)
+        if rope is None:
+            for block in self.model.blocks:
+                x = block(x, **given)
+            return x
+        # Drawn once a forward: in training some models jitter or rescale the coordinates.
+        angles = rope.get_embed() if getattr(rope, "feat_shape", None) else rope.get_embed(shape=list(self.grid))
+        mixed = angles.ndim == 4  # (depth, heads, N, R), learned for each block; otherwise (N, R), shared
+        kept = None if mixed else _take_angles(angles, keep)
+        for i, block in enumerate(self.model.blocks):
+            x = block(x, rope=_take_angles(angles[i], keep) if mixed else kept, **given)
+        return x
+
+
+def _take_angles(angles: Tensor, keep: Tensor | None) -> Tensor:
+    """Rotary angles (N, R) or (heads, N, R) of the kept tokens: (B, 1 or heads, K, R); unchanged without `keep`."""
+    if keep is None:
+        return angles
+    by_token = angles.unsqueeze(1) if angles.ndim == 2 else angles.transpose(0, 1)
+    return take(by_token.unsqueeze(0), keep).transpose(1, 2)
+
+
+def _attention_bias(valid: Tensor | None, prefix: int, dtype: torch.dtype) -> Tensor | None:
+    """Added to attention logits: -inf where a token is padding, (B, 1, 1, prefix + K); None without padding.
+
+    A bias and not a boolean mask, because timm's unfused attention adds whatever it is given.
+    """
+    if valid is None:
+        return None
+    seen = torch.cat([valid.new_ones(valid.shape[0], prefix), valid], dim=1)
+    seen = seen | ~seen.any(dim=1, keepdim=True)  # a sample of nothing but padding must not become NaN
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, -torch.inf)[:, None, None]

@@ -1,0 +1,57 @@
+"""A plain ViT over tokens of any kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.transformer import Transformer, init_weights
+from jepa_lightning.tokens import Tokens
+
+
+class ViT(Encoder):
+    """Vision Transformer (Dosovitskiy et al. 2021) on raw tokens: linear embedding, positions, blocks, norm.
+
+    There is no class token, as in I-JEPA. Kept tokens are gathered before they are embedded.
+
+    Args:
+        spec: the tokens' shape and positions, given by the modality.
+        width: channels D of the output (192 tiny, 384 small, 768 base, 1024 large, 1280 huge).
+        depth: number of blocks (12, 12, 12, 24, 32).
+        heads: attention heads (3, 6, 12, 16, 16).
+        mlp_ratio: hidden width of the MLP over D.
+        drop_path: stochastic depth of the last block.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        *,
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dim = width
+        self.embed = nn.Linear(math.prod(spec.shape), width)
+        self.positions = spec.positions(width)
+        self.transformer = Transformer(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path)
+        init_weights(self.embed)
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The Transformer's blocks."""
+        return self.transformer.blocks
+
+    def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
+        """Encode all tokens, or the kept ones: (B, N or K, D). See `Encoder.forward`."""
+        if keep is not None:
+            tokens = tokens.take(keep, keep_valid)
+        x = self.embed(tokens.values.flatten(2))
+        x = x + self.positions(tokens.positions).to(x.dtype)
+        return self.transformer(x, tokens.valid)

@@ -1,0 +1,29 @@
+"""Features as colours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pca_colours(features: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The first three principal components of token features as colours (as in DINOv2's figures).
+
+    Args:
+        features: (B, N, D), D at least 3; the components are common to all samples.
+        valid: (B, N) bool, False for padding; its colours are meaningless.
+
+    Returns:
+        (B, N, 3) float32 in 0-1, each component stretched between its 2nd and 98th percentile. The sign of a component
+        is chosen so that its largest loading is positive, which makes pictures of successive steps comparable.
+    """
+    tokens = features.detach().float().cpu()
+    used = tokens.flatten(0, 1) if valid is None else tokens[valid.cpu()]
+    mean = used.mean(0)
+    _, _, axes = torch.linalg.svd(used - mean, full_matrices=False)
+    axes = axes[:3]
+    signs = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    axes = axes * torch.where(signs == 0, 1.0, signs)
+    scores = (used - mean) @ axes.T
+    low, high = scores.quantile(0.02, dim=0), scores.quantile(0.98, dim=0)
+    return (((tokens - mean) @ axes.T - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)

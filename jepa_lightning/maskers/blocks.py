@@ -1,0 +1,266 @@
+"""Multi-block masking on a grid of any number of axes (I-JEPA: Assran et al. 2023, section 3 and appendix A)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.maskers.base import Masker
+from jepa_lightning.tokens import Masks, Tokens
+
+_ATTEMPTS = 100  # draws of targets for samples where the first ones hide too much; nearly always two are enough
+_ATTEMPTS_FIXED = 4  # the same with fixed sizes, where every attempt is made for the whole batch
+_FIXED_FILL = 0.9  # part of the expected visible tokens that a fixed context keeps, so that most samples have enough
+_ASPECTS = 33  # aspects that are tried in looking for the largest blocks
+
+
+def block_size(
+    grid: Sequence[int], *, scale: float, aspect: float = 1.0, leading: Sequence[float] = ()
+) -> tuple[int, ...]:
+    """Sizes in tokens of a block on a grid.
+
+    On the last two axes the block covers `scale` of the area with height / width = `aspect` (counted in tokens). Where
+    that is longer than an axis, it is clipped to the axis and the other side grows so that the area stays. On a grid of
+    one axis it is `scale` long. Sizes are rounded, at least 1 and at most the grid's.
+
+    Args:
+        grid: tokens along each axis.
+        scale: fraction of the last two axes' area, above 0 and at most 1.
+        aspect: height over width, positive; no effect on one axis.
+        leading: fraction of each axis before the last two; one that is not given is 1.
+    """
+    shares = [*leading, *[1.0] * len(grid)]
+    sides = [size * share for size, share in zip(grid[:-2], shares, strict=False)]
+    if len(grid) == 1:
+        sides.append(scale * grid[0])
+    else:
+        height, width = grid[-2:]
+        area = scale * height * width
+        tall = min(max(math.sqrt(area * aspect), area / width), height)  # area / width: the width is clipped
+        sides += [tall, area / tall]
+    return tuple(min(max(round(side), 1), size) for side, size in zip(sides, grid, strict=True))
+
+
+@lru_cache(maxsize=4096)
+def expected_visible(
+    grid: tuple[int, ...], *, target: tuple[int, ...], targets: int, context: tuple[int, ...] | None = None
+) -> float:
+    """Expected number of tokens that no target block covers, inside a context block or (None) anywhere on the grid.
+
+    Blocks lie independently and uniformly over all their placements, so a token's chance of being covered is a product
+    over the axes.
+    """
+
+    def covered(block: tuple[int, ...]) -> list[float]:
+        chances = []
+        for size, length in zip(grid, block, strict=True):
+            last = size - length  # the last place where a block can start
+            chances.append([(min(i, last) - max(0, i - length + 1) + 1) / (last + 1) for i in range(size)])
+        return [math.prod(chance) for chance in product(*chances)]
+
+    hidden = covered(target)
+    inside = covered(context) if context else [1.0] * len(hidden)
+    return sum(c * (1 - t) ** targets for c, t in zip(inside, hidden, strict=True))
+
+
+class MultiBlock(Masker):
+    """I-JEPA's masks: a few target blocks, and a large context block without what the targets cover.
+
+    One target size and one context size are drawn for the batch, scale and aspect independently; then each block of
+    each sample gets its own place, uniformly over all placements. Blocks may overlap each other; the context never
+    overlaps a target. Contexts of unequal length are brought to one size K by dropping random tokens. Both come in
+    raster order, the targets within each block.
+
+    Where it differs from the paper (Assran et al. 2023):
+        - A sample whose context block keeps fewer than `min_context` tokens gets random tokens from outside the block,
+          none of them targets (the paper draws the masks again).
+        - Only where all targets together leave fewer than `min_context` tokens are the sample's targets drawn again, a
+          bounded number of times; should all draws fail, its blocks are laid onto one of them. Settings that do not
+          leave `min_context` tokens on average are refused at the first batch, so a run does not fail later.
+        - Aspects are counted in tokens also on grids that are not square; a clipped block keeps its area.
+
+    With `fixed_size`, K and T depend on the grid and the settings only, not on the draw or the batch size: sizes
+    are those of the mean scale and the (geometric) mean aspect, and K is 0.9 of the tokens that the context block is
+    expected to keep (at least `min_context`). A sample with more drops random ones, one with fewer gets random tokens
+    from outside its context block; targets that leave fewer than K are drawn again as above, up to 3 times. Nothing
+    waits for the device, whichever the generator is on. Without `fixed_size`, K is the batch's minimum, so large
+    batches have smaller contexts.
+
+    Args:
+        targets: number M of target blocks.
+        target_scale: range of a target's share of the grid (of its last two axes).
+        target_aspect: range of a target's height over width.
+        context_scale: range of the context block's share.
+        context_aspect: range of the context block's height over width.
+        min_context: smallest number of context tokens K.
+        leading_scale: range of the share of each axis before the last two that a block spans (time in a video); one
+            share is drawn for each axis, for targets and context apart. No effect on grids of one or two axes.
+        fixed_size: the same K and T at each step, for `torch.compile` and XLA.
+
+    Raises:
+        ValueError: a setting is out of range; when called: the tokens fill no grid or have padding, or the masks do
+            not fit the grid.
+    """
+
+    def __init__(
+        self,
+        *,
+        targets: int = 4,
+        target_scale: tuple[float, float] = (0.15, 0.2),
+        target_aspect: tuple[float, float] = (0.75, 1.5),
+        context_scale: tuple[float, float] = (0.85, 1.0),
+        context_aspect: tuple[float, float] = (1.0, 1.0),
+        min_context: int = 10,
+        leading_scale: tuple[float, float] = (1.0, 1.0),
+        fixed_size: bool = False,
+    ) -> None:
+        for name, value in (("targets", targets), ("min_context", min_context)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.targets = targets
+        self.target_scale = _range("target_scale", target_scale, most=1.0)
+        self.target_aspect = _range("target_aspect", target_aspect)
+        self.context_scale = _range("context_scale", context_scale, most=1.0)
+        self.context_aspect = _range("context_aspect", context_aspect)
+        self.min_context = min_context
+        self.leading_scale = _range("leading_scale", leading_scale, most=1.0)
+        self.fixed_size = fixed_size
+
+    def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
+        """One `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
+        grid, batch = _grid(tokens), tokens.batch_size
+        target, context = self._middle_sizes(grid) if self.fixed_size else self._draw_sizes(grid, generator)
+        self._check_fit(grid, target)
+        keep = self._fixed_keep(grid, target, context) if self.fixed_size else None
+
+        targets, hidden = self._place_targets(grid, target, batch, least=keep or self.min_context, generator=generator)
+        block = _starts(grid, context, (batch, 1), generator) + _cells(grid, context, generator.device)
+        inside = _cover(block, tokens.count)
+        if keep is None:
+            keep = max(self.min_context, int((inside & ~hidden).sum(1).min()))
+
+        # The smallest keys are kept: what the context block shows, at random, then what lies outside; never targets.
+        keys = torch.rand(hidden.shape, generator=generator, device=generator.device)
+        keys = keys + torch.where(inside, 0.0, 2.0) + torch.where(hidden, 4.0, 0.0)
+        kept = keys.topk(keep, dim=1, largest=False, sorted=False).indices.sort(dim=1).values
+        return [Masks(context=kept, targets=targets).to(tokens.device)]
+
+    def _draw_sizes(self, grid: tuple[int, ...], generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Sizes of the batch's target and context blocks."""
+        for size in _largest_blocks(grid, self.target_scale[1], self.target_aspect, self.leading_scale[1]):
+            self._check_fit(grid, size)  # at the first batch, not at the one where this size happens to be drawn
+        ranges = [self.leading_scale] * max(len(grid) - 2, 0)
+        ranges = [self.target_scale, self.target_aspect, *ranges, self.context_scale, self.context_aspect, *ranges]
+        chances = torch.rand(len(ranges), generator=generator, device=generator.device).tolist()
+        drawn = [low + (high - low) * chance for (low, high), chance in zip(ranges, chances, strict=True)]
+        half = len(drawn) // 2
+        sizes = [block_size(grid, scale=d[0], aspect=d[1], leading=d[2:]) for d in (drawn[:half], drawn[half:])]
+        return sizes[0], sizes[1]
+
+    def _middle_sizes(self, grid: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Sizes of target and context blocks in the middle of their ranges."""
+        leading = [sum(self.leading_scale) / 2] * max(len(grid) - 2, 0)
+        ranges = ((self.target_scale, self.target_aspect), (self.context_scale, self.context_aspect))
+        sizes = [
+            block_size(grid, scale=sum(scale) / 2, aspect=math.sqrt(math.prod(aspect)), leading=leading)
+            for scale, aspect in ranges
+        ]
+        return sizes[0], sizes[1]
+
+    def _fixed_keep(self, grid: tuple[int, ...], target: tuple[int, ...], context: tuple[int, ...]) -> int:
+        """K of `fixed_size`; at most what is left where all target blocks lie on each other."""
+        expected = expected_visible(grid, target=target, targets=self.targets, context=context)
+        return min(max(self.min_context, int(_FIXED_FILL * expected)), math.prod(grid) - math.prod(target))
+
+    def _check_fit(self, grid: tuple[int, ...], target: tuple[int, ...]) -> None:
+        """Refuse a grid on which targets of this size do not even leave `min_context` tokens on average."""
+        left = expected_visible(grid, target=target, targets=self.targets)
+        if left < self.min_context - 1e-6:
+            raise ValueError(
+                f"the masks do not fit a grid of {_by(grid)} ({math.prod(grid)} tokens): {self.targets} target blocks "
+                f"of {_by(target)} leave {left:.1f} tokens on average, and the context needs {self.min_context}; use "
+                f"more tokens (a larger input or smaller patches) or lower min_context, targets or target_scale"
+            )
+
+    def _place_targets(
+        self, grid: tuple[int, ...], size: tuple[int, ...], batch: int, *, least: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Targets (B, M, T) that leave at least `least` tokens, and which tokens they hide (B, N)."""
+        count = math.prod(grid)
+        cells = _cells(grid, size, generator.device)
+        starts = _starts(grid, size, (batch, self.targets), generator)
+        for _ in range(_ATTEMPTS_FIXED if self.fixed_size else _ATTEMPTS):
+            targets = starts.unsqueeze(-1) + cells
+            hidden = _cover(targets.flatten(1), count)
+            fits = (hidden.sum(1, dtype=torch.int32) <= count - least).unsqueeze(1)
+            if not self.fixed_size and bool(fits.all()):
+                return targets, hidden
+            others = _starts(grid, size, (batch, self.targets), generator)
+            starts = torch.where(fits, starts, others)
+        targets = torch.where(fits, starts, starts[:, :1]).unsqueeze(-1) + cells
+        return targets, _cover(targets.flatten(1), count)
+
+
+def _range(name: str, values: Sequence[float], *, most: float = math.inf) -> tuple[float, float]:
+    """A checked (low, high)."""
+    if len(values) != 2 or not 0 < values[0] <= values[1] <= most or math.isinf(values[1]):
+        limit = "" if math.isinf(most) else f" <= {most:g}"
+        raise ValueError(f"{name} must be two numbers with 0 < low <= high{limit}, got {list(values)}")
+    return float(values[0]), float(values[1])
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _grid(tokens: Tokens) -> tuple[int, ...]:
+    """The grid that the tokens fill, checked."""
+    if tokens.grid is None:
+        raise ValueError("MultiBlock needs tokens that fill a grid, but Tokens.grid is None: use Random")
+    grid = tuple(tokens.grid)
+    if not grid or min(grid) < 1 or math.prod(grid) != tokens.count:
+        raise ValueError(
+            f"a grid of {_by(grid) or 'no axes'} does not hold {tokens.count} tokens: "
+            f"Tokens.grid must multiply to the number of tokens"
+        )
+    if tokens.valid is not None:
+        raise ValueError("MultiBlock needs a grid without padding, but Tokens.valid is set: use Random")
+    return grid
+
+
+@lru_cache(maxsize=256)
+def _largest_blocks(
+    grid: tuple[int, ...], scale: float, aspects: tuple[float, float], leading: float
+) -> tuple[tuple[int, ...], ...]:
+    """Sizes that blocks of the highest scale take over the range of aspects."""
+    low, high = aspects
+    tried = [low + (high - low) * i / (_ASPECTS - 1) for i in range(_ASPECTS)]
+    shares = [leading] * max(len(grid) - 2, 0)
+    return tuple(sorted({block_size(grid, scale=scale, aspect=aspect, leading=shares) for aspect in tried}))
+
+
+def _starts(grid: tuple[int, ...], size: tuple[int, ...], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Index of the first token of blocks of one size, at places drawn uniformly: `shape`."""
+    start = torch.zeros(shape, dtype=torch.int64, device=generator.device)
+    for length, block in zip(grid, size, strict=True):
+        place = torch.randint(length - block + 1, shape, generator=generator, device=generator.device)
+        start = start * length + place
+    return start
+
+
+def _cells(grid: tuple[int, ...], size: tuple[int, ...], device: torch.device) -> Tensor:
+    """Indices (T,) of a block's tokens counted from its first, in raster order."""
+    cells = torch.zeros(1, dtype=torch.int64, device=device)
+    for length, block in zip(grid, size, strict=True):
+        cells = (cells[:, None] * length + torch.arange(block, device=device)).flatten()
+    return cells
+
+
+def _cover(index: Tensor, count: int) -> Tensor:
+    """Which of `count` tokens occur in `index` (B, S): (B, count) bool."""
+    return torch.zeros(index.shape[0], count, dtype=torch.bool, device=index.device).scatter_(1, index, True)

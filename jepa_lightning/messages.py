@@ -1,0 +1,106 @@
+"""Short errors: from the parser's long ones, what a person needs, with the nearest name for a mistyped one."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from pydoc import locate
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule
+from torch.optim import Optimizer
+
+from jepa_lightning.encoders import Encoder
+from jepa_lightning.maskers import Masker
+from jepa_lightning.modality import Modality
+from jepa_lightning.objectives import PredictionLoss, Regularizer
+from jepa_lightning.predictors import Predictor
+from jepa_lightning.schedules import Schedule
+
+SWAPPABLE = (
+    *(Modality, Encoder, Masker, Predictor, PredictionLoss, Regularizer, Schedule),
+    *(LightningDataModule, Optimizer, Callback),
+)
+LINES = 6  # of a message for which there is no better form
+
+
+def shorten(message: str, parser: Any = None) -> str:
+    """The useful lines of an error message; `parser` knows the options that exist."""
+    message = message.strip()
+    if "Original Traceback" in message:  # from a data loader's worker: its last line says what happened
+        return message.splitlines()[-1]
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    forms: tuple[Callable[[str, str], str | None], ...] = (_no_option, _no_class, _no_class_given, _wrong_value)
+    for form in forms:
+        short = form(message, key)
+        if short:
+            return short
+    unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message, re.IGNORECASE)
+    if unknown:
+        return f"no option {unknown[1]}{_nearest(unknown[1], _option_names(parser))}"
+    ambiguous = re.match(r"ambiguous option: ([^\s=]+)\S* could match (.*)", message)
+    if ambiguous:
+        matches = [name for name in ambiguous[2].split(", ") if not name.endswith(".help")]
+        return f"no option {ambiguous[1]}; did you mean {' or '.join(matches[:4])}?"
+    lines = [line for line in message.splitlines() if line.strip()]
+    return "\n".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
+
+
+def _no_option(message: str, key: str) -> str | None:
+    found = re.search(r"Option '([^']+)' is not accepted", message)
+    paths = re.findall(r"class_path[ =]'([^']+)'", message)
+    if not found or not paths:
+        return None
+    named: object = locate(paths[-1])
+    options = list(inspect.signature(named).parameters) if isinstance(named, type) else []
+    name = paths[-1].rpartition(".")[2]
+    return f"{key}: {name} has no option '{found[1]}'{_nearest(found[1], options)}"
+
+
+def _no_class(message: str, key: str) -> str | None:
+    found = re.search(r"Expected a dot import path string: (\S+)", message)
+    if not found:
+        return None
+    name = found[1].strip("'\"")
+    if "." in name:
+        return f"{key}: cannot import {name}: check the path, and that its package is installed"
+    return f"{key}: no class {name!r}{_nearest(name, (known.__name__ for base in SWAPPABLE for known in _subclasses(base)))}"
+
+
+def _no_class_given(message: str, key: str) -> str | None:
+    nested = re.search(r"NestedArg\(key='([^']+)'", message)
+    if not nested or "is abstract" not in message:
+        return None
+    return f"{key}.{nested[1]}: name a class first, as --{key} CLASS or class_path in the YAML, then its options"
+
+
+def _wrong_value(message: str, key: str) -> str | None:
+    given = re.search(r"Given value: (.*)", message)
+    if not key or not given:
+        return None
+    wanted = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", want) for want in re.findall(r"- Expected an? (.+)", message)]
+    wanted = ["null" if want == "NoneType" else want for want in dict.fromkeys(wanted)]
+    return f"{key}: expected {' or '.join(wanted)}, got {given[1]}" if wanted else None
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _subclasses(base: type) -> Iterable[type]:
+    for cls in base.__subclasses__():
+        yield cls
+        yield from _subclasses(cls)
+
+
+def _option_names(parser: Any) -> list[str]:
+    """Every option of a parser and of its subcommands."""
+    names: list[str] = []
+    for action in getattr(parser, "_actions", []):
+        names += action.option_strings
+        if isinstance(action.choices, dict):
+            names += [name for sub in action.choices.values() for name in _option_names(sub)]
+    return names

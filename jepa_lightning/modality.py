@@ -1,0 +1,57 @@
+"""What a modality plug-in supplies: a tokenizer, a masker and an encoder; labels come with the data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.maskers.base import Masker
+from jepa_lightning.tokens import Masks, Tokens
+
+Batch = dict[str, Any]
+"""The modality's own key (`image`, `video`, ...), `labels` (name to tensor) where there are any, and `id`."""
+
+
+class Modality(ABC):
+    """A kind of data, as far as a JEPA needs to know it.
+
+    Subclass it and set the attributes (and `name`); everything else in the framework is generic. To change a piece,
+    override it in Python or name another class for it in YAML.
+
+    Attributes:
+        name: key of the raw data in a batch, e.g. "image".
+        spec: what the encoder is told about a token.
+        tokenizer: parameter-free module, batch to `Tokens`.
+        masker: draws contexts and targets.
+        encoder: the context encoder; the module makes the teacher from it.
+    """
+
+    name: str
+    spec: TokenSpec
+    tokenizer: Tokenizer
+    masker: Masker
+    encoder: Encoder
+
+    def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor] | None:
+        """Pictures of what each sample shows and hides: one uint8 (3, H, W) a sample, or None for no pictures."""
+        return None
+
+    def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor] | None:
+        """Pictures of features: `colours` (B, N, 3) in 0-1 for each token; as `draw_masks`."""
+        return None
+
+
+class Tokenizer(nn.Module, ABC):
+    """Cuts a batch into tokens and says where each lies. It has no parameters and runs once a step."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tokens:
+        """Tokens of a batch, on the batch's device."""
+
+
+EncoderFactory = Callable[[TokenSpec], Encoder]
+"""How a modality is told of its encoder: anything that builds one from a `TokenSpec` (an `Encoder` class does)."""

@@ -1,0 +1,238 @@
+"""The LightningModule that trains any JEPA."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from jepa_lightning.modality import Batch, Modality
+from jepa_lightning.objectives import PredictionLoss, Regularizer, SmoothL1, pool
+from jepa_lightning.parallel import prepare_blocks
+from jepa_lightning.predictors import PredictorFactory, TransformerPredictor
+from jepa_lightning.schedules import CosineRamp, LinearRamp, Schedule, WarmupCosine
+from jepa_lightning.teacher import Teacher
+from jepa_lightning.tokens import Masks, Tokens, take
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass of a JEPA over a batch produced."""
+
+    tokens: Tokens
+    masks: list[Masks]
+    context: list[Tensor]  # (B, K, D) for each of the masks
+    target: Tensor  # (B, N, D), layer-normed
+    prediction_loss: Tensor
+    penalties: dict[str, Tensor]
+
+    @property
+    def loss(self) -> Tensor:
+        """What is minimised."""
+        """What is minimised."""
+        return self.prediction_loss + sum(self.penalties.values())
+
+
+class JEPA(LightningModule):
+    """A Joint Embedding Predictive Architecture on any modality (I-JEPA, Assran et al. 2023, by default).
+
+    Every schedule is a function of the optimiser step alone, laid out over the whole run, so the trainer needs an end:
+    `max_epochs` or `max_steps`.
+
+    Args:
+        modality: the plug-in: tokenizer, masker, encoder.
+        predictor: builds the predictor from the encoder's width and the token spec.
+        objective: distance of predicted and target representations.
+        regularizers: penalties on the context's representations, added to the loss.
+        optimizer: builds the optimiser from parameter groups; learning rate and weight decay follow the schedules.
+        learning_rate: schedule of the learning rate.
+        weight_decay: schedule of the weight decay; biases, norms, positions and learned tokens never decay.
+        momentum: schedule of the teacher's EMA momentum.
+        checkpoint_activations: recompute activations in the backward pass, to save memory.
+        compile: `torch.compile` every block. Use a masker of fixed size with it.
+    """
+
+    def __init__(
+        self,
+        modality: Modality,
+        *,
+        predictor: PredictorFactory = TransformerPredictor,
+        objective: PredictionLoss | None = None,
+        regularizers: list[Regularizer] | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        learning_rate: Schedule = WarmupCosine(peak=1e-3, start=1e-4, end=1e-6, warmup=0.05),
+        weight_decay: Schedule = CosineRamp(start=0.04, end=0.4),
+        momentum: Schedule = LinearRamp(start=0.996, end=1.0),
+        checkpoint_activations: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        # From the CLI the whole configuration is stored, as plain types; from Python only what is plain.
+        built_parts = ["modality", "predictor", "objective", "regularizers", "optimizer"]
+        built_parts += ["learning_rate", "weight_decay", "momentum"]
+        self.save_hyperparameters(ignore=built_parts if _given_hyperparameters.get() is None else [], logger=False)
+        self.modality = modality
+        self.tokenizer = modality.tokenizer
+        self.masker = modality.masker
+        self.encoder = modality.encoder
+        self.teacher = Teacher(modality.encoder)
+        self.predictor = predictor(modality.encoder.dim, modality.spec)
+        self.objective = objective or SmoothL1()
+        self.regularizers = nn.ModuleList(regularizers or [])
+        self.schedules = {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum}
+        self.build_optimizer = optimizer
+        self.total_steps = 0
+        self.run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        prepare_blocks(self.encoder.blocks, checkpoint_activations=checkpoint_activations, compile=compile)
+        prepare_blocks(self.predictor.blocks, checkpoint_activations=checkpoint_activations, compile=compile)
+        prepare_blocks(self.teacher.encoder.blocks, compile=compile)
+
+    # The idea ----------------------------------------------------------------------------------------------------
+
+    def compare(self, batch: Batch, generator: torch.Generator) -> Step:
+        """What a JEPA is: hide some tokens, encode the rest, predict the teacher's representations of the hidden."""
+        tokens = self.tokenizer(batch)
+        masks = self.masker(tokens, generator)
+        context = [self.encoder(tokens, mask.context, mask.context_valid) for mask in masks]
+        target = F.layer_norm(self.teacher(tokens), (self.encoder.dim,))
+        predicted = [self.predict(tokens, seen, mask) for seen, mask in zip(context, masks, strict=True)]
+        losses = [
+            self.objective(guess, take(target, mask.targets), mask.targets_valid)
+            for guess, mask in zip(predicted, masks, strict=True)
+        ]
+        return Step(tokens, masks, context, target, _mean(losses), self.penalise(context, masks))
+
+    def predict(self, tokens: Tokens, context: Tensor, mask: Masks) -> Tensor:
+        """Predicted representations (B, M, T, D) of the targets, from the context (B, K, D) and positions alone."""
+        return self.predictor(
+            context,
+            take(tokens.positions, mask.context),
+            take(tokens.positions, mask.targets),
+            mask.context_valid,
+            mask.targets_valid,
+        )
+
+    def penalise(self, context: list[Tensor], masks: list[Masks]) -> dict[str, Tensor]:
+        """The regularisers' values by name."""
+        return {
+            str(regularizer.name): _mean([regularizer(c, m.context_valid) for c, m in zip(context, masks, strict=True)])
+            for regularizer in self.regularizers
+        }
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The teacher's representations (B, N, D) of every token."""
+        return self.teacher(self.tokenizer(batch))
+
+    @torch.no_grad()
+    def embed(self, batch: Batch) -> Tensor:
+        """One vector a sample, (B, D) float32: the mean over tokens of the teacher's representations."""
+        tokens = self.tokenizer(batch)
+        return pool(self.teacher(tokens).float(), tokens.valid)
+
+    # Lightning ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """One step; callbacks find its detached `Step` under `step`."""
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        step = self.compare(batch, self.mask_generator("train", self.global_step, micro_batch))
+        losses = {"train/loss_prediction": step.prediction_loss}
+        losses |= {f"train/loss_{name}": value for name, value in step.penalties.items()}
+        size = step.tokens.batch_size
+        self.log("train/loss", step.loss, prog_bar=True, batch_size=size)
+        self.log_dict(losses, batch_size=size)
+        return {"loss": step.loss, "context": step.context[0].detach(), "target": step.target, "tokens": step.tokens}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The loss on held-out data under masks that are the same at every validation."""
+        step = self.compare(batch, self.mask_generator("val", 0, batch_idx))
+        self.log("val/loss", step.loss, batch_size=step.tokens.batch_size, sync_dist=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Pooled teacher features, (B, D)."""
+        return self.embed(batch)
+
+    def mask_generator(self, stage: str, step: int, micro_batch: int) -> torch.Generator:
+        """A fresh generator seeded from run seed, stage, step, micro-batch and rank: resuming changes no mask."""
+        key = f"{self.run_seed}/{stage}/{step}/{micro_batch}/{self.global_rank}"
+        seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
+        return torch.Generator().manual_seed(seed)
+
+    def configure_optimizers(self) -> Optimizer:
+        """The optimiser over two groups, with and without weight decay; see `decays`."""
+        trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        decaying = decays(self)
+        groups: list[dict[str, Any]] = [
+            {"params": [p for name, p in trained if name in decaying], "decays": True},
+            {"params": [p for name, p in trained if name not in decaying], "decays": False, "weight_decay": 0.0},
+        ]
+        return self.build_optimizer([group for group in groups if group["params"]])
+
+    def on_train_start(self) -> None:
+        """Learn how long the run is, which the schedules need."""
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("the schedules need to know the run's length: set trainer.max_epochs or trainer.max_steps")
+        self.total_steps = int(total)
+        self.teacher.forget_pairs()
+
+    def scheduled(self, name: str, step: int) -> float:
+        """Value of the schedule `name` (lr, weight_decay or momentum) at an optimiser step."""
+        return self.schedules[name](step, self.total_steps)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Set the scheduled values, step, then move the teacher; Lightning calls this once an optimiser step."""
+        step = self.global_step
+        values = {name: self.scheduled(name, step) for name in self.schedules}
+        for group in optimizer.param_groups:
+            group["lr"] = values["lr"]
+            if group["decays"]:
+                group["weight_decay"] = values["weight_decay"]
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.teacher.update(self.encoder, values["momentum"])
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the schedules, at the steps that are logged only: a number logged is a copy to the device."""
+        if is_logged(self.trainer):
+            step = self.global_step - 1
+            self.log_dict({f"train/{name}": self.scheduled(name, step) for name in self.schedules}, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the seed that the masks are drawn from."""
+        checkpoint["run_seed"] = self.run_seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the seed of the run that is resumed."""
+        self.run_seed = checkpoint.get("run_seed", self.run_seed)
+
+
+def is_logged(trainer: Trainer) -> bool:
+    """Whether metrics are written after the optimiser step just made: every `trainer.log_every_n_steps`."""
+    every = getattr(trainer, "log_every_n_steps", 0)
+    return bool(every) and trainer.global_step > 0 and trainer.global_step % every == 0
+
+
+def decays(module: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay applies to: the weight matrices of `module`.
+
+    Biases, the weights of norms and of embeddings, and parameters that stand alone (positions, mask, class and register
+    tokens, layer scales) never decay.
+    """
+    return {
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        for name, parameter in part.named_parameters(recurse=False)
+        if parameter.ndim > 1 and "weight" in name and not isinstance(part, nn.Embedding)
+    }
+
+
+def _mean(losses: list[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()

@@ -1,0 +1,116 @@
+"""What a JEPA minimises: a distance between predicted and target representations, and regularisers of the context."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PredictionLoss(nn.Module, ABC):
+    """Distance between predictions and targets, averaged over all real target tokens of the batch.
+
+    Computed in float32 whatever comes in.
+    """
+
+    @abstractmethod
+    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Distance of each token: two (..., D) to (...)."""
+
+    def forward(self, predicted: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Mean distance of `predicted` and `target`, both (B, M, T, D), where `valid` (B, M, T) is True."""
+        distance = self.distance(predicted.float(), target.float())
+        if valid is None:
+            return distance.mean()
+        return (distance * valid).sum() / valid.sum().clamp(min=1)
+
+
+class SmoothL1(PredictionLoss):
+    """Smooth L1 (Huber over `beta`), mean over D. I-JEPA's released configuration and Point-JEPA (beta 2)."""
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        if beta <= 0:
+            raise ValueError(f"beta must be positive, got {beta}; use L1 for the limit of zero")
+        self.beta = beta
+
+    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Mean over D of d^2 / (2 beta) where |d| < beta, else |d| - beta / 2."""
+        return F.smooth_l1_loss(predicted, target, beta=self.beta, reduction="none").mean(-1)
+
+
+class L1(PredictionLoss):
+    """Mean absolute difference, V-JEPA's loss (Bardes et al. 2024, equation 1)."""
+
+    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Mean over D of |d|."""
+        return (predicted - target).abs().mean(-1)
+
+
+class MSE(PredictionLoss):
+    """Mean squared difference, the distance in I-JEPA's paper (Assran et al. 2023, section 3)."""
+
+    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Mean over D of d^2."""
+        return (predicted - target).square().mean(-1)
+
+
+class Cosine(PredictionLoss):
+    """One minus the cosine similarity."""
+
+    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """1 - cos(predicted, target) over D."""
+        return 1 - F.cosine_similarity(predicted, target, dim=-1)
+
+
+class Regularizer(nn.Module, ABC):
+    """A penalty on the context's representations, added to the prediction loss."""
+
+    name: str
+    """The name under which it is logged, as `train/loss_NAME`."""
+
+    @abstractmethod
+    def forward(self, context: Tensor, valid: Tensor | None = None) -> Tensor:
+        """A scalar from (B, K, D) representations, of which those where `valid` (B, K) is True count."""
+
+
+def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean over the real tokens: (B, N, D) to (B, D)."""
+    if valid is None:
+        return features.mean(1)
+    weight = valid.unsqueeze(-1).to(features.dtype)
+    return (features * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+class VICReg(Regularizer):
+    """Variance and covariance terms on the pooled context, as C-JEPA adds them to I-JEPA (Mo and Tong 2024).
+
+    The terms are those of VICReg (Bardes et al. 2022, equations 1-4): a hinge that keeps each channel's standard
+    deviation over the batch above one, and the squared off-diagonal covariance, over D. Computed in float32 on each
+    rank's own batch.
+
+    Args:
+        variance: weight of the variance term.
+        covariance: weight of the covariance term.
+    """
+
+    name = "vicreg"
+
+    def __init__(self, *, variance: float = 1.0, covariance: float = 0.04) -> None:
+        super().__init__()
+        self.variance = variance
+        self.covariance = covariance
+
+    def forward(self, context: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Weighted sum of the two terms for a context (B, K, D) of at least two samples."""
+        features = pool(context.float(), valid)
+        batch, dim = features.shape
+        if batch < 2:
+            raise ValueError("VICReg needs at least two samples a batch on each rank, got 1: raise data.batch_size")
+        features = features - features.mean(0)
+        variance = features.square().sum(0) / (batch - 1)
+        hinge = F.relu(1 - (variance + 1e-4).sqrt()).mean()
+        covariance = features.T @ features / (batch - 1)
+        off_diagonal = (covariance.square().sum() - variance.square().sum()) / dim
+        return self.variance * hinge + self.covariance * off_diagonal

@@ -1,0 +1,123 @@
+"""Predictors: from the context's representations and two sets of positions to the targets' representations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lightning.encoders.base import TokenSpec
+from jepa_lightning.encoders.transformer import Transformer, init_weights
+
+
+class Predictor(nn.Module, ABC):
+    """Predicts what the teacher says at the targets from what the encoder says of the context."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Iterable[nn.Module]:
+        """The residual blocks in order: the units that are checkpointed, compiled and sharded."""
+
+    @abstractmethod
+    def forward(
+        self,
+        context: Tensor,
+        context_positions: Tensor,
+        target_positions: Tensor,
+        context_valid: Tensor | None = None,
+        target_valid: Tensor | None = None,
+    ) -> Tensor:
+        """Predict all target blocks of every sample.
+
+        Args:
+            context: (B, K, D) representations of the context tokens.
+            context_positions: (B, K, P) where they lie.
+            target_positions: (B, M, T, P) where the tokens to predict lie.
+            context_valid: (B, K) bool, False for filler, or None.
+            target_valid: (B, M, T) bool, likewise.
+
+        Returns:
+            (B, M, T, D).
+        """
+
+
+PredictorFactory = Callable[[int, TokenSpec], Predictor]
+"""Builds a predictor from the encoder's width D and the token spec; a `Predictor` class does."""
+
+
+class TransformerPredictor(Predictor):
+    """I-JEPA's predictor (Assran et al. 2023, section 3): a narrow ViT over the context and mask tokens.
+
+    The context is projected to the predictor's width once; each target block then joins it as mask tokens (one shared
+    learned vector plus the position), all M blocks of a sample in one call of batch B M. Blocks do not see each other.
+
+    Args:
+        dim: the encoder's width D, given by the module.
+        spec: the tokens' spec, given by the module.
+        width: the predictor's own width (384 in the paper for every encoder).
+        depth: number of blocks (6 in the paper for ViT-B, 12 for L and H, by its appendix).
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLP over the width.
+        drop_path: stochastic depth of the last block.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        spec: TokenSpec,
+        *,
+        width: int = 384,
+        depth: int = 6,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(dim, width)
+        self.positions = spec.positions(width)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.transformer = Transformer(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path)
+        self.project = nn.Linear(width, dim)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        init_weights(self.embed)
+        init_weights(self.project)
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The Transformer's blocks."""
+        return self.transformer.blocks
+
+    def forward(
+        self,
+        context: Tensor,
+        context_positions: Tensor,
+        target_positions: Tensor,
+        context_valid: Tensor | None = None,
+        target_valid: Tensor | None = None,
+    ) -> Tensor:
+        """Predict (B, M, T, D); see `Predictor.forward`."""
+        kept = context.shape[1]
+        batch, blocks, length = target_positions.shape[:3]
+        context = self.embed(context)
+        context = context + self.positions(context_positions).to(context.dtype)
+        queries = (self.mask_token + self.positions(target_positions)).to(context.dtype)
+        x = torch.cat([context.unsqueeze(1).expand(-1, blocks, -1, -1), queries], dim=2).flatten(0, 1)
+        x = self.transformer(x, _joined_valid(context_valid, target_valid, (batch, blocks, kept, length)))
+        return self.project(x[:, kept:]).unflatten(0, (batch, blocks))
+
+
+def _joined_valid(
+    context_valid: Tensor | None, target_valid: Tensor | None, sizes: tuple[int, int, int, int]
+) -> Tensor | None:
+    """Validity of the sequence [context, one block] for B M sequences: (B M, K + T), or None when all is real."""
+    if context_valid is None and target_valid is None:
+        return None
+    batch, blocks, kept, length = sizes
+    device = (context_valid if context_valid is not None else target_valid).device  # type: ignore[union-attr]
+    if context_valid is None:
+        context_valid = torch.ones(batch, kept, dtype=torch.bool, device=device)
+    if target_valid is None:
+        target_valid = torch.ones(batch, blocks, length, dtype=torch.bool, device=device)
+    return torch.cat([context_valid.unsqueeze(1).expand(-1, blocks, -1), target_valid], dim=2).flatten(0, 1)

@@ -1,0 +1,91 @@
+"""Learning rate, weight decay and momentum as pure functions of the optimiser step.
+
+A schedule holds no state: a resumed run, or one that is looked at from outside, computes the same value from the step
+alone. `total` is the number of optimiser steps of the whole run.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+class Schedule(ABC):
+    """A value for each optimiser step."""
+
+    @abstractmethod
+    def __call__(self, step: int, total: int) -> float:
+        """The value at `step` (from 0) of a run of `total` optimiser steps."""
+
+
+def _progress(step: int, total: float) -> float:
+    return min(max(step / max(total, 1), 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Always `value` (V-JEPA 2's main phase)."""
+
+    value: float
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class LinearRamp(Schedule):
+    """From `start` to `end` in a straight line over `stretch` times the run (I-JEPA's momentum)."""
+
+    start: float
+    end: float
+    stretch: float = 1.0
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at `step`."""
+        return self.start + (self.end - self.start) * _progress(step, total * self.stretch)
+
+
+@dataclass(frozen=True)
+class CosineRamp(Schedule):
+    """From `start` to `end` along half a cosine over `stretch` times the run (I-JEPA's weight decay)."""
+
+    start: float
+    end: float
+    stretch: float = 1.0
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at `step`."""
+        progress = _progress(step, total * self.stretch)
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class WarmupCosine(Schedule):
+    """Linear warm-up from `start` to `peak`, then half a cosine down to `end` (I-JEPA's learning rate).
+
+    Attributes:
+        peak: value at the end of the warm-up.
+        start: value at step 0.
+        end: value at the end of `stretch` times the run.
+        warmup: share of the run spent in warm-up, 0 to 1 (15 of 300 epochs in the paper: 0.05).
+        stretch: the cosine is laid out over so many times the run and cut off at its end (1.25 in V-JEPA, appendix).
+    """
+
+    peak: float
+    start: float = 0.0
+    end: float = 0.0
+    warmup: float = 0.05
+    stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is a share of the run, 0 to 1; got {self.warmup}")
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at `step`."""
+        warmup = self.warmup * total
+        if step < warmup:
+            return self.start + (self.peak - self.start) * step / warmup
+        return CosineRamp(self.peak, self.end)(step - warmup, total * self.stretch - warmup)  # type: ignore[arg-type]

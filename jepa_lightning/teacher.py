@@ -1,0 +1,62 @@
+"""The target encoder: an exponential moving average (EMA) of the context encoder."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lightning.encoders.base import Encoder
+from jepa_lightning.tokens import Tokens
+
+
+class Teacher(nn.Module):
+    """EMA copy of an encoder (I-JEPA, section 3): never trained, always in eval mode, part of the checkpoint.
+
+    Its parameters do not require gradients, so neither the optimiser nor DDP's reducer sees them.
+
+    Args:
+        encoder: the context encoder; the copy starts with its weights.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: no dropout, no drop path, whatever the module around does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
+        """Representations (B, N or K, D) without gradient."""
+        return self.encoder(tokens, keep, keep_valid)
+
+    @torch.no_grad()
+    def update(self, student: nn.Module, momentum: float) -> None:
+        """teacher = momentum teacher + (1 - momentum) student, for all parameters in a few fused kernels.
+
+        Buffers are copied. Call it after each optimiser step.
+        """
+        if self._pairs is None:  # walking a large model's parameters costs more than updating them
+            self._pairs = list(self.encoder.parameters()), [p.detach() for p in student.parameters()]
+        torch._foreach_lerp_(*self._pairs, 1.0 - momentum)
+        for mine, theirs in zip(self.encoder.buffers(), student.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def forget_pairs(self) -> None:
+        """Look the parameters up again at the next update: they were moved or sharded since."""
+        self._pairs = None
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self.forget_pairs()
+        return super()._apply(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        clone = type(self)(copy.deepcopy(self.encoder, memo))
+        memo[id(self)] = clone
+        return clone

@@ -1,0 +1,102 @@
+"""`Tokens` and `Masks`: the only two things that pass between the parts of a JEPA.
+
+Letters used everywhere: B batch, N tokens, D width, K kept context tokens, M target blocks, T tokens a block,
+P position coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens: `values` (B or 1, N, ...) at `index` (B, ...) of int64 gives (B, ..., *values.shape[2:]).
+
+    The index may have any number of dimensions after the batch: (B, K) picks a context, (B, M, T) target blocks.
+    Values with a batch of one (positions of a grid, say) are shared by all samples.
+    """
+    batch, tokens = values.shape[:2]
+    rows = index
+    if batch > 1:
+        if batch != index.shape[0]:
+            raise ValueError(f"values hold {batch} samples and the index {index.shape[0]}: they must be the same")
+        offset = torch.arange(batch, device=index.device) * tokens
+        rows = index + offset.view(-1, *[1] * (index.ndim - 1))
+    picked = values.flatten(0, 1).index_select(0, rows.flatten())
+    return picked.view(*index.shape, *values.shape[2:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What a tokenizer makes of a batch: raw pieces and where each lies. Nothing is embedded yet.
+
+    Attributes:
+        values: (B, N, ...) raw content of each token (pixels of a patch, points of a group).
+        positions: (B or 1, N, P) float coordinates (row/column, time/row/column, xyz, ...).
+        grid: sizes of the regular grid that the tokens fill in raster order, or None.
+        valid: (B, N) bool, False for padding, where samples have different numbers of tokens, else None.
+    """
+
+    values: Tensor
+    positions: Tensor
+    grid: tuple[int, ...] | None = None
+    valid: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of samples."""
+        """B, the number of samples."""
+        return self.values.shape[0]
+
+    @property
+    def count(self) -> int:
+        """N, the number of tokens of a sample (padding included)."""
+        return self.positions.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens lie."""
+        """Where the tokens lie."""
+        return self.positions.device
+
+    def take(self, keep: Tensor, keep_valid: Tensor | None = None) -> Tokens:
+        """The tokens at `keep` (B, K). The result fills no grid; slots where `keep_valid` is False are padding."""
+        valid = keep_valid if self.valid is None else take(self.valid, keep)
+        if self.valid is not None and keep_valid is not None:
+            valid = valid & keep_valid  # type: ignore[operator]
+        return replace(
+            self, values=take(self.values, keep), positions=take(self.positions, keep), grid=None, valid=valid
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """Which tokens are context and which are targets; one index tensor each, of one size for the whole batch.
+
+    Attributes:
+        context: (B, K) int64 indices into N, distinct within a sample.
+        targets: (B, M, T) int64 indices into N; blocks may overlap each other, never the context.
+        context_valid: (B, K) bool, False for filler slots, or None when all are real.
+        targets_valid: (B, M, T) bool, likewise.
+    """
+
+    context: Tensor
+    targets: Tensor
+    context_valid: Tensor | None = None
+    targets_valid: Tensor | None = None
+
+    def to(self, device: torch.device) -> Masks:
+        """The same masks on `device`, copied without waiting for it."""
+
+        def move(index: Tensor | None) -> Tensor | None:
+            return None if index is None else index.to(device, non_blocking=True)
+
+        return Masks(
+            context=self.context.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            context_valid=move(self.context_valid),
+            targets_valid=move(self.targets_valid),
+        )

@@ -1,0 +1,1 @@
+"""The modality plug-ins that come with jepa-lightning."""

@@ -1,0 +1,235 @@
+"""Images for training: class folders, any torchvision or torch dataset, or a generated set."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from jepa_lightning.data import DataError, JEPADataModule, Sample, Samples
+from jepa_lightning.modality import Batch
+from modalities.image.folders import FolderImages, find_images
+from modalities.image.generated import GeneratedImages
+from modalities.image.transforms import CentreCrop, Normalise, RandomCrop
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_RATIO = (3 / 4, 4 / 3)  # of the random crop's sides, as in the I-JEPA paper
+_CACHE_BYTES = 2**30
+_DRAWN = 64  # longest side of generated images, in pixels
+_STATISTICS = 1000  # images that "auto" looks at
+_log = logging.getLogger(__name__)
+
+
+class ImageData(JEPADataModule):
+    """Batches of images: `image` (B, C, H, W) float32, normalised; `labels`; `id`.
+
+    Training images get a random resized crop, as in I-JEPA (Assran et al. 2023, arXiv:2301.08243: area 0.3 to 1, no
+    flip or colour change); all others the largest central crop. Resizing is bicubic and antialiased.
+
+    Args:
+        root: folder of images: `root/train/CLASS/*` (with `val` and `test` beside `train`, or not), `root/CLASS/*`, or
+            without class folders for unlabelled images. None, with no dataset: the generated set.
+        dataset: training data in place of a folder: any torch dataset that gives Pillow images or tensors (C, H, W),
+            with or without a label. A transform of its own is applied first.
+        val_dataset: validation data; None holds out `val_fraction` of the training data.
+        test_dataset: test data.
+        image_size: side, or (height, width), in pixels. None: the model's.
+        channels: 1 (grey), 3 (RGB), 4 (RGBA); any number for tensors and .npy files. None: the model's.
+        mean: of each channel, for values from 0 to 1 (8- and 16-bit images) or the tensor's own. None: ImageNet's for
+            3 channels, 0.5 for other numbers. "auto": mean and std of up to 1000 training images, evenly spaced.
+        std: likewise; None is ImageNet's, or 0.25.
+        crop_scale: range of the training crop's share of the image's area.
+        flip: mirror half of the training images.
+        cache: keep decoded images of `root` in memory, so that each file is decoded once, at the start (test images
+            are not kept). None: when they take less than 1 GiB.
+        samples: number of generated training images, at most 64 pixels wide (an eighth as many for validation).
+        batch_size: samples a batch (and process).
+        num_workers: loader processes; None chooses by cores and data.
+        pin_memory: None: only when CUDA is available.
+        drop_last: leave out the last, smaller training batch.
+        seed: draws the held-out part, the probe's subset and the generated images.
+        val_fraction: share of the training data held out where there is no validation split.
+        probe_samples: size of the labelled subset that the online probe learns on.
+        max_unreadable: largest share of a data set's images that may be unreadable before the run ends.
+
+    Raises:
+        DataError: arguments that do not fit each other or the data.
+    """
+
+    name = "image"
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        dataset: Dataset | None = None,
+        val_dataset: Dataset | None = None,
+        test_dataset: Dataset | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        channels: int | None = None,
+        mean: list[float] | Literal["auto"] | None = None,
+        std: list[float] | Literal["auto"] | None = None,
+        crop_scale: tuple[float, float] = (0.3, 1.0),
+        flip: bool = False,
+        cache: bool | None = None,
+        samples: int = 8000,
+        batch_size: int = 128,
+        num_workers: int | None = None,
+        pin_memory: bool | None = None,
+        drop_last: bool = True,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        probe_samples: int = 2000,
+        max_unreadable: float = 0.01,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            drop_last=drop_last,
+            seed=seed,
+            val_fraction=val_fraction,
+            probe_samples=probe_samples,
+            max_unreadable=max_unreadable,
+        )
+        if root is not None and dataset is not None:
+            raise DataError("expected root or dataset, got both: leave one out")
+        if dataset is None and (val_dataset is not None or test_dataset is not None):
+            raise DataError("expected a dataset beside val_dataset or test_dataset, got none: set dataset too")
+        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise DataError(f"expected crop_scale as two rising shares from above 0 to 1, got {tuple(crop_scale)}")
+        if samples < 16:
+            raise DataError(f"expected at least 16 generated samples, got {samples}")
+        self.root = root
+        self.dataset = dataset
+        self.val_dataset = val_dataset
+        self.test_dataset = test_dataset
+        self.image_size = image_size
+        self.channels = channels
+        self.mean = mean
+        self.std = std
+        self.crop_scale = crop_scale
+        self.flip = flip
+        self.cache = cache
+        self.samples = samples
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images in a batch."""
+        size = self._or_model("image_size", self.image_size)
+        height, width = (size, size) if isinstance(size, int) else size
+        if min(height, width) < 1:
+            raise DataError(f"expected image_size of at least 1 pixel, got {size}")
+        return height, width
+
+    @property
+    def channel_count(self) -> int:
+        """Channels of the images in a batch."""
+        channels = int(self._or_model("channels", self.channels))
+        if channels < 1:
+            raise DataError(f"expected at least 1 channel, got {channels}")
+        return channels
+
+    def load(self) -> dict[str, Dataset[Any]]:
+        """The data sets by split."""
+        if self.dataset is not None:
+            given = {"train": self.dataset, "val": self.val_dataset, "test": self.test_dataset}
+            return {split: dataset for split, dataset in given.items() if dataset is not None}
+        if self.root is None:
+            return self._generate()
+        sets = find_images(self.root)
+        if sets["train"].targets is not None and "val" in sets and sets["val"].targets is None:
+            _log.warning("the validation images have no class folders: what needs their labels is left out")
+        # The smallest crop must still have as many pixels as the result; above that, a JPEG is decoded smaller.
+        smallest = math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
+        for images in sets.values():
+            images.configure(channels=self.channel_count, smallest=smallest)
+        self._fill_cache([images for split, images in sets.items() if split != "test"])
+        return dict(sets)
+
+    def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
+        """Random resized crop for training, central crop for evaluation."""
+        random = RandomCrop(self.size, channels=self.channel_count, scale=self.crop_scale, ratio=_RATIO, flip=self.flip)
+        return random, CentreCrop(self.size, channels=self.channel_count)
+
+    def batch_transform(self) -> Callable[[Batch], Batch]:
+        """Normalisation."""
+        return Normalise(*self.statistics())
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and std of each channel that images are normalised with."""
+        count = self.channel_count
+        default = _IMAGENET if count == 3 else ((0.5,) * count, (0.25,) * count)
+        found = self._estimate() if "auto" in (self.mean, self.std) else default
+        mean = found[0] if self.mean is None or self.mean == "auto" else self.mean
+        std = found[1] if self.std is None or self.std == "auto" else self.std
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != count:
+                raise DataError(f"expected {name} with one value for each of {count} channels, got {len(values)}")
+        if min(std) <= 0:
+            raise DataError(f"expected std above 0 for each channel, got {list(std)}")
+        self._check_range(mean, std)
+        return list(map(float, mean)), list(map(float, std))
+
+    def _or_model(self, name: str, value: Any) -> Any:
+        if value is not None:
+            return value
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        value = getattr(getattr(module, "modality", None), name, None)
+        if value is None:
+            raise DataError(f"expected {name}, got none and there is no image model to take it from: set data.{name}")
+        return value
+
+    def _generate(self) -> dict[str, Dataset[Any]]:
+        self.in_memory = True
+        height, width = self.size
+        shrink = min(1.0, _DRAWN / max(height, width))  # larger images are these, enlarged by the crop
+        size = max(16, round(height * shrink)), max(16, round(width * shrink))
+        counts = {"train": self.samples, "val": self.samples // 8}
+        return {
+            split: GeneratedImages(count, image_size=size, channels=self.channel_count, seed=self.seed, split=split)
+            for split, count in counts.items()
+        }
+
+    def _fill_cache(self, sets: Sequence[FolderImages]) -> None:
+        keep = self.cache
+        if keep is None:
+            keep = sum(images.decoded_bytes() for images in sets) < _CACHE_BYTES
+        elif keep and any(images.arrays for images in sets):
+            raise DataError("expected cache: false (or null) for .npy files, got true: they are read as they are")
+        if keep:
+            for images in sets:
+                images.cache()
+            self.in_memory = True
+
+    def _estimate(self) -> tuple[list[float], list[float]]:
+        """Mean and std of each channel over up to 1000 training images, evenly spaced; unreadable ones left out."""
+        train = self._part("train")
+        spaced = train.indices[np.linspace(0, len(train) - 1, min(_STATISTICS, len(train))).astype(int)]
+        crop = CentreCrop(self.size, channels=self.channel_count)
+        part = Samples(train.dataset, name=self.name, split="train", indices=spaced, transform=crop)
+        sums = torch.zeros(2, self.channel_count, dtype=torch.float64)
+        pixels = 0
+        for position in range(len(part)):
+            image = self._records["train"].take(part[position])["image"]
+            values = image.double().flatten(1) / (255 if image.dtype == torch.uint8 else 1)
+            sums += torch.stack([values.sum(1), values.square().sum(1)])
+            pixels += values.shape[1]
+        mean = sums[0] / pixels
+        std = (sums[1] / pixels - mean.square()).clamp_min(0).sqrt()
+        _log.info("normalising with mean %s and std %s", mean.tolist(), std.tolist())
+        return mean.tolist(), std.clamp_min(1e-6).tolist()
+
+    def _check_range(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        largest = Normalise(mean, std)({"image": self._example["image"]})["image"].abs().max()
+        if largest > 30:
+            _log.warning(
+                "the first image's values reach %.3g after normalisation (mean %s, std %s): set data.mean to auto, or "
+                "data.mean and data.std to the data's own",
+                float(largest), list(mean), list(std),
+            )  # fmt: skip

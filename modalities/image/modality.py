@@ -1,0 +1,58 @@
+"""The image modality: I-JEPA's patches, blocks and ViT."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
+from jepa_lightning.maskers import Masker, MultiBlock
+from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.tokens import Masks, Tokens
+from modalities.image import pictures
+from modalities.image.tokenizer import PatchTokenizer
+
+
+class Image(Modality):
+    """Images as grids of patches (I-JEPA, Assran et al. 2023).
+
+    Batches hold `image`, (B, C, H, W) float.
+
+    Args:
+        image_size: height and width in pixels, or one number for both; the data module crops to it.
+        patch_size: height and width of a patch in pixels, or one number for both; must divide the image's.
+        channels: number of channels of an image.
+        encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
+        masker: draws contexts and targets; I-JEPA's multi-block by default.
+    """
+
+    name = "image"
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        channels: int = 3,
+        encoder: EncoderFactory = ViT,
+        masker: Masker | None = None,
+    ) -> None:
+        self.image_size = _pair(image_size)
+        self.patch_size = _pair(patch_size)
+        self.channels = channels
+        self.tokenizer = PatchTokenizer(image_size=self.image_size, patch_size=self.patch_size, channels=self.channels)
+        self.grid = (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
+        self.spec = TokenSpec(shape=(channels, *self.patch_size), grid=self.grid, positions=SinCosPositions)
+        self.masker = masker or MultiBlock()
+        self.encoder = encoder(self.spec)
+
+    def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor]:
+        """A row a sample: the image, what the context shows, and each target block."""
+        return pictures.masks(batch["image"], masks[0], self.patch_size)
+
+    def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor]:
+        """A row a sample: the image and the colour of each patch."""
+        return pictures.features(batch["image"], colours, self.grid)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,179 @@
+"""Random and central crops of one image, and normalisation of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from jepa_lightning.data import DataError, Sample
+from jepa_lightning.modality import Batch
+from modalities.image.folders import MODES, convert
+
+Box = tuple[float, float, float, float]
+"""Left, upper, right, lower edge, in pixels; fractions of a pixel are fine."""
+
+
+def random_box(height: int, width: int, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+    """A box of random area and shape at a random place, as in Inception's and I-JEPA's random resized crop.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        scale: range of the box's share of the image's area, drawn uniformly.
+        ratio: range of width / height, its logarithm drawn uniformly.
+
+    Where ten draws do not fit into the image (a very long one), it is the largest central box of an allowed shape.
+    Edges are not rounded to whole pixels. Draws from torch's global generator, which loaders seed in each worker.
+    """
+    draws = torch.rand(22).tolist()
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for i in range(10):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[2 * i])
+        shape = math.exp(low + (high - low) * draws[2 * i + 1])
+        box_width, box_height = math.sqrt(area * shape), math.sqrt(area / shape)
+        if box_width <= width and box_height <= height:
+            left, upper = draws[20] * (width - box_width), draws[21] * (height - box_height)
+            return left, upper, left + box_width, upper + box_height
+    return central_box(height, width, ratio=min(max(width / height, ratio[0]), ratio[1]))
+
+
+def central_box(height: int, width: int, *, ratio: float) -> Box:
+    """The largest central box with that width / height."""
+    box_width, box_height = min(width, height * ratio), min(height, width / ratio)
+    left, upper = (width - box_width) / 2, (height - box_height) / 2
+    return left, upper, left + box_width, upper + box_height
+
+
+class _Crop:
+    """Cuts a box out of `image` and resizes it, antialiased and bicubic."""
+
+    def __init__(self, size: tuple[int, int], *, channels: int) -> None:
+        self.size = size
+        self.channels = channels
+
+    def box(self, height: int, width: int) -> Box:
+        return central_box(height, width, ratio=self.size[1] / self.size[0])
+
+    def __call__(self, sample: Sample) -> Sample:
+        image = standard(sample["image"], self.channels)
+        height, width = self.size
+        if isinstance(image, Tensor):
+            left, upper, right, lower = (round(edge) for edge in self.box(*image.shape[1:]))
+            image = image[:, upper : max(lower, upper + 1), left : max(right, left + 1)]
+            sample["image"] = F.interpolate(image[None], self.size, mode="bicubic", antialias=True)[0]
+            return sample
+        box = self.box(image.height, image.width)
+        # One call crops and resizes; the gap makes large reductions cheap and cannot be seen.
+        resized = image.resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+        pixels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
+        sample["image"] = pixels.view(height, width, self.channels).permute(2, 0, 1)
+        return sample
+
+
+class CentreCrop(_Crop):
+    """For evaluation: the largest central part of the wanted shape, resized. Square to square only resizes.
+
+    Args:
+        size: (height, width) of the result.
+        channels: of the result.
+    """
+
+
+class RandomCrop(_Crop):
+    """For training: a random resized crop, and perhaps a flip.
+
+    Args:
+        size: (height, width) of the result.
+        channels: of the result.
+        scale: range of the crop's share of the image's area.
+        ratio: range of the crop's width / height.
+        flip: mirror half of the images.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        channels: int,
+        scale: tuple[float, float] = (0.3, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: bool = False,
+    ) -> None:
+        super().__init__(size, channels=channels)
+        self.scale = scale
+        self.ratio = ratio
+        self.flip = flip
+
+    def box(self, height: int, width: int) -> Box:
+        """A random box."""
+        return random_box(height, width, scale=self.scale, ratio=self.ratio)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The sample with its `image` cropped: a tensor (C, H, W), uint8 or float32."""
+        sample = super().__call__(sample)
+        if self.flip and torch.rand(()) < 0.5:
+            sample["image"] = sample["image"].flip(-1)
+        return sample
+
+
+def standard(image: Any, channels: int) -> Image.Image | Tensor:
+    """A Pillow image where Pillow can hold it (8 bits, 1, 3 or 4 channels), else a float32 tensor (C, H, W).
+
+    Args:
+        image: a Pillow image, a tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W).
+        channels: how many are wanted. Pillow images are converted; tensors and arrays must have them.
+
+    Raises:
+        DataError: not an image, or a tensor with another number of channels.
+    """
+    if isinstance(image, Image.Image):
+        if channels not in MODES:
+            raise DataError(f"expected {channels} channels, got a Pillow image ({image.mode}): give tensors instead")
+        return convert(image, MODES[channels])
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.shape[2:] == (channels,) and channels in MODES:
+            return Image.fromarray(image[:, :, 0] if channels == 1 else image)
+        image = torch.from_numpy(np.array(image))
+        image = image.permute(2, 0, 1) if image.ndim == 3 else image
+    if not isinstance(image, Tensor) or image.ndim not in (2, 3):
+        what = f"shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        raise DataError(f"expected an image as Pillow image, tensor (C, H, W) or array (H, W, C), got {what}")
+    image = image[None] if image.ndim == 2 else image
+    if image.shape[0] != channels:
+        raise DataError(
+            f"expected images with {channels} channels, got {image.shape[0]} (shape {tuple(image.shape)}): "
+            f"set the model's and the data's channels to {image.shape[0]}, or convert the images"
+        )
+    if image.dtype != torch.uint8:
+        return image.float()
+    if channels not in MODES:
+        return image.float() / 255
+    pixels = image.permute(1, 2, 0).numpy()
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if channels == 1 else pixels))
+
+
+class Normalise:
+    """A batch's `image` to float32, each channel less its mean and divided by its std; uint8 counts as 0 to 1.
+
+    Args:
+        mean: one a channel.
+        std: one a channel.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with its `image` normalised."""
+        image = batch["image"]
+        scale = 255.0 if image.dtype == torch.uint8 else 1.0
+        batch["image"] = image.float().sub_(scale * self.mean).div_(scale * self.std).contiguous()
+        return batch
