@@ -66,7 +66,8 @@ def _no_class(message: str, key: str) -> str | None:
     name = found[1].strip("'\"")
     if "." in name:
         return f"{key}: cannot import {name}: check the path, and that its package is installed"
-    return f"{key}: no class {name!r}{_nearest(name, (known.__name__ for base in SWAPPABLE for known in _subclasses(base)))}"
+    known = [cls.__name__ for base in SWAPPABLE for cls in _subclasses(base)]
+    return f"{key}: no class {name!r}{_nearest(name, known)}"
 
 
 def _no_class_given(message: str, key: str) -> str | None:
@@ -90,10 +91,9 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _subclasses(base: type) -> Iterable[type]:
-    for cls in base.__subclasses__():
-        yield cls
-        yield from _subclasses(cls)
+def _subclasses(base: type) -> list[type]:
+    direct: list[type] = base.__subclasses__()
+    return direct + [cls for child in direct for cls in _subclasses(child)]
 
 
 def _option_names(parser: Any) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ class PredictionLoss(nn.Module, ABC):
         distance = self.distance(predicted.float(), target.float())
         if valid is None:
             return distance.mean()
-        return (distance * valid).sum() / valid.sum().clamp(min=1)
+        return distance.masked_fill(~valid, 0).sum() / valid.sum().clamp(min=1)
 
 
 class SmoothL1(PredictionLoss):
@@ -79,8 +80,8 @@ def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean over the real tokens: (B, N, D) to (B, D)."""
     if valid is None:
         return features.mean(1)
-    weight = valid.unsqueeze(-1).to(features.dtype)
-    return (features * weight).sum(1) / weight.sum(1).clamp(min=1)
+    valid = valid.unsqueeze(-1)
+    return features.masked_fill(~valid, 0).sum(1) / valid.sum(1).clamp(min=1)
 
 
 class VICReg(Regularizer):
@@ -111,6 +112,7 @@ class VICReg(Regularizer):
         features = features - features.mean(0)
         variance = features.square().sum(0) / (batch - 1)
         hinge = F.relu(1 - (variance + 1e-4).sqrt()).mean()
-        covariance = features.T @ features / (batch - 1)
+        with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision
+            covariance = features.T @ features / (batch - 1)
         off_diagonal = (covariance.square().sum() - variance.square().sum()) / dim
         return self.variance * hinge + self.covariance * off_diagonal

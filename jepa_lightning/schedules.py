@@ -19,6 +19,11 @@ class Schedule(ABC):
         """The value at `step` (from 0) of a run of `total` optimiser steps."""
 
 
+def _check_stretch(stretch: float) -> None:
+    if stretch <= 0:
+        raise ValueError(f"stretch must be positive, 1 for a schedule as long as the run; got {stretch}")
+
+
 def _progress(step: int, total: float) -> float:
     return min(max(step / max(total, 1), 0.0), 1.0)
 
@@ -42,6 +47,9 @@ class LinearRamp(Schedule):
     end: float
     stretch: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_stretch(self.stretch)
+
     def __call__(self, step: int, total: int) -> float:
         """The value at `step`."""
         return self.start + (self.end - self.start) * _progress(step, total * self.stretch)
@@ -54,6 +62,9 @@ class CosineRamp(Schedule):
     start: float
     end: float
     stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_stretch(self.stretch)
 
     def __call__(self, step: int, total: int) -> float:
         """The value at `step`."""
@@ -82,6 +93,7 @@ class WarmupCosine(Schedule):
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of the run, 0 to 1; got {self.warmup}")
+        _check_stretch(self.stretch)
 
     def __call__(self, step: int, total: int) -> float:
         """The value at `step`."""

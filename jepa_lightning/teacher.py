@@ -24,7 +24,7 @@ class Teacher(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
-        self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
+        self._pairs: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
@@ -42,9 +42,10 @@ class Teacher(nn.Module):
 
         Buffers are copied. Call it after each optimiser step.
         """
-        if self._pairs is None:  # walking a large model's parameters costs more than updating them
-            self._pairs = list(self.encoder.parameters()), [p.detach() for p in student.parameters()]
-        torch._foreach_lerp_(*self._pairs, 1.0 - momentum)
+        if self._pairs is None or self._pairs[0] is not student:  # walking all parameters costs more than updating them
+            self._pairs = student, list(self.encoder.parameters()), list(student.parameters())
+        _, mine_all, theirs_all = self._pairs
+        torch._foreach_lerp_(mine_all, theirs_all, 1.0 - momentum)
         for mine, theirs in zip(self.encoder.buffers(), student.buffers(), strict=True):
             mine.copy_(theirs)
 

@@ -48,7 +48,6 @@ class Tokens:
     @property
     def batch_size(self) -> int:
         """B, the number of samples."""
-        """B, the number of samples."""
         return self.values.shape[0]
 
     @property
@@ -58,7 +57,6 @@ class Tokens:
 
     @property
     def device(self) -> torch.device:
-        """Where the tokens lie."""
         """Where the tokens lie."""
         return self.positions.device
 

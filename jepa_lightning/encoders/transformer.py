@@ -26,10 +26,12 @@ class Transformer(nn.Module):
 
     def __init__(self, *, width: int, depth: int, heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}: change one of them")
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path is a share, from 0 to below 1; got {drop_path}")
         self.blocks = nn.ModuleList(
             Block(
                 width,

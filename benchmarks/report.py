@@ -1,0 +1,73 @@
+"""What the benchmarks share: options, a table for a person, a JSON file for a program."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def options(doc: str | None, name: str, *, threads: int | None = 1) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has: `--threads` and `--json`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = "as torch chooses" if threads is None else str(threads)
+    parser.add_argument("--threads", type=int, default=threads, help=f"CPU threads ({default} by default)")
+    file = Path(f"runs/benchmarks/{name}.json")
+    parser.add_argument("--json", type=Path, default=file, help=f"file to write, {file} by default")
+    return parser
+
+
+def at_least(parser: argparse.ArgumentParser, args: argparse.Namespace, **least: int) -> None:
+    """End with exit code 2 where an option that was given is below its least value; lists count by their smallest."""
+    for name, limit in least.items():
+        value = getattr(args, name)
+        if value is not None and (min(value) if isinstance(value, list) else value) < limit:
+            parser.error(f"--{name.replace('_', '-')} must be at least {limit}, got {value}")
+
+
+def choose_device(parser: argparse.ArgumentParser, name: str) -> torch.device:
+    """The device called `name`, or exit code 2 where this machine has no CUDA device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device on this machine; use --device cpu")
+    return torch.device(name)
+
+
+def machine(device: torch.device | None = None) -> dict[str, str]:
+    """What the figures depend on besides the options: versions and hardware."""
+    facts = {"torch": torch.__version__, "machine": platform.machine(), "python": platform.python_version()}
+    if device is not None:
+        facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return facts
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """First quartile, median, third quartile; a single value is all three."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, median, high
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns under their names: the first to the left, the rest to the right."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths)))
+        for line in lines
+    )
+
+
+def write_json(path: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Write the settings and, under `results`, the figures; say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**settings, "results": results}, indent=2) + "\n")
+    print(f"written to {path}")

@@ -1,0 +1,147 @@
+"""The plain ViT: what is hidden cannot leak."""
+
+import pytest
+import torch
+from torch import nn
+
+from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
+from jepa_lightning.encoders.positions import grid_positions, sincos
+from jepa_lightning.tokens import Tokens, take
+
+B, GRID, WIDTH = 3, (4, 5), 24
+N = GRID[0] * GRID[1]
+SPEC = TokenSpec(shape=(3, 2, 2), grid=GRID, positions=SinCosPositions)
+
+
+@pytest.fixture
+def vit():
+    torch.manual_seed(0)
+    vit = ViT(SPEC, width=WIDTH, depth=2, heads=3)
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return vit.eval()
+
+
+def tokens(dtype=torch.float32, valid=None):
+    values = torch.randn(B, N, 3, 2, 2, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return Tokens(values=values, positions=grid_positions(GRID), grid=GRID, valid=valid)
+
+
+def kept(count=7):
+    generator = torch.Generator().manual_seed(2)
+    return torch.stack([torch.randperm(N, generator=generator)[:count] for _ in range(B)])
+
+
+def gather_after_embedding(vit, some, keep):
+    """The usual way: embed and place everything, then throw the hidden tokens away."""
+    x = some.values.flatten(2) @ vit.embed.weight.T + vit.embed.bias + sincos(some.positions.to(some.values), WIDTH)
+    return vit.transformer(torch.stack([x[b, keep[b]] for b in range(len(keep))]))
+
+
+def test_kept_tokens_are_encoded_as_if_gathered_after_embedding(vit):
+    vit, some, keep = vit.double(), tokens(torch.float64), kept()
+    some = Tokens(values=some.values, positions=some.positions.double(), grid=GRID)
+    torch.testing.assert_close(vit(some, keep), gather_after_embedding(vit, some, keep))
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e6, float("inf"), float("nan")])
+def test_hidden_pixels_do_not_change_one_bit(vit, garbage):
+    keep = kept()
+    hidden = torch.ones(B, N, dtype=torch.bool).scatter(1, keep, False)
+    some = tokens()
+    before = vit(some, keep)
+    some.values[hidden] = garbage
+    assert torch.equal(vit(some, keep), before)
+
+
+def test_hidden_pixels_get_no_gradient(vit):
+    keep = kept()
+    hidden = torch.ones(B, N, dtype=torch.bool).scatter(1, keep, False)
+    some = tokens()
+    some.values.requires_grad_()
+    vit(some, keep).square().sum().backward()
+    gradient = some.values.grad.flatten(2).abs().sum(-1)
+    assert (gradient[hidden] == 0).all()
+    assert (gradient[~hidden] > 0).all()
+
+
+def test_keeping_all_in_order_is_keeping_none(vit):
+    everything = torch.arange(N).expand(B, N)
+    torch.testing.assert_close(vit(tokens(), everything), vit(tokens()))
+
+
+def test_output_follows_the_order_of_keep(vit):
+    keep = kept()
+    turned = keep.flip(1)
+    torch.testing.assert_close(vit(tokens(), turned), vit(tokens(), keep).flip(1), rtol=1e-4, atol=1e-5)
+
+
+def test_positions_matter(vit):
+    same = Tokens(values=torch.ones(1, N, 3, 2, 2), positions=grid_positions(GRID), grid=GRID)
+    found = vit(same)[0]
+    distance = torch.cdist(found, found) + 10 * torch.eye(N)
+    assert distance.min() > 1e-4
+
+
+@pytest.mark.parametrize("how", ["valid", "keep_valid", "both"])
+def test_invalid_tokens_are_never_attended(vit, how):
+    generator = torch.Generator().manual_seed(3)
+    valid = torch.rand(B, N, generator=generator) > 0.3 if how != "keep_valid" else None
+    keep = kept()
+    keep_valid = torch.rand(B, 7, generator=generator) > 0.3 if how != "valid" else None
+    real = torch.ones(B, 7, dtype=torch.bool)
+    if valid is not None:
+        real &= valid.gather(1, keep)
+    if keep_valid is not None:
+        real &= keep_valid
+    assert real.any(1).all()
+    some = tokens(valid=valid)
+    found = vit(some, keep, keep_valid)
+    for b in range(B):
+        alone = Tokens(values=some.values[b : b + 1], positions=some.positions, grid=GRID)
+        expected = vit(alone, keep[b, real[b]][None])[0]
+        torch.testing.assert_close(found[b, real[b]], expected, rtol=1e-4, atol=1e-5)
+    for b in range(B):
+        some.values[b, keep[b, ~real[b]]] = 1e4
+    assert torch.equal(vit(some, keep, keep_valid)[real], found[real])
+
+
+def test_padding_is_not_attended_when_all_tokens_are_encoded(vit):
+    valid = torch.arange(N) < torch.tensor([[N], [5], [1]])
+    some = tokens(valid=valid)
+    found = vit(some)
+    for b in range(B):
+        alone = Tokens(values=some.values[b : b + 1, valid[b]], positions=some.positions[:, valid[b]])
+        torch.testing.assert_close(found[b, valid[b]], vit(alone)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_positions_of_each_sample_are_used_where_samples_have_their_own(vit):
+    """Point clouds and graphs: (B, N, P) positions."""
+    positions = grid_positions(GRID).repeat(B, 1, 1)
+    positions[1] += 3
+    some = tokens()
+    own = Tokens(values=some.values, positions=positions)
+    keep = kept()
+    torch.testing.assert_close(vit(own, keep)[0], vit(some, keep)[0])
+    alone = Tokens(values=some.values[1:2], positions=positions[1:2])
+    torch.testing.assert_close(vit(own, keep)[1], vit(alone, keep[1:2])[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(vit(own, keep)[1], vit(some, keep)[1])
+
+
+def test_width_blocks_and_initialisation():
+    torch.manual_seed(0)
+    vit = ViT(SPEC, width=96, depth=3, heads=4, mlp_ratio=2.0)
+    assert vit.dim == 96
+    assert len(list(vit.blocks)) == 3
+    assert all(isinstance(block, nn.Module) for block in vit.blocks)
+    assert list(vit.blocks)[0].mlp.fc1.weight.shape == (192, 96)
+    assert vit.embed.weight.shape == (96, 12)
+    assert float(vit.embed.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert vit(tokens()).shape == (B, N, 96)
+
+
+def test_shared_positions_are_taken_for_each_sample():
+    keep = kept()
+    picked = take(grid_positions(GRID), keep)
+    assert picked[1, 2].tolist() == [int(keep[1, 2]) // GRID[1], int(keep[1, 2]) % GRID[1]]

@@ -1,0 +1,174 @@
+"""`jepa-fit` as a user meets it: a run, its files, and mistakes that end in one line."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image as PILImage
+
+from jepa_lightning.cli import fit
+
+TINY = [
+    *("--config", "image.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+    *("--model.modality.image_size", "32", "--model.modality.patch_size", "8"),
+    *("--model.modality.masker.min_context", "2"),
+    *("--model.modality.encoder.width", "16", "--model.modality.encoder.depth", "1"),
+    *("--model.modality.encoder.heads", "2", "--model.predictor.width", "8", "--model.predictor.depth", "1"),
+    *("--model.predictor.heads", "2", "--data.samples", "160", "--data.batch_size", "16"),
+    *("--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "3"),
+]
+
+
+def run(tmp_path, *words):
+    fit([*TINY, "--trainer.default_root_dir", str(tmp_path), *words])
+    return json.loads((tmp_path / "summary.json").read_text())
+
+
+def refused(capsys, *words) -> str:
+    with pytest.raises(SystemExit) as stop:
+        fit(words)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message[message.index("jepa-fit: error:") :]
+
+
+def test_a_run_writes_what_the_readme_says(tmp_path, capsys):
+    summary = run(tmp_path)
+    assert list(summary) == [
+        *("modality", "steps", "seconds", "samples_per_second", "train_loss", "effective_rank", "feature_std"),
+        *("knn", "knn_untrained", "linear", "linear_untrained", "checkpoint"),
+    ]
+    assert summary["modality"] == "image"
+    assert summary["steps"] == 20
+    assert all(0 <= summary[k] <= 1 for k in ("knn", "knn_untrained", "linear", "linear_untrained"))
+    assert Path(summary["checkpoint"]) == tmp_path / "checkpoints" / "last.ckpt"
+    state = torch.load(summary["checkpoint"], weights_only=True)
+    assert state["global_step"] == 20
+    assert state["hyper_parameters"]["modality"]["class_path"].endswith("Image")
+    assert not any("probe" in key for key in state["state_dict"])
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    assert (tmp_path / "pictures" / "masks.png").is_file()
+    assert len(list((tmp_path / "pictures").glob("features_*.png"))) == 3
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    for name in ("train/loss", "train/loss_prediction", "train/momentum", "train/lr", "train/weight_decay"):
+        assert [row for row in rows if row[name]], name
+    for name in ("collapse/effective_rank", "collapse/std", "probe/knn", "probe/linear_untrained", "val/loss"):
+        assert [row for row in rows if row[name]], name
+    shown = capsys.readouterr().out
+    assert "untrained" in shown
+    assert "summary.json" in shown
+
+
+def test_second_run_sets_the_first_aside_and_resume_does_not(tmp_path):
+    run(tmp_path)
+    first = (tmp_path / "metrics.csv").read_text()
+    rows = len(first.splitlines())
+    run(tmp_path, "--ckpt_path", "last", "--trainer.max_epochs", "3")
+    assert not (tmp_path / "previous").exists()
+    assert (tmp_path / "metrics.csv").read_text().startswith(first.splitlines()[0])
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) > rows
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 30
+    run(tmp_path)
+    assert (tmp_path / "previous" / "1" / "summary.json").is_file()
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == rows
+
+
+def test_jepa_loads_from_its_checkpoint_alone(tmp_path):
+    from jepa_lightning import JEPA
+
+    summary = run(tmp_path)
+    model = JEPA.load_from_checkpoint(summary["checkpoint"], weights_only=True)
+    assert model.modality.image_size == (32, 32)
+    assert model.embed({"image": torch.zeros(2, 3, 32, 32)}).shape == (2, 16)
+
+
+def test_timm_encoder_is_one_line(tmp_path):
+    words = [w for w in TINY if not w.startswith("--model.modality.encoder")]
+    kept = [w for i, w in enumerate(TINY) if w in words and not TINY[i - 1].startswith("--model.modality.encoder")]
+    options = ["--model.modality.encoder", "TimmEncoder", "--model.modality.encoder.name", "vit_tiny_patch16_224"]
+    options += ["--model.modality.encoder.options", '{"depth": 1, "embed_dim": 16, "num_heads": 2}']
+    fit([*kept, *options, "--trainer.max_steps", "2", "--trainer.default_root_dir", str(tmp_path)])
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--config", "imag.yaml"], "did you mean image.yaml?"),
+        (["--model.modality.encoder", "TimEncoder"], "no class 'TimEncoder'; did you mean TimmEncoder?"),
+        (["--model.modality", "Imag"], "no class 'Imag'; did you mean Image?"),
+        (["--model.modality.encoder.widht", "3"], "no option 'widht'; did you mean width?"),
+        (["--model.modality.encoder.name", "x", "--model.modality.encoder", "TimmEncoder"], ""),
+        (["--trainer.max_epocs", "3"], "no option --trainer.max_epocs; did you mean --trainer.max_epochs?"),
+        (["--model.modality.image_size", "big"], "expected int or tuple, got big"),
+        (["--model.modality.image_size", "4"], "smaller than a patch of"),
+        (["--model.modality.image_size", "50", "--model.modality.patch_size", "7"], "whole number of patches"),
+        (["--data.root", "no/such/folder"], "no folder"),
+    ],
+)
+def test_mistakes_end_in_a_short_message(tmp_path, capsys, words, says):
+    config = [] if "--config" in words else ["--config", "image.yaml"]
+    message = refused(capsys, *config, *words, "--trainer.default_root_dir", str(tmp_path))
+    assert says in message
+    assert len(message.splitlines()) <= 8
+
+
+def test_grid_that_masks_do_not_fit(tmp_path, capsys):
+    words = [*TINY, "--model.modality.patch_size", "16", "--model.modality.masker.min_context", "10"]
+    message = refused(capsys, *words, "--trainer.default_root_dir", str(tmp_path))
+    assert "(2, 2)" in message or "2x2" in message or "2 x 2" in message
+
+
+def folder_of_images(root: Path, count: int, broken: int) -> Path:
+    for i in range(count):
+        path = root / ("a" if i % 2 else "b") / f"{i:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PILImage.new("RGB", (40, 40), (i, 90, 200 - i)).save(path)
+        if i < broken:
+            path.write_bytes(path.read_bytes()[:200])
+    return root
+
+
+def test_empty_folder(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    message = refused(capsys, *TINY, "--data.root", str(tmp_path / "images"))
+    assert "images" in message
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_broken_jpeg_is_skipped_counted_and_named(tmp_path, caplog, workers):
+    root = folder_of_images(tmp_path / "images", 120, broken=1)
+    words = ["--data.root", str(root), "--data.num_workers", workers, "--data.cache", "false"]
+    assert run(tmp_path / "run", *words)["steps"] > 0
+    assert "000.jpg" in caplog.text
+
+
+def test_many_broken_jpegs_end_the_run_with_the_list(tmp_path, capsys):
+    root = folder_of_images(tmp_path / "images", 120, broken=9)
+    message = refused(capsys, *TINY, "--data.root", str(root), "--trainer.default_root_dir", str(tmp_path / "run"))
+    assert "000.jpg" in message
+
+
+def test_unlabelled_folder_has_no_probe(tmp_path):
+    root = tmp_path / "flat"
+    root.mkdir()
+    for path in folder_of_images(tmp_path / "images", 100, broken=0).rglob("*.jpg"):
+        path.rename(root / path.name)
+    summary = run(tmp_path / "run", "--data.root", str(root))
+    assert summary["knn"] is None
+    assert summary["linear_untrained"] is None
+
+
+def test_print_config_and_help():
+    command = [sys.executable, "-c", "from jepa_lightning.cli import fit; fit()"]
+    shown = subprocess.run([*command, "--config", "image.yaml", "--print_config"], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert yaml.safe_load(shown.stdout)["model"]["modality"]["class_path"].endswith("Image")

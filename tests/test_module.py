@@ -1,0 +1,364 @@
+"""The JEPA module against a plain-loop float64 reference written from I-JEPA's paper, and what Lightning does with it."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Dataset
+
+from jepa_lightning import JEPA
+from jepa_lightning.encoders import ViT
+from jepa_lightning.maskers import MultiBlock
+from jepa_lightning.module import decays
+from jepa_lightning.objectives import MSE, VICReg
+from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.schedules import Constant, CosineRamp, LinearRamp, WarmupCosine
+from modalities.image import Image
+
+
+def tiny(masker=None, **kwargs) -> JEPA:
+    torch.manual_seed(0)
+    modality = Image(
+        image_size=(24, 32),
+        patch_size=4,
+        encoder=partial(ViT, width=24, depth=2, heads=2),
+        masker=masker or MultiBlock(min_context=4),
+    )
+    return JEPA(modality, predictor=partial(TransformerPredictor, width=12, depth=2, heads=3), **kwargs)
+
+
+class Random(Dataset):
+    def __init__(self, count=32):
+        self.images = torch.randn(count, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return {"image": self.images[index], "id": str(index)}
+
+
+def trainer(tmp_path, **kwargs) -> Trainer:
+    settings = dict(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=1,
+    )
+    return Trainer(**{**settings, **kwargs})
+
+
+# A JEPA in plain loops, float64, one sample and one block at a time ------------------------------------------------
+
+
+def plain_norm(x, norm):
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    x = (x - mean) / torch.sqrt(variance + norm.eps)
+    return x if norm.weight is None else x * norm.weight + norm.bias
+
+
+def plain_trunk(x, trunk):
+    """x (n, W): pre-norm attention and MLP, head by head."""
+    for block in trunk.blocks:
+        y = plain_norm(x, block.norm1)
+        q, k, v = (y @ block.attn.qkv.weight.T + block.attn.qkv.bias).chunk(3, dim=-1)
+        size = x.shape[1] // block.attn.num_heads
+        heads = []
+        for h in range(block.attn.num_heads):
+            part = slice(h * size, (h + 1) * size)
+            scores = q[:, part] @ k[:, part].T / math.sqrt(size)
+            heads.append(torch.exp(scores) / torch.exp(scores).sum(-1, keepdim=True) @ v[:, part])
+        x = x + torch.cat(heads, -1) @ block.attn.proj.weight.T + block.attn.proj.bias
+        y = plain_norm(x, block.norm2) @ block.mlp.fc1.weight.T + block.mlp.fc1.bias
+        y = 0.5 * y * (1 + torch.erf(y / math.sqrt(2)))
+        x = x + y @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
+    return plain_norm(x, trunk.norm)
+
+
+def plain_position(row, column, width):
+    half = width // 4
+    out = [0.0] * width
+    for axis, place in enumerate((row, column)):
+        for i in range(half):
+            angle = place / 10_000 ** (i / half)
+            out[axis * 2 * half + i] = math.sin(angle)
+            out[axis * 2 * half + half + i] = math.cos(angle)
+    return torch.tensor(out, dtype=torch.float64)
+
+
+def plain_encode(encoder, image, places, columns, patch=4):
+    rows = []
+    for place in places:
+        r, c = divmod(place, columns)
+        pixels = image[:, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch].reshape(-1)
+        rows.append(encoder.embed.weight @ pixels + encoder.embed.bias + plain_position(r, c, encoder.dim))
+    return plain_trunk(torch.stack(rows), encoder.transformer)
+
+
+def plain_loss(model, images, mask, columns):
+    """Equation of I-JEPA, section 3: mean over blocks of the distance to the layer-normed teacher's patches."""
+    total, count = 0.0, 0
+    width = model.predictor.mask_token.shape[0]
+    for b, image in enumerate(images):
+        seen = mask.context[b].tolist()
+        context = plain_encode(model.encoder, image, seen, columns)
+        with torch.no_grad():
+            teacher = plain_encode(model.teacher.encoder, image, range(columns * 6), columns)
+        for block in mask.targets[b].tolist():
+            known = [
+                model.predictor.embed.weight @ context[i] + model.predictor.embed.bias
+                + plain_position(*divmod(place, columns), width)
+                for i, place in enumerate(seen)
+            ]  # fmt: skip
+            asked = [model.predictor.mask_token + plain_position(*divmod(p, columns), width) for p in block]
+            out = plain_trunk(torch.stack(known + asked), model.predictor.transformer)[len(known) :]
+            predicted = out @ model.predictor.project.weight.T + model.predictor.project.bias
+            for guess, place in zip(predicted, block, strict=True):
+                target = teacher[place]
+                target = (target - target.mean()) / torch.sqrt(((target - target.mean()) ** 2).mean() + 1e-5)
+                total = total + ((guess - target) ** 2).mean()
+                count += 1
+    return total / count
+
+
+def test_step_equals_plain_float64_reference(tmp_path):
+    model = tiny(objective=MSE(), momentum=Constant(0.9), learning_rate=Constant(0.01), weight_decay=Constant(0.1))
+    with torch.no_grad():  # biases, norms and a teacher that differs from the student: nothing is trivially zero
+        for i, p in enumerate(model.parameters()):
+            p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+    reference = tiny(objective=MSE())
+    reference.load_state_dict(model.state_dict())
+    reference = reference.double()
+    before = {name: p.detach().clone() for name, p in reference.named_parameters()}
+
+    images = Random(6)
+    fit = trainer(tmp_path, max_steps=1, precision="64-true")
+    losses = []
+    model.on_before_optimizer_step = lambda optimizer: grads.update(  # type: ignore[method-assign]
+        {n: p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
+    )
+    grads: dict[str, torch.Tensor] = {}
+    original = model.compare
+
+    def compare(batch, generator):
+        step = original(batch, generator)
+        losses.append((step.loss.detach(), step.masks[0], batch["image"]))
+        return step
+
+    model.compare = compare  # type: ignore[method-assign]
+    fit.fit(model, DataLoader(images, batch_size=6))
+
+    loss, mask, batch = losses[0]
+    expected = plain_loss(reference, batch.double(), mask, columns=8)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)  # inputs are float32, positions too
+    expected.backward()
+    trained = {n for n, p in reference.named_parameters() if p.requires_grad}
+    assert set(grads) == trained
+    for name, parameter in reference.named_parameters():
+        if name in trained:
+            torch.testing.assert_close(grads[name].double(), parameter.grad, rtol=1e-4, atol=1e-7)
+
+    # AdamW's first step (Loshchilov and Hutter 2019, algorithm 2), then the teacher (I-JEPA, section 3).
+    after = dict(model.named_parameters())
+    decaying = decays(reference)
+    for name in trained:
+        gradient = grads[name].double()
+        start = before[name] * (1 - 0.01 * 0.1) if name in decaying else before[name]
+        moved = start - 0.01 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(after[name].double(), moved, rtol=1e-6, atol=1e-8)
+        if name.startswith("encoder."):
+            teacher = 0.9 * before[f"teacher.{name}"] + 0.1 * after[name].double()
+            torch.testing.assert_close(after[f"teacher.{name}"].double(), teacher, rtol=1e-6, atol=1e-8)
+
+
+def test_target_branch_gets_no_gradient():
+    model = tiny()
+    step = model.compare({"image": Random(4).images[:4]}, model.mask_generator("train", 0, 0))
+    assert not step.target.requires_grad
+    step.loss.backward()
+    assert all(p.grad is None for p in model.teacher.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
+    optimizer = model.configure_optimizers()
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert not held & {id(p) for p in model.teacher.parameters()}
+    assert held == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_decay_spares_biases_norms_positions_and_tokens():
+    model = tiny()
+    spared = {name for name, p in model.named_parameters() if p.requires_grad} - decays(model)
+    assert "predictor.mask_token" in spared
+    assert all(name.endswith("bias") or "norm" in name or name == "predictor.mask_token" for name in spared)
+    assert all(name.endswith("weight") and "norm" not in name for name in decays(model))
+    layer = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4))
+    assert decays(layer) == {"1.weight"}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_schedules_follow_optimiser_steps(tmp_path, accumulate):
+    model = tiny(
+        learning_rate=WarmupCosine(peak=0.01, start=0.001, end=0.0, warmup=0.25),
+        weight_decay=CosineRamp(0.0, 0.4),
+        momentum=LinearRamp(0.5, 1.0),
+    )
+    seen, momenta = [], []
+    update = model.teacher.update
+    model.teacher.update = lambda student, m: (momenta.append(m), update(student, m))  # type: ignore[method-assign]
+    model.on_before_zero_grad = lambda optimizer: None  # type: ignore[method-assign]
+    step = torch.optim.AdamW.step
+
+    def spy(self, closure=None):
+        result = step(self, closure)
+        seen.append([(group["lr"], group["weight_decay"]) for group in self.param_groups])
+        return result
+
+    torch.optim.AdamW.step = spy  # type: ignore[method-assign]
+    try:
+        fit = trainer(tmp_path, accumulate_grad_batches=accumulate, max_epochs=2)
+        fit.fit(model, DataLoader(Random(32), batch_size=4))
+    finally:
+        torch.optim.AdamW.step = step  # type: ignore[method-assign]
+    total = 16 // accumulate
+    assert len(seen) == len(momenta) == total == model.total_steps == fit.global_step
+    assert momenta == [0.5 + 0.5 * i / total for i in range(total)]
+    for i, ((lr, decay), (lr_spared, no_decay)) in enumerate(seen):
+        warmup = total // 4
+        cosine = 0.005 * (1 + math.cos(math.pi * (i - warmup) / (total - warmup)))
+        assert lr == lr_spared == pytest.approx(0.001 + 0.009 * i / warmup if i < warmup else cosine)
+        assert decay == pytest.approx(0.2 * (1 - math.cos(math.pi * i / total)))
+        assert no_decay == 0
+
+
+def test_masks_depend_on_seed_step_and_rank_alone():
+    model, other = tiny(), tiny()
+    torch.rand(7)
+
+    def draw(m, step, micro=0, stage="train"):
+        tokens = m.tokenizer({"image": Random(4).images[:4]})
+        return m.masker(tokens, m.mask_generator(stage, step, micro))[0].context.tolist()
+
+    state = torch.get_rng_state()
+    assert draw(model, 3) == draw(other, 3)
+    assert torch.equal(state, torch.get_rng_state())
+    drawn = [draw(model, 3), draw(model, 4), draw(model, 3, 1), draw(model, 3, stage="val")]
+    other.run_seed = 9
+    drawn.append(draw(other, 3))
+    assert len({str(d) for d in drawn}) == 5
+
+
+def test_several_masks_average_and_share_the_teacher():
+    class Two(MultiBlock):
+        def __call__(self, tokens, generator):
+            return super().__call__(tokens, generator) + super().__call__(tokens, generator)
+
+    model = tiny(masker=Two(min_context=4), regularizers=[VICReg()])
+    batch, calls = {"image": Random(4).images[:4]}, []
+    model.teacher.register_forward_hook(lambda *_: calls.append(1))
+    step = model.compare(batch, model.mask_generator("train", 0, 0))
+    assert len(calls) == 1
+    assert len(step.context) == 2
+    single = []
+    for mask in step.masks:
+        model.masker = lambda tokens, generator, mask=mask: [mask]
+        single.append(model.compare(batch, model.mask_generator("train", 0, 0)))
+    torch.testing.assert_close(step.prediction_loss, (single[0].prediction_loss + single[1].prediction_loss) / 2)
+    vicreg = (single[0].penalties["vicreg"] + single[1].penalties["vicreg"]) / 2
+    torch.testing.assert_close(step.penalties["vicreg"], vicreg)
+    torch.testing.assert_close(step.loss, step.prediction_loss + step.penalties["vicreg"])
+
+
+class SaveFirstEpoch(Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+
+
+def test_resumed_run_continues_as_if_uninterrupted(tmp_path):
+    def run(**kwargs):
+        model = tiny()
+        fit = trainer(tmp_path, max_epochs=2, callbacks=[SaveFirstEpoch(tmp_path / "mid.ckpt")])
+        fit.fit(model, DataLoader(Random(12), batch_size=4), **kwargs)
+        return model.state_dict()
+
+    whole = run()
+    resumed = run(ckpt_path=tmp_path / "mid.ckpt")
+    assert not torch.equal(whole["encoder.embed.weight"], tiny().encoder.embed.weight)
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_checkpoint_loads_with_weights_only(tmp_path):
+    model = tiny()
+    fit = trainer(tmp_path, max_steps=1)
+    fit.fit(model, DataLoader(Random(8), batch_size=4))
+    fit.save_checkpoint(tmp_path / "x.ckpt")
+    state = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert {k.split(".")[0] for k in state["state_dict"]} == {"encoder", "teacher", "predictor"}
+    again = JEPA.load_from_checkpoint(
+        tmp_path / "x.ckpt",
+        modality=tiny().modality,
+        predictor=partial(TransformerPredictor, width=12, depth=2, heads=3),
+        weights_only=True,
+    )
+    batch = {"image": Random(4).images[:4]}
+    assert torch.equal(again.embed(batch), model.embed(batch))
+
+
+def test_run_without_an_end_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs or trainer\.max_steps"):
+        trainer(tmp_path, max_epochs=-1).fit(tiny(), DataLoader(Random(8), batch_size=4))
+
+
+class Syncs(TorchDispatchMode):
+    """Counts reads of a tensor's value by the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_host_sync_in_a_step_with_fixed_sizes(tmp_path):
+    """A step reads no tensor's value, logging included; the fixed-size masker does not either."""
+    model = tiny(masker=MultiBlock(fixed_size=True, min_context=4))
+    counts = []
+    original = model.training_step
+
+    def step(batch, batch_idx):
+        with Syncs() as syncs:
+            result = original(batch, batch_idx)
+        counts.append(syncs.count)
+        return result
+
+    model.training_step = step  # type: ignore[method-assign]
+    trainer(tmp_path, max_steps=6, log_every_n_steps=100).fit(model, DataLoader(Random(32), batch_size=4))
+    assert counts == [0] * 6
+
+
+@pytest.mark.parametrize("option", ["checkpoint_activations", pytest.param("compile", marks=pytest.mark.slow)])
+def test_options_do_not_change_the_step(option):
+    if option == "compile":
+        torch.compiler.reset()
+    plain, changed = tiny(), tiny(**{option: True})
+    batch = {"image": Random(4).images[:4]}
+    results = []
+    for model in (plain, changed):
+        loss = model.compare(batch, model.mask_generator("train", 0, 0)).loss
+        loss.backward()
+        results.append((loss.detach(), [p.grad for p in model.parameters() if p.requires_grad]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
+    assert plain.state_dict().keys() == changed.state_dict().keys()

@@ -1,0 +1,121 @@
+"""Picking tokens, against plain loops."""
+
+import pytest
+import torch
+
+from jepa_lightning.tokens import Masks, Tokens, take
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def test_take_picks_a_context():
+    values = torch.randn(3, 7, 2, 4, generator=generator())
+    index = torch.randint(7, (3, 5), generator=generator())
+    picked = take(values, index)
+    assert picked.shape == (3, 5, 2, 4)
+    for b in range(3):
+        for k in range(5):
+            assert torch.equal(picked[b, k], values[b, index[b, k]])
+
+
+def test_take_picks_target_blocks():
+    values = torch.randn(3, 7, 4, generator=generator())
+    index = torch.randint(7, (3, 2, 6), generator=generator())
+    picked = take(values, index)
+    assert picked.shape == (3, 2, 6, 4)
+    for b in range(3):
+        for m in range(2):
+            for t in range(6):
+                assert torch.equal(picked[b, m, t], values[b, index[b, m, t]])
+
+
+def test_take_shares_values_of_a_batch_of_one():
+    positions = torch.randn(1, 7, 2, generator=generator())
+    index = torch.randint(7, (4, 3, 5), generator=generator())
+    picked = take(positions, index)
+    assert picked.shape == (4, 3, 5, 2)
+    for b in range(4):
+        for m in range(3):
+            for t in range(5):
+                assert torch.equal(picked[b, m, t], positions[0, index[b, m, t]])
+
+
+def test_take_works_on_scalars_a_token_and_on_other_memory_layouts():
+    valid = torch.rand(3, 7, generator=generator()) > 0.5
+    index = torch.randint(7, (3, 4), generator=generator())
+    assert torch.equal(take(valid, index), valid.gather(1, index))
+    turned = torch.randn(7, 3, 2, generator=generator()).transpose(0, 1)
+    assert not turned.is_contiguous()
+    assert torch.equal(take(turned, index), torch.stack([turned[b, index[b]] for b in range(3)]))
+
+
+def test_gradient_of_take_adds_up_where_a_token_is_picked_twice():
+    values = torch.randn(2, 5, 3, generator=generator(), dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([[0, 0, 3], [4, 1, 4]])
+    weight = torch.randn(2, 3, 3, generator=generator(), dtype=torch.float64)
+    (take(values, index) * weight).sum().backward()
+    expected = torch.zeros(2, 5, 3, dtype=torch.float64)
+    for b in range(2):
+        for k in range(3):
+            expected[b, index[b, k]] += weight[b, k]
+    torch.testing.assert_close(values.grad, expected)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_take_refuses_an_index_for_another_number_of_samples(samples):
+    with pytest.raises(ValueError, match=f"values hold 3 samples and the index {samples}"):
+        take(torch.zeros(3, 5, 2), torch.zeros(samples, 4, dtype=torch.int64))
+
+
+def tokens(valid=None):
+    return Tokens(
+        values=torch.randn(2, 6, 3, generator=generator()),
+        positions=torch.randn(1, 6, 2, generator=generator()),
+        grid=(2, 3),
+        valid=valid,
+    )
+
+
+def test_sizes_of_tokens():
+    few = tokens()
+    assert (few.batch_size, few.count, few.device) == (2, 6, torch.device("cpu"))
+
+
+def test_kept_tokens_have_their_own_values_and_positions_and_no_grid():
+    few, keep = tokens(), torch.tensor([[5, 0], [2, 3]])
+    kept = few.take(keep)
+    for b in range(2):
+        for k in range(2):
+            assert torch.equal(kept.values[b, k], few.values[b, keep[b, k]])
+            assert torch.equal(kept.positions[b, k], few.positions[0, keep[b, k]])
+    assert kept.grid is None
+    assert kept.valid is None
+    assert kept.count == 2
+
+
+@pytest.mark.parametrize("with_valid", [False, True])
+@pytest.mark.parametrize("with_keep_valid", [False, True])
+def test_a_kept_slot_is_valid_where_the_token_is_and_the_slot_is(with_valid, with_keep_valid):
+    valid = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 1, 1]]).bool()
+    keep = torch.tensor([[0, 3, 2, 5], [1, 2, 4, 0]])
+    keep_valid = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 1]]).bool()
+    kept = tokens(valid if with_valid else None).take(keep, keep_valid if with_keep_valid else None)
+    if not (with_valid or with_keep_valid):
+        assert kept.valid is None
+        return
+    for b in range(2):
+        for k in range(4):
+            token_is = bool(valid[b, keep[b, k]]) if with_valid else True
+            slot_is = bool(keep_valid[b, k]) if with_keep_valid else True
+            assert bool(kept.valid[b, k]) == (token_is and slot_is)
+
+
+def test_masks_move_with_what_they_have():
+    index = torch.zeros(2, 3, dtype=torch.int64)
+    moved = Masks(context=index, targets=index[:, None], context_valid=index == 0).to(torch.device("meta"))
+    assert moved.context.is_meta
+    assert moved.targets.is_meta
+    assert moved.context_valid.is_meta
+    assert moved.targets_valid is None
