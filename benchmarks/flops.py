@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,16 +54,16 @@ def model_flops(model: JEPA, image: tuple[int, ...], steps: range) -> dict[str, 
     """
     twin = copy.deepcopy(model).to("meta")
     tokens = twin.tokenizer({"image": torch.empty(image, device="meta")})
-    total = {"target": float(_count(lambda: twin.teacher(tokens))), "context": 0.0, "predictor": 0.0}
+    total = {"target": float(_count(twin.teacher, tokens)), "context": 0.0, "predictor": 0.0}
     for step in steps:
         for mask in twin.masker(tokens, twin.mask_generator("train", step, 0)):
             context = torch.empty(*mask.context.shape, twin.encoder.dim, device="meta")
-            total["context"] += 3 * _count(lambda m=mask: twin.encoder(tokens, m.context)) / len(steps)
-            total["predictor"] += 3 * _count(lambda c=context, m=mask: twin.predict(tokens, c, m)) / len(steps)
+            total["context"] += 3 * _count(twin.encoder, tokens, mask.context) / len(steps)
+            total["predictor"] += 3 * _count(twin.predict, tokens, context, mask) / len(steps)
     return {**total, "step": sum(total.values())}
 
 
-def _count(run: Callable[[], Tensor]) -> int:
+def _count(run: Callable[..., Tensor], *args: Any) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run()
+        run(*args)
     return counter.get_total_flops()

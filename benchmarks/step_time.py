@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -126,7 +127,7 @@ def time_steps(run: Callable[..., Tensor], steps: range, device: torch.device) -
         run(step)
         mark.record()
     torch.cuda.synchronize(device)
-    return [begin.elapsed_time(end) for begin, end in zip(marks, marks[1:], strict=False)]
+    return [begin.elapsed_time(end) for begin, end in pairwise(marks)]
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -17,6 +17,7 @@ from jepa_lightning.callbacks import (
     BestCheckpoint,
     CollapseMonitor,
     LastCheckpoint,
+    LossBar,
     OnlineProbe,
     Pictures,
     RunSummary,
@@ -85,7 +86,7 @@ class JEPACLI(LightningCLI):
         callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         callbacks += [BestCheckpoint(), RunSummary()]
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
-            callbacks.append(TQDMProgressBar(refresh_rate=20))
+            callbacks.append(LossBar())
         if config.get("logger") in (None, True) and not config.get("fast_dev_run"):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)

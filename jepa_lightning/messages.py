@@ -24,6 +24,7 @@ SWAPPABLE = (
     *(LightningDataModule, Optimizer, Callback),
 )
 LINES = 6  # of a message for which there is no better form
+_NAME_FIRST = "name a class first, as --{} CLASS or class_path in the YAML, then its options"
 
 
 def shorten(message: str, parser: Any = None) -> str:
@@ -32,7 +33,9 @@ def shorten(message: str, parser: Any = None) -> str:
     if "Original Traceback" in message:  # from a data loader's worker: its last line says what happened
         return message.splitlines()[-1]
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
-    forms: tuple[Callable[[str, str], str | None], ...] = (_no_option, _no_class, _no_class_given, _wrong_value)
+    forms: tuple[Callable[[str, str], str | None], ...] = (
+        *(_no_option, _no_import, _no_class, _no_class_given, _wrong_value),
+    )
     for form in forms:
         short = form(message, key)
         if short:
@@ -44,6 +47,10 @@ def shorten(message: str, parser: Any = None) -> str:
     if ambiguous:
         matches = [name for name in ambiguous[2].split(", ") if not name.endswith(".help")]
         return f"no option {ambiguous[1]}; did you mean {' or '.join(matches[:4])}?"
+    required = re.match(r"the following arguments are required: (.*)", message)
+    if required:
+        options = [f"--{name.removeprefix('fit.')}" for name in required[1].split(", ")]
+        return f"{' and '.join(options)} must be given; a shipped config gives them: --config image.yaml"
     lines = [line for line in message.splitlines() if line.strip()]
     return "\n".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
 
@@ -54,9 +61,16 @@ def _no_option(message: str, key: str) -> str | None:
     if not found or not paths:
         return None
     named: object = locate(paths[-1])
+    if named in SWAPPABLE:  # the base class, which stands for a class that was not named
+        return f"{key}: {_NAME_FIRST.format(key)}"
     options = list(inspect.signature(named).parameters) if isinstance(named, type) else []
     name = paths[-1].rpartition(".")[2]
     return f"{key}: {name} has no option '{found[1]}'{_nearest(found[1], options)}"
+
+
+def _no_import(message: str, key: str) -> str | None:
+    found = re.search(r"class_path '([^']+)':\s*\n\s*(No module named .*|.* has no attribute .*)", message)
+    return f"{key}: cannot import {found[1]}: {found[2]}" if found else None
 
 
 def _no_class(message: str, key: str) -> str | None:
@@ -74,16 +88,19 @@ def _no_class_given(message: str, key: str) -> str | None:
     nested = re.search(r"NestedArg\(key='([^']+)'", message)
     if not nested or "is abstract" not in message:
         return None
-    return f"{key}.{nested[1]}: name a class first, as --{key} CLASS or class_path in the YAML, then its options"
+    return f"{key}.{nested[1]}: {_NAME_FIRST.format(key)}"
 
 
 def _wrong_value(message: str, key: str) -> str | None:
-    given = re.search(r"Given value: (.*)", message)
-    if not key or not given:
+    # Of an option of a class, the innermost line says what was wrong; what is around it is about the class.
+    single = re.search(r"Expected an? (.+?)\. Got value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
+    given = single[2] if single else next(iter(re.findall(r"Given value: (.*)", message)), None)
+    if not key or given is None:
         return None
-    wanted = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", want) for want in re.findall(r"- Expected an? (.+)", message)]
-    wanted = ["null" if want == "NoneType" else want for want in dict.fromkeys(wanted)]
-    return f"{key}: expected {' or '.join(wanted)}, got {given[1]}" if wanted else None
+    wanted = [single[1]] if single else re.findall(r"- Expected an? (.+)", message)
+    wanted = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", want) for want in dict.fromkeys(wanted)]
+    wanted = [re.sub(r"typing\.Literal\[(.*)\]", r"\1", "null" if want == "NoneType" else want) for want in wanted]
+    return f"{key}: expected {' or '.join(wanted)}, got {given}" if wanted else None
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

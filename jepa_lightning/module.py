@@ -38,7 +38,6 @@ class Step:
     @property
     def loss(self) -> Tensor:
         """What is minimised."""
-        """What is minimised."""
         return self.prediction_loss + sum(self.penalties.values())
 
 
@@ -141,13 +140,13 @@ class JEPA(LightningModule):
     # Lightning ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One step; callbacks find its detached `Step` under `step`."""
+        """One step. Callbacks get what they watch: the first context (B, K, D), the target (B, N, D), the tokens."""
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
         step = self.compare(batch, self.mask_generator("train", self.global_step, micro_batch))
         losses = {"train/loss_prediction": step.prediction_loss}
         losses |= {f"train/loss_{name}": value for name, value in step.penalties.items()}
         size = step.tokens.batch_size
-        self.log("train/loss", step.loss, prog_bar=True, batch_size=size)
+        self.log("train/loss", step.loss, batch_size=size)
         self.log_dict(losses, batch_size=size)
         return {"loss": step.loss, "context": step.context[0].detach(), "target": step.target, "tokens": step.tokens}
 

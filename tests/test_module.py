@@ -1,4 +1,4 @@
-"""The JEPA module against a plain-loop float64 reference written from I-JEPA's paper, and what Lightning does with it."""
+"""The JEPA module against a plain-loop float64 reference written from I-JEPA's paper, and under Lightning."""
 
 import math
 from functools import partial
@@ -11,12 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_lightning import JEPA
+from jepa_lightning.callbacks import LossBar, default_callbacks
 from jepa_lightning.encoders import ViT
-from jepa_lightning.maskers import MultiBlock
+from jepa_lightning.maskers import Masker, MultiBlock
 from jepa_lightning.module import decays
 from jepa_lightning.objectives import MSE, VICReg
 from jepa_lightning.predictors import TransformerPredictor
 from jepa_lightning.schedules import Constant, CosineRamp, LinearRamp, WarmupCosine
+from jepa_lightning.tokens import Masks
 from modalities.image import Image
 
 
@@ -320,33 +322,64 @@ def test_run_without_an_end_is_refused(tmp_path):
         trainer(tmp_path, max_epochs=-1).fit(tiny(), DataLoader(Random(8), batch_size=4))
 
 
-class Syncs(TorchDispatchMode):
-    """Counts reads of a tensor's value by the host."""
+def test_a_step_never_waits_for_the_device():
+    """On the meta device reading a value, or copying one to the CPU, raises; masks are drawn on the CPU."""
+    model = tiny().to("meta")
+    optimizer = model.configure_optimizers()
+    for step in range(2):
+        batch = {"image": torch.empty(2, 3, 24, 32, device="meta")}
+        loss = model.compare(batch, model.mask_generator("train", step, 0)).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.teacher.update(model.encoder, 0.99)
+    with pytest.raises(RuntimeError, match="meta"):
+        float(loss.detach())  # what such a read looks like
+
+
+class Reads(TorchDispatchMode):
+    """Counts every read of a tensor's value by Python (item, float, bool)."""
 
     def __init__(self):
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        self.count += func is torch.ops.aten._local_scalar_dense.default
         return func(*args, **(kwargs or {}))
 
 
-def test_no_host_sync_in_a_step_with_fixed_sizes(tmp_path):
-    """A step reads no tensor's value, logging included; the fixed-size masker does not either."""
-    model = tiny(masker=MultiBlock(fixed_size=True, min_context=4))
-    counts = []
-    original = model.training_step
+class CountingLoader:
+    """Counts the reads between two batches: of the step, the logging, the callbacks and the progress bar."""
 
-    def step(batch, batch_idx):
-        with Syncs() as syncs:
-            result = original(batch, batch_idx)
-        counts.append(syncs.count)
-        return result
+    def __init__(self, steps):
+        self.steps, self.reads = steps, []
 
-    model.training_step = step  # type: ignore[method-assign]
-    trainer(tmp_path, max_steps=6, log_every_n_steps=100).fit(model, DataLoader(Random(32), batch_size=4))
-    assert counts == [0] * 6
+    def __len__(self):
+        return self.steps
+
+    def __iter__(self):
+        for _ in range(self.steps):
+            with Reads() as reads:
+                yield {"image": torch.randn(2, 3, 24, 32)}
+            self.reads.append(reads.count)
+
+
+def test_values_are_read_at_logged_steps_only(tmp_path):
+    model = tiny(masker=Fixed(), optimizer=torch.optim.SGD)  # Adam counts its steps in tensors on the CPU
+    loader = CountingLoader(10)
+    settings = dict(max_steps=10, max_epochs=None, log_every_n_steps=4, enable_progress_bar=True, limit_val_batches=0)
+    settings["enable_checkpointing"] = True
+    trainer(tmp_path, **settings, callbacks=[*default_callbacks(), LossBar()]).fit(model, train_dataloaders=loader)
+    assert [bool(count) for count in loader.reads] == [step % 4 == 0 for step in range(1, 10)]
+
+
+class Fixed(Masker):
+    """The same masks always, without a draw (drawing masks reads values, on the CPU)."""
+
+    def __call__(self, tokens, generator):
+        index = torch.arange(tokens.count).expand(tokens.batch_size, -1)
+        return [Masks(context=index[:, :20], targets=index[:, 20:40].unflatten(1, (2, 10)))]
 
 
 @pytest.mark.parametrize("option", ["checkpoint_activations", pytest.param("compile", marks=pytest.mark.slow)])

@@ -1,6 +1,7 @@
 """Schedules against the papers' numbers and formulas."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_the_learning_rate_rises_then_falls_and_never_jumps():
     found = values(IJEPA_LEARNING_RATE)
     assert found[:51] == sorted(found[:51])
     assert found[50:] == sorted(found[50:], reverse=True)
-    steps = [abs(b - a) for a, b in zip(found, found[1:], strict=False)]
+    steps = [abs(b - a) for a, b in pairwise(found)]
     assert max(steps) == pytest.approx(9e-4 / 50)  # the warm-up is the steepest part
 
 

@@ -6,12 +6,14 @@ from jepa_lightning.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from jepa_lightning.callbacks.collapse import CollapseMonitor
 from jepa_lightning.callbacks.pictures import Pictures
 from jepa_lightning.callbacks.probe import OnlineProbe
+from jepa_lightning.callbacks.progress import LossBar
 from jepa_lightning.callbacks.summary import RunSummary
 
 __all__ = [
     "BestCheckpoint",
     "CollapseMonitor",
     "LastCheckpoint",
+    "LossBar",
     "OnlineProbe",
     "Pictures",
     "RunSummary",

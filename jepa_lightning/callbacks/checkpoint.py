@@ -28,8 +28,12 @@ class LastCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder."""
-        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        self.dirpath = self.dirpath or _folder(trainer)
         super().setup(trainer, pl_module, stage)
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        self.dirpath = self.dirpath or _folder(trainer)  # `ckpt_path: last` is looked up before setup
+        return super()._find_last_checkpoints(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state, wherever in the rhythm of validations the run ended."""
@@ -56,8 +60,12 @@ class BestCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder, and what is best by what this run measures."""
-        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        self.dirpath = self.dirpath or _folder(trainer)
         probes = [c for c in trainer.callbacks if isinstance(c, OnlineProbe)]  # type: ignore[attr-defined]
         if any(probe.applies(trainer) for probe in probes):
             self.monitor, self.mode, self.kth_value = "probe/linear", "max", torch.tensor(-torch.inf)
         super().setup(trainer, pl_module, stage)
+
+
+def _folder(trainer: Trainer) -> str:
+    return str(Path(trainer.default_root_dir) / "checkpoints")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any
 
@@ -25,7 +26,8 @@ class CollapseMonitor(Callback):
     for the comparison. All in float32. Nothing is computed between the steps at which it looks.
 
     Args:
-        every_n_steps: optimiser steps between two looks; the trainer's `log_every_n_steps` by default.
+        every_n_steps: optimiser steps between two looks; the trainer's `log_every_n_steps` by default. A shorter run
+            gets one look, at the end of its first epoch.
         samples: how many samples a look takes in; the rank cannot exceed it.
         min_std: warn below this spread ...
         min_rank: ... or below this effective rank.
@@ -65,6 +67,12 @@ class CollapseMonitor(Callback):
             self._looked = step
             self._look(pl_module, step)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look once in a run that is too short for a look on the way."""
+        if self.enabled and not self._looked and all(self._recent.values()):
+            self._looked = trainer.global_step
+            self._look(pl_module, trainer.global_step)
+
     def _remember(self, name: str, features: Tensor, valid: Tensor | None) -> None:
         recent = self._recent[name]
         recent.append(pool(features.detach().float(), valid))
@@ -82,9 +90,11 @@ class CollapseMonitor(Callback):
             values = {f"{prefix}effective_rank": seen[name][0], f"{prefix}std": seen[name][1]}
             pl_module.log_dict(values, batch_size=len(features))
         rank, std = seen["target"]
-        if (rank < self.min_rank or std < self.min_std) and not self.warned:
+        healthy = rank >= self.min_rank and std >= self.min_std
+        if not healthy and not self.warned:  # NaN is not healthy either
             self.warned = True
-            rank_zero_warn(collapse_message(step, rank, std))
+            finite = math.isfinite(rank) and math.isfinite(std)
+            rank_zero_warn(collapse_message(step, rank, std) if finite else divergence_message(step))
 
 
 def collapse_message(step: int, rank: float, std: float) -> str:
@@ -96,4 +106,13 @@ def collapse_message(step: int, rank: float, std: float) -> str:
         "model.learning_rate peak or a longer warmup; a model.momentum that starts nearer to 1 (0.996 to 0.9996); "
         "larger or more targets in the masker; a larger data.batch_size; a regulariser on the context "
         "(model.regularizers: [VICReg])."
+    )
+
+
+def divergence_message(step: int) -> str:
+    """What to do when the features are NaN or infinite."""
+    return (
+        f"Training has diverged: at step {step} the teacher's features hold NaN or infinity, and will go on to. What "
+        "helps, in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0); "
+        "trainer.precision 32-true or bf16-mixed in place of 16-mixed. Look also for NaN in the data."
     )

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.io import write_png
 
+from jepa_lightning.callbacks.transfer import transfer
 from jepa_lightning.evaluation.pca import pca_colours
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
@@ -42,7 +43,7 @@ class Pictures(Callback):
         loader = None if data is None or not self.enabled else data.val_dataloader()
         if not loader:
             return
-        batch = trainer.strategy.batch_to_device(first(next(iter(loader)), self.samples), pl_module.device)
+        batch = transfer(trainer, first(next(iter(loader)), self.samples))
         with torch.no_grad():
             tokens = pl_module.tokenizer(batch)
             masks = pl_module.masker(tokens, pl_module.mask_generator("pictures", 0, 0))

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
+from jepa_lightning.callbacks.transfer import transfer
 from jepa_lightning.evaluation import extract, probe
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
@@ -22,8 +23,8 @@ class OnlineProbe(Callback):
     Fits on the data module's `probe_dataloader` (a labelled subset of the training part, evaluation transforms), scores
     on its `val_dataloader`. It has no state in the module and leaves none in the checkpoint. The same encoder before
     training is scored under the same protocol and logged beside it, as `probe/knn_untrained` and
-    `probe/linear_untrained`: a random network is a strong feature, and a number without this row says nothing. Data
-    without labels has no probe.
+    `probe/linear_untrained`: a random network is a strong feature, and a number without this row says nothing. Where
+    the training or the validation data have no classes (or there are no validation data), there is no probe.
 
     Args:
         label: which label, where samples have several; the first that holds classes by default.
@@ -41,16 +42,18 @@ class OnlineProbe(Callback):
         self._before: nn.Module | None = None
 
     def setup(self, trainer: Trainer, pl_module: JEPA, stage: str) -> None:  # type: ignore[override]
-        """On a resumed run, keep the encoder as it is before the checkpoint is loaded."""
-        if stage == "fit" and trainer.ckpt_path is not None and self.applies(trainer):
+        """Keep the encoder as it is before a checkpoint is loaded; whether one will be is not known yet."""
+        if stage == "fit" and self.applies(trainer):
             self._before = copy.deepcopy(pl_module.teacher)
 
     def on_train_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
         """Score the encoder before training."""
+        before, self._before = self._before, None
         if self.applies(trainer):
-            teacher = pl_module.teacher if self._before is None else self._before.to(pl_module.device)
+            teacher: nn.Module = pl_module.teacher
+            if before is not None and trainer.ckpt_path is not None:  # a resumed run
+                teacher = trainer.precision_plugin.convert_module(before).to(pl_module.device)
             self.untrained = self.score(trainer, pl_module, teacher)
-            self._before = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
         """Score the teacher as it is now and log it beside the untrained row."""
@@ -66,7 +69,7 @@ class OnlineProbe(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
 
         def batches(loader: Any) -> Iterator[Batch]:
-            return (trainer.strategy.batch_to_device(batch, pl_module.device) for batch in loader)
+            return (transfer(trainer, batch) for batch in loader)
 
         embed = embedder(pl_module, teacher)
         train = extract(embed, batches(data.probe_dataloader()))
@@ -74,8 +77,22 @@ class OnlineProbe(Callback):
         return probe(train, test, label=self.label, k=self.k, c=self.c)
 
     def applies(self, trainer: Trainer) -> bool:
-        """Whether this run has labels to probe with."""
-        return self.enabled and bool(getattr(getattr(trainer, "datamodule", None), "labelled", False))
+        """Whether this run has labels to probe with: to learn from and to be judged by."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if not self.enabled or not getattr(data, "labelled", False):
+            return False
+        return all(has_classes(loader, self.label) for loader in (data.probe_dataloader(), data.val_dataloader()))
+
+
+def has_classes(loader: Any, label: str | None = None) -> bool:
+    """Whether a loader's first sample has a class label; one that is asked for by name only needs to be there."""
+    if not loader:
+        return False
+    labels = loader.dataset[0].get("labels", {})
+    if label is not None:
+        return bool(labels)  # a wrong name is an error with the right ones, not a run without a probe
+    values = [torch.as_tensor(value) for value in labels.values()]
+    return any(value.ndim == 0 and not value.is_floating_point() for value in values)
 
 
 def embedder(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:

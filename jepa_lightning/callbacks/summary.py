@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class RunSummary(Callback):
         self._window_samples += outputs["tokens"].batch_size * trainer.world_size
         if is_logged(trainer):
             rate = self._window_samples / max(time.perf_counter() - self._window_start, 1e-9)
-            pl_module.log("train/samples_per_second", rate, prog_bar=True, batch_size=1)
+            pl_module.log("train/samples_per_second", rate, batch_size=1)
             self._close_window()
 
     def on_validation_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
@@ -77,7 +78,8 @@ class RunSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
         """Print the table and write the file."""
         self._close_window()
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {name: value for name, value in numbers.items() if math.isfinite(value)}  # JSON has no NaN
         self.summary = {
             "modality": pl_module.modality.name,
             "steps": trainer.global_step,

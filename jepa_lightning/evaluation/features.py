@@ -17,7 +17,7 @@ class Features:
 
     Attributes:
         values: (n, D) float32.
-        labels: name to (n, ...) tensor; empty without labels.
+        labels: name to (n, ...) tensor, of those labels that every sample has; empty without labels.
     """
 
     values: Tensor
@@ -41,7 +41,9 @@ def extract(embed: Callable[[Batch], Tensor], batches: Iterable[Batch]) -> Featu
     for batch in batches:
         values.append(embed(batch).float().cpu())
         for name, label in batch.get("labels", {}).items():
-            labels.setdefault(name, []).append(label.cpu())
+            if isinstance(label, Tensor):  # labels of different shapes come as lists: nothing to classify
+                labels.setdefault(name, []).append(label.cpu())
     if not values:
         raise ValueError("no batch to extract features from: the data set is empty")
-    return Features(values=torch.cat(values), labels={name: torch.cat(parts) for name, parts in labels.items()})
+    whole = {name: torch.cat(parts) for name, parts in labels.items() if len(parts) == len(values)}
+    return Features(values=torch.cat(values), labels=whole)

@@ -18,6 +18,7 @@ def pca_colours(features: Tensor, valid: Tensor | None = None) -> Tensor:
         is chosen so that its largest loading is positive, which makes pictures of successive steps comparable.
     """
     tokens = features.detach().float().cpu()
+    tokens = tokens.where(tokens.isfinite(), 0.0)  # of a diverged model there is still a picture
     used = tokens.flatten(0, 1) if valid is None else tokens[valid.cpu()]
     mean = used.mean(0)
     _, _, axes = torch.linalg.svd(used - mean, full_matrices=False)

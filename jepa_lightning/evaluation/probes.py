@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,7 +36,8 @@ def knn_predict(
     found = []
     for rows in test.split(chunk):
         similarity, nearest = (rows @ train.T).topk(k, dim=1)
-        votes = torch.zeros(len(rows), classes).scatter_add_(1, labels[nearest], (similarity / temperature).exp())
+        weight = ((similarity - similarity[:, :1]) / temperature).exp()  # of the nearest: 1, so nothing overflows
+        votes = weight.new_zeros(len(rows), classes).scatter_add_(1, labels[nearest], weight)
         found.append(votes.argmax(1))
     return torch.cat(found)
 
@@ -42,7 +45,9 @@ def knn_predict(
 def fit_linear(features: Tensor, labels: Tensor, *, c: float = 1.0, steps: int = 200) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression with an L2 penalty, to convergence by L-BFGS.
 
-    Minimises sum of cross-entropies + ||W||^2 / (2 C), scikit-learn's objective; the bias is not penalised.
+    Minimises sum of cross-entropies + ||W||^2 / (2 C), scikit-learn's objective; the bias is not penalised. (With two
+    classes scikit-learn has one weight vector instead of two, which makes its C half as strong: it calls 2 C what is C
+    here.)
 
     Args:
         features: (n, D), best standardised.
@@ -52,7 +57,18 @@ def fit_linear(features: Tensor, labels: Tensor, *, c: float = 1.0, steps: int =
 
     Returns:
         weight (classes, D) and bias (classes,).
+
+    Raises:
+        ValueError: the features hold NaN or infinity.
     """
+    if not features.isfinite().all():
+        raise ValueError("expected finite features, got NaN or infinity: the model they come from has diverged")
+    with torch.inference_mode(False), torch.enable_grad():
+        # Tensors made in inference mode (`trainer.validate`) cannot take part in a backward pass, their copies can.
+        return _minimise(features.clone(), labels.clone(), c=c, steps=steps)
+
+
+def _minimise(features: Tensor, labels: Tensor, *, c: float, steps: int) -> tuple[Tensor, Tensor]:
     samples, classes = len(features), int(labels.max()) + 1
     weight = torch.zeros(classes, features.shape[1], dtype=features.dtype, requires_grad=True)
     bias = torch.zeros(classes, dtype=features.dtype, requires_grad=True)
@@ -65,15 +81,18 @@ def fit_linear(features: Tensor, labels: Tensor, *, c: float = 1.0, steps: int =
         loss.backward()
         return loss
 
-    with torch.enable_grad(), torch.inference_mode(False):
-        optimizer.step(closure)
+    optimizer.step(closure)
     return weight.detach(), bias.detach()
 
 
 def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Shift and scale every channel by the mean and standard deviation of `train`, in all the sets."""
-    mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
-    return tuple((values - mean) / std for values in (train, *others))
+    """Shift and scale every channel by the mean and standard deviation of `train`, in all the sets.
+
+    A channel that is constant in `train` is only shifted, as by scikit-learn's StandardScaler.
+    """
+    mean, std = train.mean(0), train.std(0, correction=0)
+    scale = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, 1.0)
+    return tuple((values - mean) / scale for values in (train, *others))
 
 
 def probe(
@@ -82,24 +101,32 @@ def probe(
     """Accuracy on `test` of the two probes fitted on `train`.
 
     Args:
-        train: labelled features.
+        train: labelled features. Samples of a negative class (torchvision's "none") are left out here and in `test`.
         test: features of other samples.
         label: which label; the first that holds classes by default.
         k: neighbours of the kNN (cosine, temperature 0.07, on the features as they are).
         c: inverse penalty of the logistic regression (on features standardised by train).
 
     Returns:
-        `knn` and `linear`, in 0-1.
+        `knn` and `linear`, in 0-1; NaN where the features are not finite or a set has no labelled sample.
     """
-    labels, truth = train.class_label(label), test.class_label(label)
+    known, labels = _labelled(train, label)
+    asked, truth = _labelled(test, label)
+    if not (len(labels) and len(truth) and known.isfinite().all() and asked.isfinite().all()):
+        return {"knn": math.nan, "linear": math.nan}
     classes = int(max(labels.max(), truth.max())) + 1
-    scaled, scaled_test = standardise(train.values, test.values)
+    scaled, scaled_asked = standardise(known, asked)
     weight, bias = fit_linear(scaled, labels, c=c)
     predictions = {
-        "knn": knn_predict(train.values, labels, test.values, k=k),
-        "linear": F.linear(scaled_test, weight, bias).argmax(1),
+        "knn": knn_predict(known, labels, asked, k=k),
+        "linear": F.linear(scaled_asked, weight, bias).argmax(1),
     }
     return {
         name: float(multiclass_accuracy(predicted, truth, num_classes=max(classes, 2), average="micro"))
         for name, predicted in predictions.items()
     }
+
+
+def _labelled(features: Features, label: str | None) -> tuple[Tensor, Tensor]:
+    labels = features.class_label(label)
+    return features.values[labels >= 0], labels[labels >= 0]

@@ -1,4 +1,4 @@
-"""A labelled data set of drawn shapes, so that everything runs with no data on disk."""
+"""A labelled data set of striped grounds and shapes, so that everything runs with no data on disk."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from jepa_lightning.data import DataError
 
 Array = NDArray[Any]  # float32
 _CHUNK = 50  # images drawn at a time: few enough for the processor's cache. Another number draws other images
-_SIZE = 0.2, 0.4  # range of the radius, as a share of the shorter side
-_TEXTURE = 0.3  # largest deviation from the background's colour, of 1
-_SHADING = 0.12  # likewise from the shape's
-_NOISE = 0.12  # of each pixel: the standard deviation is 104 times this, of 255
+_DIRECTIONS = 8  # classes of stripes, over half a turn
+_STRIPES = 2.5, 6.0  # range of their number along the shorter side
+_CONTRAST = 0.2  # of the stripes, either way from the ground's colour, of 1
+_SIZE = 0.2, 0.35  # range of the shape's radius, as a share of the shorter side
+_SHADING = 0.12  # largest slow deviation from a colour, of 1
+_NOISE = 0.25  # of each pixel: the standard deviation is 104 times this, of 255
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class GeneratedImages(Dataset[dict[str, Any]]):
-    """Shapes on textured backgrounds; the class is the shape and nothing else tells it.
+    """A shape on a striped ground, under noise; the class is the direction of the stripes, in eighths of half a turn.
 
-    Position, size, rotation, colours (either may be the lighter one), the background's slow texture, the shading of
-    the shape and pixel noise are random. All images are drawn when the set is built and kept as uint8. Image i depends
-    on the seed, the split and i alone, and the classes are equally frequent.
+    The stripes' phase, number and exact direction (within its class), the shape, its position, size, rotation and
+    lightness, slow shading and pixel noise are random. A single patch says little of the class under the noise; what
+    patches have in common says it. All images are drawn when the set is built and kept as uint8. Image i depends on
+    the seed, the split and i alone, and the classes are equally frequent.
 
     Args:
         samples: number of images.
         image_size: side, or (height, width), in pixels; at least 16.
-        channels: 3 is colour; any other number draws that many independent ones.
+        channels: number of channels; they differ by their shading and noise.
         seed: of the set.
         split: "train", "val" or "test"; the images of different splits are drawn independently.
 
-    A sample is `image` (H, W, C) uint8 and `labels`: `shape` (class), `position` (row and column of the centre, 0 to
-    1) and `size` (radius as a share of the shorter side).
+    A sample is `image` (H, W, C) uint8 and `labels`: `stripes` (class), `shape` (class, the harder one), `position`
+    (row and column of the shape's centre, 0 to 1) and `size` (its radius as a share of the shorter side).
 
     Raises:
         DataError: an argument out of range.
@@ -57,9 +60,10 @@ class GeneratedImages(Dataset[dict[str, Any]]):
             raise DataError(f"expected images of at least 16 by 16 pixels, got {height} by {width}: shapes would blur")
         if split not in _SPLITS:
             raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
-        self.classes = list(SHAPES)
+        self.classes = [f"{180 * index / _DIRECTIONS:g} degrees" for index in range(_DIRECTIONS)]
         self.images = np.empty((samples, height, width, channels), dtype=np.uint8)
         self.targets = np.empty(samples, dtype=np.int64)
+        self.shapes = np.empty(samples, dtype=np.int64)
         self.positions = np.empty((samples, 2), dtype=np.float32)
         self.sizes = np.empty(samples, dtype=np.float32)
         for chunk, start in enumerate(range(0, samples, _CHUNK)):
@@ -68,20 +72,26 @@ class GeneratedImages(Dataset[dict[str, Any]]):
             drawn = _draw(rng, height, width, channels)
             count = part.stop - start
             self.images[part], self.targets[part] = drawn[0][:count], drawn[1][:count]
-            self.positions[part], self.sizes[part] = drawn[2][:count], drawn[3][:count]
+            self.shapes[part], self.positions[part], self.sizes[part] = (values[:count] for values in drawn[2:])
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        labels = {"shape": self.targets[index], "position": self.positions[index], "size": self.sizes[index]}
+        labels = {
+            "stripes": self.targets[index],
+            "shape": self.shapes[index],
+            "position": self.positions[index],
+            "size": self.sizes[index],
+        }
         return {"image": self.images[index], "labels": labels}
 
 
 def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> tuple[NDArray[Any], ...]:
-    """One chunk: images (n, H, W, C) uint8, classes, positions and sizes."""
+    """One chunk: images (n, H, W, C) uint8, directions, shapes, positions and sizes."""
     n, side = _CHUNK, min(height, width)
-    targets = rng.permutation(np.arange(n) % len(SHAPES))
+    targets = rng.permutation(np.arange(n) % _DIRECTIONS)
+    shapes = rng.permutation(np.arange(n) % len(SHAPES))
     size = rng.uniform(*_SIZE, n).astype(np.float32)
     radius = size * side
     centre = radius[:, None] + rng.random((n, 2), dtype=np.float32) * (
@@ -96,14 +106,14 @@ def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> t
     v = (cos * rows)[:, :, None] - (sin * columns)[:, None, :]
     cover = np.empty((n, height, width), dtype=np.float32)
     for index, distance in enumerate(SHAPES.values()):
-        which = targets == index
+        which = shapes == index
         # The distance to the outline, in pixels, gives an edge that is one pixel soft.
         cover[which] = np.clip(0.5 - distance(u[which], v[which]) * radius[which, None, None], 0, 1)
-    ground, colour = _colours(rng, n, channels)
-    images = _texture(rng, n, height, width, channels, strength=255 * _TEXTURE)  # (n, C, H, W), numpy's faster order
+    lightness = np.where(rng.random(n) < 0.5, rng.uniform(0.0, 0.15, n), rng.uniform(0.85, 1.0, n)).astype(np.float32)
+    images = _texture(rng, n, height, width, channels, strength=255 * _SHADING)  # (n, C, H, W), numpy's faster order
     shape = _texture(rng, n, height, width, channels, strength=255 * _SHADING)
-    images += 255 * ground[:, :, None, None]
-    shape += 255 * colour[:, :, None, None]
+    images += 255 * (0.5 + _CONTRAST * _stripes(rng, targets, height, width)[:, None])
+    shape += 255 * lightness[:, None, None, None]
     shape -= images
     shape *= cover[:, None]
     images += shape
@@ -111,18 +121,18 @@ def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> t
     for sign in (_NOISE, -_NOISE):
         images += rng.integers(0, 256, images.shape, dtype=np.uint8) * np.float32(sign)
     pixels = images.clip(0, 255, out=images).astype(np.uint8).transpose(0, 2, 3, 1)
-    return pixels, targets, centre / [height, width], size
+    return pixels, targets, shapes, centre / [height, width], size
 
 
-def _colours(rng: np.random.Generator, n: int, channels: int) -> tuple[Array, Array]:
-    """Background and shape colour (n, C), at least clearly different: the farthest of three draws is taken."""
-    ground = rng.uniform(0.15, 0.85, (n, channels)).astype(np.float32)
-    draws = rng.uniform(0.1, 0.9, (n, 3, channels)).astype(np.float32)
-    far = np.abs(draws - ground[:, None]).mean(-1).argmax(-1)
-    colour = draws[np.arange(n), far]
-    # Where even that one is close, move it away from the background, towards the side with more room.
-    close = np.abs(colour - ground).mean(-1, keepdims=True) < 0.3
-    return ground, np.where(close, np.where(ground > 0.5, ground - 0.4, ground + 0.4), colour).astype(np.float32)
+def _stripes(rng: np.random.Generator, classes: NDArray[np.int64], height: int, width: int) -> Array:
+    """Sine stripes (n, H, W) from -1 to 1 in the directions of the classes."""
+    n, side = len(classes), min(height, width)
+    angle = np.pi / _DIRECTIONS * (classes + rng.uniform(-0.3, 0.3, n))
+    waves = 2 * np.pi / side * rng.uniform(*_STRIPES, n)
+    phase = rng.uniform(0, 2 * np.pi, n)
+    rows = (waves * np.sin(angle))[:, None] * np.arange(height) + phase[:, None]
+    columns = (waves * np.cos(angle))[:, None] * np.arange(width)
+    return np.sin(rows[:, :, None] + columns[:, None, :], dtype=np.float32)
 
 
 def _texture(rng: np.random.Generator, n: int, height: int, width: int, channels: int, *, strength: float) -> Array:
@@ -202,4 +212,4 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "star": _star,
     "bars": _bars,
 }
-"""The classes: name to signed distance."""
+"""The shapes: name to signed distance."""

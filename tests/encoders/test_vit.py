@@ -135,7 +135,7 @@ def test_width_blocks_and_initialisation():
     assert vit.dim == 96
     assert len(list(vit.blocks)) == 3
     assert all(isinstance(block, nn.Module) for block in vit.blocks)
-    assert list(vit.blocks)[0].mlp.fc1.weight.shape == (192, 96)
+    assert next(iter(vit.blocks)).mlp.fc1.weight.shape == (192, 96)
     assert vit.embed.weight.shape == (96, 12)
     assert float(vit.embed.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert vit(tokens()).shape == (B, N, 96)

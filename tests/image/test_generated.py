@@ -24,8 +24,10 @@ def test_sample_and_balance():
     images = GeneratedImages(100, image_size=(32, 48), channels=5)
     sample = images[3]
     assert (sample["image"].shape, sample["image"].dtype) == ((32, 48, 5), np.uint8)
-    assert list(sample["labels"]) == ["shape", "position", "size"]
-    assert np.bincount(images.targets).tolist() == [10] * len(images.classes)
+    assert list(sample["labels"]) == ["stripes", "shape", "position", "size"]
+    counts = np.bincount(images.targets, minlength=8)
+    assert counts.max() - counts.min() <= 2
+    assert np.bincount(images.shapes).tolist() == [10] * len(SHAPES)
 
 
 def test_labels_say_where_the_shape_is():
@@ -37,10 +39,24 @@ def test_labels_say_where_the_shape_is():
     distance = np.hypot(grid[:, None] - place[:, 0], grid - place[:, 1])
     inside = distance < 0.5 * images.sizes[:, None, None]
     outside = distance > 1.15 * images.sizes[:, None, None]
-    full = np.isin(images.targets, [images.classes.index(name) for name in ("disc", "square")])
+    full = np.isin(images.shapes, [list(SHAPES).index(name) for name in ("disc", "square")])
     means = [np.array([image[mask].mean() for image, mask in zip(pixels[full], part[full], strict=True)])
              for part in (inside, outside)]  # fmt: skip
     assert np.mean(np.abs(means[0] - means[1]) > 40) > 0.9
+
+
+def test_class_is_the_direction_of_the_stripes():
+    """The strongest frequency of an image's spectrum points where its class says."""
+    images = GeneratedImages(200, image_size=64, channels=1)
+    pixels = images.images[..., 0].astype(float)
+    spectrum = np.abs(np.fft.fft2(pixels - pixels.mean((1, 2), keepdims=True)))
+    frequency = np.fft.fftfreq(64) * 64
+    rows, columns = np.meshgrid(frequency, frequency, indexing="ij")
+    spectrum[:, np.hypot(rows, columns) < 2] = 0  # the shape and the shading
+    strongest = spectrum.reshape(200, -1).argmax(1)
+    angle = np.arctan2(rows.ravel()[strongest], columns.ravel()[strongest]) % np.pi
+    found = np.round(angle / (np.pi / 8)).astype(int) % 8
+    assert (found == images.targets).mean() > 0.8
 
 
 def test_each_shape_has_an_inside_an_outside_and_its_own_form():

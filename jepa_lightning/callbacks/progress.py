@@ -1,0 +1,30 @@
+"""The progress bar of a run: it reads the loss from the device only when it is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+SHOWN = {"train/loss": "loss", "train/samples_per_second": "samples/s"}
+
+
+class LossBar(TQDMProgressBar):
+    """Lightning's bar with the loss and samples per second.
+
+    A metric that is logged with `prog_bar=True` is read by Lightning at the end of every batch, drawn or not: a host
+    sync a step. This bar asks for `SHOWN` itself, each time that it is drawn.
+
+    Args:
+        refresh_rate: steps between two drawings.
+    """
+
+    def __init__(self, refresh_rate: int = 20) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What Lightning shows, and the last logged values of `SHOWN`."""
+        logged = trainer.callback_metrics
+        shown = {label: float(logged[name]) for name, label in SHOWN.items() if name in logged}
+        return {**super().get_metrics(trainer, pl_module), **shown}

@@ -1,0 +1,140 @@
+"""last.ckpt is the final state, best.ckpt the best one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint, OnlineProbe
+
+
+def load(trainer, name):
+    return torch.load(Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+class Scores(OnlineProbe):
+    """A probe with given scores, one each validation; remembers the weights at each."""
+
+    def __init__(self, *scores):
+        super().__init__()
+        self.scores, self.weights = list(scores), []
+
+    def score(self, trainer, pl_module, teacher):
+        if self.untrained is None:
+            return {"knn": 0.0, "linear": 0.0}
+        self.weights.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+        return {"knn": 0.0, "linear": self.scores[len(self.weights) - 1]}
+
+
+def same(checkpoint, weights):
+    return all(torch.equal(checkpoint["state_dict"][name], value) for name, value in weights.items())
+
+
+def test_best_is_the_highest_linear_probe_and_last_is_the_final_state(make_trainer, make_jepa, make_data):
+    probe, jepa = Scores(0.3, 0.7, 0.5, 0.7), make_jepa()
+    trainer = make_trainer(probe, LastCheckpoint(), BestCheckpoint(), max_epochs=4)
+    trainer.fit(jepa, datamodule=make_data())
+    assert load(trainer, "best")["global_step"] == 12
+    assert same(load(trainer, "best"), probe.weights[1])
+    assert load(trainer, "last")["global_step"] == trainer.global_step == 24
+    assert same(load(trainer, "last"), jepa.state_dict())
+    folder = Path(trainer.default_root_dir) / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_without_labels_best_is_the_lowest_validation_loss(make_trainer, make_jepa, make_data):
+    losses = []
+
+    class Log(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            if not trainer.sanity_checking:
+                losses.append((float(trainer.callback_metrics["val/loss"]), trainer.global_step))
+
+    callbacks = OnlineProbe(enabled=False), LastCheckpoint(), BestCheckpoint(), Log()
+    trainer = make_trainer(*callbacks, max_epochs=4)
+    trainer.fit(make_jepa(), datamodule=make_data())
+    assert len(losses) == 4
+    assert load(trainer, "best")["global_step"] == min(losses)[1]
+
+
+def test_the_end_is_saved_where_no_validation_happens_to_fall(make_trainer, make_jepa, make_data):
+    jepa = make_jepa()
+    trainer = make_trainer(LastCheckpoint(), BestCheckpoint(), max_steps=9)
+    trainer.fit(jepa, datamodule=make_data())  # 6 steps an epoch
+    assert load(trainer, "last")["global_step"] == 9
+    assert same(load(trainer, "last"), jepa.state_dict())
+    assert load(trainer, "best")["global_step"] in (6, 9)
+
+
+def test_the_end_is_saved_without_any_validation(make_trainer, make_jepa, make_data):
+    jepa = make_jepa()
+    trainer = make_trainer(LastCheckpoint(), max_steps=4, limit_val_batches=0)
+    trainer.fit(jepa, datamodule=make_data(val_fraction=0.0))
+    assert same(load(trainer, "last"), jepa.state_dict())
+
+
+def test_every_so_many_steps(make_trainer, make_jepa, make_data):
+    found = []
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            found.append(torch.load(path, weights_only=True)["global_step"] if path.exists() else 0)
+
+    trainer = make_trainer(LastCheckpoint(every_n_train_steps=2), Look(), max_steps=5)
+    trainer.fit(make_jepa(), datamodule=make_data())
+    assert found == [0, 0, 2, 2, 4]
+    assert load(trainer, "last")["global_step"] == 5
+
+
+@pytest.mark.parametrize("logger", [False, True])
+def test_a_run_goes_on_from_last(make_trainer, make_jepa, make_data, tmp_path, logger):
+    """Whatever the logger, which is where Lightning would look for the folder of checkpoints."""
+
+    def trainer(**settings):
+        loggers = TensorBoardLogger(tmp_path, name="elsewhere") if logger else False
+        return make_trainer(LastCheckpoint(), BestCheckpoint(), logger=loggers, **settings)
+
+    first = make_jepa()
+    trainer(max_epochs=1).fit(first, datamodule=make_data())
+    kept, starts = {k: v.clone() for k, v in first.state_dict().items()}, []
+
+    class Start(Callback):
+        def on_train_start(self, trainer, pl_module):
+            starts.append(
+                (trainer.global_step, all(torch.equal(kept[k], v) for k, v in pl_module.state_dict().items()))
+            )
+
+    again = trainer(max_epochs=3)
+    again.callbacks.append(Start())
+    again.fit(make_jepa(seed=1), datamodule=make_data(), ckpt_path="last")
+    assert starts == [(6, True)]
+    assert again.global_step == 18
+    assert load(again, "last")["global_step"] == 18
+
+
+def test_a_resumed_run_remembers_the_best(make_trainer, make_jepa, make_data):
+    def trainer(probe, epochs):
+        return make_trainer(probe, LastCheckpoint(), BestCheckpoint(), max_epochs=epochs)
+
+    trainer(Scores(0.8, 0.2), 2).fit(make_jepa(), datamodule=make_data())
+    again = trainer(Scores(0.5), 3)
+    again.fit(make_jepa(), datamodule=make_data(), ckpt_path="last")
+    assert again.global_step == 18
+    assert load(again, "best")["global_step"] == 6
+
+
+def test_the_teacher_is_in_the_checkpoint(make_trainer, make_jepa, make_data):
+    jepa = make_jepa()
+    trainer = make_trainer(LastCheckpoint(), max_epochs=1)
+    trainer.fit(jepa, datamodule=make_data())
+    names = set(load(trainer, "last")["state_dict"])
+    assert {f"teacher.encoder.{name}" for name, _ in jepa.encoder.named_parameters()} <= names
+
+
+def test_an_untested_run_writes_nothing(make_trainer, make_jepa, make_data, tmp_path):
+    trainer = make_trainer(LastCheckpoint(), BestCheckpoint(), fast_dev_run=True)
+    trainer.fit(make_jepa(), datamodule=make_data())
+    assert not list(tmp_path.rglob("*.ckpt"))

@@ -1,0 +1,163 @@
+"""The collapse monitor on encoders that are healthy, constant, or blind to the sample."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback
+from torch import nn
+
+from jepa_lightning.callbacks import CollapseMonitor
+from jepa_lightning.encoders import Encoder, ViT
+from jepa_lightning.evaluation import effective_rank
+from jepa_lightning.schedules import Constant
+
+
+class Constantly(Encoder):
+    """The same vector for every token of every sample."""
+
+    dim = 32
+
+    def __init__(self, spec):
+        super().__init__()
+        self.vector = nn.Parameter(torch.randn(32))
+
+    @property
+    def blocks(self):
+        return []
+
+    def forward(self, tokens, keep=None, keep_valid=None):
+        tokens = tokens if keep is None else tokens.take(keep, keep_valid)
+        return self.vector.expand(*tokens.values.shape[:2], 32)
+
+
+class Whereabouts(Constantly):
+    """Tells positions apart, and nothing else: every sample looks the same."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.positions = spec.positions(32)
+
+    def forward(self, tokens, keep=None, keep_valid=None):
+        tokens = tokens if keep is None else tokens.take(keep, keep_valid)
+        return self.vector + self.positions(tokens.positions).expand(tokens.values.shape[0], -1, -1)
+
+
+class Line(Constantly):
+    """Samples differ along one direction only."""
+
+    def forward(self, tokens, keep=None, keep_valid=None):
+        tokens = tokens if keep is None else tokens.take(keep, keep_valid)
+        return self.vector * 0.01 + F.one_hot(torch.tensor(3), 32) * tokens.values.flatten(2).mean(-1, keepdim=True)
+
+
+class Seen(Callback):
+    """Keeps what the module hands to callbacks, and what is logged."""
+
+    def __init__(self):
+        self.targets, self.contexts, self.metrics = [], [], {}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.targets.append(outputs["target"].clone())
+        self.contexts.append(outputs["context"].clone())
+        self.metrics[trainer.global_step] = dict(trainer.callback_metrics)
+
+
+def run(make_trainer, jepa, data, monitor, **settings):
+    seen = Seen()
+    trainer = make_trainer(monitor, seen, **{"max_steps": 6, "limit_val_batches": 0, **settings})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(jepa, datamodule=data)
+    return trainer, seen, [str(w.message) for w in caught if "representations have collapsed" in str(w.message)]
+
+
+def test_a_healthy_encoder_gets_no_warning(make_trainer, make_jepa, make_data):
+    trainer, _, warned = run(make_trainer, make_jepa(), make_data(), CollapseMonitor())
+    assert not warned
+    assert trainer.callback_metrics["collapse/effective_rank"] > 2
+    assert trainer.callback_metrics["collapse/std"] > 0.01
+
+
+@pytest.mark.parametrize("encoder", [Constantly, Whereabouts, Line])
+def test_a_collapsed_encoder_gets_one_warning_in_plain_words(make_trainer, make_jepa, make_data, encoder):
+    jepa = make_jepa(encoder=encoder, learning_rate=Constant(0.0))
+    trainer, _, warned = run(make_trainer, jepa, make_data(), CollapseMonitor())
+    assert len(warned) == 1
+    for setting in ("model.learning_rate", "model.momentum", "masker", "data.batch_size", "model.regularizers"):
+        assert setting in warned[0]
+    assert "step 2" in warned[0]
+    assert trainer.callback_metrics["collapse/effective_rank"] < 2
+    if encoder is not Line:
+        assert trainer.callback_metrics["collapse/std"] < 0.01
+
+
+def test_the_numbers_are_those_of_the_last_samples(make_trainer, make_jepa, make_data):
+    monitor = CollapseMonitor(every_n_steps=3, samples=20)
+    _, seen, _ = run(make_trainer, make_jepa(), make_data(), monitor)
+    assert not any(name.startswith("collapse") for name in seen.metrics[2])
+    for step in (3, 6):
+        metrics = seen.metrics[step]
+        pooled = torch.cat([t.mean(1) for t in seen.targets[:step]])[-20:]
+        assert float(metrics["collapse/effective_rank"]) == pytest.approx(float(effective_rank(pooled)), rel=1e-4)
+        assert float(metrics["collapse/std"]) == pytest.approx(float(pooled.std(0).mean()), rel=1e-4)
+        contexts = [F.layer_norm(c, (32,)).mean(1) for c in seen.contexts[:step]]
+        pooled = torch.cat(contexts)[-20:]
+        assert float(metrics["collapse/context_effective_rank"]) == pytest.approx(
+            float(effective_rank(pooled)), rel=1e-4
+        )
+        assert float(metrics["collapse/context_std"]) == pytest.approx(float(pooled.std(0).mean()), rel=1e-4)
+    assert seen.metrics[4]["collapse/std"] == seen.metrics[3]["collapse/std"]  # no look in between
+
+
+def test_the_target_it_watches_is_layer_normed(make_trainer, make_jepa, make_data):
+    _, seen, _ = run(make_trainer, make_jepa(), make_data(), CollapseMonitor())
+    for target in seen.targets:
+        torch.testing.assert_close(target.mean(-1), torch.zeros(target.shape[:2]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(target.var(-1, correction=0), torch.ones(target.shape[:2]), atol=1e-2, rtol=0)
+
+
+def test_it_looks_as_often_as_the_trainer_logs(make_trainer, make_jepa, make_data):
+    _, seen, _ = run(make_trainer, make_jepa(), make_data(), CollapseMonitor(), log_every_n_steps=4)
+    assert [step for step in seen.metrics if "collapse/std" in seen.metrics[step]] == [4, 5, 6]
+
+
+def test_a_short_run_gets_one_look(make_trainer, make_jepa, make_data):
+    trainer, seen, _ = run(make_trainer, make_jepa(), make_data(), CollapseMonitor(), log_every_n_steps=50)
+    assert "collapse/std" not in seen.metrics[6]
+    pooled = torch.cat([t.mean(1) for t in seen.targets])
+    assert float(trainer.callback_metrics["collapse/effective_rank"]) == pytest.approx(
+        float(effective_rank(pooled)), rel=1e-4
+    )
+
+
+def test_micro_batches_are_one_step(make_trainer, make_jepa, make_data, monkeypatch):
+    looks = []
+    monkeypatch.setattr(CollapseMonitor, "_look", lambda self, module, step: looks.append(step))
+    settings = {"accumulate_grad_batches": 2, "max_steps": 4, "max_epochs": 4}
+    run(make_trainer, make_jepa(), make_data(), CollapseMonitor(every_n_steps=2), **settings)
+    assert looks == [2, 4]
+
+
+def test_it_can_be_switched_off(make_trainer, make_jepa, make_data):
+    trainer, _, warned = run(make_trainer, make_jepa(encoder=Constantly), make_data(), CollapseMonitor(enabled=False))
+    assert not warned
+    assert not any(name.startswith("collapse") for name in trainer.callback_metrics)
+
+
+def test_a_diverged_run_is_told_so_and_goes_on(make_trainer, make_jepa, make_data):
+    class Diverged(ViT):
+        def forward(self, tokens, keep=None, keep_valid=None):
+            return super().forward(tokens, keep, keep_valid) * float("nan")
+
+    trainer = make_trainer(CollapseMonitor(), max_steps=4, limit_val_batches=0)
+    jepa = make_jepa(encoder=lambda spec: Diverged(spec, width=32, depth=1, heads=2))
+    with pytest.warns(UserWarning, match=r"Training has diverged: at step 2.*gradient_clip_val"):
+        trainer.fit(jepa, datamodule=make_data())
+    assert trainer.global_step == 4
+
+
+def test_fewer_than_two_samples_are_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        CollapseMonitor(samples=1)

@@ -1,0 +1,139 @@
+"""The end of a run: summary.json and the table."""
+
+import json
+import time
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch.utils.data import Dataset
+
+from jepa_lightning.callbacks import RunSummary, default_callbacks
+from jepa_lightning.callbacks.summary import table
+from jepa_lightning.encoders import ViT
+
+KEYS = [
+    *("modality", "steps", "seconds", "samples_per_second", "train_loss", "effective_rank", "feature_std"),
+    *("knn", "knn_untrained", "linear", "linear_untrained", "checkpoint"),
+]
+
+
+class Unlabelled(Dataset):
+    def __len__(self):
+        return 48
+
+    def __getitem__(self, index):
+        return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(index))
+
+
+def fit(make_trainer, jepa, data, *callbacks, **settings):
+    trainer = make_trainer(*default_callbacks(), *callbacks, **{"max_epochs": 2, **settings})
+    start = time.perf_counter()
+    trainer.fit(jepa, datamodule=data)
+    return trainer, time.perf_counter() - start
+
+
+def read(tmp_path):
+    def refuse(name):
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
+
+
+def test_the_summary_has_the_documented_keys(make_trainer, make_jepa, make_data, tmp_path, capsys):
+    trainer, took = fit(make_trainer, make_jepa(), make_data())
+    summary = read(tmp_path)
+    assert sorted(summary) == sorted(KEYS)
+    assert summary["modality"] == "image"
+    assert summary["steps"] == 12
+    assert 0 < summary["seconds"] <= took
+    assert summary["samples_per_second"] > 0
+    assert summary["checkpoint"] == str(tmp_path / "checkpoints" / "last.ckpt")
+    metrics = trainer.callback_metrics
+    for key, name in (
+        ("train_loss", "train/loss"),
+        ("effective_rank", "collapse/effective_rank"),
+        ("feature_std", "collapse/std"),
+        ("knn", "probe/knn"),
+        ("knn_untrained", "probe/knn_untrained"),
+        ("linear", "probe/linear"),
+        ("linear_untrained", "probe/linear_untrained"),
+    ):
+        assert summary[key] == pytest.approx(float(metrics[name])), key
+    printed = capsys.readouterr().out
+    for key in KEYS:
+        assert key.removesuffix("_untrained") in printed
+    assert "untrained" in printed
+
+
+def test_numbers_that_a_run_cannot_have_are_null(make_trainer, make_jepa, make_data, tmp_path, capsys):
+    fit(make_trainer, make_jepa(), make_data(dataset=Unlabelled()))
+    summary = read(tmp_path)
+    assert sorted(summary) == sorted(KEYS)
+    assert {key for key in KEYS if summary[key] is None} == {"knn", "knn_untrained", "linear", "linear_untrained"}
+    assert "-" in capsys.readouterr().out
+
+
+def test_a_run_alone_with_its_summary(make_trainer, make_jepa, make_data, tmp_path):
+    trainer = make_trainer(RunSummary(), max_steps=2)
+    trainer.fit(make_jepa(), datamodule=make_data())
+    summary = read(tmp_path)
+    assert {key for key in KEYS if summary[key] is not None} == {
+        *("modality", "steps", "seconds", "samples_per_second", "train_loss")
+    }
+
+
+def test_a_diverged_run_still_writes_json(make_trainer, make_jepa, make_data, tmp_path):
+    class Diverged(ViT):
+        def forward(self, tokens, keep=None, keep_valid=None):
+            return super().forward(tokens, keep, keep_valid) * float("nan")
+
+    jepa = make_jepa(encoder=lambda spec: Diverged(spec, width=32, depth=1, heads=2))
+    fit(make_trainer, jepa, make_data())
+    summary = read(tmp_path)
+    assert summary["steps"] == 12
+    assert {summary[key] for key in ("train_loss", "effective_rank", "knn", "linear")} == {None}
+
+
+def test_the_rate_counts_training_and_not_validation(make_trainer, make_jepa, make_data, tmp_path):
+    class Sleep(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            time.sleep(0.05)
+
+        def on_validation_epoch_start(self, trainer, pl_module):
+            time.sleep(0.5)
+
+    jepa = make_jepa()
+    trainer = make_trainer(RunSummary(), Sleep(), max_epochs=2, num_sanity_val_steps=0)
+    trainer.fit(jepa, datamodule=make_data())
+    summary = read(tmp_path)
+    samples = 2 * 6 * 16
+    assert summary["seconds"] >= 2 * 0.5 + 12 * 0.05
+    assert summary["samples_per_second"] <= samples / (12 * 0.05)
+    assert samples / summary["samples_per_second"] <= summary["seconds"] - 2 * 0.5 + 0.02  # validation is left out
+
+
+def test_the_rate_is_shown_on_the_way(make_trainer, make_jepa, make_data):
+    trainer = make_trainer(RunSummary(), max_steps=4, limit_val_batches=0)
+    trainer.fit(make_jepa(), datamodule=make_data())
+    assert trainer.callback_metrics["train/samples_per_second"] > 0
+    assert "train/samples_per_second" in trainer.progress_bar_metrics
+
+
+def test_a_run_that_was_already_complete(make_trainer, make_jepa, make_data, tmp_path):
+    fit(make_trainer, make_jepa(), make_data(), max_epochs=1)
+    fitted = make_trainer(*default_callbacks(), max_epochs=1)
+    fitted.fit(make_jepa(), datamodule=make_data(), ckpt_path="last")
+    summary = read(tmp_path)
+    assert summary["steps"] == 6
+    assert summary["samples_per_second"] is None
+
+
+def test_the_table_puts_probes_beside_their_untrained_twins():
+    summary = dict.fromkeys(KEYS) | {"knn": 0.5, "knn_untrained": 0.25, "linear": 0.4, "steps": 1234}
+    lines = {line.split()[0]: line.split()[1:] for line in table(summary).splitlines() if line}
+    assert lines["probe"] == ["trained", "untrained", "difference"]
+    assert lines["knn"] == ["0.500", "0.250", "+0.250"]
+    assert lines["linear"] == ["0.400", "-", "-"]
+    assert lines["steps"] == ["1234"]
+    assert lines["train_loss"] == ["-"]

@@ -1,0 +1,67 @@
+"""A JEPA, data and a trainer that are small enough for a test, shared by all tests."""
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from jepa_lightning import JEPA
+from jepa_lightning.encoders import ViT
+from jepa_lightning.maskers import Random
+from jepa_lightning.predictors import TransformerPredictor
+from modalities.image import Image, ImageData
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_jepa():
+    """Builds a 2-layer JEPA, 32 wide, on 32 px images cut into 4x4 patches; the same weights at every call."""
+
+    def make(*, encoder=None, seed=0, channels=3, **settings):
+        torch.manual_seed(seed)
+        modality = Image(
+            image_size=32,
+            patch_size=8,
+            channels=channels,
+            encoder=encoder or partial(ViT, width=32, depth=2, heads=2),
+            masker=Random(target_ratio=0.5, targets=2),
+        )
+        return JEPA(modality, predictor=partial(TransformerPredictor, width=16, depth=1, heads=2), **settings)
+
+    return make
+
+
+@pytest.fixture
+def make_data():
+    """Generated images, 32 px: 96 for training, 12 for validation, all 96 for the probe."""
+
+    def make(**settings):
+        return ImageData(**{"samples": 96, "batch_size": 16, "image_size": 32, "channels": 3, **settings})
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """A trainer on one CPU that writes into `tmp_path`, quiet, and silent about Lightning's hints."""
+
+    def make(*callbacks, **settings):
+        defaults = {
+            "default_root_dir": tmp_path,
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 2,
+        }
+        for module in ("lightning", "torch"):
+            warnings.filterwarnings("ignore", module=rf"{module}\..*")
+        return Trainer(callbacks=list(callbacks), **{**defaults, **settings})
+
+    return make

@@ -1,0 +1,96 @@
+"""Which way the arrows run: the core knows no modality, and a modality no other."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = sorted((ROOT / "jepa_lightning").rglob("*.py"))
+MODALITIES = sorted(path for path in (ROOT / "modalities").iterdir() if (path / "__init__.py").is_file())
+EXTRAS = ("torchaudio", "torchcodec", "torch_geometric", "av", "h5py", "soundfile", "pymetis")
+TEST_ONLY = ("sklearn", "pytest", "matplotlib")
+
+
+def imported(path):
+    """Absolute names of all modules that a file imports, anywhere in it."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def test_there_is_something_to_look_at():
+    assert len(CORE) > 30
+    assert "image" in [folder.name for folder in MODALITIES]
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_core_imports_no_modality(path):
+    found = [name for name in imported(path) if name.split(".")[0] == "modalities"]
+    assert not found
+
+
+def test_the_core_does_not_import_modalities_by_name_either():
+    """The one place that imports by name goes through entry points."""
+    for path in CORE:
+        text = path.read_text()
+        assert "import_module" not in text, path
+        assert "__import__" not in text, path
+
+
+@pytest.mark.parametrize("folder", MODALITIES, ids=lambda folder: folder.name)
+def test_a_modality_imports_no_other(folder):
+    others = {other.name for other in MODALITIES} - {folder.name}
+    for path in folder.rglob("*.py"):
+        for name in imported(path):
+            parts = name.split(".")
+            assert not (parts[0] == "modalities" and len(parts) > 1 and parts[1] in others), (path, name)
+            assert parts[0] not in TEST_ONLY, (path, name)
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_core_imports_no_extra(path):
+    assert not [name for name in imported(path) if name.split(".")[0] in (*EXTRAS, *TEST_ONLY)]
+
+
+def python(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_importing_loads():
+    """The package loads no modality and no extra; all of the core, and then images, import without any extra."""
+    # Matplotlib is missing here: torchmetrics imports it where it is installed.
+    names = ("modalities", "sklearn", "pytest", "tensorboard", *EXTRAS)
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in CORE]
+    python(
+        f"""
+import importlib, sys
+import jepa_lightning
+assert not [n for n in {names} if n in sys.modules], [n for n in {names} if n in sys.modules]
+for name in {("sklearn", "pytest", *EXTRAS)}:
+    sys.modules[name] = None  # importing it fails from here on
+for name in {modules}:
+    importlib.import_module(name)
+assert "modalities" not in sys.modules
+import modalities.image
+"""
+    )
+
+
+def test_every_entry_point_exists():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    points = project["entry-points"]["jepa_lightning.modalities"]
+    assert set(points) == {folder.name for folder in MODALITIES}
+    for name, module in points.items():
+        assert module == f"modalities.{name}"

@@ -1,0 +1,72 @@
+"""The README's commands and code blocks run as they stand (with fewer, smaller steps)."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image as PILImage
+
+from jepa_lightning.cli import fit
+from jepa_lightning.shipped_configs import shipped
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SHORT = [
+    "--trainer.max_epochs=-1",
+    "--trainer.max_steps=2",
+    "--trainer.accelerator=cpu",
+    "--trainer.val_check_interval=2",
+]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("bash") for line in block.splitlines() if line.startswith("jepa-fit")]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with what the README supposes there: the reader's images, and the YAML that it shows."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(160):
+        path = tmp_path / "my_images" / ("cats" if i % 2 else "dogs") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PILImage.new("RGB", (32, 32), (i, 200 - i, 90)).save(path)
+    for block in blocks("yaml"):
+        name = re.match(r"# (\S+\.yaml)", block)
+        if name:
+            (tmp_path / name[1]).write_text(block)
+    return tmp_path
+
+
+def test_there_are_commands():
+    assert len(commands()) >= 2
+    assert blocks("python")
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command(folder, command):
+    words = shlex.split(command, comments=True)[1:]
+    fit([*words, *SHORT])
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python(folder, block):
+    exec(compile(block.replace("max_steps=100", "max_steps=2"), "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("recipes/")])
+def test_recipe_parses_and_names_what_exists(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit(["--config", name, "--print_config"])
+    assert stop.value.code in (0, None)
+    assert "class_path: jepa_lightning.encoders" in capsys.readouterr().out
+
+
+def test_what_the_readme_shows_exists():
+    for path in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", README):
+        assert (ROOT / (path[0] or path[1])).exists(), path

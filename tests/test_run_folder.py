@@ -1,0 +1,144 @@
+"""A run's folder: nothing of an earlier run is lost or mixed in."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from jepa_lightning.run_folder import AppendingCSVLogger, default_loggers, set_aside
+
+
+def fill(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+def everything(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+RUN = [
+    *("metrics.csv", "summary.json", "config.yaml", "hparams.yaml", "events.out.tfevents.1.host.1.0"),
+    *("checkpoints/last.ckpt", "checkpoints/best.ckpt", "pictures/masks.png"),
+]
+
+
+def test_an_earlier_run_is_moved_whole(tmp_path):
+    fill(tmp_path, *RUN)
+    moved = set_aside(tmp_path)
+    assert moved == tmp_path / "previous" / "1"
+    assert everything(tmp_path) == {f"previous/1/{name}" for name in RUN}
+    for name in RUN:
+        assert (moved / name).read_text() == name
+
+
+def test_earlier_runs_are_counted(tmp_path):
+    for number in (1, 2, 3):
+        fill(tmp_path, "metrics.csv", "checkpoints/last.ckpt")
+        assert set_aside(tmp_path) == tmp_path / "previous" / str(number)
+    expected = {f"previous/{n}/{name}" for n in (1, 2, 3) for name in ("metrics.csv", "checkpoints/last.ckpt")}
+    assert everything(tmp_path) == expected
+
+
+@pytest.mark.parametrize("result", ["metrics.csv", "summary.json", "checkpoints/last.ckpt"])
+def test_any_result_makes_it_a_run(tmp_path, result):
+    fill(tmp_path, result, "config.yaml")
+    assert set_aside(tmp_path) is not None
+    assert everything(tmp_path) == {f"previous/1/{result}", "previous/1/config.yaml"}
+
+
+def test_a_failed_start_is_not_a_run(tmp_path):
+    """It wrote its settings and died: the next start writes over them."""
+    fill(tmp_path, "config.yaml", "hparams.yaml", "events.out.tfevents.1.host.1.0")
+    assert set_aside(tmp_path) is None
+    assert everything(tmp_path) == {"config.yaml", "hparams.yaml", "events.out.tfevents.1.host.1.0"}
+
+
+def test_a_users_own_files_stay(tmp_path):
+    own = {"notes.txt", "my.yaml", "plots/loss.png", "metrics_of_mine.csv"}
+    fill(tmp_path, *RUN, *own)
+    set_aside(tmp_path)
+    assert own <= everything(tmp_path)
+
+
+def test_a_new_folder(tmp_path):
+    assert set_aside(tmp_path) is None
+    assert set_aside(str(tmp_path / "not" / "there")) is None
+    assert not (tmp_path / "not").exists()
+
+
+def rows(folder):
+    with open(Path(folder) / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(folder, *records):
+    logger = AppendingCSVLogger(folder)
+    for step, metrics in records:
+        logger.log_metrics(metrics, step=step)
+        logger.save()
+    logger.finalize("success")
+
+
+def test_metrics_lie_in_the_folder_itself(tmp_path):
+    write(tmp_path, (0, {"loss": 1.5}))
+    assert everything(tmp_path) == {"metrics.csv"} or everything(tmp_path) == {"metrics.csv", "hparams.yaml"}
+    assert rows(tmp_path) == [{"step": "0", "loss": "1.5"}]
+
+
+def test_a_resumed_run_adds_its_rows(tmp_path):
+    write(tmp_path, (0, {"loss": 1.5}), (1, {"loss": 1.25}))
+    write(tmp_path, (2, {"loss": 1.0}))
+    write(tmp_path, (3, {"loss": 0.5}))
+    assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [
+        *(("0", "1.5"), ("1", "1.25"), ("2", "1.0"), ("3", "0.5"))
+    ]
+
+
+def test_a_resumed_run_may_have_new_columns_and_lack_old_ones(tmp_path):
+    write(tmp_path, (0, {"loss": 1.5, "old": 3.0}), (1, {"loss": 1.25}))
+    write(tmp_path, (2, {"loss": 1.0}), (3, {"loss": 0.5, "aaa": 7.0, "zzz": 8.0}))
+    found = rows(tmp_path)
+    assert set(found[0]) == {"step", "loss", "old", "aaa", "zzz"}
+    assert [row["loss"] for row in found] == ["1.5", "1.25", "1.0", "0.5"]
+    assert [row["old"] for row in found] == ["3.0", "", "", ""]
+    assert [row["aaa"] for row in found] == ["", "", "", "7.0"]
+    assert [row["zzz"] for row in found] == ["", "", "", "8.0"]
+
+
+def test_a_run_that_logged_nothing_yet(tmp_path):
+    (tmp_path / "metrics.csv").write_text("")
+    write(tmp_path, (0, {"loss": 1.5}))
+    assert rows(tmp_path) == [{"step": "0", "loss": "1.5"}]
+
+
+def test_lightning_would_have_deleted_them(tmp_path):
+    """What is mended here; should Lightning mend it, this class can go."""
+    write(tmp_path, (0, {"loss": 1.5}))
+    plain = CSVLogger(tmp_path, name="", version="")
+    plain.log_metrics({"loss": 1.0}, step=1)
+    plain.save()
+    assert len(rows(tmp_path)) == 1
+
+
+def test_default_loggers_write_into_the_folder(tmp_path):
+    loggers = default_loggers(tmp_path)
+    assert [type(logger) for logger in loggers] == [AppendingCSVLogger, TensorBoardLogger]
+    for logger in loggers:
+        assert Path(logger.log_dir).resolve() == tmp_path.resolve()
+
+
+def test_a_resumed_fit_keeps_its_rows(make_trainer, make_jepa, make_data, tmp_path):
+    from jepa_lightning.callbacks import LastCheckpoint
+
+    for epochs, path in ((1, None), (2, "last")):
+        trainer = make_trainer(LastCheckpoint(), logger=default_loggers(tmp_path), max_epochs=epochs)
+        trainer.fit(make_jepa(), datamodule=make_data(), ckpt_path=path)
+    found = rows(tmp_path)
+    losses = [int(row["step"]) for row in found if row["train/loss"]]
+    assert losses == [1, 3, 5, 7, 9, 11]
+    assert len([row for row in found if row["val/loss"]]) == 2
+    assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
