@@ -39,8 +39,10 @@ def make_jepa():
 def make_data():
     """Generated images, 32 px: 96 for training, 12 for validation, all 96 for the probe."""
 
+    few = {"samples": 96, "batch_size": 16, "image_size": 32, "channels": 3, "num_workers": 0}
+
     def make(**settings):
-        return ImageData(**{"samples": 96, "batch_size": 16, "image_size": 32, "channels": 3, **settings})
+        return ImageData(**{**few, **settings})
 
     return make
 
