@@ -148,7 +148,8 @@ class JEPA(LightningModule):
         size = step.tokens.batch_size
         self.log("train/loss", step.loss, batch_size=size)
         self.log_dict(losses, batch_size=size)
-        return {"loss": step.loss, "context": step.context[0].detach(), "target": step.target, "tokens": step.tokens}
+        seen = {"context": step.context[0].detach(), "context_valid": step.masks[0].context_valid}
+        return {"loss": step.loss, **seen, "target": step.target, "tokens": step.tokens}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss on held-out data under masks that are the same at every validation."""

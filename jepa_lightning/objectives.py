@@ -88,20 +88,28 @@ class VICReg(Regularizer):
     """Variance and covariance terms on the pooled context, as C-JEPA adds them to I-JEPA (Mo and Tong 2024).
 
     The terms are those of VICReg (Bardes et al. 2022, equations 1-4): a hinge that keeps each channel's standard
-    deviation over the batch above one, and the squared off-diagonal covariance, over D. Computed in float32 on each
-    rank's own batch.
+    deviation over the batch above a target, and the squared off-diagonal covariance, over D. Computed in float32 on
+    each rank's own batch.
+
+    The target is one in the papers. Pooled over the tokens of one image, features that are layer-normed token by token
+    rarely spread so far without encoding noise, so `target_std` is a setting: the terms are those of the features
+    divided by it, and once the spread is reached the variance term is silent.
 
     Args:
         variance: weight of the variance term.
         covariance: weight of the covariance term.
+        target_std: standard deviation that the variance term asks for (gamma in VICReg).
     """
 
     name = "vicreg"
 
-    def __init__(self, *, variance: float = 1.0, covariance: float = 0.04) -> None:
+    def __init__(self, *, variance: float = 1.0, covariance: float = 0.04, target_std: float = 1.0) -> None:
         super().__init__()
+        if target_std <= 0:
+            raise ValueError(f"target_std must be positive, got {target_std}")
         self.variance = variance
         self.covariance = covariance
+        self.target_std = target_std
 
     def forward(self, context: Tensor, valid: Tensor | None = None) -> Tensor:
         """Weighted sum of the two terms for a context (B, K, D) of at least two samples."""
@@ -109,7 +117,7 @@ class VICReg(Regularizer):
         batch, dim = features.shape
         if batch < 2:
             raise ValueError("VICReg needs at least two samples a batch on each rank, got 1: raise data.batch_size")
-        features = features - features.mean(0)
+        features = (features - features.mean(0)) / self.target_std
         variance = features.square().sum(0) / (batch - 1)
         hinge = F.relu(1 - (variance + 1e-4).sqrt()).mean()
         with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision

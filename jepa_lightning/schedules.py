@@ -57,7 +57,7 @@ class LinearRamp(Schedule):
 
 @dataclass(frozen=True)
 class CosineRamp(Schedule):
-    """From `start` to `end` along half a cosine over `stretch` times the run (I-JEPA's weight decay)."""
+    """From `start` to `end` along half a cosine over `stretch` times the run (DINO's weight decay)."""
 
     start: float
     end: float

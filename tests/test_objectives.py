@@ -169,3 +169,11 @@ def test_a_collapsed_context_is_penalised_and_pushed_apart():
 def test_vicreg_of_one_sample_says_what_to_do():
     with pytest.raises(ValueError, match=r"at least two samples.*batch_size"):
         VICReg()(torch.zeros(1, 4, 8))
+
+
+def test_vicreg_target_std_rescales_the_features():
+    context = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(3))
+    one, fifth = VICReg(variance=2.0, covariance=0.3), VICReg(variance=2.0, covariance=0.3, target_std=0.2)
+    torch.testing.assert_close(fifth(context), one(context * 5))
+    with pytest.raises(ValueError, match="target_std must be positive, got 0"):
+        VICReg(target_std=0)

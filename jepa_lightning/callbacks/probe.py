@@ -29,11 +29,12 @@ class OnlineProbe(Callback):
     Args:
         label: which label, where samples have several; the first that holds classes by default.
         k: neighbours of the kNN (cosine, temperature 0.07).
-        c: inverse L2 penalty of the logistic regression on standardised features.
+        c: inverse L2 penalty of the logistic regression on standardised features; None chooses it for each encoder, on
+            a fifth of its training features.
         enabled: False switches it off.
     """
 
-    def __init__(self, *, label: str | None = None, k: int = 20, c: float = 1.0, enabled: bool = True) -> None:
+    def __init__(self, *, label: str | None = None, k: int = 20, c: float | None = None, enabled: bool = True) -> None:
         self.label = label
         self.k = k
         self.c = c

@@ -104,7 +104,8 @@ def test_the_rate_counts_training_and_not_validation(make_trainer, make_jepa, ma
             time.sleep(0.5)
 
     jepa = make_jepa()
-    trainer = make_trainer(RunSummary(), Sleep(), max_epochs=2, num_sanity_val_steps=0)
+    settings = {"max_epochs": 2, "num_sanity_val_steps": 0, "log_every_n_steps": 50}
+    trainer = make_trainer(RunSummary(), Sleep(), **settings)
     trainer.fit(jepa, datamodule=make_data())
     summary = read(tmp_path)
     samples = 2 * 6 * 16

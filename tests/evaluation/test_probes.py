@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from jepa_lightning.evaluation import Features, fit_linear, knn_predict, probe
-from jepa_lightning.evaluation.probes import standardise
+from jepa_lightning.evaluation.probes import choose_c, standardise
 
 
 def clouds(count=300, classes=4, dim=12, spread=1.5, seed=0):
@@ -216,3 +216,23 @@ def test_a_low_temperature_does_not_overflow():
     cold = knn_predict(x, y, z, k=20, temperature=1e-3)
     nearest = (F.normalize(z, dim=1) @ F.normalize(x, dim=1).T).argmax(1)
     assert (cold == y[nearest]).float().mean() > 0.9  # the nearest decides, but for ties
+
+
+def test_c_is_chosen_on_training_features_alone():
+    """With few labels and many useless channels a strong penalty wins; with clean features nothing is lost."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 4
+    clean = F.one_hot(labels, 4).float() + 0.01 * torch.randn(200, 4, generator=generator)
+    noisy = torch.cat([clean + torch.randn(200, 4, generator=generator), torch.randn(200, 150, generator=generator)], 1)
+    assert choose_c(noisy, labels) < 1
+    weight, bias = fit_linear(clean, labels, c=choose_c(clean, labels))
+    assert (F.linear(clean, weight, bias).argmax(1) == labels).all()
+    assert choose_c(noisy[:3], labels[:3]) == 1.0  # too few to hold any out
+
+
+def test_chosen_c_does_not_look_at_the_test_set():
+    generator = torch.Generator().manual_seed(0)
+    train = Features(values=torch.randn(100, 8, generator=generator), labels={"y": torch.arange(100) % 3})
+    test = Features(values=torch.randn(40, 8, generator=generator), labels={"y": torch.arange(40) % 3})
+    twice = Features(values=test.values.repeat(2, 1), labels={"y": test.labels["y"].repeat(2)})
+    assert probe(train, test) == probe(train, twice)
