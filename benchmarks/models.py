@@ -12,7 +12,7 @@ from jepa_lightning.predictors import TransformerPredictor
 from modalities.image import Image
 
 SIZES = {  # width, depth, heads
-    "vit_mini": (192, 4, 3),  # that of configs/image.yaml
+    "vit_mini": (192, 4, 3),
     "vit_tiny": (192, 12, 3),
     "vit_small": (384, 12, 6),
     "vit_base": (768, 12, 12),

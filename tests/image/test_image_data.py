@@ -396,7 +396,7 @@ def test_auto_normalisation_gives_mean_0_and_std_1():
 def test_generated_by_default():
     data = make(samples=400, image_size=32)
     assert data.label == "stripes"
-    assert len(data.classes) == 10
+    assert len(data.classes) == 8
     assert len(data.train_dataloader().dataset) == 400
     assert len(data.val_dataloader().dataset) == 50
     assert data.train_dataloader().num_workers == 0
