@@ -211,7 +211,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, default=60, help="timed steps")
     parser.add_argument("--warmup", type=int, default=3, help="steps before the timed ones")
-    parser.add_argument("--log-every", type=int, default=10, help="steps between two logged ones, as in image.yaml")
+    parser.add_argument("--log-every", type=int, default=10, help="steps between two logged ones")
     parser.add_argument("--syncs", action="store_true", help="only count the host syncs")
     args = parser.parse_args(argv)
     least = {"image_size": 1, "patch_size": 1, "batch": 1, "predictor_depth": 1, "log_every": 1, "threads": 1}
