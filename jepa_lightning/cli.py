@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -29,6 +30,10 @@ from jepa_lightning.run_folder import default_loggers, set_aside
 from jepa_lightning.shipped_configs import find_configs
 
 TRACEBACK = "JEPA_TRACEBACK"
+MEANT = (  # warnings about what is meant to be so, or is not the user's to change
+    r"Found \d+ module\(s\) in eval mode",  # the teacher
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # within Lightning
+)
 
 
 class Parser(LightningArgumentParser):
@@ -112,6 +117,8 @@ def fit(args: Sequence[str] | None = None) -> None:
 
     Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
     """
+    for message in MEANT:
+        warnings.filterwarnings("ignore", message=message)
     try:
         load_plugins()
         JEPACLI(args)
