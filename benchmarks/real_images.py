@@ -4,8 +4,9 @@
 
 For each seed: train, then fit kNN (k 20, cosine, temperature 0.07) and logistic regression (standardised, L2, C chosen
 from 0.001 to 10 on a fifth of the training features) on frozen, mean-pooled teacher features of labelled training
-images, and score them on the test split; the same for the encoder before training, and for raw pixels. Settings are chosen on the validation part that the recipe holds out of the
-training split; the test split is read here alone. A seed whose result lies in `--out` already is not trained again.
+images, and score them on the test split; the same for the encoder before training, and for raw pixels. Settings are
+chosen on the validation part that the recipe holds out of the training split; the test split is read here alone. A seed
+whose result lies in `--out` already is not trained again.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from jepa_lightning.evaluation.features import Features
 
-
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import maskers, overhead, report, step_time
+from benchmarks import maskers, overhead, real_images, report, step_time
 from benchmarks.flops import model_flops, peak
 from benchmarks.models import build
 from benchmarks.step_time import PARTS, training_step
@@ -204,3 +204,26 @@ def test_table_and_quartiles():
     assert report.table(("a", "bb"), [("long", "1"), ("x", "22")]) == "a     bb\nlong   1\nx     22"
     assert report.quartiles([4.0]) == (4.0, 4.0, 4.0)
     assert report.quartiles([1.0, 2.0, 3.0]) == (1.5, 2.0, 2.5)
+
+
+def test_real_images_scores_trained_untrained_and_pixels(tmp_path):
+    """On a folder of its own; each row is there, and a second call trains nothing again."""
+    from PIL import Image as PILImage
+
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 60), ("test", 20)):
+        for index in range(count):
+            path = tmp_path / "images" / split / "ab"[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = torch.randint(0, 128, (3, 16, 16), generator=generator) + 100 * (index % 2)
+            PILImage.fromarray(noise.permute(1, 2, 0).to(torch.uint8).numpy()).save(path)
+    words = ["--recipe", "ijepa_cifar10", "--root", str(tmp_path / "images"), "--seeds", "0", "1"]
+    words += ["--out", str(tmp_path / "out"), "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    words += ["--model.modality.encoder.depth=1", "--model.predictor.depth=1", "--data.val_fraction=0.2"]
+    results = real_images.main([*words, "--data.batch_size=24", "--trainer.log_every_n_steps=1"])
+    for result in results:
+        assert (result["labels"], result["test_samples"], result["steps"]) == (48, 20, 2)
+        assert result["pixels"]["linear"] == 1.0  # brightness alone tells these classes
+        assert all(0 <= result[row][probe] <= 1 for row in ("trained", "untrained") for probe in ("knn", "linear"))
+    assert [result["seed"] for result in results] == [0, 1]
+    assert real_images.main(words) == results
