@@ -85,14 +85,20 @@ class JEPACLI(LightningCLI):
         self.config = parser.parse_args(words)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add the default loggers, checkpoints, summary and a progress bar that does not sync at each step."""
+        """Add the default loggers, checkpoints, summary and a progress bar that does not sync at each step.
+
+        Only `fit` writes into the run's folder: validating a run changes nothing of it.
+        """
         config = self._get(self.config_init, "trainer")
         callbacks = config.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         callbacks += [BestCheckpoint(), RunSummary()]
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(LossBar())
-        if config.get("logger") in (None, True) and not config.get("fast_dev_run"):
+        if self.subcommand != "fit":
+            self.save_config_callback = None
+            kwargs["logger"] = config.get("logger") or False
+        elif config.get("logger") in (None, True) and not config.get("fast_dev_run"):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 

@@ -90,6 +90,20 @@ def test_jepa_loads_from_its_checkpoint_alone(tmp_path):
     assert model.embed({"image": torch.zeros(2, 3, 32, 32)}).shape == (2, 16)
 
 
+def test_validate_judges_a_run_and_changes_nothing_of_it(tmp_path, capsys):
+    run(tmp_path)
+
+    def files():
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = files()
+    fit(["validate", *TINY, "--trainer.default_root_dir", str(tmp_path), "--ckpt_path", "last"])
+    assert files() == before
+    shown = capsys.readouterr().out
+    assert "val/loss" in shown
+    assert "probe/linear" in shown
+
+
 def test_timm_encoder_is_one_line(tmp_path):
     words = [w for w in TINY if not w.startswith("--model.modality.encoder")]
     kept = [w for i, w in enumerate(TINY) if w in words and not TINY[i - 1].startswith("--model.modality.encoder")]
