@@ -63,7 +63,7 @@ class OnlineProbe(Callback):
         scores = {f"probe/{name}": value for name, value in self.score(trainer, pl_module, pl_module.teacher).items()}
         if self.untrained is not None:
             scores |= {f"probe/{name}_untrained": value for name, value in self.untrained.items()}
-        pl_module.log_dict(scores, prog_bar=False, batch_size=1)
+        pl_module.log_dict(scores, batch_size=1, sync_dist=True)
 
     def score(self, trainer: Trainer, pl_module: JEPA, teacher: nn.Module) -> dict[str, float]:
         """Accuracies (0-1) of `knn` and `linear` on `teacher`'s features."""
