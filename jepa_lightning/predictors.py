@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import TokenSpec
+from jepa_lightning.encoders.rotary import RotaryForm
 from jepa_lightning.encoders.transformer import Transformer, init_weights
 
 
@@ -61,6 +62,8 @@ class TransformerPredictor(Predictor):
         heads: attention heads.
         mlp_ratio: hidden width of the MLP over the width.
         drop_path: stochastic depth of the last block.
+        rotary: `interleaved` or `released` for rotary attention on the coordinates (as in V-JEPA 2) in place of the
+            modality's position embedding; the queries are then the mask token alone.
     """
 
     def __init__(
@@ -73,12 +76,15 @@ class TransformerPredictor(Predictor):
         heads: int = 12,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        rotary: RotaryForm | None = None,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(dim, width)
-        self.positions = spec.positions(width)
+        self.positions = None if rotary else spec.positions(width)
         self.mask_token = nn.Parameter(torch.zeros(width))
-        self.transformer = Transformer(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path)
+        self.transformer = Transformer(
+            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path, rotary=rotary
+        )
         self.project = nn.Linear(width, dim)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         init_weights(self.embed)
@@ -101,11 +107,22 @@ class TransformerPredictor(Predictor):
         kept = context.shape[1]
         batch, blocks, length = target_positions.shape[:3]
         context = self.embed(context)
-        context = context + self.positions(context_positions).to(context.dtype)
-        queries = (self.mask_token + self.positions(target_positions)).to(context.dtype)
-        x = torch.cat([context.unsqueeze(1).expand(-1, blocks, -1, -1), queries], dim=2).flatten(0, 1)
-        x = self.transformer(x, _joined_valid(context_valid, target_valid, (batch, blocks, kept, length)))
+        positions = None
+        if self.positions is None:
+            queries = self.mask_token.to(context.dtype).expand(batch, blocks, length, -1)
+            positions = _joined(context_positions, target_positions)
+        else:
+            context = context + self.positions(context_positions).to(context.dtype)
+            queries = (self.mask_token + self.positions(target_positions)).to(context.dtype)
+        valid = _joined_valid(context_valid, target_valid, (batch, blocks, kept, length))
+        x = self.transformer(_joined(context, queries), valid, positions)
         return self.project(x[:, kept:]).unflatten(0, (batch, blocks))
+
+
+def _joined(context: Tensor, targets: Tensor) -> Tensor:
+    """The sequences [context, one block]: (B, K, ...) and (B, M, T, ...) to (B M, K + T, ...)."""
+    context = context.unsqueeze(1).expand(-1, targets.shape[1], *context.shape[1:])
+    return torch.cat([context, targets], dim=2).flatten(0, 1)
 
 
 def _joined_valid(
@@ -120,4 +137,4 @@ def _joined_valid(
         context_valid = torch.ones(batch, kept, dtype=torch.bool, device=device)
     if target_valid is None:
         target_valid = torch.ones(batch, blocks, length, dtype=torch.bool, device=device)
-    return torch.cat([context_valid.unsqueeze(1).expand(-1, blocks, -1), target_valid], dim=2).flatten(0, 1)
+    return _joined(context_valid, target_valid)

@@ -168,3 +168,45 @@ def test_the_papers_size_is_the_default():
     for linear in (predictor.embed, predictor.project):
         assert float(linear.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
         assert (linear.bias == 0).all()
+
+
+@pytest.fixture(params=["interleaved", "released"])
+def rotary_predictor(request):
+    torch.manual_seed(0)
+    predictor = TransformerPredictor(D, SPEC, width=W, depth=2, heads=2, rotary=request.param)
+    with torch.no_grad():
+        for parameter in predictor.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return predictor.double().eval()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_with_rotary_the_trunk_gets_the_positions_and_queries_are_the_mask_token(
+    rotary_predictor, inputs, validity, padded
+):
+    p, (context, context_positions, target_positions) = rotary_predictor, inputs
+    assert p.positions is None
+    found = p(*inputs, *(validity if padded else (None, None)))
+    assert found.shape == (B, M, T, D)
+    for b in range(B):
+        for m in range(M):
+            c = validity[0][b] if padded else torch.ones(K, dtype=torch.bool)
+            t = validity[1][b, m] if padded else torch.ones(T, dtype=torch.bool)
+            x = torch.cat([p.embed(context[b, c]), p.mask_token.expand(int(t.sum()), -1)])[None]
+            where = torch.cat([context_positions[b, c], target_positions[b, m, t]])[None]
+            expected = p.project(p.transformer(x, positions=where)[0, int(c.sum()) :])
+            torch.testing.assert_close(found[b, m, t], expected)
+
+
+def test_with_rotary_everything_is_trained(rotary_predictor, inputs):
+    rotary_predictor(*inputs).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in rotary_predictor.parameters())
+
+
+def test_with_rotary_predictions_depend_on_where_targets_lie(rotary_predictor, inputs):
+    context, context_positions, target_positions = inputs
+    moved = target_positions.clone()
+    moved[:, 2] += 1
+    difference = (rotary_predictor(context, context_positions, moved) - rotary_predictor(*inputs)).abs()
+    assert difference[:, 2].max() > 1e-3
+    assert difference[:, [0, 1, 3]].max() < 1e-12

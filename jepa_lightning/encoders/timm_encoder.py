@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,12 +11,13 @@ from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.inflate import TIME
 from jepa_lightning.encoders.timm_models import create_trunk
 from jepa_lightning.tokens import Tokens, take
 
 
 class TimmEncoder(Encoder):
-    """A timm model on image patches: `{class_path: TimmEncoder, init_args: {name: vit_small_patch16_224}}`.
+    """A timm model on image patches or tubelets: `{class_path: TimmEncoder, init_args: {name: vit_small_patch16_224}}`.
 
     The families that can run on a subset of the patches are VisionTransformer (ViT, DeiT, DINOv2, CLIP, SigLIP, ...),
     Eva (EVA-02, the rotary ViTs, DINOv3, Perception Encoder) and NaFlexVit. Kept patches are gathered first, embedded
@@ -23,22 +25,29 @@ class TimmEncoder(Encoder):
     class and register tokens (if the model has them), the blocks and the final norm. The class and register tokens
     are not returned. With all patches kept, the output is that of timm's `forward_features`, less those tokens.
 
+    Tubelets of (C, t, height, width) on a grid (T, rows, columns) go through the same image models, inflated: the patch
+    embedding is repeated over the t frames and divided by t (Carreira & Zisserman 2017), the positions and rotary
+    angles of a frame are repeated over time, and with T > 1 a learned table of T vectors, one for each place in time,
+    is added to the patches (at the start sin-cos of std 0.02). With T = t = 1, the encoder is the image encoder.
+
     Deviations from timm: there is no head and no pooling; the norm that some models apply after pooling (`fc_norm`) is
     applied to every token instead, so that features are normed whatever the model.
 
     Args:
-        spec: the tokens' shape (C, patch height, patch width) and grid (rows, columns), given by the modality. They
-            overrule the patch and image size in the model's name; pretrained weights are resampled to them.
+        spec: the tokens' shape (C, patch height, patch width) and grid (rows, columns), or with time (C, t, height,
+            width) and (T, rows, columns), given by the modality. They overrule the patch and image size in the model's
+            name; pretrained weights are resampled to them.
         name: a name in `timm.list_models()`, with or without a pretrained tag.
         pretrained: load timm's weights for `name`, which needs the network or timm's cache.
         weights: file to load instead (.safetensors, or a torch checkpoint that holds tensors only). It must fill the
-            whole trunk; a classifier head in it is left out.
+            whole trunk; a classifier head in it is left out. Weights of image models are inflated; those saved from a
+            TimmEncoder on tubelets are taken as they are.
         drop_path: stochastic depth of the last block; earlier ones get less, linearly.
         options: more keyword arguments for `timm.create_model`.
 
     Raises:
-        ValueError: the tokens are no image patches, timm has no model `name` or cannot run it on a subset of patches,
-            an option is wrong, or the weights do not load or do not fit.
+        ValueError: the tokens are no patches or tubelets, timm has no model `name` or cannot run it on a subset of
+            patches, an option is wrong, or the weights do not load or do not fit.
     """
 
     def __init__(
@@ -52,9 +61,10 @@ class TimmEncoder(Encoder):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if len(spec.shape) != 3 or spec.grid is None or len(spec.grid) != 2:
+        if spec.grid is None or (len(spec.shape), len(spec.grid)) not in ((3, 2), (4, 3)):
             raise ValueError(
-                f"TimmEncoder takes image patches: tokens of shape (C, height, width) on a grid (rows, columns); "
+                f"TimmEncoder takes image patches, tokens of shape (C, height, width) on a grid (rows, columns), or "
+                f"tubelets, of shape (C, frames, height, width) on a grid (time, rows, columns); "
                 f"these have shape {spec.shape} and grid {spec.grid}: use another encoder, for example ViT"
             )
         self.shape, self.grid = tuple(spec.shape), tuple(spec.grid)
@@ -76,11 +86,10 @@ class TimmEncoder(Encoder):
 
     def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
         """Encode all tokens, or the kept ones: (B, N or K, D). See `Encoder.forward`."""
-        rows, columns = self.grid
-        if tokens.values.shape[1:] != (rows * columns, *self.shape):
+        if tokens.values.shape[1:] != (math.prod(self.grid), *self.shape):
             raise ValueError(
-                f"the encoder was built for {rows} x {columns} patches of shape {self.shape}, but got "
-                f"{tuple(tokens.values.shape[1:])} a sample: give all patches of the image (and `keep` for a subset)"
+                f"the encoder was built for {' x '.join(map(str, self.grid))} patches of shape {self.shape}, but got "
+                f"{tuple(tokens.values.shape[1:])} a sample: give all patches of the sample (and `keep` for a subset)"
             )
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
@@ -96,15 +105,15 @@ class TimmEncoder(Encoder):
         return self.model.embeds if isinstance(self.model, NaFlexVit) else self.model
 
     def _embed(self, values: Tensor) -> Tensor:
-        """(B, K, C, height, width) to (B, K, D), with the weights of timm's patch embedding."""
+        """(B, K, C, height, width), or tubelets, to (B, K, D), with the weights of timm's patch embedding."""
         embed: Any = self.model.embeds if isinstance(self.model, NaFlexVit) else self.model.patch_embed
         weight = embed.proj.weight
-        if isinstance(embed.proj, nn.Linear) and getattr(embed, "channels_last", True):
-            values = values.movedim(2, -1)  # NaFlexVit flattens a patch as (height, width, C)
-        x = values.flatten(2).to(weight.dtype)
+        if isinstance(embed.proj, nn.Linear):  # NaFlexVit: a frame is (height, width, C), with its pixels in a row
+            values = values.movedim(2, -1 if getattr(embed, "channels_last", True) else -3)
+        x = values.to(weight.dtype)
         if getattr(embed, "norm_input", None) is not None:
-            x = embed.norm_input(x)
-        return embed.norm(nn.functional.linear(x, weight.flatten(1), embed.proj.bias))
+            x = embed.norm_input(x.flatten(-3))  # frame by frame
+        return embed.norm(nn.functional.linear(x.flatten(2), weight.flatten(1), embed.proj.bias))
 
     def _add_positions(self, patches: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """Patches (B, K, D) and prefix tokens (1, P, D), both with their learned absolute positions."""
@@ -117,13 +126,22 @@ class TimmEncoder(Encoder):
             if table is not None and not self.model.no_embed_class:
                 prefix = prefix + table[:, : prefix.shape[1]]
                 table = table[:, prefix.shape[1] :]
+        table = self._through_time(table)
         if table is not None:
             patches = patches + (table if keep is None else take(table, keep))
         return patches, prefix
 
+    def _through_time(self, table: Tensor | None) -> Tensor | None:
+        """The positions (1, rows * columns, D) of a frame for all tokens: (1, N, D), with those of time."""
+        time = getattr(self.model, TIME, None)  # (1, T, 1, D)
+        if time is None:
+            return table
+        size = self.grid[1] * self.grid[2]
+        return (time.expand(-1, -1, size, -1) if table is None else table.unsqueeze(1) + time).flatten(1, 2)
+
     def _naflex_positions(self) -> Tensor | None:
         """NaFlexVit resamples its table of positions to the grid in every forward: (1, N, D)."""
-        embeds, (rows, columns) = self.model.embeds, self.grid
+        embeds, (rows, columns) = self.model.embeds, self.grid[-2:]
         table = embeds.proj.weight.new_zeros(1, rows * columns, self.dim)
         if embeds.pos_embed_type == "learned":
             embeds._apply_learned_pos_embed(table, grid_size=[rows, columns])  # adds in place
@@ -141,8 +159,13 @@ class TimmEncoder(Encoder):
                 x = block(x, **given)
             return x
         # Drawn once a forward: in training some models jitter or rescale the coordinates.
-        angles = rope.get_embed() if getattr(rope, "feat_shape", None) else rope.get_embed(shape=list(self.grid))
+        angles = rope.get_embed() if getattr(rope, "feat_shape", None) else rope.get_embed(shape=list(self.grid[-2:]))
         mixed = angles.ndim == 4  # (depth, heads, N, R), learned for each block; otherwise (N, R), shared
+        if len(self.grid) == 3 and self.grid[0] > 1:  # those of a frame, the same in all frames
+            if keep is None:
+                angles = angles.repeat(*[1] * (angles.ndim - 2), self.grid[0], 1)
+            else:
+                keep = keep % angles.shape[-2]
         kept = None if mixed else _take_angles(angles, keep)
         for i, block in enumerate(self.model.blocks):
             x = block(x, rope=_take_angles(angles[i], keep) if mixed else kept, **given)

@@ -1,4 +1,4 @@
-"""Making a timm model fit a grid of patches: which models can, their creation, and their weights."""
+"""Making a timm model fit a grid of patches or tubelets: which models can, their creation, and their weights."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from timm.models.eva import Eva
 from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from jepa_lightning.encoders.inflate import hold_tubelets, inflate
 
 _FAMILIES = (VisionTransformer, VisionTransformerDistilled, Eva, NaFlexVit)
 _MODULES = tuple(f"timm.models.{module}" for module in ("vision_transformer", "deit", "eva", "naflexvit"))
@@ -56,10 +58,13 @@ def create_trunk(
     drop_path: float,
     options: dict[str, Any],
 ) -> Any:
-    """A timm model for patches of `shape` (C, height, width) on `grid` (rows, columns), without its head.
+    """A timm model without its head, for patches (C, height, width) on a grid (rows, columns) or tubelets, with time.
 
-    The arguments are those of `TimmEncoder`, which see; so are the errors.
+    The arguments are those of `TimmEncoder`, which see; so are the errors. A model for tubelets of shape (C, t, height,
+    width) on a grid (T, rows, columns) is an image model that is inflated once it has its weights.
     """
+    frames, depth = (grid[0], shape[1]) if len(grid) == 3 else (1, 1)
+    shape, grid = (shape[0], *shape[-2:]), grid[-2:]
     _check_arguments(name, pretrained=pretrained, weights=weights, drop_path=drop_path, options=options)
     module = timm.model_entrypoint(_architecture(name)).__module__
     if module.startswith("timm.models.") and module not in _MODULES:
@@ -83,8 +88,13 @@ def create_trunk(
         source = _create(name, pretrained=True, **options)
         _drop_head(source)
         _fill(model, _refit(model, source.state_dict()), f"the pretrained weights of {name}")
-    if weights is not None:
-        _fill(model, _refit(model, _read(weights)), f"the weights in {weights}")
+    state = None if weights is None else _read(weights)
+    inflated = state is not None and hold_tubelets(state, model, depth=depth)
+    if state is not None and not inflated:
+        _fill(model, _refit(model, state), f"the weights in {weights}")
+    inflate(model, frames=frames, depth=depth)
+    if state is not None and inflated:
+        _fill(model, {key.removeprefix("model."): value for key, value in state.items()}, f"the weights in {weights}")
     return model
 
 

@@ -6,8 +6,11 @@ import math
 from functools import partial
 
 import torch
+from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+from jepa_lightning.encoders.rotary import RotaryForm, rotary
 
 
 class Transformer(nn.Module):
@@ -22,9 +25,24 @@ class Transformer(nn.Module):
         heads: attention heads.
         mlp_ratio: hidden width of the MLP over W.
         drop_path: stochastic depth of the last block; earlier ones get less, linearly.
+        rotary: rotate queries and keys by the tokens' positions, in this form; None for no positions in attention. See
+            `jepa_lightning.encoders.rotary.rotary`.
+
+    Raises:
+        ValueError: a setting is out of range; when called: positions are missing or of no use, or the heads are too
+            narrow for the positions' axes.
     """
 
-    def __init__(self, *, width: int, depth: int, heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        rotary: RotaryForm | None = None,
+    ) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}: change one of them")
@@ -32,8 +50,14 @@ class Transformer(nn.Module):
             raise ValueError(f"depth must be at least 1, got {depth}")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is a share, from 0 to below 1; got {drop_path}")
+        if rotary not in (None, "interleaved", "released"):
+            raise ValueError(f"rotary must be interleaved, released or null, got {rotary!r}")
+        self.rotary = rotary
+        self.head_dim = width // heads
+        # The same block but for the rotation: timm's Eva block with attn_type "rope" has the layers of its ViT block.
+        build = partial(EvaBlock, attn_type="rope", num_prefix_tokens=0) if rotary else Block
         self.blocks = nn.ModuleList(
-            Block(
+            build(
                 width,
                 heads,
                 mlp_ratio=mlp_ratio,
@@ -50,11 +74,24 @@ class Transformer(nn.Module):
                 block.attn.proj.weight /= math.sqrt(2 * layer)  # type: ignore[union-attr,operator]
                 block.mlp.fc2.weight /= math.sqrt(2 * layer)  # type: ignore[union-attr,operator]
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Run the blocks and the norm. Slots where `valid` (B, N) is False are never attended to."""
-        mask = None if valid is None else valid[:, None, None, :]
+    def forward(self, x: Tensor, valid: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+        """Run the blocks and the norm.
+
+        Args:
+            x: (B, N, W) embedded tokens.
+            valid: (B, N) bool; slots where it is False are never attended to.
+            positions: (B or 1, N, P) coordinates, with `rotary` only.
+        """
+        if (positions is None) != (self.rotary is None):
+            what = (
+                "needs the positions" if positions is None else "has no use for positions: add them to x or set rotary"
+            )
+            raise ValueError(f"a Transformer with rotary {self.rotary} {what}")
+        given = {"attn_mask": None if valid is None else valid[:, None, None, :]}
+        if positions is not None and self.rotary is not None:
+            given["rope"] = rotary(positions, self.head_dim, form=self.rotary)  # once for all blocks
         for block in self.blocks:
-            x = block(x, attn_mask=mask)
+            x = block(x, **given)
         return self.norm(x)
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.rotary import RotaryForm
 from jepa_lightning.encoders.transformer import Transformer, init_weights
-from jepa_lightning.tokens import Tokens
+from jepa_lightning.tokens import Tokens, take
 
 
 class ViT(Encoder):
@@ -24,6 +25,8 @@ class ViT(Encoder):
         heads: attention heads (3, 6, 12, 16, 16).
         mlp_ratio: hidden width of the MLP over D.
         drop_path: stochastic depth of the last block.
+        rotary: `interleaved` or `released` for rotary attention on the tokens' coordinates (as in V-JEPA 2) in place
+            of the modality's position embedding; heads must then have at least two channels for each axis.
     """
 
     def __init__(
@@ -35,12 +38,15 @@ class ViT(Encoder):
         heads: int = 6,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        rotary: RotaryForm | None = None,
     ) -> None:
         super().__init__()
         self.dim = width
         self.embed = nn.Linear(math.prod(spec.shape), width)
-        self.positions = spec.positions(width)
-        self.transformer = Transformer(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path)
+        self.positions = None if rotary else spec.positions(width)
+        self.transformer = Transformer(
+            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path, rotary=rotary
+        )
         init_weights(self.embed)
 
     @property
@@ -50,8 +56,15 @@ class ViT(Encoder):
 
     def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
         """Encode all tokens, or the kept ones: (B, N or K, D). See `Encoder.forward`."""
+        everywhere = tokens.positions
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
         x = self.embed(tokens.values.flatten(2))
-        x = x + self.positions(tokens.positions).to(x.dtype)
+        if self.positions is None:
+            return self.transformer(x, tokens.valid, tokens.positions)
+        if keep is not None and everywhere.shape[0] == 1 and everywhere.shape[1] < keep.numel():
+            # Samples share the positions of a grid: embedding each one once is less than embedding all kept tokens.
+            x = x + take(self.positions(everywhere).to(x.dtype), keep)
+        else:
+            x = x + self.positions(tokens.positions).to(x.dtype)
         return self.transformer(x, tokens.valid)

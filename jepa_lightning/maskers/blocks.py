@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.maskers.base import Masker
+from jepa_lightning.maskers.grids import block_cells, block_starts, by, checked_range, cover, full_grid
 from jepa_lightning.tokens import Masks, Tokens
 
 _ATTEMPTS = 100  # draws of targets for samples where the first ones hide too much; nearly always two are enough
 _ATTEMPTS_FIXED = 4  # the same with fixed sizes, where every attempt is made for the whole batch
 _FIXED_FILL = 0.9  # part of the expected visible tokens that a fixed context keeps, so that most samples have enough
-_ASPECTS = 33  # aspects that are tried in looking for the largest blocks
+_ASPECTS = 129  # aspects that are tried in looking for the largest blocks
 
 
 def block_size(
@@ -44,6 +45,17 @@ def block_size(
         tall = min(max(math.sqrt(area * aspect), area / width), height)  # area / width: the width is clipped
         sides += [tall, area / tall]
     return tuple(min(max(round(side), 1), size) for side, size in zip(sides, grid, strict=True))
+
+
+@lru_cache(maxsize=256)
+def largest_blocks(
+    grid: tuple[int, ...], scale: float, aspects: tuple[float, float], leading: float
+) -> tuple[tuple[int, ...], ...]:
+    """Sizes that blocks of the highest scale take over the range of aspects."""
+    low, high = aspects
+    tried = [low + (high - low) * i / (_ASPECTS - 1) for i in range(_ASPECTS)]
+    shares = [leading] * max(len(grid) - 2, 0)
+    return tuple(sorted({block_size(grid, scale=scale, aspect=aspect, leading=shares) for aspect in tried}))
 
 
 @lru_cache(maxsize=4096)
@@ -123,24 +135,24 @@ class MultiBlock(Masker):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.targets = targets
-        self.target_scale = _range("target_scale", target_scale, most=1.0)
-        self.target_aspect = _range("target_aspect", target_aspect)
-        self.context_scale = _range("context_scale", context_scale, most=1.0)
-        self.context_aspect = _range("context_aspect", context_aspect)
+        self.target_scale = checked_range("target_scale", target_scale, most=1.0)
+        self.target_aspect = checked_range("target_aspect", target_aspect)
+        self.context_scale = checked_range("context_scale", context_scale, most=1.0)
+        self.context_aspect = checked_range("context_aspect", context_aspect)
         self.min_context = min_context
-        self.leading_scale = _range("leading_scale", leading_scale, most=1.0)
+        self.leading_scale = checked_range("leading_scale", leading_scale, most=1.0)
         self.fixed_size = fixed_size
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """One `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
-        grid, batch = _grid(tokens), tokens.batch_size
+        grid, batch = full_grid(tokens, "MultiBlock"), tokens.batch_size
         target, context = self._middle_sizes(grid) if self.fixed_size else self._draw_sizes(grid, generator)
         self._check_fit(grid, target)
         keep = self._fixed_keep(grid, target, context) if self.fixed_size else None
 
         targets, hidden = self._place_targets(grid, target, batch, least=keep or self.min_context, generator=generator)
-        block = _starts(grid, context, (batch, 1), generator) + _cells(grid, context, generator.device)
-        inside = _cover(block, tokens.count)
+        block = block_starts(grid, context, (batch, 1), generator) + block_cells(grid, context, generator.device)
+        inside = cover(block, tokens.count)
         if keep is None:
             keep = max(self.min_context, int((inside & ~hidden).sum(1).min()))
 
@@ -152,7 +164,7 @@ class MultiBlock(Masker):
 
     def _draw_sizes(self, grid: tuple[int, ...], generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Sizes of the batch's target and context blocks."""
-        for size in _largest_blocks(grid, self.target_scale[1], self.target_aspect, self.leading_scale[1]):
+        for size in largest_blocks(grid, self.target_scale[1], self.target_aspect, self.leading_scale[1]):
             self._check_fit(grid, size)  # at the first batch, not at the one where this size happens to be drawn
         ranges = [self.leading_scale] * max(len(grid) - 2, 0)
         ranges = [self.target_scale, self.target_aspect, *ranges, self.context_scale, self.context_aspect, *ranges]
@@ -182,8 +194,8 @@ class MultiBlock(Masker):
         left = expected_visible(grid, target=target, targets=self.targets)
         if left < self.min_context - 1e-6:
             raise ValueError(
-                f"the masks do not fit a grid of {_by(grid)} ({math.prod(grid)} tokens): {self.targets} target blocks "
-                f"of {_by(target)} leave {left:.1f} tokens on average, and the context needs {self.min_context}; use "
+                f"the masks do not fit a grid of {by(grid)} ({math.prod(grid)} tokens): {self.targets} target blocks "
+                f"of {by(target)} leave {left:.1f} tokens on average, and the context needs {self.min_context}; use "
                 f"more tokens (a larger input or smaller patches) or lower min_context, targets or target_scale"
             )
 
@@ -192,75 +204,15 @@ class MultiBlock(Masker):
     ) -> tuple[Tensor, Tensor]:
         """Targets (B, M, T) that leave at least `least` tokens, and which tokens they hide (B, N)."""
         count = math.prod(grid)
-        cells = _cells(grid, size, generator.device)
-        starts = _starts(grid, size, (batch, self.targets), generator)
+        cells = block_cells(grid, size, generator.device)
+        starts = block_starts(grid, size, (batch, self.targets), generator)
         for _ in range(_ATTEMPTS_FIXED if self.fixed_size else _ATTEMPTS):
             targets = starts.unsqueeze(-1) + cells
-            hidden = _cover(targets.flatten(1), count)
+            hidden = cover(targets.flatten(1), count)
             fits = (hidden.sum(1, dtype=torch.int32) <= count - least).unsqueeze(1)
             if not self.fixed_size and bool(fits.all()):
                 return targets, hidden
-            others = _starts(grid, size, (batch, self.targets), generator)
+            others = block_starts(grid, size, (batch, self.targets), generator)
             starts = torch.where(fits, starts, others)
         targets = torch.where(fits, starts, starts[:, :1]).unsqueeze(-1) + cells
-        return targets, _cover(targets.flatten(1), count)
-
-
-def _range(name: str, values: Sequence[float], *, most: float = math.inf) -> tuple[float, float]:
-    """A checked (low, high)."""
-    if len(values) != 2 or not 0 < values[0] <= values[1] <= most or math.isinf(values[1]):
-        limit = "" if math.isinf(most) else f" <= {most:g}"
-        raise ValueError(f"{name} must be two numbers with 0 < low <= high{limit}, got {list(values)}")
-    return float(values[0]), float(values[1])
-
-
-def _by(sizes: Sequence[int]) -> str:
-    return "x".join(map(str, sizes))
-
-
-def _grid(tokens: Tokens) -> tuple[int, ...]:
-    """The grid that the tokens fill, checked."""
-    if tokens.grid is None:
-        raise ValueError("MultiBlock needs tokens that fill a grid, but Tokens.grid is None: use Random")
-    grid = tuple(tokens.grid)
-    if not grid or min(grid) < 1 or math.prod(grid) != tokens.count:
-        raise ValueError(
-            f"a grid of {_by(grid) or 'no axes'} does not hold {tokens.count} tokens: "
-            f"Tokens.grid must multiply to the number of tokens"
-        )
-    if tokens.valid is not None:
-        raise ValueError("MultiBlock needs a grid without padding, but Tokens.valid is set: use Random")
-    return grid
-
-
-@lru_cache(maxsize=256)
-def _largest_blocks(
-    grid: tuple[int, ...], scale: float, aspects: tuple[float, float], leading: float
-) -> tuple[tuple[int, ...], ...]:
-    """Sizes that blocks of the highest scale take over the range of aspects."""
-    low, high = aspects
-    tried = [low + (high - low) * i / (_ASPECTS - 1) for i in range(_ASPECTS)]
-    shares = [leading] * max(len(grid) - 2, 0)
-    return tuple(sorted({block_size(grid, scale=scale, aspect=aspect, leading=shares) for aspect in tried}))
-
-
-def _starts(grid: tuple[int, ...], size: tuple[int, ...], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Index of the first token of blocks of one size, at places drawn uniformly: `shape`."""
-    start = torch.zeros(shape, dtype=torch.int64, device=generator.device)
-    for length, block in zip(grid, size, strict=True):
-        place = torch.randint(length - block + 1, shape, generator=generator, device=generator.device)
-        start = start * length + place
-    return start
-
-
-def _cells(grid: tuple[int, ...], size: tuple[int, ...], device: torch.device) -> Tensor:
-    """Indices (T,) of a block's tokens counted from its first, in raster order."""
-    cells = torch.zeros(1, dtype=torch.int64, device=device)
-    for length, block in zip(grid, size, strict=True):
-        cells = (cells[:, None] * length + torch.arange(block, device=device)).flatten()
-    return cells
-
-
-def _cover(index: Tensor, count: int) -> Tensor:
-    """Which of `count` tokens occur in `index` (B, S): (B, count) bool."""
-    return torch.zeros(index.shape[0], count, dtype=torch.bool, device=index.device).scatter_(1, index, True)
+        return targets, cover(targets.flatten(1), count)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.maskers.base import Masker
+from jepa_lightning.maskers.grids import sorted_slots
 from jepa_lightning.tokens import Masks, Tokens
 
 
@@ -81,13 +82,13 @@ class Random(Masker):
 
         slots = torch.arange(keep, device=device)
         context_valid = slots < keeps[:, None]  # (B, K)
-        context = _sorted_slots(order[:, :keep], context_valid)
+        context, context_valid = sorted_slots(order[:, :keep], context_valid)
 
         slots = torch.arange(hide, device=device)
         starts = keeps[:, None] + hides[:, None] * torch.arange(self.targets, device=device)  # (B, M)
         targets_valid = (slots < hides[:, None, None]).repeat(1, self.targets, 1)  # (B, M, T)
         ranks = (starts[:, :, None] + slots).clamp(max=count - 1)
-        targets = _sorted_slots(order.gather(1, ranks.flatten(1)).view_as(ranks), targets_valid)
+        targets, targets_valid = sorted_slots(order.gather(1, ranks.flatten(1)).view_as(ranks), targets_valid)
         return Masks(context=context, targets=targets, context_valid=context_valid, targets_valid=targets_valid)
 
 
@@ -100,9 +101,3 @@ def counts(count: int, *, target_ratio: float, context_ratio: float | None, targ
     hide = min(hide, (count - 1) // targets)
     rest = count - targets * hide
     return rest if context_ratio is None else min(max(int(context_ratio * count + 0.5), 1), rest), hide
-
-
-def _sorted_slots(index: Tensor, real: Tensor) -> Tensor:
-    """`index` with its real slots (they come first) in ascending order and 0 in the others."""
-    last = torch.iinfo(index.dtype).max
-    return torch.where(real, index.masked_fill(~real, last).sort(dim=-1).values, 0)

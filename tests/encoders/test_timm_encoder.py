@@ -245,7 +245,9 @@ def test_wrong_arguments_are_short_errors(arguments, message):
     assert len(str(error.value)) < 250
 
 
-@pytest.mark.parametrize(("shape", "grid"), [((3, 2, 16, 16), (2, 4, 4)), ((48,), (4, 4)), ((3, 16, 16), None)])
+@pytest.mark.parametrize(
+    ("shape", "grid"), [((3, 2, 16, 16), (4, 4)), ((3, 16, 16), (2, 4, 4)), ((48,), (4, 4)), ((3, 16, 16), None)]
+)
 def test_tokens_that_are_no_image_patches_are_an_error(shape, grid):
     with pytest.raises(ValueError, match="image patches"):
         TimmEncoder(TokenSpec(shape=shape, grid=grid, positions=SinCosPositions), name="vit_tiny_patch16_224")

@@ -9,10 +9,11 @@ from timm.layers import DropPath
 from jepa_lightning.encoders import Transformer
 
 
-def test_the_residual_branches_are_scaled_by_depth():
+@pytest.mark.parametrize("rotary", [None, "interleaved"])
+def test_the_residual_branches_are_scaled_by_depth(rotary):
     """Std 0.02 everywhere, and 0.02 / sqrt(2 l) for the last map of both residual branches of layer l."""
     torch.manual_seed(0)
-    trunk = Transformer(width=128, depth=6, heads=4)
+    trunk = Transformer(width=128, depth=6, heads=4, rotary=rotary)
     for layer, block in enumerate(trunk.blocks, start=1):
         for linear in (block.attn.qkv, block.mlp.fc1):
             assert float(linear.weight.detach().std()) == pytest.approx(0.02, rel=0.04)
@@ -90,8 +91,19 @@ def test_all_valid_is_no_mask(trunk):
     torch.testing.assert_close(trunk(x, torch.ones(2, 5, dtype=torch.bool)), trunk(x))
 
 
-def test_drop_path_grows_linearly_with_depth():
-    trunk = Transformer(width=8, depth=5, heads=2, drop_path=0.2)
+def test_rotary_changes_neither_the_parameters_nor_their_initial_values():
+    states = []
+    for rotary in (None, "interleaved"):
+        torch.manual_seed(0)
+        states.append(Transformer(width=16, depth=2, heads=2, rotary=rotary).state_dict())
+    assert list(states[0]) == list(states[1])
+    assert all(states[0][name].shape == states[1][name].shape for name in states[0])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("rotary", [None, "interleaved"])
+def test_drop_path_grows_linearly_with_depth(rotary):
+    trunk = Transformer(width=8, depth=5, heads=2, drop_path=0.2, rotary=rotary)
     rates = []
     for block in trunk.blocks:
         both = [part.drop_prob if isinstance(part, DropPath) else 0.0 for part in (block.drop_path1, block.drop_path2)]

@@ -145,3 +145,19 @@ def test_shared_positions_are_taken_for_each_sample():
     keep = kept()
     picked = take(grid_positions(GRID), keep)
     assert picked[1, 2].tolist() == [int(keep[1, 2]) // GRID[1], int(keep[1, 2]) % GRID[1]]
+
+
+@pytest.mark.parametrize("count", [3, 7])  # 3 x 3 kept tokens are fewer than the grid's 20, 3 x 7 are more
+def test_shared_positions_give_the_same_as_each_samples_own(vit, count):
+    keep = kept(count)
+    shared = tokens()
+    own = Tokens(values=shared.values, positions=shared.positions.repeat(B, 1, 1), grid=GRID)
+    assert torch.equal(vit(shared, keep), vit(own, keep))
+
+
+def test_shared_positions_are_embedded_once(vit):
+    rows = []
+    vit.positions.register_forward_hook(lambda module, given, out: rows.append(given[0].shape[:-1].numel()))
+    vit(tokens(), kept(3))
+    vit(tokens(), kept(7))
+    assert rows == [9, 20]

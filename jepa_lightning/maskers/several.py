@@ -1,0 +1,34 @@
+"""Several maskers side by side."""
+
+from __future__ import annotations
+
+import torch
+
+from jepa_lightning.maskers.base import Masker
+from jepa_lightning.tokens import Masks, Tokens
+
+
+class Several(Masker):
+    """The masks of several maskers, one after the other: V-JEPA's short-range and long-range masks, for example.
+
+    Each masker draws from the same generator in turn, so the draws differ, and are repeated by the same generator. (The
+    multi-masking of V-JEPA, Bardes et al. 2024, section 3.2: a clip is encoded once and predicted under each of them.)
+
+    Args:
+        maskers: the maskers, at least one; their lists of masks are joined in this order.
+
+    Raises:
+        ValueError: there is no masker, or one of them is none.
+    """
+
+    def __init__(self, maskers: list[Masker]) -> None:
+        if not maskers:
+            raise ValueError("maskers must hold at least one masker, got none")
+        for masker in maskers:
+            if not isinstance(masker, Masker):
+                raise ValueError(f"maskers must hold maskers, got {masker!r}: give class paths or instances of Masker")
+        self.maskers = list(maskers)
+
+    def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
+        """All `Masks`, on the tokens' device."""
+        return [masks for masker in self.maskers for masks in masker(tokens, generator)]
