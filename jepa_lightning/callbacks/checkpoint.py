@@ -45,8 +45,8 @@ class LastCheckpoint(ModelCheckpoint):
 class BestCheckpoint(ModelCheckpoint):
     """Keeps `checkpoints/best.ckpt` in the run's folder.
 
-    Best is the highest `probe/linear` where the data has labels (a falling loss proves nothing in a JEPA), else the
-    lowest `val/loss`.
+    Best is the highest `probe/linear` where the data has classes (a falling loss proves nothing in a JEPA), or the
+    highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`.
     """
 
     def __init__(self) -> None:
@@ -62,8 +62,9 @@ class BestCheckpoint(ModelCheckpoint):
         """Choose the folder, and what is best by what this run measures."""
         self.dirpath = self.dirpath or _folder(trainer)
         probes = [c for c in trainer.callbacks if isinstance(c, OnlineProbe)]  # type: ignore[attr-defined]
-        if any(probe.applies(trainer) for probe in probes):
-            self.monitor, self.mode, self.kth_value = "probe/linear", "max", torch.tensor(-torch.inf)
+        metric = next(filter(None, (probe.main_metric(trainer) for probe in probes)), None)
+        if metric is not None:
+            self.monitor, self.mode, self.kth_value = metric, "max", torch.tensor(-torch.inf)
         super().setup(trainer, pl_module, stage)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 from torch import Tensor
 from torchvision.io import write_png
 
@@ -17,15 +18,18 @@ from jepa_lightning.evaluation.pca import pca_colours
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 
-GAP = 4  # pixels between rows
+GAP = 4  # pixels between rows, and between the frames of a strip
+STRIP = 8  # frames in a strip, at most
+FRAME = 125  # milliseconds that a frame of a GIF is shown
 
 
 class Pictures(Callback):
-    """Writes PNG pictures of a few fixed samples into `pictures/` of the run's folder.
+    """Writes pictures of a few fixed samples into `pictures/` of the run's folder.
 
     `masks.png` (what context and targets show, drawn when training starts) and, before training and at each
     validation, `features_STEP.png`: the first three principal components of the teacher's token features as colours.
-    The modality draws; one that draws nothing costs nothing.
+    The modality draws; one that draws nothing costs nothing. Moving pictures are written twice: as a GIF, samples side
+    by side, and as a PNG strip, a row a sample, of at most eight of their frames.
 
     Args:
         samples: how many samples, the first of the validation set.
@@ -48,7 +52,7 @@ class Pictures(Callback):
             tokens = pl_module.tokenizer(batch)
             masks = pl_module.masker(tokens, pl_module.mask_generator("pictures", 0, 0))
         self._batch = batch
-        self._write(trainer, "masks.png", pl_module.modality.draw_masks(batch, masks))
+        self._write(trainer, "masks", pl_module.modality.draw_masks(batch, masks))
         self._draw_features(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
@@ -65,7 +69,7 @@ class Pictures(Callback):
             features = pl_module.teacher(tokens)
         colours = pca_colours(features, tokens.valid)
         pictures = pl_module.modality.draw_features(self._batch, tokens, colours)
-        self._write(trainer, f"features_{trainer.global_step:06d}.png", pictures)
+        self._write(trainer, f"features_{trainer.global_step:06d}", pictures)
 
     @rank_zero_only
     def _write(self, trainer: Trainer, name: str, pictures: list[Tensor] | None) -> None:
@@ -73,7 +77,10 @@ class Pictures(Callback):
             return
         folder = Path(trainer.default_root_dir) / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
-        write_png(stack(pictures), str(folder / name))
+        if pictures[0].ndim == 4:
+            write_gif(beside(pictures), folder / f"{name}.gif")
+            pictures = [strip(picture) for picture in pictures]
+        write_png(stack(pictures), str(folder / f"{name}.png"))
 
 
 def first(batch: Batch, samples: int) -> Batch:
@@ -92,3 +99,23 @@ def stack(pictures: list[Tensor]) -> Tensor:
     width = max(picture.shape[2] for picture in pictures)
     rows = [F.pad(picture, (0, width - picture.shape[2], 0, GAP), value=255) for picture in pictures]
     return torch.cat(rows, dim=1)[:, :-GAP]
+
+
+def strip(picture: Tensor) -> Tensor:
+    """Frames (F, 3, H, W), at most eight of them, evenly spaced, side by side on white: (3, H, ...)."""
+    kept = torch.linspace(0, len(picture) - 1, min(len(picture), STRIP)).round().long()
+    return torch.cat([F.pad(frame, (0, GAP), value=255) for frame in picture[kept]], dim=2)[:, :, :-GAP]
+
+
+def beside(pictures: list[Tensor]) -> Tensor:
+    """Moving pictures (F, 3, H, W) side by side on white: (F, 3, largest H, ...). Shorter ones stop at their end."""
+    frames, height = (max(picture.shape[axis] for picture in pictures) for axis in (0, 2))
+    padded = [F.pad(picture, (0, GAP, 0, height - picture.shape[2]), value=255) for picture in pictures]
+    padded = [torch.cat([picture, picture[-1:].expand(frames - len(picture), -1, -1, -1)]) for picture in padded]
+    return torch.cat(padded, dim=3)[..., :-GAP]
+
+
+def write_gif(frames: Tensor, path: Path) -> None:
+    """Write (F, 3, H, W) uint8 as an endless GIF."""
+    images = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME, loop=0)

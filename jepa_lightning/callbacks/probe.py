@@ -12,22 +12,24 @@ from torch import Tensor, nn
 
 from jepa_lightning.callbacks.transfer import transfer
 from jepa_lightning.evaluation import extract, probe
+from jepa_lightning.evaluation.features import is_class
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.objectives import pool
 
 
 class OnlineProbe(Callback):
-    """At each validation: kNN and a linear classifier on frozen, mean-pooled teacher features.
+    """At each validation: kNN and a linear classifier on frozen, mean-pooled teacher features; R2 of continuous labels.
 
-    Fits on the data module's `probe_dataloader` (a labelled subset of the training part, evaluation transforms), scores
-    on its `val_dataloader`. It has no state in the module and leaves none in the checkpoint. The same encoder before
-    training is scored under the same protocol and logged beside it, as `probe/knn_untrained` and
-    `probe/linear_untrained`: a random network is a strong feature, and a number without this row says nothing. Where
-    the training or the validation data have no classes (or there are no validation data), there is no probe.
+    Classes are logged as `probe/knn` and `probe/linear` (accuracies), every continuous label as `probe/r2_NAME` (ridge
+    regression). Fits on the data module's `probe_dataloader` (a labelled subset of the training part, evaluation
+    transforms), scores on its `val_dataloader`. It has no state in the module and leaves none in the checkpoint. The
+    same encoder before training is scored under the same protocol and logged beside it, as `probe/knn_untrained` and so
+    on: a random network is a strong feature, and a number without this row says nothing. Where the training or the
+    validation data have no such labels (or there are no validation data), there is no probe.
 
     Args:
-        label: which label, where samples have several; the first that holds classes by default.
+        label: which class label, where samples have several; the first by default.
         k: neighbours of the kNN (cosine, temperature 0.07).
         c: inverse L2 penalty of the logistic regression on standardised features; None chooses it for each encoder, on
             a fifth of its training features.
@@ -66,7 +68,7 @@ class OnlineProbe(Callback):
         pl_module.log_dict(scores, batch_size=1, sync_dist=True)
 
     def score(self, trainer: Trainer, pl_module: JEPA, teacher: nn.Module) -> dict[str, float]:
-        """Accuracies (0-1) of `knn` and `linear` on `teacher`'s features."""
+        """What `evaluation.probe` finds in `teacher`'s features."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
 
         def batches(loader: Any) -> Iterator[Batch]:
@@ -79,21 +81,25 @@ class OnlineProbe(Callback):
 
     def applies(self, trainer: Trainer) -> bool:
         """Whether this run has labels to probe with: to learn from and to be judged by."""
+        return self.main_metric(trainer) is not None
+
+    def main_metric(self, trainer: Trainer) -> str | None:
+        """What says best how good the features are: `probe/linear`, or R2 of the first continuous label; or None."""
         data: Any = getattr(trainer, "datamodule", None)
         if not self.enabled or not getattr(data, "labelled", False):
-            return False
-        return all(has_classes(loader, self.label) for loader in (data.probe_dataloader(), data.val_dataloader()))
+            return None
+        found = [first_labels(loader) for loader in (data.probe_dataloader(), data.val_dataloader())]
+        if self.label is not None:  # a wrong name is an error with the right ones, not a run without a probe
+            return "probe/linear" if all(found) else None
+        if all(any(is_class(label) for label in labels.values()) for labels in found):
+            return "probe/linear"
+        return next((f"probe/r2_{n}" for n, v in found[0].items() if v.is_floating_point() and n in found[1]), None)
 
 
-def has_classes(loader: Any, label: str | None = None) -> bool:
-    """Whether a loader's first sample has a class label; one that is asked for by name only needs to be there."""
-    if not loader:
-        return False
-    labels = loader.dataset[0].get("labels", {})
-    if label is not None:
-        return bool(labels)  # a wrong name is an error with the right ones, not a run without a probe
-    values = [torch.as_tensor(value) for value in labels.values()]
-    return any(value.ndim == 0 and not value.is_floating_point() for value in values)
+def first_labels(loader: Any) -> dict[str, Tensor]:
+    """The labels of a loader's first sample, with a batch of one; empty without a loader."""
+    labels = loader.dataset[0].get("labels", {}) if loader else {}
+    return {name: torch.as_tensor(value).unsqueeze(0) for name, value in labels.items()}
 
 
 def embedder(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:

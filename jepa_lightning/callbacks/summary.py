@@ -29,7 +29,8 @@ class RunSummary(Callback):
     """Shows samples per second as a run goes, and closes it with a table and `summary.json` in its folder.
 
     The summary is a flat object: modality, steps, seconds, samples_per_second, train_loss, effective_rank, feature_std,
-    knn, knn_untrained, linear, linear_untrained (accuracies 0-1), checkpoint. What the run could not have is null.
+    knn, knn_untrained, linear, linear_untrained (accuracies 0-1), checkpoint; and for each continuous label r2_NAME and
+    r2_NAME_untrained. What the run could not have is null.
     `seconds` is the wall time of fit; samples per second counts the time between training batches alone, not
     validation, and all ranks' samples.
     """
@@ -86,6 +87,7 @@ class RunSummary(Callback):
             "seconds": round(time.perf_counter() - self._start, 2),
             "samples_per_second": round(self._samples / self._training_seconds, 2) if self._samples else None,
             **{name: metrics.get(logged) for name, logged in LOGGED.items()},
+            **{name.removeprefix("probe/"): value for name, value in metrics.items() if name.startswith("probe/r2_")},
             "checkpoint": _last_checkpoint(trainer),
         }
         self._close(trainer)
@@ -109,10 +111,11 @@ def table(summary: dict[str, Any]) -> str:
     def show(value: Any) -> str:
         return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    probes = ("knn", "linear")
+    regressions = [name for name in summary if name.startswith("r2_") and not name.endswith("_untrained")]
+    probes = ["knn", "linear", *regressions]
     lines = ["", f"{'probe':<18} {'trained':>9} {'untrained':>10} {'difference':>11}"]
     for name in probes:
-        trained, untrained = summary[name], summary[f"{name}_untrained"]
+        trained, untrained = summary[name], summary.get(f"{name}_untrained")
         difference = None if trained is None or untrained is None else trained - untrained
         cells = ["-" if v is None else f"{v:.3f}" for v in (trained, untrained)]
         lines.append(

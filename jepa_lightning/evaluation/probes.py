@@ -1,4 +1,4 @@
-"""Probes of frozen features: k nearest neighbours and a linear classifier."""
+"""Probes of frozen features: k nearest neighbours, a linear classifier, and regression for continuous labels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from jepa_lightning.evaluation.features import Features
+from jepa_lightning.evaluation.regression import r2
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
 
@@ -118,22 +119,44 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 def probe(
     train: Features, test: Features, *, label: str | None = None, k: int = 20, c: float | None = None
 ) -> dict[str, float]:
-    """Accuracy on `test` of the two probes fitted on `train`.
+    """Scores on `test` of probes fitted on `train`: classes by kNN and a linear classifier, continuous labels by R2.
 
     Args:
         train: labelled features. Samples of a negative class (torchvision's "none") are left out here and in `test`.
         test: features of other samples.
-        label: which label; the first that holds classes by default.
+        label: which class label; the first by default. Continuous labels are all probed.
         k: neighbours of the kNN (cosine, temperature 0.07, on the features as they are).
         c: inverse penalty of the logistic regression (on features standardised by train); None: `choose_c`, on train.
 
     Returns:
-        `knn` and `linear`, in 0-1; NaN where the features are not finite or a set has no labelled sample.
+        `knn` and `linear`, accuracies in 0-1, where there are classes; `r2_NAME` for each continuous label that both
+        sets have (ridge regression on standardised features, its penalty chosen on a fifth of train). NaN where the
+        features are not finite or a set has no labelled sample.
+
+    Raises:
+        ValueError: neither classes nor continuous labels, or none called `label`.
     """
-    known, labels = _labelled(train, label)
-    asked, truth = _labelled(test, label)
-    if not (len(labels) and len(truth) and known.isfinite().all() and asked.isfinite().all()):
-        return {"knn": math.nan, "linear": math.nan}
+    finite = bool(train.values.isfinite().all() and test.values.isfinite().all())
+    both = [name for name in train.continuous if name in test.labels]
+    scores: dict[str, float] = {}
+    if label is not None or train.has_classes or not both:
+        known, labels = _labelled(train, label)
+        asked, truth = _labelled(test, label)
+        scores = {"knn": math.nan, "linear": math.nan}
+        if finite and len(labels) and len(truth):
+            scores = _classify(known, labels, asked, truth, k=k, c=c)
+    if both and finite:
+        scaled, scaled_asked = standardise(train.values, test.values)
+    for name in both:
+        values = train.labels[name], test.labels[name]
+        scores[f"r2_{name}"] = r2(scaled, values[0], scaled_asked, values[1]) if finite else math.nan
+    return scores
+
+
+def _classify(
+    known: Tensor, labels: Tensor, asked: Tensor, truth: Tensor, *, k: int, c: float | None
+) -> dict[str, float]:
+    """Accuracies of the two classifiers."""
     classes = int(max(labels.max(), truth.max())) + 1
     scaled, scaled_asked = standardise(known, asked)
     weight, bias = fit_linear(scaled, labels, c=choose_c(scaled, labels) if c is None else c)

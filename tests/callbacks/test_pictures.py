@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from jepa_lightning.callbacks import Pictures
-from jepa_lightning.callbacks.pictures import GAP, first, stack
+from jepa_lightning.callbacks.pictures import GAP, STRIP, beside, first, stack, strip
 from jepa_lightning.modality import Modality
 
 
@@ -129,3 +129,35 @@ def test_rows_are_stacked_on_white():
     assert (picture[:, 5 : 5 + GAP] == 255).all()
     assert (picture[:, -2:, :6] == 7).all()
     assert (picture[:, -2:, 6:] == 255).all()
+
+
+def test_moving_pictures_become_a_gif_and_a_strip(make_trainer, make_jepa, make_data, tmp_path):
+    """Frames that say by their shade where they belong."""
+    jepa = make_jepa()
+    shades = torch.arange(15, dtype=torch.uint8) * 16
+    frames = shades.view(-1, 1, 1, 1).expand(-1, 3, 10, 12)
+    jepa.modality.draw_masks = lambda batch, masks: [frames, 255 - frames]
+    make_trainer(Pictures(), max_steps=1, limit_val_batches=0).fit(jepa, datamodule=make_data())
+    folder = tmp_path / "pictures"
+    row = opened(folder / "masks.png")
+    assert row.shape == (2 * 10 + GAP, STRIP * 12 + (STRIP - 1) * GAP, 3)
+    found = [int(row[5, i * (12 + GAP) + 6, 0]) for i in range(STRIP)]
+    assert found == [int(shades[2 * i]) for i in range(STRIP)]
+    with Image.open(folder / "masks.gif") as gif:
+        assert gif.n_frames == 15
+        assert gif.size == (2 * 12 + GAP, 10)
+        for i in range(15):
+            gif.seek(i)
+            pixels = np.asarray(gif.convert("RGB")).astype(int)
+            assert abs(pixels[5, 6] - int(shades[i])).max() <= 2
+            assert abs(pixels[5, -6] - (255 - int(shades[i]))).max() <= 2
+
+
+def test_moving_pictures_of_different_lengths_and_heights():
+    short, tall = torch.zeros(2, 3, 4, 5, dtype=torch.uint8), torch.full((3, 3, 6, 5), 9, dtype=torch.uint8)
+    both = beside([short, tall])
+    assert both.shape == (3, 3, 6, 10 + GAP)
+    assert (both[:, :, :4, :5] == 0).all()
+    assert (both[:, :, 4:, :5] == 255).all()
+    assert (both[:, :, :, -5:] == 9).all()
+    assert strip(short).shape == (3, 4, 10 + GAP)

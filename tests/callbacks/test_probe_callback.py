@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils.data import Dataset
 
-from jepa_lightning.callbacks import LastCheckpoint, OnlineProbe
+from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint, OnlineProbe
 from jepa_lightning.evaluation import Features, probe
 from jepa_lightning.tokens import Tokens
 
@@ -50,12 +50,17 @@ def direct(teacher, data, k=20, c=1.0):
             values = [
                 teacher(Tokens(values=p.reshape(len(p), 16, 3, 8, 8), positions=positions)).mean(1) for p in patches
             ]
-        classes = torch.cat([b["labels"][data.label] for b in batches])
-        sets.append(Features(values=torch.cat(values), labels={"class": classes}))
+        labels = {name: torch.cat([b["labels"][name] for b in batches]) for name in batches[0]["labels"]}
+        sets.append(Features(values=torch.cat(values), labels=labels))
     return probe(*sets, k=k, c=c)
 
 
-NAMES = {"probe/knn", "probe/linear", "probe/knn_untrained", "probe/linear_untrained"}
+def rows(*names):
+    """What is logged under these names, with the untrained twins."""
+    return {f"probe/{name}{twin}" for name in names for twin in ("", "_untrained")}
+
+
+NAMES = rows("knn", "linear", "r2_position", "r2_size")  # of the generated images
 
 
 def test_rows_are_those_of_a_direct_evaluation(make_trainer, make_jepa, make_data):
@@ -66,11 +71,9 @@ def test_rows_are_those_of_a_direct_evaluation(make_trainer, make_jepa, make_dat
     assert len(log.rows) == 2
     assert all(set(row) == NAMES for row in log.rows)
     untrained, trained = direct(before, data, k=7, c=0.1), direct(jepa.teacher, data, k=7, c=0.1)
-    for row in log.rows:
-        assert row["probe/knn_untrained"] == untrained["knn"]
-        assert row["probe/linear_untrained"] == untrained["linear"]
-    assert log.rows[-1]["probe/knn"] == trained["knn"]
-    assert log.rows[-1]["probe/linear"] == trained["linear"]
+    for name in ("knn", "linear", "r2_position", "r2_size"):
+        assert all(row[f"probe/{name}_untrained"] == pytest.approx(untrained[name], abs=1e-6) for row in log.rows)
+        assert log.rows[-1][f"probe/{name}"] == pytest.approx(trained[name], abs=1e-6)
 
 
 def test_the_teacher_is_what_is_probed(make_trainer, make_jepa, make_data):
@@ -141,7 +144,6 @@ NO_PROBE = {
     "no labels": {"dataset": Images(labels=lambda index: None)},
     "no validation labels": {"dataset": Images(), "val_dataset": Images(12, labels=lambda index: None)},
     "no validation data": {"dataset": Images(), "val_fraction": 0.0},
-    "continuous labels": {"dataset": Images(labels=lambda index: {"size": index / 48})},
     "labels that are vectors": {"dataset": Images(labels=lambda index: {"many": torch.zeros(3, dtype=torch.int64)})},
 }
 
@@ -167,10 +169,22 @@ def _labelled(value):
 
 
 def test_classes_are_found_among_other_labels(make_trainer, make_jepa, make_data):
-    data = make_data(dataset=Images(labels=lambda index: {"size": 0.5, "shape": index % 3}))
+    data = make_data(dataset=Images(labels=lambda index: {"size": index / 48, "shape": index % 3}))
     log = Log()
     make_trainer(OnlineProbe(), log, max_epochs=1).fit(make_jepa(), datamodule=data)
-    assert set(log.rows[0]) == NAMES
+    assert set(log.rows[0]) == rows("knn", "linear", "r2_size")
+
+
+def test_continuous_labels_alone(make_trainer, make_jepa, make_data):
+    """Brightness, given as a number: read off well, without any class; the best checkpoint goes by it."""
+    bright = Images(labels=lambda index: {"none": torch.zeros(3, dtype=torch.int64), "bright": float(index % 3)})
+    log, best = Log(), BestCheckpoint()
+    trainer = make_trainer(OnlineProbe(), best, log, max_epochs=1)
+    trainer.fit(make_jepa(), datamodule=make_data(dataset=bright, val_dataset=bright))
+    assert set(log.rows[0]) == rows("r2_bright")
+    assert log.rows[0]["probe/r2_bright_untrained"] > 0.9
+    assert best.monitor == "probe/r2_bright"
+    assert float(best.best_model_score) == pytest.approx(log.rows[0]["probe/r2_bright"])
 
 
 def test_a_label_that_does_not_exist_is_an_error_with_those_that_do(make_trainer, make_jepa, make_data):

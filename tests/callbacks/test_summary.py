@@ -43,7 +43,9 @@ def read(tmp_path):
 def test_the_summary_has_the_documented_keys(make_trainer, make_jepa, make_data, tmp_path, capsys):
     trainer, took = fit(make_trainer, make_jepa(), make_data())
     summary = read(tmp_path)
-    assert sorted(summary) == sorted(KEYS)
+    continuous = {f"r2_{name}{twin}" for name in ("position", "size") for twin in ("", "_untrained")}
+    assert set(summary) == set(KEYS) | continuous  # of the generated images
+    assert all(summary[key] == pytest.approx(float(trainer.callback_metrics[f"probe/{key}"])) for key in continuous)
     assert summary["modality"] == "image"
     assert summary["steps"] == 12
     assert 0 < summary["seconds"] <= took
@@ -137,3 +139,5 @@ def test_the_table_puts_probes_beside_their_untrained_twins():
     assert lines["linear"] == ["0.400", "-", "-"]
     assert lines["steps"] == ["1234"]
     assert lines["train_loss"] == ["-"]
+    lines = table(summary | {"r2_size": 0.25, "r2_size_untrained": -0.5}).splitlines()
+    assert any(line.split() == ["r2_size", "0.250", "-0.500", "+0.750"] for line in lines)

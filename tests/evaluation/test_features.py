@@ -62,3 +62,15 @@ def test_the_first_label_that_holds_classes():
     assert some.class_label("other").tolist() == [0, 0, 0, 0]
     with pytest.raises(ValueError, match=r"no class label 'position'.*\['shape', 'other'\]"):
         some.class_label("position")
+
+
+def test_views_of_one_thing_are_one_sample():
+    """Over batches, whatever their order: the mean of the features, the labels of the first view."""
+    values = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    sources, classes = list("abacba"), torch.tensor([0, 1, 0, 2, 1, 0])
+    some = [{"x": values[i : i + 2], "source": sources[i : i + 2], "labels": {"y": classes[i : i + 2]}}
+            for i in (0, 2, 4)]  # fmt: skip
+    found = extract(lambda batch: batch["x"], some)
+    expected = [values[[0, 2, 5]].mean(0), values[[1, 4]].mean(0), values[3]]
+    assert torch.allclose(found.values, torch.stack(expected))
+    assert found.labels["y"].tolist() == [0, 1, 2]
