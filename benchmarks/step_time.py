@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -27,7 +26,6 @@ from benchmarks import report
 from benchmarks.flops import PRECISIONS, model_flops, peak
 from benchmarks.models import SIZES, build
 from jepa_lightning import JEPA, Batch
-from jepa_lightning.tokens import take
 
 PARTS = ("tokenizer", "masker", "target", "context", "predictor", "objective", "backward", "optimiser", "ema")
 
@@ -83,15 +81,15 @@ def training_step(
         lap("tokenizer")
         masks = model.masker(tokens, generator)
         lap("masker")
-        target = F.layer_norm(model.teacher(tokens), (model.encoder.dim,))
+        targets, _, _ = model.teach(tokens, masks)
         lap("target")
         context = [model.encoder(tokens, mask.context, mask.context_valid) for mask in masks]
         lap("context")
         predicted = [model.predict(tokens, seen, mask) for seen, mask in zip(context, masks, strict=True)]
         lap("predictor")
         losses = [
-            model.objective(guess, take(target, mask.targets), mask.targets_valid)
-            for guess, mask in zip(predicted, masks, strict=True)
+            model.objective(guess, target, mask.targets_valid)
+            for guess, target, mask in zip(predicted, targets, masks, strict=True)
         ]
         loss = torch.stack(losses).mean()
         lap("objective")

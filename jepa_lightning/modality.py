@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,7 +37,10 @@ class Modality(ABC):
     encoder: Encoder
 
     def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor] | None:
-        """Pictures of what each sample shows and hides: one uint8 (3, H, W) a sample, or None for no pictures."""
+        """Pictures of what each sample shows and hides: one a sample, or None for no pictures.
+
+        A picture is uint8 (3, H, W), or (F, 3, H, W) for a moving one of F frames.
+        """
         return None
 
     def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor] | None:
@@ -46,7 +49,16 @@ class Modality(ABC):
 
 
 class Tokenizer(nn.Module, ABC):
-    """Cuts a batch into tokens and says where each lies. It has no parameters and runs once a step."""
+    """Cuts a batch into tokens and says where each lies. It has no parameters and runs once a step.
+
+    Attributes:
+        needs_statistics: whether `estimate` is to be called before training.
+    """
+
+    needs_statistics: bool = False
+
+    def estimate(self, batches: Iterable[Batch]) -> None:
+        """Learn the data's statistics (a mean, a spread) from training batches, and keep them in buffers."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tokens:

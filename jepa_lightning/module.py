@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ from jepa_lightning.schedules import CosineRamp, LinearRamp, Schedule, WarmupCos
 from jepa_lightning.teacher import Teacher
 from jepa_lightning.tokens import Masks, Tokens, take
 
+STATISTICS_BATCHES = 32  # training batches that a tokenizer's statistics are estimated from
+
 
 @dataclass(frozen=True)
 class Step:
@@ -31,7 +34,8 @@ class Step:
     tokens: Tokens
     masks: list[Masks]
     context: list[Tensor]  # (B, K, D) for each of the masks
-    target: Tensor  # (B, N, D), layer-normed
+    target: Tensor  # (B, N, D), layer-normed; where the teacher sees the targets alone, those of the first mask
+    target_valid: Tensor | None  # (B, N) bool
     prediction_loss: Tensor
     penalties: dict[str, Tensor]
 
@@ -56,6 +60,8 @@ class JEPA(LightningModule):
         learning_rate: schedule of the learning rate.
         weight_decay: schedule of the weight decay; biases, norms, positions and learned tokens never decay.
         momentum: schedule of the teacher's EMA momentum.
+        target_sees: what the teacher encodes: "all" of the sample, of which the targets are selected (I-JEPA), or the
+            "targets" alone, each mask's by themselves (M2D: Niizumi et al. 2023, arXiv:2210.14648).
         checkpoint_activations: recompute activations in the backward pass, to save memory.
         compile: `torch.compile` every block. Use a masker of fixed size with it.
     """
@@ -71,10 +77,13 @@ class JEPA(LightningModule):
         learning_rate: Schedule = WarmupCosine(peak=1e-3, start=1e-4, end=1e-6, warmup=0.05),
         weight_decay: Schedule = CosineRamp(start=0.04, end=0.4),
         momentum: Schedule = LinearRamp(start=0.996, end=1.0),
+        target_sees: Literal["all", "targets"] = "all",
         checkpoint_activations: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__()
+        if target_sees not in ("all", "targets"):
+            raise ValueError(f"target_sees must be all or targets, got {target_sees!r}")
         # From the CLI the whole configuration is stored, as plain types; from Python only what is plain.
         built_parts = ["modality", "predictor", "objective", "regularizers", "optimizer"]
         built_parts += ["learning_rate", "weight_decay", "momentum"]
@@ -88,6 +97,7 @@ class JEPA(LightningModule):
         self.objective = objective or SmoothL1()
         self.regularizers = nn.ModuleList(regularizers or [])
         self.schedules = {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum}
+        self.target_sees = target_sees
         self.build_optimizer = optimizer
         self.total_steps = 0
         self.run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
@@ -102,13 +112,28 @@ class JEPA(LightningModule):
         tokens = self.tokenizer(batch)
         masks = self.masker(tokens, generator)
         context = [self.encoder(tokens, mask.context, mask.context_valid) for mask in masks]
-        target = F.layer_norm(self.teacher(tokens), (self.encoder.dim,))
+        targets, seen, seen_valid = self.teach(tokens, masks)
         predicted = [self.predict(tokens, seen, mask) for seen, mask in zip(context, masks, strict=True)]
         losses = [
-            self.objective(guess, take(target, mask.targets), mask.targets_valid)
-            for guess, mask in zip(predicted, masks, strict=True)
+            self.objective(guess, target, mask.targets_valid)
+            for guess, target, mask in zip(predicted, targets, masks, strict=True)
         ]
-        return Step(tokens, masks, context, target, _mean(losses), self.penalise(context, masks))
+        return Step(tokens, masks, context, seen, seen_valid, _mean(losses), self.penalise(context, masks))
+
+    def teach(self, tokens: Tokens, masks: list[Masks]) -> tuple[list[Tensor], Tensor, Tensor | None]:
+        """The teacher's representations, layer-normed.
+
+        Returns:
+            (B, M, T, D) for each of the masks; and all that it encoded, (B, N, D) (where it sees the targets alone,
+            those of the first mask), with its validity (B, N).
+        """
+        width = (self.encoder.dim,)
+        if self.target_sees == "all":
+            seen = F.layer_norm(self.teacher(tokens), width)
+            return [take(seen, mask.targets) for mask in masks], seen, tokens.valid
+        targets = [F.layer_norm(self.teacher.alone(tokens, m.targets, m.targets_valid), width) for m in masks]
+        valid = masks[0].targets_valid
+        return targets, targets[0].flatten(1, 2), None if valid is None else valid.flatten(1)
 
     def predict(self, tokens: Tokens, context: Tensor, mask: Masks) -> Tensor:
         """Predicted representations (B, M, T, D) of the targets, from the context (B, K, D) and positions alone."""
@@ -139,8 +164,24 @@ class JEPA(LightningModule):
 
     # Lightning ---------------------------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        """Let the tokenizer estimate its statistics, unless a checkpoint has brought them."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if self.tokenizer.needs_statistics and data is not None:
+            self._estimate(data.train_dataloader())
+
+    def _estimate(self, loader: Any) -> None:
+        """The same on every rank; the run's own random numbers stay as they are."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            batches = (self._on_device(batch) for batch in islice(loader, STATISTICS_BATCHES))
+            self.tokenizer.estimate(batches)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One step. Callbacks get what they watch: the first context (B, K, D), the target (B, N, D), the tokens."""
+        """One step. Callbacks get what they watch: the first context (B, K, D), the teacher's (B, N, D), the tokens."""
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
         step = self.compare(batch, self.mask_generator("train", self.global_step, micro_batch))
         losses = {"train/loss_prediction": step.prediction_loss}
@@ -149,7 +190,8 @@ class JEPA(LightningModule):
         self.log("train/loss", step.loss, batch_size=size)
         self.log_dict(losses, batch_size=size)
         seen = {"context": step.context[0].detach(), "context_valid": step.masks[0].context_valid}
-        return {"loss": step.loss, **seen, "target": step.target, "tokens": step.tokens}
+        seen |= {"target": step.target, "target_valid": step.target_valid}
+        return {"loss": step.loss, **seen, "tokens": step.tokens}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss on held-out data under masks that are the same at every validation."""
@@ -178,6 +220,8 @@ class JEPA(LightningModule):
 
     def on_train_start(self) -> None:
         """Learn how long the run is, which the schedules need."""
+        if self.tokenizer.needs_statistics:  # a trainer that was given loaders in place of a data module
+            self._estimate(self.trainer.train_dataloader)
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise ValueError("the schedules need to know the run's length: set trainer.max_epochs or trainer.max_steps")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder
-from jepa_lightning.tokens import Tokens
+from jepa_lightning.tokens import Tokens, take
 
 
 class Teacher(nn.Module):
@@ -35,6 +35,25 @@ class Teacher(nn.Module):
     def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
         """Representations (B, N or K, D) without gradient."""
         return self.encoder(tokens, keep, keep_valid)
+
+    @torch.no_grad()
+    def alone(self, tokens: Tokens, targets: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Representations (B, M, T, D) of `targets` (B, M, T) by a teacher that sees nothing else of the sample.
+
+        The targets of a sample are encoded together, a token that lies in several blocks once.
+        """
+        if targets.shape[1] == 1:
+            return self(tokens, targets[:, 0], None if valid is None else valid[:, 0]).unsqueeze(1)
+        count = tokens.count
+        index = targets if valid is None else targets.masked_fill(~valid, count)
+        ordered = index.flatten(1).sort(dim=1).values
+        new = ordered < count
+        new[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+        kept = ordered.masked_fill(~new, 0)
+        encoded = self(tokens, kept, new)
+        place = ordered.masked_fill(~new, count).unsqueeze(-1).expand_as(encoded)  # the rest goes to one slot too many
+        every = encoded.new_zeros(encoded.shape[0], count + 1, encoded.shape[2]).scatter(1, place, encoded)
+        return take(every, targets)
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:

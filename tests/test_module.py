@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_lightning import JEPA
-from jepa_lightning.callbacks import LossBar, default_callbacks
+from jepa_lightning.callbacks import LastCheckpoint, LossBar, default_callbacks
 from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import Masker, MultiBlock
 from jepa_lightning.module import decays
@@ -19,7 +19,7 @@ from jepa_lightning.objectives import MSE, VICReg
 from jepa_lightning.predictors import TransformerPredictor
 from jepa_lightning.schedules import Constant, CosineRamp, LinearRamp, WarmupCosine
 from jepa_lightning.tokens import Masks
-from modalities.image import Image
+from modalities.image import Image, PatchTokenizer
 
 
 def tiny(masker=None, **kwargs) -> JEPA:
@@ -395,3 +395,56 @@ def test_options_do_not_change_the_step(option):
         results.append((loss.detach(), [p.grad for p in model.parameters() if p.requires_grad]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
     assert plain.state_dict().keys() == changed.state_dict().keys()
+
+
+class Centred(PatchTokenizer):
+    """Patches less the data's mean, which is estimated before training and kept in the checkpoint."""
+
+    def __init__(self):
+        super().__init__(image_size=(32, 32), patch_size=(8, 8), channels=3)
+        self.register_buffer("mean", torch.full((), torch.nan))
+        self.seen = 0
+
+    @property
+    def needs_statistics(self):
+        return bool(self.mean.isnan())
+
+    def estimate(self, batches):
+        images = torch.cat([batch["image"] for batch in batches])
+        self.seen += len(images)
+        self.mean.copy_(images.mean())
+
+    def forward(self, batch):
+        return super().forward({"image": batch["image"] - self.mean})
+
+
+@pytest.mark.parametrize("given", ["a data module", "a loader"])
+def test_statistics_are_estimated_once_and_kept(make_trainer, make_jepa, make_data, given):
+    def build():
+        module = make_jepa()
+        module.tokenizer = Centred()
+        return module
+
+    class Ids(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            order[-1] += batch["id"]
+
+    order = []
+    plain, estimated = make_jepa(), build()
+    for module in (plain, estimated):
+        order.append([])
+        data = make_data()
+        data.setup()
+        source = {"datamodule": data} if given == "a data module" else {"train_dataloaders": data.train_dataloader()}
+        torch.manual_seed(3)
+        trainer = make_trainer(LastCheckpoint(), Ids(), max_steps=4, limit_val_batches=0)
+        trainer.fit(module, **source)
+    assert order[0] == order[1]  # the run's random numbers are untouched
+    assert len(order[0]) == 64
+    assert estimated.tokenizer.seen == 96
+    assert float(estimated.tokenizer.mean) != 0
+    resumed = build()
+    again = make_trainer(LastCheckpoint(), max_steps=6, limit_val_batches=0)
+    again.fit(resumed, datamodule=make_data(), ckpt_path="last")
+    assert resumed.tokenizer.seen == 0
+    assert resumed.tokenizer.mean == estimated.tokenizer.mean

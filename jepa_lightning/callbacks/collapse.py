@@ -62,7 +62,7 @@ class CollapseMonitor(Callback):
         if not self.enabled:
             return
         step, every = trainer.global_step, self.every_n_steps or getattr(trainer, "log_every_n_steps", 0) or 50
-        self._remember("target", outputs["target"], outputs["tokens"].valid)
+        self._remember("target", outputs["target"], outputs["target_valid"])
         context = F.layer_norm(outputs["context"].float(), outputs["context"].shape[-1:])
         self._remember("context", context, outputs["context_valid"])
         if step and step % every == 0 and step != self._looked:
