@@ -40,10 +40,13 @@ def refused(capsys, *words) -> str:
 
 def test_a_run_writes_what_the_readme_says(tmp_path, capsys):
     summary = run(tmp_path)
-    assert list(summary) == [
+    documented = [
         *("modality", "steps", "seconds", "samples_per_second", "train_loss", "effective_rank", "feature_std"),
         *("knn", "knn_untrained", "linear", "linear_untrained", "checkpoint"),
     ]
+    assert list(summary)[: len(documented)] == documented
+    continuous = {f"r2_{name}{twin}" for name in ("position", "size") for twin in ("", "_untrained")}
+    assert set(list(summary)[len(documented) :]) == continuous
     assert summary["modality"] == "image"
     assert summary["steps"] == 20
     assert all(0 <= summary[k] <= 1 for k in ("knn", "knn_untrained", "linear", "linear_untrained"))

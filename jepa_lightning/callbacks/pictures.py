@@ -20,6 +20,7 @@ from jepa_lightning.module import JEPA
 
 GAP = 4  # pixels between rows, and between the frames of a strip
 STRIP = 8  # frames in a strip, at most
+STRIPS = 3  # samples that get a strip, at most
 FRAME = 125  # milliseconds that a frame of a GIF is shown
 
 
@@ -29,7 +30,7 @@ class Pictures(Callback):
     `masks.png` (what context and targets show, drawn when training starts) and, before training and at each
     validation, `features_STEP.png`: the first three principal components of the teacher's token features as colours.
     The modality draws; one that draws nothing costs nothing. Moving pictures are written twice: as a GIF, samples side
-    by side, and as a PNG strip, a row a sample, of at most eight of their frames.
+    by side, and as a PNG with a strip of at most eight frames for each of the first three samples.
 
     Args:
         samples: how many samples, the first of the validation set.
@@ -77,10 +78,11 @@ class Pictures(Callback):
             return
         folder = Path(trainer.default_root_dir) / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
-        if pictures[0].ndim == 4:
+        moving = pictures[0].ndim == 4
+        if moving:
             write_gif(beside(pictures), folder / f"{name}.gif")
-            pictures = [strip(picture) for picture in pictures]
-        write_png(stack(pictures), str(folder / f"{name}.png"))
+            pictures = [strip(picture) for picture in pictures[:STRIPS]]
+        write_png(stack(pictures, gap=GAP * (1 + 3 * moving)), str(folder / f"{name}.png"))
 
 
 def first(batch: Batch, samples: int) -> Batch:
@@ -94,11 +96,11 @@ def first(batch: Batch, samples: int) -> Batch:
     return cut(batch)
 
 
-def stack(pictures: list[Tensor]) -> Tensor:
+def stack(pictures: list[Tensor], *, gap: int = GAP) -> Tensor:
     """Uint8 (3, H, W) pictures under each other on white: (3, sum of H, largest W)."""
     width = max(picture.shape[2] for picture in pictures)
-    rows = [F.pad(picture, (0, width - picture.shape[2], 0, GAP), value=255) for picture in pictures]
-    return torch.cat(rows, dim=1)[:, :-GAP]
+    rows = [F.pad(picture, (0, width - picture.shape[2], 0, gap), value=255) for picture in pictures]
+    return torch.cat(rows, dim=1)[:, :-gap]
 
 
 def strip(picture: Tensor) -> Tensor:

@@ -87,8 +87,8 @@ class RunSummary(Callback):
             "seconds": round(time.perf_counter() - self._start, 2),
             "samples_per_second": round(self._samples / self._training_seconds, 2) if self._samples else None,
             **{name: metrics.get(logged) for name, logged in LOGGED.items()},
-            **{name.removeprefix("probe/"): value for name, value in metrics.items() if name.startswith("probe/r2_")},
             "checkpoint": _last_checkpoint(trainer),
+            **{name.removeprefix("probe/"): value for name, value in metrics.items() if name.startswith("probe/r2_")},
         }
         self._close(trainer)
 

@@ -1,6 +1,7 @@
 """What all data modules share: the batch contract, splits, loaders, and what happens to unreadable samples."""
 
 from jepa_lightning.data.batch import Collate, Sample, to_sample
+from jepa_lightning.data.files import FileList, find_files
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
 from jepa_lightning.data.split import draw, known_targets
@@ -8,12 +9,14 @@ from jepa_lightning.data.split import draw, known_targets
 __all__ = [
     "Collate",
     "DataError",
+    "FileList",
     "JEPADataModule",
     "ReportingLoader",
     "Sample",
     "Samples",
     "Unreadable",
     "draw",
+    "find_files",
     "known_targets",
     "to_sample",
 ]

@@ -204,6 +204,20 @@ class JEPADataModule(LightningDataModule):
         """Id and reason of every unreadable sample met so far."""
         return {key: why for record in self._records.values() for key, why in record.reasons.items()}
 
+    def or_model(self, name: str, value: Any) -> Any:
+        """A setting's value, or where it is None, the modality's attribute of that name.
+
+        Raises:
+            DataError: it is None, and there is no model that has it.
+        """
+        if value is not None:
+            return value
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        value = getattr(getattr(module, "modality", None), name, None)
+        if value is None:
+            raise DataError(f"expected {name}, got none and there is no model to take it from: set data.{name}")
+        return value
+
     def _part(self, split: str) -> Samples:
         self.setup()
         return self._parts[split]

@@ -121,7 +121,7 @@ class ImageData(JEPADataModule):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the images in a batch."""
-        size = self._or_model("image_size", self.image_size)
+        size = self.or_model("image_size", self.image_size)
         height, width = (size, size) if isinstance(size, int) else size
         if min(height, width) < 1:
             raise DataError(f"expected image_size of at least 1 pixel, got {size}")
@@ -130,7 +130,7 @@ class ImageData(JEPADataModule):
     @property
     def channel_count(self) -> int:
         """Channels of the images in a batch."""
-        channels = int(self._or_model("channels", self.channels))
+        channels = int(self.or_model("channels", self.channels))
         if channels < 1:
             raise DataError(f"expected at least 1 channel, got {channels}")
         return channels
@@ -175,15 +175,6 @@ class ImageData(JEPADataModule):
             raise DataError(f"expected std above 0 for each channel, got {list(std)}")
         self._check_range(mean, std)
         return list(map(float, mean)), list(map(float, std))
-
-    def _or_model(self, name: str, value: Any) -> Any:
-        if value is not None:
-            return value
-        module = self.trainer.lightning_module if self.trainer is not None else None
-        value = getattr(getattr(module, "modality", None), name, None)
-        if value is None:
-            raise DataError(f"expected {name}, got none and there is no image model to take it from: set data.{name}")
-        return value
 
     def _generate(self) -> dict[str, Dataset[Any]]:
         self.in_memory = True

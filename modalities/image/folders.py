@@ -1,12 +1,9 @@
-"""Folders of images: which layout it is, reading a file, and keeping small sets in memory."""
+"""Image files: reading one, and keeping small sets in memory."""
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError
+from jepa_lightning.data import DataError, FileList, find_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 """File name endings that are read, in any case. `.npy` holds an array (C, H, W), (H, W, C) or (H, W)."""
@@ -24,7 +21,6 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a channel count; other counts need .npy files."""
 
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _CHUNK = 4096  # images in one block of the cache
 
 
@@ -90,39 +86,36 @@ def _read_array(path: str, channels: int) -> Tensor:
 
 
 class FolderImages(Dataset[Any]):
-    """The images under one folder: in one folder a class, or unlabelled.
+    """The images of one split.
 
     Args:
-        root: the folder; `sample_id` gives paths below its parent.
-        paths: paths of the files below `root`.
-        targets: class of each, or None.
-        classes: names of the classes, or None.
+        files: where they lie, and their labels.
+
+    Raises:
+        DataError: .npy files among image files.
     """
 
-    def __init__(
-        self, root: Path, *, paths: list[str], targets: list[int] | None = None, classes: list[str] | None = None
-    ) -> None:
-        self._base, self._name = str(root), root.name
-        self.targets = None if targets is None else np.asarray(targets, dtype=np.int64)
-        self.classes = classes
+    def __init__(self, files: FileList) -> None:
+        _check_kinds(files)
+        self.files = files
+        self.targets = files.targets
+        self.classes = files.classes
         self.channels = 3
         self.smallest = 0
         self.unreadable: dict[int, str] = {}
-        # Bytes in one array, not a list of strings: reference counts would copy a list into every worker.
-        self._paths = np.array([os.fsencode(path) for path in paths])
         self._blocks: list[Tensor] = []  # the cache, _CHUNK images each, one behind the other
         self._spans = np.zeros((0, 3), dtype=np.int64)  # (N, 3): offset in the block, height, width
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.files)
 
     def path(self, index: int) -> str:
         """Full path of file `index`."""
-        return os.path.join(self._base, os.fsdecode(self._paths[index]))
+        return self.files.path(index)
 
     def sample_id(self, index: int) -> str:
         """Path of file `index`, from the folder that holds `root` on."""
-        return os.path.join(self._name, os.fsdecode(self._paths[index]))
+        return self.files.sample_id(index)
 
     def configure(self, *, channels: int, smallest: int) -> None:
         """Set how files are read (see `read_image`).
@@ -148,7 +141,8 @@ class FolderImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         image = self._cached(index) if self._blocks else self.read(index)
-        return image if self.targets is None else (image, int(self.targets[index]))
+        labels = self.files.labels_of(index)
+        return {"image": image, "labels": labels} if labels else image
 
     def _cached(self, index: int) -> NDArray[np.uint8]:
         if index in self.unreadable:
@@ -198,90 +192,20 @@ class FolderImages(Dataset[Any]):
 
 
 def find_images(root: str) -> dict[str, FolderImages]:
-    """The image sets under a folder, by split: "train", and "val" and "test" where they exist.
-
-    Layouts: `root/train/CLASS/*`, with `val` (or `validation`, `valid`) and `test` beside it where they exist;
-    `root/CLASS/*`; either without class folders, then unlabelled. A class's images may lie in subfolders. A single
-    folder in place of several classes is looked into. Hidden files and folders are left out.
+    """The image sets under a folder, by split, in the layouts of `jepa_lightning.data.find_files`.
 
     Raises:
-        DataError: no such folder, no images, empty class folders, or splits whose classes do not fit.
+        DataError: no such folder, no images, empty class folders, splits whose classes do not fit, or .npy files
+            among image files.
     """
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        if base.exists():
-            raise DataError(f"expected a folder of images, got the file {root}: name the folder that holds it")
-        raise DataError(f"expected a folder of images, but there is no folder {root}{_nearest(base)}: check data.root")
-    names = {_SPLITS[entry.name.lower()]: entry for entry in _folders(base) if entry.name.lower() in _SPLITS}
-    if "train" not in names:
-        return {"train": _scan(base)}
-    sets = {"train": _scan(names["train"])}
-    for split in ("val", "test"):
-        if split in names:
-            sets[split] = _scan(names[split], sets["train"].classes)
-    return sets
+    found = find_files(root, kind="image", extensions=EXTENSIONS)
+    return {split: FolderImages(files) for split, files in found.items()}
 
 
-def _scan(folder: Path, known: list[str] | None = None) -> FolderImages:
-    flat = any(_is_image(entry.name) for entry in os.scandir(folder) if entry.is_file())
-    inner = _folders(folder)
-    if not flat and len(inner) == 1 and not known:
-        return _scan(inner[0])
-    if flat or not inner:
-        paths = sorted(_walk(folder, folder))
-        if not paths:
-            what = "an empty one" if not any(folder.iterdir()) else "no image in it"
-            raise DataError(
-                f"expected images in {folder}, got {what}: files that are read end in {', '.join(EXTENSIONS)}"
-            )
-        _check_kinds(folder, paths)
-        return FolderImages(folder, paths=paths)
-    by_class = {entry.name: sorted(_walk(entry, folder)) for entry in inner}
-    empty = [name for name, paths in by_class.items() if not paths]
-    if empty:
+def _check_kinds(files: FileList) -> None:
+    arrays = sum(files.path(index).lower().endswith(".npy") for index in range(len(files)))
+    if 0 < arrays < len(files):
         raise DataError(
-            f"expected images in every class folder of {folder}, got none in {', '.join(empty[:10])}: remove these "
-            f"folders or fill them; files that are read end in {', '.join(EXTENSIONS)}"
-        )
-    if known and not set(by_class) <= set(known):
-        extra = sorted(set(by_class) - set(known))
-        raise DataError(
-            f"expected in {folder} the class folders of the training data, got also {', '.join(extra[:10])}: "
-            "rename or remove them"
-        )
-    classes = known or sorted(by_class)
-    paths = [path for name in sorted(by_class) for path in by_class[name]]
-    targets = [classes.index(name) for name in sorted(by_class) for _ in by_class[name]]
-    _check_kinds(folder, paths)
-    return FolderImages(folder, paths=paths, targets=targets, classes=classes)
-
-
-def _check_kinds(folder: Path, paths: list[str]) -> None:
-    arrays = sum(path.lower().endswith(".npy") for path in paths)
-    if 0 < arrays < len(paths):
-        raise DataError(
-            f"expected either image files or .npy files in {folder}, got {len(paths) - arrays} and {arrays}: "
+            f"expected either image files or .npy files in {files.root}, got {len(files) - arrays} and {arrays}: "
             "their values have different ranges, so keep one kind"
         )
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-
-
-def _walk(folder: Path, base: Path) -> Iterator[str]:
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        yield from (os.path.relpath(os.path.join(where, name), base) for name in files if _is_image(name))
-
-
-def _nearest(missing: Path) -> str:
-    parent = missing.absolute().parent
-    if not parent.is_dir():
-        return ""
-    near = difflib.get_close_matches(missing.name, [entry.name for entry in _folders(parent)], n=1)
-    return f" (there is {missing.parent / near[0]})" if near else ""

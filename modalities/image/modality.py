@@ -40,7 +40,7 @@ class Image(Modality):
         self.patch_size = _pair(patch_size)
         self.channels = channels
         self.tokenizer = PatchTokenizer(image_size=self.image_size, patch_size=self.patch_size, channels=self.channels)
-        self.grid = (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
+        self.grid = self.tokenizer.grid
         self.spec = TokenSpec(shape=(channels, *self.patch_size), grid=self.grid, positions=SinCosPositions)
         self.masker = masker or MultiBlock()
         self.encoder = encoder(self.spec)

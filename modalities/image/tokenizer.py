@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.modality import Batch, Tokenizer
+from jepa_lightning.patches import patch_grid, patchify
 from jepa_lightning.tokens import Tokens
-
-
-def patchify(image: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Cut (B, C, H, W) into (B, N, C, h, w) patches in raster order; H and W must be multiples of h and w."""
-    batch, channels, height, width = image.shape
-    rows, columns = height // patch[0], width // patch[1]
-    cut = image.view(batch, channels, rows, patch[0], columns, patch[1])
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels, *patch)
 
 
 class PatchTokenizer(Tokenizer):
@@ -28,17 +19,10 @@ class PatchTokenizer(Tokenizer):
 
     def __init__(self, *, image_size: tuple[int, int], patch_size: tuple[int, int], channels: int) -> None:
         super().__init__()
-        for axis, size, patch in zip(("height", "width"), image_size, patch_size, strict=True):
-            if patch < 1 or size < patch:
-                raise ValueError(f"an image of {axis} {size} is smaller than a patch of {patch}: lower patch_size")
-            if size % patch:
-                raise ValueError(
-                    f"an image of {axis} {size} is not a whole number of patches of {patch}: "
-                    f"use image_size {size // patch * patch} or another patch_size"
-                )
         self.shape = (channels, *image_size)
         self.patch_size = patch_size
-        self.grid = (image_size[0] // patch_size[0], image_size[1] // patch_size[1])
+        axes = {"height": "image_size", "width": "image_size"}
+        self.grid = patch_grid(image_size, patch_size, what="an image", axes=axes)
 
     def forward(self, batch: Batch) -> Tokens:
         """Tokens with values (B, N, C, h, w) from `batch["image"]` (B, C, H, W)."""

@@ -140,7 +140,7 @@ def test_moving_pictures_become_a_gif_and_a_strip(make_trainer, make_jepa, make_
     make_trainer(Pictures(), max_steps=1, limit_val_batches=0).fit(jepa, datamodule=make_data())
     folder = tmp_path / "pictures"
     row = opened(folder / "masks.png")
-    assert row.shape == (2 * 10 + GAP, STRIP * 12 + (STRIP - 1) * GAP, 3)
+    assert row.shape == (2 * 10 + 4 * GAP, STRIP * 12 + (STRIP - 1) * GAP, 3)
     found = [int(row[5, i * (12 + GAP) + 6, 0]) for i in range(STRIP)]
     assert found == [int(shades[2 * i]) for i in range(STRIP)]
     with Image.open(folder / "masks.gif") as gif:

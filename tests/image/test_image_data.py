@@ -170,7 +170,7 @@ def test_arguments_that_do_not_fit(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": None}, "expected image_size, got none and there is no image model to take it from"),
+        ({"image_size": None}, "expected image_size, got none and there is no model to take it from"),
         ({"channels": None}, "expected channels, got none"),
         (
             {"channels": 5, "root": True},

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from jepa_lightning import drawing
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.image import Image, pictures
 
@@ -17,10 +18,10 @@ def image(channels=3):
 
 def panels(row, count):
     """A row (3, H, W) cut at its white gaps."""
-    width = (row.shape[2] - (count - 1) * pictures.GAP) // count
-    step = width + pictures.GAP
+    width = (row.shape[2] - (count - 1) * drawing.GAP) // count
+    step = width + drawing.GAP
     for gap in range(1, count):
-        assert (row[:, :, gap * step - pictures.GAP : gap * step] == 255).all()
+        assert (row[:, :, gap * step - drawing.GAP : gap * step] == 255).all()
     return [row[:, :, i * step : i * step + width] for i in range(count)]
 
 
@@ -83,12 +84,12 @@ def test_features_are_painted_patch_by_patch():
 def test_small_images_are_enlarged_and_large_ones_are_not():
     assert pictures.features(image(), torch.rand(2, 6, 3), GRID)[0].shape[1] == 7 * H  # 112 / 16
     large = torch.randn(1, 3, 224, 224)
-    assert pictures.features(large, torch.rand(1, 4, 3), (2, 2))[0].shape == (3, 224, 2 * 224 + pictures.GAP)
+    assert pictures.features(large, torch.rand(1, 4, 3), (2, 2))[0].shape == (3, 224, 2 * 224 + drawing.GAP)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_any_number_of_channels_is_shown(channels):
-    rgb = pictures.to_rgb(image(channels))
+    rgb = drawing.to_rgb(image(channels))
     assert rgb.shape == (2, 3, H, W)
     if channels < 3:
         assert torch.equal(rgb[:, 0], rgb[:, 2])
@@ -97,11 +98,11 @@ def test_any_number_of_channels_is_shown(channels):
 
 
 def test_a_blank_image_is_no_trouble():
-    assert pictures.to_rgb(torch.full((1, 3, 4, 4), 7.0)).isfinite().all()
+    assert drawing.to_rgb(torch.full((1, 3, 4, 4), 7.0)).isfinite().all()
 
 
 def test_half_precision_images():
-    assert pictures.to_rgb(image().bfloat16()).dtype == torch.float32
+    assert drawing.to_rgb(image().bfloat16()).dtype == torch.float32
 
 
 def test_the_modality_draws_its_own_masks_and_features():

@@ -1,0 +1,58 @@
+"""What the modalities' pictures share: values as colours, which tokens are shown, panels beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+HIDDEN = 0.5  # how grey a hidden token is
+GAP = 4  # pixels between panels
+PANEL = 112  # smaller panels are enlarged to about this side
+
+
+def to_rgb(values: Tensor) -> Tensor:
+    """(B, C, ...) normalised pixels to (B, 3, ...) in 0-1, each sample stretched to its own range.
+
+    Of other numbers of channels than three, the first three are shown, or the first alone in grey.
+    """
+    values = values.detach().float().cpu()
+    sizes = values.shape[2:]
+    values = values[:, :3] if values.shape[1] >= 3 else values[:, :1].expand(-1, 3, *sizes)
+    flat = values.flatten(1)
+    low, high = (limit.view(-1, 1, *[1] * len(sizes)) for limit in (flat.amin(1), flat.amax(1)))
+    return (values - low) / (high - low).clamp(min=1e-6)
+
+
+def shown(index: Tensor, valid: Tensor | None, grid: Sequence[int]) -> Tensor:
+    """Which tokens of a grid occur in `index` (B, K), where `valid` (B, K) says so: (B, 1, *grid) of 0 and 1."""
+    index = index.cpu()
+    seen = torch.zeros(index.shape[0], int(torch.Size(grid).numel()))
+    seen.scatter_add_(1, index, torch.ones(index.shape) if valid is None else valid.cpu().float())
+    return seen.view(-1, 1, *grid).clamp(max=1)
+
+
+def veil(rgb: Tensor, seen: Tensor) -> Tensor:
+    """`rgb` (B, 3, *sizes) where `seen` (B, 1, *grid) is above 0, and grey elsewhere."""
+    return torch.where(F.interpolate(seen, rgb.shape[2:]) > 0, rgb, HIDDEN)
+
+
+def paint(colours: Tensor, grid: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """Colours (B, N, 3) in 0-1 of the tokens of a grid as (B, 3, *sizes)."""
+    painted = colours.detach().float().cpu().unflatten(1, tuple(grid)).movedim(-1, 1)
+    return F.interpolate(painted, tuple(sizes))
+
+
+def panels(parts: Sequence[Tensor], *, dim: int = 3) -> list[Tensor]:
+    """Lay (B, 3, H, W) parts of one size in a row (`dim` 3) or a column (2) with white gaps: uint8 (3, H, W) a sample.
+
+    Small ones are enlarged by a whole factor.
+    """
+    factor = max(1, round(PANEL / max(parts[0].shape[-2:])))
+    enlarged = [F.interpolate(part, scale_factor=factor) for part in parts]
+    size = list(enlarged[0].shape)
+    size[dim] = GAP
+    spaced = [piece for part in enlarged for piece in (torch.ones(size), part)][1:]
+    return list((torch.cat(spaced, dim=dim) * 255).round().to(torch.uint8))

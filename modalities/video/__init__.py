@@ -1,0 +1,9 @@
+"""Videos: V-JEPA on tubelets, with its data."""
+
+from modalities.video.arrays import ArrayClips
+from modalities.video.data import VideoData
+from modalities.video.generated import GeneratedClips
+from modalities.video.modality import Video
+from modalities.video.tokenizer import TubeletTokenizer
+
+__all__ = ["ArrayClips", "GeneratedClips", "TubeletTokenizer", "Video", "VideoData"]

@@ -1,0 +1,198 @@
+"""Clips for training: video files, arrays of clips, any torch dataset, or a generated set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils.data import Dataset
+
+from jepa_lightning.data import DataError, JEPADataModule, Sample
+from jepa_lightning.modality import Batch
+from modalities.video.arrays import find_archives
+from modalities.video.clips import ClipSampler
+from modalities.video.files import VideoFiles, find_videos
+from modalities.video.generated import GeneratedClips
+from modalities.video.transforms import CentreCrop, RandomCrop, TakeClips, separate_clips
+
+_RATIO = (3 / 4, 1.35)  # of the random crop's sides, as in V-JEPA
+_DRAWN = 64  # longest side of generated clips, in pixels
+
+
+class VideoData(JEPADataModule):
+    """Batches of clips: `video` (B, C, T, H, W), uint8 (normalised by the model) or float32; `labels`; `id`.
+
+    Training clips begin at random times and get one random resized crop and flip for all their frames (V-JEPA: Bardes
+    et al. 2024, arXiv:2404.08471: area 0.3 to 1); all others lie in the middle of the video and get the largest central
+    crop. Resizing is bicubic and antialiased.
+
+    Args:
+        root: folder of video files: `root/train/CLASS/*` (with `val` and `test` beside `train`, or not),
+            `root/CLASS/*`, or without class folders for unlabelled videos. Or a CSV file of paths and labels, or a
+            folder with `train.npz` (perhaps `val.npz`, `test.npz`), or an .npz file. None, with no dataset: the
+            generated set.
+        csv: a CSV file whose paths start from `root` (see `jepa_lightning.data.find_files` for its columns).
+        labels: names of the label columns of a CSV file or the label arrays of .npz files, the primary one first.
+        dataset: training data in place of files: any torch dataset that gives arrays (T, H, W, C) or tensors
+            (C, T, H, W), with or without a label.
+        val_dataset: validation data; None holds out `val_fraction` of the training data.
+        test_dataset: test data.
+        frames: frames of a clip. None: the model's.
+        stride: take every `stride`-th frame; 1 where `fps` is not given either.
+        fps: take this many frames a second instead, whatever the files' own rate.
+        short: what to do with a video shorter than a clip: "loop" it, or "refuse" it as unreadable.
+        eval_clips: clips of each video in evaluation, evenly spaced over its length; their features are averaged.
+        decoder: "pyav", "torchcodec", or "auto": torchcodec where it can be imported, else PyAV.
+        image_size: side, or (height, width), in pixels. None: the model's.
+        channels: 1 (grey) or 3 (RGB); any number for arrays and tensors. None: the model's.
+        crop_scale: range of the training crop's share of the frame's area; (1, 1) takes the central crop.
+        flip: mirror half of the training clips. Leave it off where left and right matter.
+        samples: number of generated training clips, at most 64 pixels wide (a quarter as many for validation).
+        batch_size: samples a batch (and process).
+        num_workers: loader processes; None chooses by cores and data.
+        pin_memory: None: only when CUDA is available.
+        drop_last: leave out the last, smaller training batch.
+        seed: draws the held-out part, the probe's subset and the generated clips.
+        val_fraction: share of the training data held out where there is no validation split.
+        probe_samples: size of the labelled subset that the online probe learns on.
+        max_unreadable: largest share of a data set's videos that may be unreadable before the run ends.
+
+    Raises:
+        DataError: arguments that do not fit each other or the data.
+    """
+
+    name = "video"
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        csv: str | None = None,
+        labels: list[str] | None = None,
+        dataset: Dataset | None = None,
+        val_dataset: Dataset | None = None,
+        test_dataset: Dataset | None = None,
+        frames: int | None = None,
+        stride: int | None = None,
+        fps: float | None = None,
+        short: Literal["loop", "refuse"] = "loop",
+        eval_clips: int = 1,
+        decoder: Literal["auto", "pyav", "torchcodec"] = "auto",
+        image_size: int | tuple[int, int] | None = None,
+        channels: int | None = None,
+        crop_scale: tuple[float, float] = (0.3, 1.0),
+        flip: bool = False,
+        samples: int = 4000,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        pin_memory: bool | None = None,
+        drop_last: bool = True,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        probe_samples: int = 2000,
+        max_unreadable: float = 0.01,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            drop_last=drop_last,
+            seed=seed,
+            val_fraction=val_fraction,
+            probe_samples=probe_samples,
+            max_unreadable=max_unreadable,
+        )
+        files = root is not None or csv is not None
+        if files and dataset is not None:
+            raise DataError("expected root or csv, or dataset, got both: leave one out")
+        if labels is not None and not files:
+            raise DataError("expected root or csv beside labels, got none: labels name the columns of a file")
+        if dataset is None and (val_dataset is not None or test_dataset is not None):
+            raise DataError("expected a dataset beside val_dataset or test_dataset, got none: set dataset too")
+        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise DataError(f"expected crop_scale as two rising shares from above 0 to 1, got {tuple(crop_scale)}")
+        if eval_clips < 1:
+            raise DataError(f"expected at least 1 clip of each video in evaluation, got {eval_clips}")
+        if samples < 16:
+            raise DataError(f"expected at least 16 generated samples, got {samples}")
+        self.root = root
+        self.csv = csv
+        self.labels = labels
+        self.dataset = dataset
+        self.val_dataset = val_dataset
+        self.test_dataset = test_dataset
+        self.frames = frames
+        self.stride = stride
+        self.fps = fps
+        self.short = short
+        self.eval_clips = eval_clips
+        self.decoder = decoder
+        self.image_size = image_size
+        self.channels = channels
+        self.crop_scale = crop_scale
+        self.flip = flip
+        self.samples = samples
+        self.sampler()  # a mistake in stride, fps or short shows at once
+
+    def sampler(self, frames: int = 1) -> ClipSampler:
+        """What takes clips of `frames` frames."""
+        try:
+            return ClipSampler(frames=frames, stride=self.stride, fps=self.fps, short=self.short)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames in a batch."""
+        size = self.or_model("image_size", self.image_size)
+        height, width = (size, size) if isinstance(size, int) else size
+        if min(height, width) < 1:
+            raise DataError(f"expected image_size of at least 1 pixel, got {size}")
+        return height, width
+
+    def load(self) -> dict[str, Dataset[Any]]:
+        """The data sets by split."""
+        if self.dataset is not None:
+            given = {"train": self.dataset, "val": self.val_dataset, "test": self.test_dataset}
+            return {split: dataset for split, dataset in given.items() if dataset is not None}
+        if self.root is None and self.csv is None:
+            return self._generate()
+        archives = find_archives(Path(self.root).expanduser(), self.labels) if self.root and not self.csv else None
+        if archives is not None:
+            self.in_memory = True
+            return dict(archives)
+        # The smallest crop must still have as many pixels as the result; larger frames are reduced as they are decoded.
+        smallest = math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
+        found = find_videos(self.root, csv=self.csv, labels=self.labels)
+        channels = self.or_model("channels", self.channels)
+        return {
+            split: VideoFiles(files, decoder=self.decoder, channels=channels, smallest=smallest)
+            for split, files in found.items()
+        }
+
+    def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
+        """Clips at random times, randomly cropped, for training; centred ones for evaluation."""
+        sampler = self.sampler(self.or_model("frames", self.frames))
+        channels = self.or_model("channels", self.channels)
+        random = RandomCrop(self.size, channels=channels, scale=self.crop_scale, ratio=_RATIO, flip=self.flip)
+        centre = CentreCrop(self.size, channels=channels)
+        return TakeClips(sampler, random, clips=None), TakeClips(sampler, centre, clips=self.eval_clips)
+
+    def batch_transform(self) -> Callable[[Batch], Batch]:
+        """Several clips of a video become several samples."""
+        return separate_clips
+
+    def _generate(self) -> dict[str, Dataset[Any]]:
+        self.in_memory = True
+        height, width = self.size
+        shrink = min(1.0, _DRAWN / max(height, width))  # larger clips are these, enlarged by the crop
+        settings: dict[str, Any] = {
+            "frames": self.or_model("frames", self.frames) * (self.stride or 1),
+            "image_size": (max(16, round(height * shrink)), max(16, round(width * shrink))),
+            "channels": self.or_model("channels", self.channels),
+            "seed": self.seed,
+        }
+        counts = {"train": self.samples, "val": self.samples // 4}
+        return {split: GeneratedClips(count, split=split, **settings) for split, count in counts.items()}

@@ -1,0 +1,100 @@
+"""Lists of video files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from jepa_lightning.data import DataError, FileList, find_files
+from modalities.video.decoding import Decoder, VideoReader, open_video, reader_class
+
+EXTENSIONS = (
+    *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv"),
+    *(".gif", ".h264"),
+)
+"""File name endings of videos in folders, in any case."""
+
+
+def find_videos(root: str | None, *, csv: str | None = None, labels: list[str] | None = None) -> dict[str, FileList]:
+    """The video files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`."""
+    return find_files(root, kind="video", extensions=EXTENSIONS, csv=csv, labels=labels)
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video file that is yet to be read, and how; see `open_video`."""
+
+    path: str
+    decoder: Decoder = "auto"
+    channels: int = 3
+    smallest: int = 0
+    threads: int = 1
+
+    def open(self) -> VideoReader:
+        """A reader of the file, to be used in a `with` statement.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return open_video(
+            self.path,
+            decoder=self.decoder,
+            channels=self.channels,
+            smallest=self.smallest,
+            threads=self.threads,
+        )
+
+
+class VideoFiles(Dataset[dict[str, Any]]):
+    """Video files as dicts: `video` (a `VideoFile`, not opened), `labels`, `id`.
+
+    Which frames are read is the transform's business: it differs between training and evaluation.
+
+    Args:
+        files: where they lie, and their labels.
+        decoder: see `open_video`.
+        channels: 3 (RGB) or 1 (grey).
+        smallest: see `VideoReader`; 0 leaves frames in their size.
+        threads: decoding threads of each worker.
+
+    Raises:
+        DataError: values out of range, or no decoder is installed.
+    """
+
+    def __init__(
+        self,
+        files: FileList,
+        *,
+        decoder: Decoder = "auto",
+        channels: int = 3,
+        smallest: int = 0,
+        threads: int = 1,
+    ) -> None:
+        if channels not in (1, 3):
+            raise DataError(f"expected 1 (grey) or 3 (RGB) channels for video files, got {channels}")
+        try:
+            reader_class(decoder)
+        except (ImportError, ValueError) as error:
+            raise DataError(str(error)) from error
+        self.files = files
+        self.settings: dict[str, Any] = {
+            "decoder": decoder,
+            "channels": channels,
+            "smallest": smallest,
+            "threads": threads,
+        }
+        self.classes = files.classes
+        self.targets = files.targets
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample_id(self, index: int) -> str:
+        """The file's name."""
+        return self.files.sample_id(index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        video = VideoFile(self.files.path(index), **self.settings)
+        return {"video": video, "labels": self.files.labels_of(index), "id": self.sample_id(index)}

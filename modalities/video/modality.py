@@ -1,0 +1,82 @@
+"""The video modality: V-JEPA's tubelets, masks and ViT."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
+from jepa_lightning.maskers import BlockUnion, Masker, Several
+from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.tokens import Masks, Tokens
+from modalities.video import pictures
+from modalities.video.tokenizer import TubeletTokenizer
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def vjepa_masks() -> Several:
+    """V-JEPA's two mask generators: short-range (8 small blocks) and long-range (2 large ones), through all frames."""
+    return Several(maskers=[BlockUnion(blocks=8, scale=(0.15, 0.15)), BlockUnion(blocks=2, scale=(0.7, 0.7))])
+
+
+class Video(Modality):
+    """Clips as grids of tubelets (V-JEPA, Bardes et al. 2024, arXiv:2404.08471).
+
+    Batches hold `video`, (B, C, T, H, W): bytes (normalised by the tokenizer) or floats (taken as they are).
+
+    Args:
+        frames: frames T of a clip; 1 for still images.
+        image_size: height and width of a frame in pixels, or one number for both; the data module crops to it.
+        tubelet: frames of a tubelet; must divide `frames`.
+        patch_size: height and width of a tubelet in pixels, or one number for both; must divide the frame's.
+        channels: number of channels.
+        mean: of each channel, for values from 0 to 1. None: ImageNet's for 3 channels, 0.5 for other numbers.
+        std: likewise; None is ImageNet's, or 0.25.
+        encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
+        masker: draws contexts and targets; V-JEPA's short-range and long-range masks by default.
+    """
+
+    name = "video"
+
+    def __init__(
+        self,
+        *,
+        frames: int = 16,
+        image_size: int | tuple[int, int] = 224,
+        tubelet: int = 2,
+        patch_size: int | tuple[int, int] = 16,
+        channels: int = 3,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        encoder: EncoderFactory = ViT,
+        masker: Masker | None = None,
+    ) -> None:
+        default = IMAGENET if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+        self.frames = frames
+        self.image_size = _pair(image_size)
+        self.channels = channels
+        self.tokenizer = TubeletTokenizer(
+            frames=frames,
+            image_size=self.image_size,
+            tubelet=tubelet,
+            patch_size=_pair(patch_size),
+            channels=channels,
+            mean=default[0] if mean is None else mean,
+            std=default[1] if std is None else std,
+        )
+        self.grid = self.tokenizer.grid
+        self.spec = TokenSpec(shape=(channels, *self.tokenizer.tubelet), grid=self.grid, positions=SinCosPositions)
+        self.masker = masker or vjepa_masks()
+        self.encoder = encoder(self.spec)
+
+    def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor]:
+        """Moving pictures: the clip above, for each draw of masks, what its context shows and what it hides."""
+        return pictures.masks(batch["video"], masks, self.grid)
+
+    def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor]:
+        """Moving pictures: the clip above the colour of each tubelet."""
+        return pictures.features(batch["video"], colours, self.grid)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

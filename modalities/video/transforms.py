@@ -1,0 +1,156 @@
+"""From a video to a clip in a batch: which frames, and one crop and one flip for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa_lightning.data import DataError, Sample
+from jepa_lightning.data.boxes import Box, central_box, random_box
+from jepa_lightning.modality import Batch
+from modalities.video.clips import ClipSampler
+from modalities.video.files import VideoFile
+
+
+class CentreCrop:
+    """For evaluation: the largest central part of the wanted shape, resized (bicubic, antialiased).
+
+    Args:
+        size: (height, width) of the result.
+        channels: of the result.
+    """
+
+    def __init__(self, size: tuple[int, int], *, channels: int) -> None:
+        self.size = size
+        self.channels = channels
+
+    def box(self, height: int, width: int) -> Box:
+        """Where to cut."""
+        return central_box(height, width, ratio=self.size[1] / self.size[0])
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        """Cut (T, C, H, W) to (T, C, *size)."""
+        left, upper, right, lower = (round(edge) for edge in self.box(*clip.shape[2:]))
+        clip = clip[:, :, upper : max(lower, upper + 1), left : max(right, left + 1)]
+        if clip.shape[2:] != self.size:
+            clip = F.interpolate(clip, self.size, mode="bicubic", antialias=True)
+        return clip
+
+
+class RandomCrop(CentreCrop):
+    """For training: a random resized crop and perhaps a flip, the same for all frames of the clip.
+
+    Args:
+        size: (height, width) of the result.
+        channels: of the result.
+        scale: range of the crop's share of the frame's area; (1, 1) is the central crop.
+        ratio: range of the crop's width / height.
+        flip: mirror half of the clips.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        channels: int,
+        scale: tuple[float, float] = (0.3, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 1.35),
+        flip: bool = False,
+    ) -> None:
+        super().__init__(size, channels=channels)
+        self.scale = tuple(scale)
+        self.ratio = ratio
+        self.flip = flip
+
+    def box(self, height: int, width: int) -> Box:
+        """A random box."""
+        if self.scale == (1.0, 1.0):
+            return super().box(height, width)
+        return random_box(height, width, scale=(self.scale[0], self.scale[1]), ratio=self.ratio)
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        """Cut (T, C, H, W) to (T, C, *size)."""
+        clip = super().__call__(clip)
+        return clip.flip(-1) if self.flip and torch.rand(()) < 0.5 else clip
+
+
+class TakeClips:
+    """A sample's video to one clip (C, T, H, W), or several of them (n, C, T, H, W); uint8 or float32.
+
+    Args:
+        sampler: which frames make a clip.
+        crop: what is done to its frames.
+        clips: how many, evenly spaced over the video's length (one: in its middle). None: one at a random time.
+    """
+
+    def __init__(self, sampler: ClipSampler, crop: CentreCrop, *, clips: int | None) -> None:
+        self.sampler = sampler
+        self.crop = crop
+        self.clips = clips
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The sample with clips as its `video`."""
+        if self.clips is None:
+            starts = [float(torch.rand(()))]
+        else:
+            starts = [0.5] if self.clips == 1 else [i / (self.clips - 1) for i in range(self.clips)]
+        video = sample["video"]
+        if isinstance(video, VideoFile):
+            with video.open() as reader:
+                taken = [self.sampler.read(reader, start=start) for start in starts]
+            clips = [standard(clip, self.crop.channels) for clip in taken]
+        else:
+            whole = standard(video, self.crop.channels)
+            clips = [whole[self.sampler.frames_of(len(whole), start=start)] for start in starts]
+        cut = [self.crop(clip).transpose(0, 1).contiguous() for clip in clips]
+        sample["video"] = cut[0] if len(cut) == 1 else torch.stack(cut)
+        return sample
+
+
+def separate_clips(batch: Batch) -> Batch:
+    """A batch whose `video` is (B, n, C, T, H, W) as one of B n samples, each with its video's id as its `source`."""
+    video = batch["video"]
+    if isinstance(video, Tensor) and video.ndim == 6:
+        clips = video.shape[1]
+
+        def repeat(values: Any) -> Any:
+            if isinstance(values, Tensor):
+                return values.repeat_interleave(clips, dim=0)
+            return [value for value in values for _ in range(clips)]
+
+        labels = {name: repeat(values) for name, values in batch["labels"].items()}
+        batch = {key: repeat(values) for key, values in batch.items() if key not in ("video", "labels")}
+        batch |= {"video": video.flatten(0, 1), "labels": labels, "source": batch["id"]}
+    return batch
+
+
+def standard(clip: Any, channels: int) -> Tensor:
+    """A clip as a tensor (T, C, H, W), uint8 or float32.
+
+    Args:
+        clip: an array (T, H, W, C) or (T, H, W), as decoders give it; or a tensor (C, T, H, W) or (T, H, W).
+        channels: how many are wanted; one is repeated to three.
+
+    Raises:
+        DataError: not a clip, or one with another number of channels.
+    """
+    if isinstance(clip, np.ndarray) and clip.ndim in (3, 4):
+        tensor = torch.from_numpy(np.ascontiguousarray(clip))
+        tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+    elif isinstance(clip, Tensor) and clip.ndim in (3, 4):
+        tensor = clip.unsqueeze(1) if clip.ndim == 3 else clip.transpose(0, 1)
+    else:
+        what = f"shape {tuple(clip.shape)}" if hasattr(clip, "shape") else type(clip).__name__
+        raise DataError(f"expected a clip as an array (T, H, W, C) or a tensor (C, T, H, W), got {what}")
+    if tensor.shape[1] == 1 and channels == 3:
+        tensor = tensor.expand(-1, 3, -1, -1)
+    if tensor.shape[1] != channels:
+        raise DataError(
+            f"expected clips with {channels} channels, got {tensor.shape[1]} (shape {tuple(clip.shape)}): "
+            f"set the model's channels to {tensor.shape[1]}, or convert the clips"
+        )
+    return tensor if tensor.dtype == torch.uint8 else tensor.float()

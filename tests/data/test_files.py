@@ -1,0 +1,109 @@
+"""Class folders of any kind of file, and CSV files."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from jepa_lightning.data import DataError, find_files
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def find(root, **kwargs):
+    return find_files(str(root), kind="video", extensions=(".mp4", ".avi"), **kwargs)
+
+
+def table(folder, text, name="clips.csv"):
+    touch(folder, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_folders_of_another_kind(tmp_path):
+    touch(tmp_path, "train/run/1.mp4", "train/jump/2.AVI", "train/jump/x.jpg", "validation/run/3.mp4")
+    sets = find(tmp_path)
+    assert list(sets) == ["train", "val"]
+    assert sets["train"].classes == ["jump", "run"]
+    assert [sets["train"].sample_id(i) for i in range(2)] == ["train/jump/2.AVI", "train/run/1.mp4"]
+    assert sets["val"].labels_of(0) == {"label": 1}
+    assert sets["val"].path(0) == str(tmp_path / "validation" / "run" / "3.mp4")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(
+        DataError, match=r"expected videos in .*, got an empty one: files that are read end in .mp4, .avi"
+    ):
+        find(tmp_path / "none")
+
+
+def test_csv_with_splits_and_all_kinds_of_labels(tmp_path):
+    file = table(
+        tmp_path,
+        "Path,split,action,count,speed\na.mp4,train,run,5,1.5\nb.mp4,valid,jump,9,2\n\n"
+        'c.mp4,TEST,"run, fast",-1,0\nd.mp4,train,jump,5,3\n',
+    )
+    sets = find(file, labels=["action", "count", "speed"])
+    train = sets["train"]
+    assert [len(sets[split]) for split in ("train", "val", "test")] == [2, 1, 1]
+    assert train.classes == ["jump", "run", "run, fast"]
+    assert train.targets.tolist() == [1, 0]
+    assert sets["val"].targets.tolist() == [0]
+    assert train.class_names["count"] == ["5", "9"]
+    assert [int(sets[split].labels["count"][0]) for split in sets] == [0, 1, -1]
+    assert train.labels["speed"].dtype == np.float32
+    assert train.labels_of(1) == {"action": 0, "count": 0, "speed": 3.0}
+    assert train.path(0) == str(tmp_path / "a.mp4")
+    assert train.sample_id(0) == "a.mp4"
+    assert find(file, labels=["speed"])["train"].targets is None
+
+
+def test_csv_beside_a_root_with_semicolons_and_a_byte_order_mark(tmp_path):
+    touch(tmp_path / "media", "x/a.mp4")
+    (tmp_path / "l.csv").write_text("\ufefffilename;class;label\nx/a.mp4;u;v\n", encoding="utf-8")
+    files = find(tmp_path / "media", csv=str(tmp_path / "l.csv"))["train"]
+    assert files.path(0) == str(tmp_path / "media" / "x" / "a.mp4")
+    assert files.labels_of(0) == {"label": 0}
+    assert files.classes == ["v"]
+
+
+def test_other_columns_are_not_guessed_to_be_labels(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        files = find(table(tmp_path, "file,speed\na.mp4,1\n"))["train"]
+    assert files.labels_of(0) == {}
+    assert files.targets is None
+    assert "set data.labels to use speed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "message"),
+    [
+        ("", None, "got the empty file"),
+        ("path,label\n", None, "expected videos in .*clips.csv, got no line below"),
+        ("a.mp4 1\nb.mp4 2\n", None, "first line of column names with one of path, file, filename"),
+        ("path,label\na.mp4,\n", None, "expected a value in line 2, column label, .*, got an empty cell"),
+        ("path,label\n,1\n", None, "expected a value in line 2, column path"),
+        ("path,label\na.mp4,1,2\n", None, "expected 2 cells in line 2 .*, got 3"),
+        ("path,speed\na.mp4,1\n", ["sped"], r"label column 'sped' .*\(did you mean speed\?\)"),
+        ("path,speed\na.mp4,nan\n", ["speed"], "expected a finite number in line 2, column speed"),
+        ("path,split\na.mp4,trian\n", None, r"line 2, column split, .* got 'trian' \(did you mean train\?\)"),
+        ("path,split\na.mp4,test\n", None, "expected training rows in .*, got only test"),
+        ("path,path\na.mp4,a.mp4\n", None, "got 'path' twice"),
+        ("path\nz/a.mp4\n", None, "line 2 names .*z/a.mp4, where there is no file"),
+    ],
+)
+def test_mistakes_in_a_csv(tmp_path, text, labels, message):
+    with pytest.raises(DataError, match=message):
+        find(table(tmp_path, text), labels=labels)
+
+
+def test_mistakes_in_the_arguments(tmp_path):
+    table(tmp_path, "path\na.mp4\n")
+    with pytest.raises(DataError, match=r"no file .*clip.csv \(there is .*clips.csv\)"):
+        find(tmp_path / "clip.csv")
+    with pytest.raises(DataError, match="expected labels only beside a CSV file"):
+        find(tmp_path, labels=["speed"])
+    with pytest.raises(DataError, match="a CSV file, got neither"):
+        find_files(None, kind="video", extensions=(".mp4",))
