@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import maskers, overhead, real_images, report, step_time
+from benchmarks import maskers, overhead, real_data, report, step_time
 from benchmarks.flops import model_flops, peak
 from benchmarks.models import build
 from benchmarks.step_time import PARTS, training_step
@@ -206,7 +206,7 @@ def test_table_and_quartiles():
     assert report.quartiles([1.0, 2.0, 3.0]) == (1.5, 2.0, 2.5)
 
 
-def test_real_images_scores_trained_untrained_and_pixels(tmp_path):
+def test_real_data_scores_trained_untrained_and_raw_input(tmp_path):
     """On a folder of its own; each row is there, and a second call trains nothing again."""
     from PIL import Image as PILImage
 
@@ -220,10 +220,32 @@ def test_real_images_scores_trained_untrained_and_pixels(tmp_path):
     words = ["--recipe", "ijepa_cifar10", "--root", str(tmp_path / "images"), "--seeds", "0", "1"]
     words += ["--out", str(tmp_path / "out"), "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     words += ["--model.modality.encoder.depth=1", "--model.predictor.depth=1", "--data.val_fraction=0.2"]
-    results = real_images.main([*words, "--data.batch_size=24", "--trainer.log_every_n_steps=1"])
+    results = real_data.main([*words, "--data.batch_size=24", "--trainer.log_every_n_steps=1"])
     for result in results:
         assert (result["labels"], result["test_samples"], result["steps"]) == (48, 20, 2)
-        assert result["pixels"]["linear"] == 1.0  # brightness alone tells these classes
+        assert result["raw"]["linear"] == 1.0  # brightness alone tells these classes
         assert all(0 <= result[row][probe] <= 1 for row in ("trained", "untrained") for probe in ("knn", "linear"))
     assert [result["seed"] for result in results] == [0, 1]
-    assert real_images.main(words) == results
+    assert real_data.main(words) == results
+
+
+def test_real_data_on_clips_with_several_labels_and_variants(tmp_path):
+    """Moving MNIST's layout: every label is probed, each variant is a run of its own."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 12)):
+        video = rng.integers(0, 256, (count, 20, 64, 64), dtype=np.uint8)
+        labels = {"direction": np.arange(count) % 2, "velocity": rng.normal(size=(count, 2)).astype(np.float32)}
+        np.savez(tmp_path / f"{split}.npz", video=video, **labels, digit=np.arange(count) % 3)
+    words = ["--recipe", "vjepa_moving_mnist", "--root", str(tmp_path), "--seeds", "0", "--out", str(tmp_path / "out")]
+    words += ["--each", "data.val_fraction", "0.1", "0.2", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
+    words += ["--trainer.enable_progress_bar=false", "--data.batch_size=16", "--trainer.log_every_n_steps=1"]
+    results = real_data.main([*words, "--data.labels=[direction, velocity, digit]"])
+    assert [result["labels"] for result in results] == [36, 32]
+    probes = {"knn", "linear", "knn_digit", "linear_digit", "r2_velocity"}
+    for result in results:
+        assert result["test_samples"] == 12
+        assert all(set(result[row]) == probes for row in ("trained", "untrained", "raw"))
+    with pytest.raises(SystemExit):
+        real_data.main([*words[:6], "--each", "data.val_fraction"])

@@ -1,0 +1,158 @@
+"""Trains a recipe on real data with several seeds and judges it once, on the test split.
+
+    python -m benchmarks.real_data --recipe ijepa_sign_digits --root data/sign_digits --seeds 0 1 2
+    python -m benchmarks.real_data --recipe vjepa_moving_mnist --root data/moving_mnist --seeds 0 1 2
+
+For each seed: train, then fit kNN (k 20, cosine, temperature 0.07) and logistic regression (standardised, L2, C chosen
+from 0.001 to 10 on a fifth of the training features) for each class label, and ridge regression (its penalty chosen
+likewise) for each continuous one, on frozen, mean-pooled teacher features of labelled training samples, and score them
+on the test split; the same for the encoder before training, and for raw input: pixels of images, the mean frame of
+clips, mean and spread over time of a sound's mel bands. Settings are chosen on the validation part that the recipe holds
+out of the training split; the test split is read here alone. What lies in `--out` already is not trained again.
+
+`--each KEY VALUE ...` repeats every seed with each value of a setting, as for leaving one speaker out:
+
+    python -m benchmarks.real_data --recipe audiojepa_fsdd --root data/fsdd --each data.test_groups [george] [theo]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.report import table
+from jepa_lightning.callbacks.probe import embedder
+from jepa_lightning.cli import JEPACLI
+from jepa_lightning.evaluation import Features, extract, probe
+from jepa_lightning.evaluation.features import is_class
+from jepa_lightning.modality import Batch
+from jepa_lightning.module import JEPA
+from jepa_lightning.plugins import load_plugins
+
+
+class Run(JEPACLI):
+    """`jepa-fit` that keeps the encoder as it was before training."""
+
+    untrained: nn.Module
+
+    def before_fit(self) -> None:
+        """Copy the untrained teacher."""
+        super().before_fit()
+        self.untrained = copy.deepcopy(self.model.teacher)
+
+
+def raw_input(module: JEPA) -> Callable[[Batch], Tensor] | None:
+    """Features without learning, of the modalities that have any: a batch to (B, D)."""
+
+    def pixels(batch: Batch) -> Tensor:
+        return batch["image"].flatten(1)
+
+    def mean_frame(batch: Batch) -> Tensor:
+        return batch["video"].float().mean(2).flatten(1)
+
+    def bands(batch: Batch) -> Tensor:
+        mel, valid = module.tokenizer.spectrogram(batch)  # (B, F, T), (B, T) or None
+        weight = torch.ones_like(mel[:, :1]) if valid is None else valid[:, None].to(mel.dtype)
+        count = weight.sum(2).clamp(min=1)
+        mean = (mel * weight).sum(2) / count
+        spread = ((mel - mean[..., None]).square() * weight).sum(2) / count
+        return torch.cat([mean, spread.sqrt()], dim=1)
+
+    return {"image": pixels, "video": mean_frame, "audio": bands}.get(module.modality.name)
+
+
+def score(train: Features, test: Features) -> dict[str, float]:
+    """All probes; those of class labels after the first carry the label's name."""
+    classes = [name for name, value in train.labels.items() if is_class(value)]
+    scores = probe(train, test)
+    for name in classes[1:]:
+        found = probe(train, test, label=name)
+        scores |= {f"{kind}_{name}": found[kind] for kind in ("knn", "linear")}
+    return scores
+
+
+def judge(recipe: str, root: str, seed: int, labels: int, folder: Path, words: list[str]) -> dict[str, Any]:
+    """Train one seed and score it on the test split."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    config = ["fit", "--config", f"{recipe}.yaml", "--seed_everything", str(seed), "--data.root", root]
+    run = Run([*config, "--trainer.default_root_dir", str(folder), *words])
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    module = run.model.cpu().eval()
+    settings = run.config["fit"]["data"]["init_args"].as_dict()
+    data = type(run.datamodule)(**{**settings, "probe_samples": labels})
+    data.trainer = run.trainer  # which has the model, whose sizes the data takes
+    encoders: dict[str, Callable[[Batch], Tensor] | None] = {
+        "trained": embedder(module, module.teacher),
+        "untrained": embedder(module, run.untrained.cpu().eval()),
+        "raw": raw_input(module),
+    }
+    result: dict[str, Any] = {"recipe": recipe, "seed": seed, "steps": run.trainer.global_step}
+    result |= {"seconds": seconds, "cpu_seconds": cpu_seconds}
+    for name, embed in encoders.items():
+        if embed is not None:
+            train, test = extract(embed, data.probe_dataloader()), extract(embed, data.test_dataloader())
+            result[name] = score(train, test)
+            result["labels"], result["test_samples"] = len(train.values), len(test.values)
+    return result
+
+
+def main(args: list[str] | None = None) -> list[dict[str, Any]]:
+    """Run the seeds, print the table."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.real_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", default="ijepa_sign_digits")
+    parser.add_argument("--root", required=True, help="folder of the data, or CSV file: the recipe's data.root")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--each", nargs="+", metavar=("KEY", "VALUE"), default=[], help="repeat with each VALUE of KEY")
+    parser.add_argument("--labels", type=int, default=10_000, help="labelled training samples of the probes, at most")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/real_data"))
+    given, words = parser.parse_known_args(args)
+    if len(given.each) == 1:
+        parser.error("--each needs a KEY and at least one VALUE")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    load_plugins()
+    variants = [[f"--{given.each[0]}={value}"] for value in given.each[1:]] or [[]]
+    results = []
+    for variant in variants:
+        for seed in given.seeds:
+            name = re.sub(r"[^\w.=]+", "", "_".join([given.recipe, str(seed), *variant]))
+            path = given.out / f"{name}.json"
+            if not path.is_file():
+                result = judge(given.recipe, given.root, seed, given.labels, given.out / name, [*words, *variant])
+                path.write_text(json.dumps(result, indent=2) + "\n")
+            results.append(json.loads(path.read_text()))
+    show(given.recipe, results)
+    return results
+
+
+def show(recipe: str, results: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    rows = []
+    for features in ("trained", "untrained", "raw"):
+        for probe_name in results[0].get(features, ()):
+            values = [result[features][probe_name] for result in results]
+            spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "-"
+            each = " ".join(f"{value:.3f}" for value in values)
+            rows.append([features, probe_name, f"{statistics.mean(values):.3f}", spread, each])
+    labels, tests = ({result[key] for result in results} for key in ("labels", "test_samples"))
+    print(f"\n{recipe}: {len(results)} runs, labels {sorted(labels)}, test samples {sorted(tests)}")
+    for clock in ("seconds", "cpu_seconds"):
+        print(f"{clock} a run: " + " ".join(f"{result[clock]:.0f}" for result in results))
+    print(table(["features", "probe", "mean", "std", "each run"], rows))
+
+
+if __name__ == "__main__":
+    main()
