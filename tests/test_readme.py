@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image as PILImage
 
@@ -28,14 +29,39 @@ def commands() -> list[str]:
     return [line for block in blocks("bash") for line in block.splitlines() if line.startswith("jepa-fit")]
 
 
+def write_video(path: Path, shade: int) -> None:
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for k in range(20):
+            pixels = np.full((32, 48, 3), shade, np.uint8)
+            pixels[8:24, 2 * k % 32 : 2 * k % 32 + 8] = 255 - shade
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Class folders of clips, and a CSV file that lists them."""
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(80):
+        write_video(folder / ("run" if i % 2 else "sit") / f"{i}.mp4", 3 * i)
+    rows = [f"{'run' if i % 2 else 'sit'}/{i}.mp4,{i / 8},{'run' if i % 2 else 'sit'}" for i in range(80)]
+    (folder / "list.csv").write_text("\n".join(["path,speed,action", *rows]) + "\n")
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working folder with what the README supposes there: the reader's images, and the YAML that it shows."""
+def folder(tmp_path, monkeypatch, videos):
+    """A working folder with what the README supposes there: the reader's own data, and the YAML that it shows."""
     monkeypatch.chdir(tmp_path)
     for i in range(160):
         path = tmp_path / "my_images" / ("cats" if i % 2 else "dogs") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         PILImage.new("RGB", (32, 32), (i, 200 - i, 90)).save(path)
+    (tmp_path / "my_videos").symlink_to(videos)
     for block in blocks("yaml"):
         name = re.match(r"# (\S+\.yaml)", block)
         if name:
