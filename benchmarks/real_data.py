@@ -7,8 +7,8 @@ For each seed: train, then fit kNN (k 20, cosine, temperature 0.07) and logistic
 from 0.001 to 10 on a fifth of the training features) for each class label, and ridge regression (its penalty chosen
 likewise) for each continuous one, on frozen, mean-pooled teacher features of labelled training samples, and score them
 on the test split; the same for the encoder before training, and for raw input: pixels of images, the mean frame of
-clips, mean and spread over time of a sound's mel bands. Settings are chosen on the validation part that the recipe holds
-out of the training split; the test split is read here alone. What lies in `--out` already is not trained again.
+clips, mean and spread over time of a sound's mel bands. Settings are chosen on the validation part that the recipe
+holds out of the training split; the test split is read here alone. What lies in `--out` is not trained again.
 
 `--each KEY VALUE ...` repeats every seed with each value of a setting, as for leaving one speaker out:
 
@@ -61,8 +61,12 @@ def raw_input(module: JEPA) -> Callable[[Batch], Tensor] | None:
         return batch["video"].float().mean(2).flatten(1)
 
     def bands(batch: Batch) -> Tensor:
-        mel, valid = module.tokenizer.spectrogram(batch)  # (B, F, T), (B, T) or None
-        weight = torch.ones_like(mel[:, :1]) if valid is None else valid[:, None].to(mel.dtype)
+        tokenizer: Any = module.tokenizer
+        mel = tokenizer.spectrogram(batch)  # (B, F, T)
+        frames = tokenizer.real_frames(batch)  # (B,) or None
+        weight = torch.ones_like(mel[:, :1])
+        if frames is not None:
+            weight = (torch.arange(mel.shape[2]) < frames[:, None]).to(mel.dtype)[:, None]
         count = weight.sum(2).clamp(min=1)
         mean = (mel * weight).sum(2) / count
         spread = ((mel - mean[..., None]).square() * weight).sum(2) / count

@@ -23,7 +23,7 @@ class Modality(ABC):
     override it in Python or name another class for it in YAML.
 
     Attributes:
-        name: key of the raw data in a batch, e.g. "image".
+        name: of the kind of data, e.g. "image"; most often also the key of the raw data in a batch.
         spec: what the encoder is told about a token.
         tokenizer: parameter-free module, batch to `Tokens`.
         masker: draws contexts and targets.

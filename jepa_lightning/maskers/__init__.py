@@ -4,7 +4,8 @@ from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.blocks import MultiBlock
 from jepa_lightning.maskers.random import Random
 from jepa_lightning.maskers.several import Several
+from jepa_lightning.maskers.spans import TimeSpans
 from jepa_lightning.maskers.tube import Tube
 from jepa_lightning.maskers.union import BlockUnion
 
-__all__ = ["BlockUnion", "Masker", "MultiBlock", "Random", "Several", "Tube"]
+__all__ = ["BlockUnion", "Masker", "MultiBlock", "Random", "Several", "TimeSpans", "Tube"]

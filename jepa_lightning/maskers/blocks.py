@@ -11,12 +11,23 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.maskers.base import Masker
-from jepa_lightning.maskers.grids import block_cells, block_starts, by, checked_range, cover, full_grid
-from jepa_lightning.tokens import Masks, Tokens
+from jepa_lightning.maskers.grids import (
+    block_cells,
+    block_starts,
+    by,
+    checked_range,
+    cover,
+    fitting_draw,
+    full_grid,
+    sorted_slots,
+    without_padding,
+)
+from jepa_lightning.tokens import Masks, Tokens, take
 
 _ATTEMPTS = 100  # draws of targets for samples where the first ones hide too much; nearly always two are enough
 _ATTEMPTS_FIXED = 4  # the same with fixed sizes, where every attempt is made for the whole batch
 _FIXED_FILL = 0.9  # part of the expected visible tokens that a fixed context keeps, so that most samples have enough
+_DRAWS = 8  # draws for each sample with padding, of which the first that suits its valid tokens is taken
 _ASPECTS = 129  # aspects that are tried in looking for the largest blocks
 
 
@@ -103,6 +114,12 @@ class MultiBlock(Masker):
     waits for the device, whichever the generator is on. Without `fixed_size`, K is the batch's minimum, so large
     batches have smaller contexts.
 
+    Where tokens have padding (`Tokens.valid`), blocks are laid as if there were none, and padding is taken out of the
+    targets and the context. Of 8 draws for a sample, the first is taken whose targets hold a valid token and leave
+    `min_context` of them (half of them where that is less); where none does, random tokens of the first one's targets
+    are context after all. A context is filled up to that number only; blocks on padding alone have no real slot. K and
+    T are as without padding, and nothing waits for the tokens' device.
+
     Args:
         targets: number M of target blocks.
         target_scale: range of a target's share of the grid (of its last two axes).
@@ -115,8 +132,7 @@ class MultiBlock(Masker):
         fixed_size: the same K and T at each step, for `torch.compile` and XLA.
 
     Raises:
-        ValueError: a setting is out of range; when called: the tokens fill no grid or have padding, or the masks do
-            not fit the grid.
+        ValueError: a setting is out of range; when called: the tokens fill no grid, or the masks do not fit it.
     """
 
     def __init__(
@@ -145,7 +161,8 @@ class MultiBlock(Masker):
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """One `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
-        grid, batch = full_grid(tokens, "MultiBlock"), tokens.batch_size
+        grid, draws = full_grid(tokens, "MultiBlock", padding=True), 1 if tokens.valid is None else _DRAWS
+        batch = tokens.batch_size * draws
         target, context = self._middle_sizes(grid) if self.fixed_size else self._draw_sizes(grid, generator)
         self._check_fit(grid, target)
         keep = self._fixed_keep(grid, target, context) if self.fixed_size else None
@@ -156,11 +173,33 @@ class MultiBlock(Masker):
         if keep is None:
             keep = max(self.min_context, int((inside & ~hidden).sum(1).min()))
 
+        if tokens.valid is not None:
+            return [self._among_valid(targets, hidden, inside, keep, tokens.valid, generator)]
         # The smallest keys are kept: what the context block shows, at random, then what lies outside; never targets.
         keys = torch.rand(hidden.shape, generator=generator, device=generator.device)
         keys = keys + torch.where(inside, 0.0, 2.0) + torch.where(hidden, 4.0, 0.0)
         kept = keys.topk(keep, dim=1, largest=False, sorted=False).indices.sort(dim=1).values
         return [Masks(context=kept, targets=targets).to(tokens.device)]
+
+    def _among_valid(
+        self, targets: Tensor, hidden: Tensor, inside: Tensor, keep: int, valid: Tensor, generator: torch.Generator
+    ) -> Masks:
+        """Masks of the valid tokens (B, N), from several draws (B draws, ...) of targets and context blocks."""
+        keys = torch.rand(valid.shape, generator=generator, device=generator.device)
+        keys = keys.to(valid.device, non_blocking=True)
+        drawn = [
+            part.to(valid.device, non_blocking=True).unflatten(0, (-1, _DRAWS)) for part in (targets, hidden, inside)
+        ]
+        best = fitting_draw(drawn[1], valid, self.min_context) + _DRAWS * torch.arange(len(valid), device=valid.device)
+        targets, hidden, inside = (part.flatten(0, 1)[best] for part in drawn)
+
+        visible, hidden = without_padding(hidden, valid, self.min_context, keys)
+        keys = keys + torch.where(inside, 0.0, 2.0) + torch.where(visible, 0.0, 4.0)
+        kept = keys.topk(keep, dim=1, largest=False, sorted=True).indices
+        wanted = (visible & inside).sum(1).maximum(visible.sum(1).clamp(max=self.min_context))
+        context, context_valid = sorted_slots(kept, torch.arange(keep, device=valid.device) < wanted[:, None])
+        targets, targets_valid = sorted_slots(targets, take(hidden, targets))
+        return Masks(context=context, targets=targets, context_valid=context_valid, targets_valid=targets_valid)
 
     def _draw_sizes(self, grid: tuple[int, ...], generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Sizes of the batch's target and context blocks."""

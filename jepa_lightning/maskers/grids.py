@@ -24,8 +24,8 @@ def by(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-def full_grid(tokens: Tokens, masker: str) -> tuple[int, ...]:
-    """The grid that the tokens fill, checked; `masker` is the name to use in errors."""
+def full_grid(tokens: Tokens, masker: str, *, padding: bool = False) -> tuple[int, ...]:
+    """The grid that the tokens fill, checked; `masker` is the name to use in errors, `padding` whether there may be."""
     if tokens.grid is None:
         raise ValueError(f"{masker} needs tokens that fill a grid, but Tokens.grid is None: use Random")
     grid = tuple(tokens.grid)
@@ -34,7 +34,10 @@ def full_grid(tokens: Tokens, masker: str) -> tuple[int, ...]:
             f"a grid of {by(grid) or 'no axes'} does not hold {tokens.count} tokens: "
             f"Tokens.grid must multiply to the number of tokens"
         )
-    if tokens.valid is not None:
+    if tokens.valid is not None and tokens.valid.shape != (tokens.batch_size, tokens.count):
+        wanted = (tokens.batch_size, tokens.count)
+        raise ValueError(f"Tokens.valid must be {wanted} (B, N), got {tuple(tokens.valid.shape)}")
+    if tokens.valid is not None and not padding:
         raise ValueError(f"{masker} needs a grid without padding, but Tokens.valid is set: use Random")
     return grid
 
@@ -79,3 +82,42 @@ def sorted_slots(index: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     first = torch.arange(real.shape[-1], device=real.device) < real.sum(-1, keepdim=True)
     last = torch.iinfo(index.dtype).max
     return torch.where(first, index.masked_fill(~real, last).sort(dim=-1).values, 0), first
+
+
+def marked_slots(chosen: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """`as_slots`, and which of the slots (B, size) are real."""
+    real = torch.arange(size, device=chosen.device) < chosen.sum(1, keepdim=True)
+    return as_slots(chosen, size), real
+
+
+def least_visible(valid: Tensor, least: int) -> Tensor:
+    """How many tokens (B,) a sample of `valid` (B, N) shows at least: `least`, or half of its own if they are few."""
+    return ((valid.sum(1) + 1) // 2).clamp(max=least)
+
+
+def fitting_draw(hidden: Tensor, valid: Tensor, least: int) -> Tensor:
+    """Of several draws of what is hidden (B, A, N), the first (B,) that fits a sample's `valid` (B, N) tokens.
+
+    One fits that hides a valid token and shows as many as `least_visible` says. Where none fits it is the first.
+    """
+    visible = (valid[:, None] & ~hidden).sum(2)
+    fits = (visible >= least_visible(valid, least)[:, None]) & (valid[:, None] & hidden).any(2)
+    return fits.int().argmax(1)
+
+
+def without_padding(hidden: Tensor, valid: Tensor, least: int, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """What samples show and hide of their valid tokens: two (B, N) bool.
+
+    A sample that would show fewer than `least_visible` says shows some of its hidden tokens after all.
+
+    Args:
+        hidden: (B, N) what was drawn, as if there were no padding.
+        valid: (B, N) False for padding.
+        least: smallest number of visible tokens.
+        keys: (B, N) random numbers from 0 to below 1: the hidden tokens with the smallest are shown first.
+    """
+    visible, hidden = valid & ~hidden, valid & hidden
+    lack = least_visible(valid, least) - visible.sum(1)
+    rank = keys.masked_fill(~hidden, 2.0).argsort(1).argsort(1)
+    shown = hidden & (rank < lack[:, None])
+    return visible | shown, hidden & ~shown

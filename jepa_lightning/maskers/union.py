@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
@@ -13,11 +14,19 @@ from torch.nn.functional import avg_pool1d
 
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.blocks import block_size, expected_visible, largest_blocks
-from jepa_lightning.maskers.grids import as_slots, by, checked_range, full_grid
+from jepa_lightning.maskers.grids import (
+    by,
+    checked_range,
+    fitting_draw,
+    full_grid,
+    marked_slots,
+    without_padding,
+)
 from jepa_lightning.tokens import Masks, Tokens
 
 _ATTEMPTS = 100  # draws for samples where the first ones hide too much; nearly always two are enough
 _CANDIDATES = 4  # unions drawn for each sample of a fixed size, of which the nearest to that size is taken
+_DRAWS = 8  # unions drawn for each sample with padding, of which the first that suits its valid tokens is taken
 _STEPS = 33  # aspects over which the expected size is averaged
 
 
@@ -39,6 +48,11 @@ class BlockUnion(Masker):
     nearest in size is trimmed or grown at its edge to exactly T tokens; the context is its complement. Nothing waits
     for the device, whichever the generator is on.
 
+    Where tokens have padding (`Tokens.valid`), unions are drawn as if there were none, and padding is taken out of the
+    target and the context: both have filler then. Of 8 unions that are drawn for a sample, the first is taken that
+    hides a valid token and leaves `min_context` of them (half of them where that is less). Where none does, random
+    tokens of the first one are context after all. Nothing waits for the tokens' device.
+
     Where it differs from the published masks:
         - Nothing is cut. There, the code truncates all samples to the batch's smallest target and smallest context
           in raster order: the larger the batch, the fewer tokens are predicted and seen, those at the bottom first.
@@ -58,8 +72,7 @@ class BlockUnion(Masker):
         min_context: smallest number of context tokens of a sample.
 
     Raises:
-        ValueError: a setting is out of range; when called: the tokens fill no grid or have padding, or the masks do
-            not fit the grid.
+        ValueError: a setting is out of range; when called: the tokens fill no grid, or the masks do not fit it.
     """
 
     def __init__(
@@ -84,32 +97,40 @@ class BlockUnion(Masker):
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """One `Masks`: context (B, K) and targets (B, 1, T), on the tokens' device."""
-        grid = full_grid(tokens, "BlockUnion")
+        grid = full_grid(tokens, "BlockUnion", padding=True)
         for size in largest_blocks(grid, self.scale[1], self.aspect, self.leading_scale[1]):
             self._check_fit(grid, size)
         # Blocks over the whole of the leading axes are drawn on the last two alone.
         whole = self.leading_scale == (1.0, 1.0)
         core = grid[-2:] if whole else grid
         frames = tokens.count // math.prod(core)
+        enough = math.ceil(self.min_context / frames)
         draw = self._draw_fixed if self.fixed_size else self._draw
-        hidden = draw(core, math.ceil(self.min_context / frames), tokens.batch_size, generator).repeat(1, frames)
-
+        draws = tokens.batch_size * (1 if tokens.valid is None else _DRAWS)
+        hidden = draw(core, enough, draws, generator).repeat(1, frames)
         if self.fixed_size:
-            length = self._fixed_target(core, math.ceil(self.min_context / frames)) * frames
-            context, targets = as_slots(~hidden, tokens.count - length), as_slots(hidden, length)
-            return [Masks(context=context, targets=targets.unsqueeze(1)).to(tokens.device)]
-        counts = hidden.sum(1)
-        least, most = int(counts.min()), int(counts.max())
-        context, targets = as_slots(~hidden, tokens.count - least), as_slots(hidden, most)
+            least = most = self._fixed_target(core, enough) * frames
+        else:
+            counts = hidden.sum(1)
+            least, most = int(counts.min()), int(counts.max())
+
+        visible = ~hidden
+        if tokens.valid is not None:
+            visible, hidden = self._among_valid(hidden, tokens.valid, generator)
+        context, context_valid = marked_slots(visible, tokens.count - least)
+        targets, targets_valid = marked_slots(hidden, most)
         masks = Masks(context=context, targets=targets.unsqueeze(1))
-        if least < most:
-            slots = torch.arange(tokens.count, device=counts.device)
-            context_valid = slots[: tokens.count - least] < tokens.count - counts[:, None]
-            targets_valid = (slots[:most] < counts[:, None]).unsqueeze(1)
-            masks = Masks(
-                context=masks.context, targets=masks.targets, context_valid=context_valid, targets_valid=targets_valid
-            )
+        if least < most or tokens.valid is not None:
+            masks = replace(masks, context_valid=context_valid, targets_valid=targets_valid.unsqueeze(1))
         return [masks.to(tokens.device)]
+
+    def _among_valid(self, hidden: Tensor, valid: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What samples show and hide of their valid tokens (B, N), from several draws of unions (B draws, N)."""
+        keys = torch.rand(valid.shape, generator=generator, device=generator.device)
+        keys = keys.to(valid.device, non_blocking=True)
+        draws = hidden.to(valid.device, non_blocking=True).unflatten(0, (-1, _DRAWS))
+        best = fitting_draw(draws, valid, self.min_context) + _DRAWS * torch.arange(len(valid), device=valid.device)
+        return without_padding(draws.flatten(0, 1)[best], valid, self.min_context, keys)
 
     def _check_fit(self, grid: tuple[int, ...], size: tuple[int, ...]) -> None:
         """Refuse a grid on which unions of this size do not even leave `min_context` tokens on average."""

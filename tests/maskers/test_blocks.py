@@ -288,7 +288,7 @@ def test_settings_out_of_range(settings):
         ({"grid": None}, "Tokens.grid is None"),
         ({"grid": (7, 7)}, "grid of 7x7 does not hold 196 tokens"),
         ({"grid": ()}, "grid of no axes does not hold 196 tokens"),
-        ({"valid": torch.ones(4, 196, dtype=torch.bool)}, "Tokens.valid is set"),
+        ({"valid": torch.ones(4, 195, dtype=torch.bool)}, r"Tokens.valid must be \(4, 196\)"),
     ],
 )
 def test_tokens_without_a_full_grid(fields, message):

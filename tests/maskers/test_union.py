@@ -269,7 +269,7 @@ def test_settings_out_of_range(settings):
     [
         ({"grid": None}, "BlockUnion needs tokens that fill a grid"),
         ({"grid": (7, 7)}, "grid of 7x7 does not hold 196 tokens"),
-        ({"valid": torch.ones(4, 196, dtype=torch.bool)}, "BlockUnion needs a grid without padding"),
+        ({"valid": torch.ones(4, 195, dtype=torch.bool)}, r"Tokens.valid must be \(4, 196\)"),
     ],
 )
 def test_tokens_without_a_full_grid(fields, message):

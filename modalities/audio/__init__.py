@@ -1,0 +1,10 @@
+"""Sounds: JEPA on spectrograms, with its data."""
+
+from modalities.audio.cache import LogMelCache
+from modalities.audio.data import AudioData
+from modalities.audio.front_end import LogMel
+from modalities.audio.generated import GeneratedSounds
+from modalities.audio.modality import Audio
+from modalities.audio.tokenizer import SpectrogramTokenizer
+
+__all__ = ["Audio", "AudioData", "GeneratedSounds", "LogMel", "LogMelCache", "SpectrogramTokenizer"]

@@ -1,0 +1,150 @@
+"""Log-mel spectrograms kept on disk, one file a sound, so that each is computed once."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import uuid
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from jepa_lightning.data import DataError, Sample
+from modalities.audio.crops import Short, fill, place
+from modalities.audio.files import FileSound
+
+_VERSION = 1  # of what is stored; another one makes the old files misses
+
+
+class LogMelCache:
+    """Log-mel spectrograms of sound files, in a folder.
+
+    A spectrogram is that of the whole file, stored as float16 (good to 0.1 %, which is little beside the spread of
+    log-mel values) with time first, so that reading a crop of a long one touches only that part of the file. Its
+    name is a hash of the front end's settings, the sample rate, and the sound's path, size and time of change; what
+    is no longer asked for is not removed. Several processes may use a folder at once: a file is written beside its
+    place and then moved there. A damaged one is computed again.
+
+    Args:
+        folder: where they are kept; made where it does not exist.
+        front_end: waveforms (B, L) to log-mel (B, F, T); it has `settings`, a dict (or a method that gives one) of
+            all that its values depend on. It is copied to the CPU.
+        sample_rate: of the waveforms, in Hz.
+
+    Raises:
+        DataError: the folder cannot be written to, or the front end has no settings.
+    """
+
+    def __init__(self, folder: str, *, front_end: nn.Module, sample_rate: int) -> None:
+        settings = getattr(front_end, "settings", None)
+        settings = settings() if callable(settings) else settings
+        if not isinstance(settings, dict):
+            raise DataError(
+                "expected a front end with `settings`, a dict that names its spectrograms, got "
+                f"{type(front_end).__name__} without: give it one"
+            )
+        self.folder = os.path.expanduser(folder)
+        self.front_end = copy.deepcopy(front_end).cpu().eval()  # the model's own moves to the GPU
+        self.sample_rate = sample_rate
+        self._key = json.dumps([_VERSION, sample_rate, settings], sort_keys=True, default=str)
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"expected a folder for the log-mel cache, cannot make {folder}: {error}") from error
+
+    def frames(self, samples: int) -> int:
+        """Frames of a clip of that many samples."""
+        return self._compute(np.zeros(samples, np.float32)).shape[0]
+
+    def silence(self, samples: int) -> NDArray[np.float16]:
+        """What a clip of zeros gives, (F,)."""
+        values: NDArray[np.float16] = self._compute(np.zeros(samples, np.float32))[0]
+        return values
+
+    def path(self, sound: str) -> str:
+        """Where the spectrogram of a sound file is kept, whether it is there or not."""
+        found = os.stat(sound)
+        key = f"{self._key}\n{os.path.abspath(sound)}\n{found.st_size}\n{found.st_mtime_ns}"
+        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return os.path.join(self.folder, name[:2], f"{name}.npy")  # 256 folders, as some file systems like it
+
+    def __call__(self, sound: FileSound) -> NDArray[np.float16]:
+        """Log-mel (T, F) of a file; a view of the file where it was there before.
+
+        Raises:
+            OSError: the sound cannot be read.
+            DataError: the cache cannot be written.
+        """
+        path = self.path(sound.path)
+        try:
+            kept = np.load(path, mmap_mode="r", allow_pickle=False)
+            if kept.ndim == 2 and kept.size and kept.dtype == np.float16:
+                return kept
+        except (OSError, ValueError, EOFError):  # not there, or damaged
+            pass
+        log_mel = self._compute(sound.read(0, sound.length))
+        self._write(path, log_mel)
+        return log_mel
+
+    def _compute(self, waveform: NDArray[np.float32]) -> NDArray[np.float16]:
+        try:
+            with torch.no_grad():
+                log_mel = self.front_end(torch.from_numpy(waveform)[None])[0].float()
+        except RuntimeError as error:  # from torch's STFT
+            raise OSError(f"the front end cannot use its {len(waveform)} samples: {error}") from error
+        if not bool(log_mel.abs().max() < torch.finfo(torch.float16).max):
+            raise OSError("its log-mel spectrogram is not finite")
+        return np.ascontiguousarray(log_mel.T.half().numpy())
+
+    def _write(self, path: str, log_mel: NDArray[np.float16]) -> None:
+        beside = f"{path}.{uuid.uuid4().hex}.part"
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(beside, "xb") as file:
+                np.save(file, log_mel)
+            os.replace(beside, path)
+        except OSError as error:
+            if os.path.exists(beside):
+                os.unlink(beside)
+            raise DataError(
+                f"cannot write to the log-mel cache in {self.folder}: {error}: make room there, name another folder, "
+                "or leave data.log_mel_cache out"
+            ) from error
+
+
+class LogMelCrop:
+    """Replaces a sound file by a crop of its spectrogram: `log_mel` (F, T) float32 and `length` in frames.
+
+    Like `Crop`, with frames for samples. Padding has the values of silence. The frames at a crop's ends have seen
+    the sound beside it, which they have not where the waveform is cropped.
+
+    Args:
+        cache: gives the spectrograms.
+        samples: length of a clip, from which T follows.
+        random: at a uniformly drawn place; else the middle.
+        short: as in `Crop`.
+    """
+
+    def __init__(self, cache: LogMelCache, samples: int, *, random: bool = False, short: Short = "pad") -> None:
+        self.cache = cache
+        self.frames = cache.frames(samples)
+        self.random = random
+        self.short = short
+        self._silence = torch.from_numpy(cache.silence(samples)).float()
+
+    def __call__(self, sample: Sample) -> Sample:
+        """The sample, with `log_mel` in place of `waveform`."""
+        whole: Any = self.cache(sample.pop("waveform"))
+        start = place(len(whole), self.frames, random=self.random)
+        clip = torch.from_numpy(whole[start : start + self.frames].astype(np.float32))
+        length = len(clip)
+        if length < self.frames:
+            clip, length = fill(clip, self.frames, short=self.short, value=self._silence)
+        sample["log_mel"] = clip.T.contiguous()
+        sample["length"] = torch.tensor(length)
+        return sample

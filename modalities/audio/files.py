@@ -1,0 +1,226 @@
+"""Data sets of sounds: files of class folders or a CSV file, perhaps split by a group; and anyone's torch dataset."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jepa_lightning.data import DataError, FileList, find_files, known_targets
+from jepa_lightning.data.file_list import nearest
+from modalities.audio.crops import ArraySound, Sound, as_sound
+from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
+
+_CHUNK = 1024  # sounds in one block of the memory cache
+_log = logging.getLogger(__name__)
+
+
+class FileSound(Sound):
+    """A sound in a file; only what is asked for is decoded.
+
+    Args:
+        path: of the file.
+        sample_rate: wanted, in Hz.
+        known: what its header says.
+    """
+
+    def __init__(self, path: str, *, sample_rate: int, known: Info) -> None:
+        self.path = path
+        self.sample_rate = sample_rate
+        self.length = known.length(sample_rate)
+
+    def read(self, start: int, count: int) -> Waveform:
+        """Decodes the part, mono and resampled; errors as `modalities.audio.reading.read`."""
+        return read(self.path, start=start, count=count, sample_rate=self.sample_rate)
+
+
+class SoundFiles(Dataset[dict[str, Any]]):
+    """The sound files of one split, as dicts: `waveform`, a `Sound`, and `labels`.
+
+    Args:
+        files: where they lie, and their labels.
+        sample_rate: wanted, in Hz.
+    """
+
+    def __init__(self, files: FileList, *, sample_rate: int) -> None:
+        self.files = files
+        self.sample_rate = sample_rate
+        self.targets = files.targets
+        self.classes = files.classes
+        self.unreadable: dict[int, str] = {}
+        self._known: dict[int, Info] = {}  # each header is read, and each file's end looked for, once in a process
+        self._blocks: list[Tensor] = []  # the memory cache, _CHUNK sounds each, one behind the other
+        self._spans = np.zeros((0, 2), dtype=np.int64)  # (N, 2): offset in the block, length
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample_id(self, index: int) -> str:
+        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
+        return self.files.sample_id(index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"waveform": self.sound(index), "labels": self.files.labels_of(index)}
+
+    def sound(self, index: int) -> Sound:
+        """Sound `index`, not decoded yet."""
+        if self._blocks:
+            if index in self.unreadable:
+                raise OSError(self.unreadable[index])
+            offset, length = self._spans[index].tolist()
+            return ArraySound(self._blocks[index // _CHUNK].numpy()[offset : offset + length])
+        path = self.files.path(index)
+        if index not in self._known:
+            self._known[index] = info(path)
+        return FileSound(path, sample_rate=self.sample_rate, known=self._known[index])
+
+    def decoded_bytes(self) -> float:
+        """Estimate of the whole set's size in memory, from the headers of 64 files."""
+        sizes = []
+        for index in np.linspace(0, len(self) - 1, min(64, len(self))).astype(int):
+            try:
+                sizes.append(4 * info(self.files.path(index), check=False).length(self.sample_rate))
+            except OSError:  # met again, and reported, when the file is read
+                continue
+        return float(np.mean(sizes)) * len(self) if sizes else 0.0
+
+    def cache(self) -> None:
+        """Decode every sound into memory; those that cannot be read are listed in `unreadable`."""
+        spans = np.zeros((len(self), 2), dtype=np.int64)
+        blocks: list[Tensor] = []
+        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
+            for start in range(0, len(self), _CHUNK):
+                pieces: list[Waveform] = []
+                offset = 0
+                for index, wave in enumerate(pool.map(self._try, range(start, min(start + _CHUNK, len(self)))), start):
+                    if isinstance(wave, str):
+                        self.unreadable[index] = wave
+                        continue
+                    spans[index] = offset, len(wave)
+                    pieces.append(wave)
+                    offset += len(wave)
+                # A tensor and not an array: where workers are spawned, tensors travel as shared memory.
+                blocks.append(torch.from_numpy(np.concatenate(pieces) if pieces else np.zeros(0, np.float32)))
+        self._blocks, self._spans = blocks, spans
+
+    def _try(self, index: int) -> Waveform | str:
+        path = self.files.path(index)
+        try:
+            info(path)  # looks whether the end is there
+            return read(path, sample_rate=self.sample_rate)
+        except OSError as error:
+            return f"{type(error).__name__}: {error}"
+
+
+class GivenSounds(Dataset[Any]):
+    """Anyone's dataset, as dicts with a `Sound`.
+
+    Args:
+        dataset: gives a waveform, (waveform, label), a dict with `waveform` (and perhaps `sample_rate`), or
+            torchaudio's (waveform, sample_rate, label, ...). Waveforms as in `as_sound`.
+        sample_rate: wanted, in Hz; also that of the waveforms that come without one.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, sample_rate: int) -> None:
+        self.dataset = dataset
+        self.sample_rate = sample_rate
+        self.targets = known_targets(dataset)
+        self.classes = getattr(dataset, "classes", None)
+        if hasattr(dataset, "sample_id"):
+            self.sample_id = dataset.sample_id
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.dataset[index]
+        rate = None
+        if isinstance(item, dict) and "waveform" in item:
+            item = dict(item)
+            rate = item.pop("sample_rate", None)
+        elif isinstance(item, tuple | list) and len(item) >= 3 and isinstance(item[1], int):
+            item, rate = {"waveform": item[0], "label": item[2]}, item[1]
+        elif isinstance(item, tuple | list) and 1 <= len(item) <= 2:
+            item = dict(zip(("waveform", "label"), item, strict=False))
+        elif isinstance(item, tuple | list | dict):
+            return item  # the data module says what is wrong with it
+        else:
+            item = {"waveform": item}
+        wave = as_sound(item["waveform"], sample_rate=self.sample_rate, own_rate=None if rate is None else int(rate))
+        return item | {"waveform": wave}
+
+
+def find_sounds(
+    root: str | None,
+    *,
+    csv: str | None = None,
+    labels: list[str] | None = None,
+    group: str | None = None,
+    test_groups: Sequence[str | int] = (),
+    val_groups: Sequence[str | int] = (),
+) -> dict[str, FileList]:
+    """The sound files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`.
+
+    With `group`, a column of the CSV file (a speaker, a recording session), the splits are made by that column, and a
+    column `split` is left aside: files of `test_groups` are the test split, files of `val_groups` the validation
+    split, all others the training split. The column is a label only if `labels` names it.
+
+    Raises:
+        DataError: as `find_files`; a group without a CSV file, groups that are not there, in both splits, or all.
+    """
+    if group is None:
+        return find_files(root, kind="sound", extensions=EXTENSIONS, csv=csv, labels=labels)
+    if csv is None and not (root or "").lower().endswith(".csv"):
+        raise DataError(f"expected a CSV file with the column {group!r} to split by, got none: set data.csv")
+    found = find_files(root, kind="sound", extensions=EXTENSIONS, csv=csv, labels=labels)
+    kept = list(found["train"].labels)
+    if group not in kept:
+        found = find_files(root, kind="sound", extensions=EXTENSIONS, csv=csv, labels=[*kept, group])
+    if "val" in found or "test" in found:
+        _log.info("splitting by %s, not by the column split", group)
+    return _split(list(found.values()), kept, group, list(map(str, test_groups)), list(map(str, val_groups)))
+
+
+def _split(
+    found: list[FileList], kept: list[str], group: str, test_groups: list[str], val_groups: list[str]
+) -> dict[str, FileList]:
+    names = found[0].class_names.get(group)
+    if names is None:
+        raise DataError(f"expected text or whole numbers in the column {group!r} to split by, got other numbers")
+    for wanted in (*test_groups, *val_groups):
+        if wanted not in names:
+            raise DataError(
+                f"expected in the column {group} the value {wanted!r}{nearest(wanted, names)}, got "
+                f"{', '.join(names[:20])}: check data.test_groups and data.val_groups"
+            )
+    both = sorted(set(test_groups) & set(val_groups))
+    if both:
+        raise DataError(f"expected different groups for validation and test, got {both[0]} in both")
+    paths = np.array([files.sample_id(index) for files in found for index in range(len(files))])
+    columns = {name: np.concatenate([files.labels[name] for files in found]) for name in {*kept, group}}
+    groups = np.array([*names, ""])[columns[group]]  # -1, "no label", is in no group
+    held = {"val": np.isin(groups, val_groups), "test": np.isin(groups, test_groups)}
+    sets = {"train": ~(held["val"] | held["test"]), **{split: chosen for split, chosen in held.items() if chosen.any()}}
+    if not sets["train"].any():
+        raise DataError(f"expected training files of other values of {group}, got none: leave some of {names} over")
+    classes = found[0].class_names
+    primary = kept[0] if kept and kept[0] in classes else None
+    return {
+        split: FileList(
+            found[0].root,
+            paths[chosen].tolist(),
+            name="",
+            targets=columns[primary][chosen] if primary else None,
+            classes=classes[primary] if primary else None,
+            labels={name: columns[name][chosen] for name in kept},
+            class_names={name: classes[name] for name in kept if name in classes},
+        )
+        for split, chosen in sets.items()
+    }

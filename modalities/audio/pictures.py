@@ -1,0 +1,66 @@
+"""Pictures of spectrograms, low frequencies at the bottom: what masks show and hide, what features look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.drawing import paint, panels, shown, veil
+from jepa_lightning.tokens import Masks
+
+_COLOURS = ((0.05, 0.03, 0.20), (0.25, 0.20, 0.55), (0.15, 0.50, 0.55), (0.35, 0.75, 0.40), (0.98, 0.92, 0.20))
+_STRIPE = 3  # pixels of a stripe over padding
+
+
+def masks(spectrogram: Tensor, draws: Sequence[Masks], grid: tuple[int, int], frames: Tensor | None) -> list[Tensor]:
+    """Spectrogram, then context and targets of each draw, under each other: one uint8 (3, H, W) a sample.
+
+    Args:
+        spectrogram: (B, F, T).
+        draws: the masks.
+        grid: patches along frequency and time.
+        frames: (B,) number of frames before the padding, which is striped; None without padding.
+    """
+    rgb = coloured(spectrogram, frames)
+    parts = [rgb]
+    for mask in draws:
+        valid = None if mask.targets_valid is None else mask.targets_valid.flatten(1)
+        parts.append(veil(rgb, shown(mask.context, mask.context_valid, grid)))
+        parts.append(veil(rgb, shown(mask.targets.flatten(1), valid, grid)))
+    return _column(parts, frames)
+
+
+def features(spectrogram: Tensor, colours: Tensor, grid: tuple[int, int], frames: Tensor | None) -> list[Tensor]:
+    """Spectrogram and colours (B, N, 3) in 0-1 of its patches under each other: one uint8 (3, H, W) a sample."""
+    rgb = coloured(spectrogram, frames)
+    return _column([rgb, paint(colours, grid, rgb.shape[2:])], frames)
+
+
+def coloured(spectrogram: Tensor, frames: Tensor | None = None) -> Tensor:
+    """(B, F, T) as (B, 3, F, T) in 0-1, from dark blue to yellow over the range of each sample's real frames."""
+    values = spectrogram.detach().float().cpu()
+    if frames is not None:
+        values = torch.where(_padded(values.shape[2], frames)[:, None], values[:, :, :1], values)
+    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+    place = (values - low) / (high - low).clamp(min=1e-6) * (len(_COLOURS) - 1)
+    table = torch.tensor(_COLOURS)
+    before = place.long().clamp(max=len(_COLOURS) - 2)
+    share = (place - before).unsqueeze(-1)
+    return ((1 - share) * table[before] + share * table[before + 1]).movedim(-1, 1)
+
+
+def _column(parts: Sequence[Tensor], frames: Tensor | None) -> list[Tensor]:
+    """(B, 3, F, T) parts under each other, padding striped in white and grey."""
+    bands, length = parts[0].shape[2:]
+    if frames is not None:
+        padded = _padded(length, frames)
+        stripes = (torch.arange(bands)[:, None] + torch.arange(length)) // _STRIPE % 2 * 0.25 + 0.75
+        parts = [torch.where(padded[:, None, None, :], stripes, part) for part in parts]
+    return panels([part.flip(2) for part in parts], dim=2)
+
+
+def _padded(length: int, frames: Tensor) -> Tensor:
+    """Which of the frames are padding: (B, T)."""
+    return torch.arange(length) >= frames.cpu()[:, None]

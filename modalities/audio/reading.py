@@ -1,0 +1,222 @@
+"""Sound files by soundfile: a part of one, mono, at the wanted sample rate."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jepa_lightning.data import DataError
+
+Waveform = NDArray[np.float32]
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph")
+"""File name endings of sounds in folders, in any case."""
+
+_WIDTH, _ROLLOFF = 6, 0.99  # of torchaudio's filter: zero crossings either side, and its edge's share of Nyquist's
+_LARGEST_RATIO = 1000  # of whole numbers in a ratio of rates: the filter's size is their product
+_LAST_PAGE = 4  # seconds; the last page of an ogg file is shorter
+_RESERVOIR = 8 * 1152  # samples, of 8 mp3 frames
+_UNKNOWN = 0x7FFFF000  # from here on, a size in a header is what a programme writes that does not know it
+_CHUNKS = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_BROKEN_OGG = re.compile(
+    r"lacks an end-of-stream|without an End-Of-Stream|Junk after the last page|Corrupted bitstream"
+)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of a file without decoding it.
+
+    Attributes:
+        frames: number of samples of each channel.
+        sample_rate: in Hz.
+        channels: their number.
+    """
+
+    frames: int
+    sample_rate: int
+    channels: int
+
+    def length(self, sample_rate: int) -> int:
+        """Number of samples after resampling; the same as that of torchaudio's result."""
+        return -int(-self.frames * ratio(self.sample_rate, sample_rate) // 1)
+
+
+def info(path: str, *, check: bool = True) -> Info:
+    """Length, rate and channels of a file, from its header.
+
+    Args:
+        path: of the file.
+        check: also look whether the file's end is there. Costs nothing for files that are not compressed, and about
+            a seek for the others.
+
+    Raises:
+        OSError: no sound file, an empty one, or (with `check`) one that ends too early; says so shortly.
+        DataError: soundfile is not installed.
+    """
+    with _Open(path) as file:
+        if check:
+            _check_end(file)
+        return Info(file.frames, file.samplerate, file.channels)
+
+
+def read(path: str, *, start: int = 0, count: int | None = None, sample_rate: int | None = None) -> Waveform:
+    """A part of a file, mono (the mean of its channels), resampled.
+
+    Only that part is decoded, with the few samples beside it that resampling needs: a part equals the same part of
+    the whole file, read and resampled by `torchaudio.functional.resample`, to rounding.
+
+    Args:
+        path: of the file: wav, flac, ogg, mp3 and what else libsndfile reads.
+        start: first sample, counted at the rate `sample_rate`.
+        count: number of samples, likewise; None: to the end.
+        sample_rate: wanted, in Hz; None: the file's.
+
+    Returns:
+        (n,) float32, in -1 to 1 for files of whole numbers; n is `count`, or less where the file ends before that.
+
+    Raises:
+        OSError: no sound file, an empty or damaged one, one that ends before its header says, or NaN or infinity in
+            what was read.
+        DataError: soundfile is not installed; or torchaudio is not, and the rates differ.
+    """
+    with _Open(path) as file:
+        rate = sample_rate or file.samplerate
+        total = Info(file.frames, file.samplerate, file.channels).length(rate)
+        stop = total if count is None else min(start + count, total)
+        if not 0 <= start < stop:
+            raise OSError(f"samples {start} to {stop} do not exist: there are {total}")
+        if rate == file.samplerate:
+            return _decode(file, start, stop)
+        step = ratio(file.samplerate, rate)
+        new, old = step.numerator, step.denominator
+        # The filter makes `new` samples of every `old`, so the part must begin at a multiple of these.
+        beside = -(-_reach(old, new) // old)
+        first, last = start // new, -(-stop // new)
+        begin = max(0, first - beside) * old
+        source = _decode(file, begin, min(file.frames, (last + beside) * old))
+        skip = start - begin // old * new
+        return resample(source, file.samplerate, rate)[skip : skip + stop - start]
+
+
+def resample(waveform: Waveform, old_rate: int, new_rate: int) -> Waveform:
+    """A waveform (L,) at another rate (ceil(L * new / old),), by torchaudio's windowed sinc filter.
+
+    Rates without a common divisor would need a huge filter; their ratio is rounded (by
+    a few parts in a million at most).
+
+    Raises:
+        DataError: torchaudio is not installed or does not load.
+    """
+    if old_rate == new_rate:
+        return waveform
+    with torch.no_grad():
+        return _resampler(ratio(old_rate, new_rate))(torch.from_numpy(waveform)).numpy()
+
+
+def ratio(old_rate: int, new_rate: int) -> Fraction:
+    """new / old, of whole numbers that are not too large."""
+    exact = Fraction(new_rate, old_rate)
+    if max(exact.numerator, exact.denominator) <= _LARGEST_RATIO:
+        return exact
+    return exact.limit_denominator(int(_LARGEST_RATIO / max(1.0, float(exact))))
+
+
+def _reach(old: int, new: int) -> int:
+    """Samples of the source that the filter looks at, beside the ones that it replaces."""
+    return int(np.ceil(_WIDTH * old / (min(old, new) * _ROLLOFF))) + 1
+
+
+@lru_cache(maxsize=8)
+def _resampler(step: Fraction) -> Any:
+    try:
+        from torchaudio.transforms import Resample
+    except (ImportError, OSError, RuntimeError) as error:  # the latter two where it was built for another torch
+        raise DataError(
+            'these sounds need resampling and so torchaudio, which does not load: pip install "jepa-lightning[audio]", '
+            f"or store them at the model's sample rate ({str(error).splitlines()[0]})"
+        ) from error
+    return Resample(step.denominator, step.numerator, lowpass_filter_width=_WIDTH, rolloff=_ROLLOFF)
+
+
+class _Open:
+    """Opens a file; whatever goes wrong inside becomes an OSError with a short reason."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file: Any = None
+
+    def __enter__(self) -> Any:
+        soundfile = _soundfile()
+        if not os.stat(self.path).st_size:
+            raise OSError("the file is empty")
+        try:
+            self._file = soundfile.SoundFile(self.path)
+        except RuntimeError as error:
+            reason = str(error).removeprefix(f"Error opening {self.path!r}: ")
+            if "does not exist" in reason:  # what it says of any mp3 without a frame
+                reason = "no sound in it"
+            raise OSError(f"not a sound file that can be read: {reason}") from error
+        if self._file.frames < 1:
+            self._file.close()
+            raise OSError("there are no samples in the file")
+        return self._file
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._file.close()
+        if isinstance(error, RuntimeError | ValueError) and not isinstance(error, DataError):
+            raise OSError(f"the file is damaged: {error}") from error
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: there is no libsndfile
+        raise DataError(
+            f'reading sound files needs soundfile, which does not load: pip install "jepa-lightning[audio]" ({error})'
+        ) from error
+    return soundfile
+
+
+def _check_end(file: Any) -> None:
+    log = file.extra_info
+    chunk = _CHUNKS.search(log)
+    if chunk and int(chunk[2]) < int(chunk[1]) < _UNKNOWN:
+        raise OSError(f"the file is truncated: {chunk[2]} of {chunk[1]} bytes of sound are there")
+    if _BROKEN_OGG.search(log):
+        raise OSError("the file is truncated or damaged: its last page is missing")
+    if file.format in ("FLAC", "MP3"):  # whose headers say how long they should be
+        try:
+            file.seek(file.frames - 1)
+            there = len(file.read(1, dtype="float32"))
+        except (RuntimeError, ValueError):
+            there = 0
+        if not there:
+            raise OSError(f"the file is truncated or damaged: it ends before its {file.frames} samples")
+
+
+def _decode(file: Any, start: int, stop: int) -> Waveform:
+    begin = start
+    if file.format == "MP3":
+        begin = max(0, start - _RESERVOIR)  # frames draw on the bits of those before them, which a seek has not read
+    elif file.subtype == "VORBIS":
+        # On the last page libsndfile's seek is up to a block late (its issue 885): start well before that page.
+        begin = max(0, min(start, file.frames - _LAST_PAGE * file.samplerate))
+    if begin:
+        file.seek(begin)
+    sound = file.read(stop - begin, dtype="float32", always_2d=True)
+    if len(sound) < stop - begin:
+        raise OSError(f"the file is truncated: {begin + len(sound)} of {file.frames} samples are there")
+    sound = sound[start - begin :]
+    mono = sound[:, 0] if sound.shape[1] == 1 else sound.mean(1)
+    if not np.isfinite(mono).all():
+        raise OSError("there are NaN or infinite samples in the file")
+    return mono
