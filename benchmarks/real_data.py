@@ -10,6 +10,9 @@ on the test split; the same for the encoder before training, and for raw input: 
 clips, mean and spread over time of a sound's mel bands. Settings are chosen on the validation part that the recipe
 holds out of the training split; the test split is read here alone. What lies in `--out` is not trained again.
 
+`--keep-time` pools the features of clips over space alone and probes those of all times side by side: a mean over time
+says little of what happened when.
+
 `--each KEY VALUE ...` repeats every seed with each value of a setting, as for leaving one speaker out:
 
     python -m benchmarks.real_data --recipe audiojepa_fsdd --root data/fsdd --each data.test_groups [george] [theo]
@@ -75,6 +78,19 @@ def raw_input(module: JEPA) -> Callable[[Batch], Tensor] | None:
     return {"image": pixels, "video": mean_frame, "audio": bands}.get(module.modality.name)
 
 
+def by_time(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:
+    """Features pooled over all axes of the grid but the first, one after the other: a batch to (B, T D)."""
+
+    @torch.no_grad()
+    def embed_times(batch: Batch) -> Tensor:
+        tokens = module.tokenizer(batch)
+        if tokens.grid is None or tokens.valid is not None:
+            raise ValueError("--keep-time needs tokens that fill a grid, without padding: leave it out")
+        return teacher(tokens).unflatten(1, (tokens.grid[0], -1)).mean(2).flatten(1)
+
+    return embed_times
+
+
 def score(train: Features, test: Features) -> dict[str, float]:
     """All probes; those of class labels after the first carry the label's name."""
     classes = [name for name, value in train.labels.items() if is_class(value)]
@@ -85,7 +101,9 @@ def score(train: Features, test: Features) -> dict[str, float]:
     return scores
 
 
-def judge(recipe: str, root: str, seed: int, labels: int, folder: Path, words: list[str]) -> dict[str, Any]:
+def judge(
+    recipe: str, root: str, seed: int, labels: int, folder: Path, words: list[str], *, keep_time: bool = False
+) -> dict[str, Any]:
     """Train one seed and score it on the test split."""
     start, start_cpu = time.perf_counter(), time.process_time()
     config = ["fit", "--config", f"{recipe}.yaml", "--seed_everything", str(seed), "--data.root", root]
@@ -95,9 +113,10 @@ def judge(recipe: str, root: str, seed: int, labels: int, folder: Path, words: l
     settings = run.config["fit"]["data"]["init_args"].as_dict()
     data = type(run.datamodule)(**{**settings, "probe_samples": labels})
     data.trainer = run.trainer  # which has the model, whose sizes the data takes
+    pooled = by_time if keep_time else embedder
     encoders: dict[str, Callable[[Batch], Tensor] | None] = {
-        "trained": embedder(module, module.teacher),
-        "untrained": embedder(module, run.untrained.cpu().eval()),
+        "trained": pooled(module, module.teacher),
+        "untrained": pooled(module, run.untrained.cpu().eval()),
         "raw": raw_input(module),
     }
     result: dict[str, Any] = {"recipe": recipe, "seed": seed, "steps": run.trainer.global_step}
@@ -120,6 +139,7 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--each", nargs="+", metavar=("KEY", "VALUE"), default=[], help="repeat with each VALUE of KEY")
     parser.add_argument("--labels", type=int, default=10_000, help="labelled training samples of the probes, at most")
+    parser.add_argument("--keep-time", action="store_true", help="pool over space alone")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/real_data"))
     given, words = parser.parse_known_args(args)
@@ -135,7 +155,8 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
             name = re.sub(r"[^\w.=]+", "", "_".join([given.recipe, str(seed), *variant]))
             path = given.out / f"{name}.json"
             if not path.is_file():
-                result = judge(given.recipe, given.root, seed, given.labels, given.out / name, [*words, *variant])
+                arguments = given.recipe, given.root, seed, given.labels, given.out / name, [*words, *variant]
+                result = judge(*arguments, keep_time=given.keep_time)
                 path.write_text(json.dumps(result, indent=2) + "\n")
             results.append(json.loads(path.read_text()))
     show(given.recipe, results)

@@ -53,8 +53,22 @@ def videos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Sounds of three speakers, and a CSV file that lists them."""
+    soundfile = pytest.importorskip("soundfile")
+    folder = tmp_path_factory.mktemp("sounds")
+    rows = ["path,word,speaker"]
+    for i in range(120):
+        tone = np.sin(np.arange(9000 + 100 * i) * (0.1 + 0.05 * (i % 2))) * 0.3
+        soundfile.write(folder / f"{i}.wav", tone, 8000)
+        rows.append(f"{i}.wav,{'yes' if i % 2 else 'no'},{('eve', 'tom', 'ann')[i % 3]}")
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch, videos):
+def folder(tmp_path, monkeypatch, videos, sounds):
     """A working folder with what the README supposes there: the reader's own data, and the YAML that it shows."""
     monkeypatch.chdir(tmp_path)
     for i in range(160):
@@ -62,6 +76,7 @@ def folder(tmp_path, monkeypatch, videos):
         path.parent.mkdir(parents=True, exist_ok=True)
         PILImage.new("RGB", (32, 32), (i, 200 - i, 90)).save(path)
     (tmp_path / "my_videos").symlink_to(videos)
+    (tmp_path / "my_sounds").symlink_to(sounds)
     for block in blocks("yaml"):
         name = re.match(r"# (\S+\.yaml)", block)
         if name:
