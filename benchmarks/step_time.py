@@ -75,7 +75,7 @@ def training_step(
     Masks and schedules are those of step `step` of a run of `model.total_steps`.
     """
     generator = model.mask_generator("train", step, 0)
-    device_type = batch["image"].device.type
+    device_type = model.device.type
     with torch.autocast(device_type, torch.bfloat16) if bf16 else contextlib.nullcontext():
         tokens = model.tokenizer(batch)
         lap("tokenizer")

@@ -19,11 +19,14 @@ class TokenSpec:
         shape: shape of one token's raw values, e.g. (3, 16, 16) for an RGB patch.
         grid: number of tokens along each axis, e.g. (14, 14), or None without a grid.
         positions: builds, for a width, the module that embeds (..., P) coordinates into (..., width).
+        embed: builds, for a width, the module that embeds raw values (B, K, *shape) into (B, K, width), where a linear
+            map of the flat values would not do (points in any order); each token by itself. None for the linear map.
     """
 
     shape: tuple[int, ...]
     grid: tuple[int, ...] | None
     positions: Callable[[int], nn.Module]
+    embed: Callable[[int], nn.Module] | None = None
 
 
 class Encoder(nn.Module, ABC):

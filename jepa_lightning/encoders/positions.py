@@ -40,6 +40,29 @@ class SinCosPositions(nn.Module):
         return sincos(positions, self.width)
 
 
+class MLPPositions(nn.Module):
+    """A learned embedding of coordinates: axes -> hidden -> width with a GELU, (..., axes) to (..., width).
+
+    For tokens that lie anywhere, such as the centres of Point-MAE's and Point-JEPA's groups (Pang et al. 2022, section
+    3.1). Coordinates should be of the order of one: the initialisation is torch's own, whose first biases spread the
+    bends over that range. Weights are in the encoder's or predictor's precision; so is the result.
+
+    Args:
+        width: output width.
+        axes: number P of coordinates.
+        hidden: width between.
+    """
+
+    def __init__(self, width: int, *, axes: int = 3, hidden: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(axes, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Embed coordinates."""
+        first: nn.Linear = self.layers[0]  # type: ignore[assignment]
+        return self.layers(positions.to(first.weight.dtype))
+
+
 def grid_positions(grid: tuple[int, ...], device: torch.device | None = None) -> Tensor:
     """Coordinates of a grid's tokens in raster order: (1, N, P) float32, counted in tokens from zero."""
     axes = [torch.arange(size, device=device, dtype=torch.float32) for size in grid]

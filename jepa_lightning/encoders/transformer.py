@@ -74,13 +74,16 @@ class Transformer(nn.Module):
                 block.attn.proj.weight /= math.sqrt(2 * layer)  # type: ignore[union-attr,operator]
                 block.mlp.fc2.weight /= math.sqrt(2 * layer)  # type: ignore[union-attr,operator]
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, positions: Tensor | None = None, added: Tensor | None = None
+    ) -> Tensor:
         """Run the blocks and the norm.
 
         Args:
             x: (B, N, W) embedded tokens.
             valid: (B, N) bool; slots where it is False are never attended to.
             positions: (B or 1, N, P) coordinates, with `rotary` only.
+            added: (B, N, W) to add to the input of each block, or None.
         """
         if (positions is None) != (self.rotary is None):
             what = (
@@ -91,7 +94,7 @@ class Transformer(nn.Module):
         if positions is not None and self.rotary is not None:
             given["rope"] = rotary(positions, self.head_dim, form=self.rotary)  # once for all blocks
         for block in self.blocks:
-            x = block(x, **given)
+            x = block(x if added is None else x + added, **given)
         return self.norm(x)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ from jepa_lightning.tokens import Tokens, take
 class ViT(Encoder):
     """Vision Transformer (Dosovitskiy et al. 2021) on raw tokens: linear embedding, positions, blocks, norm.
 
-    There is no class token, as in I-JEPA. Kept tokens are gathered before they are embedded.
+    There is no class token, as in I-JEPA. Kept tokens are gathered before they are embedded. Where the modality brings
+    an embedding of its own (`TokenSpec.embed`), it stands in for the linear one.
 
     Args:
         spec: the tokens' shape and positions, given by the modality.
@@ -27,6 +29,11 @@ class ViT(Encoder):
         drop_path: stochastic depth of the last block.
         rotary: `interleaved` or `released` for rotary attention on the tokens' coordinates (as in V-JEPA 2) in place
             of the modality's position embedding; heads must then have at least two channels for each axis.
+        positions_at: where the modality's position embedding is added: at the `input`, or to the input of
+            `every_layer` (Point-MAE: Pang et al. 2022; Point-JEPA).
+
+    Raises:
+        ValueError: a setting is out of range, or rotary is asked to add positions at every layer.
     """
 
     def __init__(
@@ -39,15 +46,23 @@ class ViT(Encoder):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         rotary: RotaryForm | None = None,
+        positions_at: Literal["input", "every_layer"] = "input",
     ) -> None:
         super().__init__()
+        if positions_at not in ("input", "every_layer"):
+            raise ValueError(f"positions_at must be input or every_layer, got {positions_at!r}")
+        if rotary and positions_at == "every_layer":
+            raise ValueError("rotary attention adds no positions anywhere: leave out rotary, or positions_at")
         self.dim = width
-        self.embed = nn.Linear(math.prod(spec.shape), width)
+        self.positions_at = positions_at
+        self.flat = spec.embed is None
+        self.embed = nn.Linear(math.prod(spec.shape), width) if spec.embed is None else spec.embed(width)
         self.positions = None if rotary else spec.positions(width)
         self.transformer = Transformer(
             width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path, rotary=rotary
         )
-        init_weights(self.embed)
+        if self.flat:
+            init_weights(self.embed)
 
     @property
     def blocks(self) -> Iterable[nn.Module]:
@@ -59,12 +74,14 @@ class ViT(Encoder):
         everywhere = tokens.positions
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
-        x = self.embed(tokens.values.flatten(2))
+        x = self.embed(tokens.values.flatten(2) if self.flat else tokens.values)
         if self.positions is None:
             return self.transformer(x, tokens.valid, tokens.positions)
         if keep is not None and everywhere.shape[0] == 1 and everywhere.shape[1] < keep.numel():
             # Samples share the positions of a grid: embedding each one once is less than embedding all kept tokens.
-            x = x + take(self.positions(everywhere).to(x.dtype), keep)
+            places = take(self.positions(everywhere).to(x.dtype), keep)
         else:
-            x = x + self.positions(tokens.positions).to(x.dtype)
-        return self.transformer(x, tokens.valid)
+            places = self.positions(tokens.positions).to(x.dtype)
+        if self.positions_at == "every_layer":
+            return self.transformer(x, tokens.valid, added=places)
+        return self.transformer(x + places, tokens.valid)

@@ -1,11 +1,23 @@
-"""Maskers that need only a grid or a count of tokens: which tokens are seen, which are predicted."""
+"""Maskers that need only a grid, an order, positions or a count: which tokens are seen, which are predicted."""
 
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.blocks import MultiBlock
+from jepa_lightning.maskers.order import OrderedRuns
 from jepa_lightning.maskers.random import Random
 from jepa_lightning.maskers.several import Several
 from jepa_lightning.maskers.spans import TimeSpans
+from jepa_lightning.maskers.spatial import SpatialBlocks
 from jepa_lightning.maskers.tube import Tube
 from jepa_lightning.maskers.union import BlockUnion
 
-__all__ = ["BlockUnion", "Masker", "MultiBlock", "Random", "Several", "TimeSpans", "Tube"]
+__all__ = [
+    "BlockUnion",
+    "Masker",
+    "MultiBlock",
+    "OrderedRuns",
+    "Random",
+    "Several",
+    "SpatialBlocks",
+    "TimeSpans",
+    "Tube",
+]

@@ -21,6 +21,9 @@ class Audio(Modality):
     Batches hold `waveform` (B, L), mono at the sample rate, or `log_mel` (B, F, T) from a cache, and where clips are
     shorter `length` (B,), in samples or frames; see `SpectrogramTokenizer` and `LogMel`.
 
+    Spectrograms are computed in float32 whatever the model's precision. Prefer `bf16-mixed` to `bf16-true`, which
+    rounds the waveforms themselves to 8 bits before anyone sees them.
+
     Args:
         sample_rate: in Hz; the data module converts to it.
         seconds: length of a clip; the data module crops to it. Frames that fill no patch are cut off.

@@ -1,11 +1,11 @@
-"""Sin-cos positions against plain float64 loops."""
+"""Positions against plain float64 formulas."""
 
 import math
 
 import pytest
 import torch
 
-from jepa_lightning.encoders import SinCosPositions
+from jepa_lightning.encoders import MLPPositions, SinCosPositions
 from jepa_lightning.encoders.positions import grid_positions, sincos
 
 
@@ -73,3 +73,27 @@ def test_grid_positions_are_counted_in_raster_order():
     assert found.shape == (1, 24, 3)
     expected = [[t, r, c] for t in range(2) for r in range(3) for c in range(4)]
     assert found[0].tolist() == expected
+
+
+def test_learned_positions_are_two_layers():
+    torch.manual_seed(0)
+    module = MLPPositions(20, axes=2, hidden=16).double()
+    first, second = module.layers[0], module.layers[2]
+    positions = torch.rand(2, 3, 4, 2, dtype=torch.float64)
+    found = module(positions)
+    assert found.shape == (2, 3, 4, 20)
+    hidden = positions @ first.weight.T + first.bias
+    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    torch.testing.assert_close(found, hidden @ second.weight.T + second.bias)
+    found.sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+
+
+def test_learned_positions_take_coordinates_of_any_precision():
+    torch.manual_seed(0)
+    module = MLPPositions(12)
+    positions = torch.rand(2, 5, 3)
+    assert torch.equal(module(positions.double()), module(positions))
+    half = module.bfloat16()(positions)
+    assert half.dtype == torch.bfloat16
+    assert torch.isfinite(half).all()

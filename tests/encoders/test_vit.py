@@ -1,5 +1,7 @@
 """The plain ViT: what is hidden cannot leak."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -161,3 +163,57 @@ def test_shared_positions_are_embedded_once(vit):
     vit(tokens(), kept(3))
     vit(tokens(), kept(7))
     assert rows == [9, 20]
+
+
+# What a modality embeds its own way ---------------------------------------------------------------------------------
+
+
+class Means(nn.Module):
+    """An embedding that wants the tokens' shape, as that of points in a group does."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(3, width)
+
+    def forward(self, values):
+        return self.linear(values.mean((-1, -2)))
+
+
+def test_a_modality_may_bring_its_embedding():
+    torch.manual_seed(0)
+    vit = ViT(replace(SPEC, embed=Means), width=WIDTH, depth=2, heads=3).eval()
+    assert isinstance(vit.embed, Means)
+    some, keep = tokens(), kept()
+    x = vit.embed(some.values) + sincos(some.positions, WIDTH)
+    expected = vit.transformer(torch.stack([x[b, keep[b]] for b in range(B)]))
+    torch.testing.assert_close(vit(some, keep), expected)
+    shuffled = Tokens(values=some.values.flip(3), positions=some.positions, grid=GRID)
+    torch.testing.assert_close(vit(shuffled, keep), expected)
+
+
+def test_positions_at_every_layer_enter_each_block():
+    torch.manual_seed(0)
+    vit = ViT(SPEC, width=WIDTH, depth=3, heads=3, positions_at="every_layer").eval()
+    for some in (tokens(), tokens(valid=torch.arange(N) < torch.tensor([[N], [9], [3]]))):
+        for keep in (None, kept(3), kept()):
+            seen = some if keep is None else some.take(keep)
+            places = sincos(seen.positions, WIDTH).expand(B, -1, -1)
+            x = vit.embed(seen.values.flatten(2))
+            for block in vit.blocks:
+                x = block(x + places, attn_mask=None if seen.valid is None else seen.valid[:, None, None])
+            torch.testing.assert_close(vit(some, keep), vit.transformer.norm(x))
+
+
+def test_positions_at_the_input_by_default():
+    torch.manual_seed(0)
+    one = ViT(SPEC, width=WIDTH, depth=2, heads=3).eval()
+    two = ViT(SPEC, width=WIDTH, depth=2, heads=3, positions_at="every_layer").eval()
+    two.load_state_dict(one.state_dict())
+    assert not torch.allclose(one(tokens()), two(tokens()))
+
+
+def test_positions_that_are_nowhere_added():
+    with pytest.raises(ValueError, match="positions_at must be input or every_layer, got 'all'"):
+        ViT(SPEC, width=WIDTH, depth=1, heads=3, positions_at="all")
+    with pytest.raises(ValueError, match="rotary attention adds no positions"):
+        ViT(SPEC, width=WIDTH, depth=1, heads=3, rotary="interleaved", positions_at="every_layer")

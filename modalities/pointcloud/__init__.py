@@ -1,0 +1,7 @@
+"""Point clouds: JEPA on groups of neighbouring points, without a grid, with its data."""
+
+from modalities.pointcloud.data import PointCloudData
+from modalities.pointcloud.modality import PointCloud
+from modalities.pointcloud.tokenizer import PointTokenizer
+
+__all__ = ["PointCloud", "PointCloudData", "PointTokenizer"]

@@ -1,0 +1,244 @@
+"""Point clouds for training: HDF5 in ModelNet's layout, class folders, a CSV file, any torch dataset, or generated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from jepa_lightning.data import DataError, JEPADataModule, Sample
+from modalities.pointcloud.files import CloudFiles, GivenClouds, HDF5Clouds, class_names, find_clouds, find_hdf5
+from modalities.pointcloud.generated import GeneratedClouds
+from modalities.pointcloud.transforms import Augment, Rotation, TakePoints
+
+_CACHE_BYTES = 2**30
+_SURFACE = 4  # points sampled on a mesh, in N
+_log = logging.getLogger(__name__)
+
+
+class PointCloudData(JEPADataModule):
+    """Batches of point clouds: `points` (B, N, 3 + F) float32, x, y and z, then features; `labels`; `id`.
+
+    Each cloud is moved to mean 0 and scaled to radius 1. Of larger clouds N points are taken: random ones in training,
+    always the same in evaluation. Of smaller ones all, some of them repeatedly. Points that are NaN or infinite (also
+    in a feature) are left out, and a cloud of equal points passes, as zeros; of data in memory, the numbers of such
+    clouds are logged. Clouds without any point, empty and damaged files are unreadable samples: counted, named, and
+    replaced.
+
+    Args:
+        root: an HDF5 file of ModelNet's layout (`data`, `label`, perhaps `normal`), or a folder of them with train, val
+            or test in their names; or a folder of .npy, .npz, .ply, .off, .obj, .stl, .xyz, .pts or .txt files:
+            `root/train/CLASS/*` (with `val` and `test` beside `train`, or not), `root/CLASS/*`, ModelNet's
+            `root/CLASS/train/*`, or without class folders for unlabelled clouds; or where the relative paths of `csv`
+            start; or a CSV file. Meshes are sampled over their surface, once. None, with neither csv nor dataset: the
+            generated set.
+        csv: a CSV file with the column path (or file, filename), and perhaps labels and `split` (train, val or test);
+            see `jepa_lightning.data.find_files`.
+        labels: label columns of the CSV file, the primary one first. None: label, or class.
+        dataset: training data in place of files: any torch dataset that gives clouds (n, 3 + F), tensors or arrays,
+            with or without a label; n may differ.
+        val_dataset: validation data; None holds out `val_fraction` of the training data.
+        test_dataset: test data.
+        points: N. None: the model's.
+        features: F, the values of each point beside x, y and z that are used. None: the model's.
+        normals: the first three features are directions, and turn with the cloud.
+        rotation: in training, the axis about which each cloud is turned by a random angle (ModelNet's HDF5 files have y
+            upwards, its meshes z); "so3": any rotation; "none".
+        scale: in training, range of the factor that each cloud is scaled by.
+        jitter: in training, standard deviation of the noise on each coordinate, in radii of the cloud.
+        jitter_clip: largest noise either way.
+        dropout: in training, the largest share of the points that is left out (others are repeated in their place).
+        cache: keep the clouds of files in memory, so that each file is read once, at the start (test clouds are not
+            kept). None: when they take less than 1 GiB. HDF5 files are always read into memory.
+        samples: number of generated training clouds (an eighth as many for validation).
+        batch_size: samples a batch (and process).
+        num_workers: loader processes; None chooses by cores and data.
+        pin_memory: None: only when CUDA is available.
+        drop_last: leave out the last, smaller training batch.
+        seed: draws the held-out part, the probe's subset and the generated clouds.
+        val_fraction: share of the training data held out where there is no validation split.
+        probe_samples: size of the labelled subset that the online probe learns on.
+        max_unreadable: largest share of a data set's clouds that may be unreadable before the run ends.
+
+    Raises:
+        DataError: arguments that do not fit each other or the data.
+    """
+
+    name = "points"
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        csv: str | None = None,
+        labels: list[str] | None = None,
+        dataset: Dataset | None = None,
+        val_dataset: Dataset | None = None,
+        test_dataset: Dataset | None = None,
+        points: int | None = None,
+        features: int | None = None,
+        normals: bool = False,
+        rotation: Rotation = "y",
+        scale: tuple[float, float] = (0.8, 1.2),
+        jitter: float = 0.0,
+        jitter_clip: float = 0.05,
+        dropout: float = 0.0,
+        cache: bool | None = None,
+        samples: int = 4000,
+        batch_size: int = 128,
+        num_workers: int | None = None,
+        pin_memory: bool | None = None,
+        drop_last: bool = True,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        probe_samples: int = 2000,
+        max_unreadable: float = 0.01,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            drop_last=drop_last,
+            seed=seed,
+            val_fraction=val_fraction,
+            probe_samples=probe_samples,
+            max_unreadable=max_unreadable,
+        )
+        files = root is not None or csv is not None
+        if files and dataset is not None:
+            raise DataError("expected files (root, csv) or dataset, got both: leave one out")
+        if dataset is None and (val_dataset is not None or test_dataset is not None):
+            raise DataError("expected a dataset beside val_dataset or test_dataset, got none: set dataset too")
+        if not files and labels is not None:
+            raise DataError("expected labels only for files, got neither root nor csv: set one, or leave labels out")
+        if rotation not in ("none", "x", "y", "z", "so3"):
+            raise DataError(f"expected rotation to be none, x, y, z or so3, got {rotation!r}")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise DataError(f"expected scale as a lower and an upper factor above 0, got {list(scale)}")
+        if jitter < 0 or jitter_clip < 0:
+            raise DataError(f"expected jitter and jitter_clip of at least 0, got {jitter:g} and {jitter_clip:g}")
+        if not 0 <= dropout < 1:
+            raise DataError(f"expected dropout from 0 to below 1, got {dropout:g}")
+        if samples < 16:
+            raise DataError(f"expected at least 16 generated samples, got {samples}")
+        self.root = root
+        self.csv = csv
+        self.columns = labels
+        self.dataset = dataset
+        self.val_dataset = val_dataset
+        self.test_dataset = test_dataset
+        self.points = points
+        self.features = features
+        self.normals = normals
+        self.rotation: Rotation = rotation
+        self.scale = scale
+        self.jitter = jitter
+        self.jitter_clip = jitter_clip
+        self.dropout = dropout
+        self.cache = cache
+        self.samples = samples
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """N and F of a batch's `points` (B, N, 3 + F)."""
+        points, features = (int(self.or_model(name, getattr(self, name))) for name in ("points", "features"))
+        if points < 1 or features < 0:
+            raise DataError(f"expected at least 1 point and 0 features, got {points} and {features}")
+        if self.normals and features < 3:
+            raise DataError(f"expected at least 3 features where the first three are normals, got {features}")
+        return points, features
+
+    def load(self) -> dict[str, Dataset[Any]]:
+        """The data sets by split."""
+        points, features = self.size
+        if self.dataset is not None:
+            given = {"train": self.dataset, "val": self.val_dataset, "test": self.test_dataset}
+            return {split: GivenClouds(clouds) for split, clouds in given.items() if clouds is not None}
+        if self.root is None and self.csv is None:
+            return self._generate(points, features)
+        hdf5 = find_hdf5(self.root) if self.csv is None else {}
+        if hdf5:
+            return self._hdf5(hdf5)
+        sets = {
+            split: CloudFiles(files, surface=_SURFACE * points, features=features)
+            for split, files in find_clouds(self.root, csv=self.csv, labels=self.columns).items()
+        }
+        kept = {split: clouds for split, clouds in sets.items() if split != "test"}
+        if self.cache or (
+            self.cache is None and sum(clouds.bytes_in_memory() for clouds in kept.values()) < _CACHE_BYTES
+        ):
+            for split, clouds in kept.items():
+                clouds.cache()
+                report(split, clouds.clouds(), points=points, features=features)
+            self.in_memory = True
+        return dict(sets)
+
+    def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
+        """Random points and augmentation for training; the same points and only the unit sphere for evaluation."""
+        points, features = self.size
+        augment = Augment(
+            points,
+            features=features,
+            rotation=self.rotation,
+            scale=self.scale,
+            jitter=self.jitter,
+            jitter_clip=self.jitter_clip,
+            dropout=self.dropout,
+            normals=self.normals,
+        )
+        return augment, TakePoints(points, features=features)
+
+    def _hdf5(self, found: dict[str, list[Path]]) -> dict[str, Dataset[Any]]:
+        if self.columns is not None:
+            raise DataError(f"expected labels only beside a CSV file, got HDF5 files in {self.root}: leave labels out")
+        names = class_names(found["train"][0].parent)
+        sets = {split: HDF5Clouds(paths, classes=names) for split, paths in found.items()}
+        for split, clouds in sets.items():
+            report(split, clouds.clouds(), points=self.size[0], features=self.size[1])
+        self.in_memory = True
+        return dict(sets)
+
+    def _generate(self, points: int, features: int) -> dict[str, Dataset[Any]]:
+        if features not in (0, 3):
+            raise DataError(f"expected 0 features, or 3 (normals), of the generated clouds, got {features}")
+        self.in_memory = True
+        counts = {"train": self.samples, "val": self.samples // 8}
+        return {
+            split: GeneratedClouds(count, points=points, normals=features == 3, seed=self.seed, split=split)
+            for split, count in counts.items()
+        }
+
+
+def report(split: str, clouds: Iterable[np.ndarray], *, points: int, features: int = 0) -> dict[str, int]:
+    """Count, and log where there are any, the clouds that are not used as they are. Unreadable ones are not counted.
+
+    Args:
+        split: named in the log.
+        clouds: (n, 3 + F) each.
+        points: N.
+        features: F that are used.
+
+    Returns:
+        Numbers of clouds by what is odd: points that are NaN, too few points, points that are all equal.
+    """
+    odd = {"NaN or infinite points, which are left out": 0, f"fewer than {points} points, which are repeated": 0}
+    odd["points that are all equal"] = 0
+    broken, few, equal = odd
+    total = 0
+    for cloud in clouds:
+        total += 1
+        finite = np.isfinite(cloud[:, : 3 + features]).all(1)
+        if not finite.any():
+            continue
+        kept = cloud if finite.all() else cloud[finite]
+        odd[broken] += not finite.all()
+        odd[few] += len(kept) < points
+        odd[equal] += bool((kept[:, :3] == kept[0, :3]).all())
+    for what, count in odd.items():
+        if count:
+            _log.warning("%s: %d of %d clouds have %s", split, count, total, what)
+    return odd

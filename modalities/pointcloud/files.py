@@ -1,0 +1,283 @@
+"""Data sets of point clouds: files of class folders or a CSV file, HDF5 in ModelNet's layout, any torch dataset."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jepa_lightning.data import DataError, FileList, find_files, known_targets
+from modalities.pointcloud.reading import EXTENSIONS, INSTALL, Cloud, read
+
+HDF5 = (".h5", ".hdf5")
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""How the splits are called in the names of HDF5 files, and of ModelNet's folders."""
+
+_CHUNK = 1024  # clouds in one block of the memory cache
+_CLASS_NAMES = "shape_names.txt"  # beside ModelNet40's HDF5 files: a class a line
+
+
+class CloudFiles(Dataset[dict[str, Any]]):
+    """The cloud files of one split, as dicts: `points` (n, 3 + F) float32, and `labels`.
+
+    Args:
+        files: where they lie, and their labels.
+        surface: number of points that meshes are sampled to.
+        features: F, how many further values of each point are kept, as far as a file has them.
+    """
+
+    def __init__(self, files: FileList, *, surface: int, features: int = 0) -> None:
+        self.files = files
+        self.surface = surface
+        self.columns = 3 + features
+        self.targets = files.targets
+        self.classes = files.classes
+        self.unreadable: dict[int, str] = {}
+        self._blocks: list[list[Tensor]] = []  # the memory cache, one tensor for each run of clouds of as many columns
+        self._spans = np.zeros((0, 3), dtype=np.int64)  # (N, 3): tensor in the block, offset, length
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample_id(self, index: int) -> str:
+        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
+        return self.files.sample_id(index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"points": self.cloud(index), "labels": self.files.labels_of(index)}
+
+    def cloud(self, index: int) -> Cloud:
+        """Cloud `index`; errors as `modalities.pointcloud.reading.read`."""
+        if not self._blocks:
+            return self._read(index)
+        if index in self.unreadable:
+            raise OSError(self.unreadable[index])
+        part, offset, length = self._spans[index].tolist()
+        return self._blocks[index // _CHUNK][part].numpy()[offset : offset + length]
+
+    def clouds(self) -> Iterator[Cloud]:
+        """All that can be read."""
+        return (self.cloud(index) for index in range(len(self)) if index not in self.unreadable)
+
+    def bytes_in_memory(self) -> float:
+        """Estimate of the whole set's size in memory, from 16 of the clouds."""
+        tried = [self._try(index) for index in np.linspace(0, len(self) - 1, min(16, len(self))).astype(int).tolist()]
+        sizes = [cloud.nbytes for cloud in tried if not isinstance(cloud, str)]
+        return float(np.mean(sizes)) * len(self) if sizes else 0.0
+
+    def cache(self) -> None:
+        """Read every cloud into memory; those that cannot be read are listed in `unreadable`."""
+        spans = np.zeros((len(self), 3), dtype=np.int64)
+        blocks: list[list[Tensor]] = []
+        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
+            for start in range(0, len(self), _CHUNK):
+                parts: list[list[Cloud]] = []
+                offset = 0
+                for index, cloud in enumerate(pool.map(self._try, range(start, min(start + _CHUNK, len(self)))), start):
+                    if isinstance(cloud, str):
+                        self.unreadable[index] = cloud
+                        continue
+                    if not parts or parts[-1][0].shape[1] != cloud.shape[1]:
+                        parts.append([])
+                        offset = 0
+                    spans[index] = len(parts) - 1, offset, len(cloud)
+                    parts[-1].append(cloud)
+                    offset += len(cloud)
+                # Tensors and not arrays: where workers are spawned, tensors travel as shared memory.
+                blocks.append([torch.from_numpy(np.concatenate(part)) for part in parts])
+        self._blocks, self._spans = blocks, spans
+
+    def _read(self, index: int) -> Cloud:
+        return read(self.files.path(index), surface=self.surface)[:, : self.columns]
+
+    def _try(self, index: int) -> Cloud | str:
+        try:
+            return self._read(index)
+        except OSError as error:
+            return f"{type(error).__name__}: {error}"
+
+
+class HDF5Clouds(Dataset[dict[str, Any]]):
+    """The clouds of one split in HDF5 files of ModelNet's layout, as dicts: `points` (P, 3 + F) and `labels`.
+
+    A file holds `data` (n, P, 3 or more) and perhaps `normal` (n, P, 3), which then are the first features, and `label`
+    (n,) or (n, 1), whole numbers. All are read into memory when the set is built, in the type that they are stored in.
+
+    Args:
+        paths: of the files.
+        classes: names of the classes, or None.
+
+    Raises:
+        DataError: a file is damaged or holds other things; h5py is not installed.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, classes: list[str] | None = None) -> None:
+        read_all = [_read_hdf5(path) for path in paths]
+        self.names = [path.name for path in paths]
+        self.arrays = [torch.from_numpy(data) for data, _ in read_all]
+        self.starts = np.cumsum([0, *(len(data) for data in self.arrays)])
+        labels = [label for _, label in read_all if label is not None]
+        if labels and len(labels) < len(read_all):
+            without = next(path for path, (_, label) in zip(paths, read_all, strict=True) if label is None)
+            raise DataError(f"expected labels in all files or in none, got no dataset label in {without}")
+        self.targets = np.concatenate(labels) if labels else None
+        known = classes is not None and self.targets is not None and self.targets.max(initial=-1) < len(classes)
+        self.classes = classes if known else None
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def sample_id(self, index: int) -> str:
+        """Name of the file and place in it of cloud `index`: train.h5[12]."""
+        file = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return f"{self.names[file]}[{index - self.starts[file]}]"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        file = int(np.searchsorted(self.starts, index, side="right")) - 1
+        labels = {} if self.targets is None else {"label": self.targets[index]}
+        return {"points": self.arrays[file][index - int(self.starts[file])], "labels": labels}
+
+    def clouds(self) -> Iterator[NDArray[Any]]:
+        """All clouds."""
+        return (cloud.numpy() for array in self.arrays for cloud in array)
+
+
+class GivenClouds(Dataset[Any]):
+    """Anyone's dataset; a tuple's first entry is the cloud, its second the label.
+
+    Args:
+        dataset: gives a cloud (n, 3 + F), tensor or array; (cloud, label); or a dict with `points`.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+        self.targets = known_targets(dataset)
+        self.classes = getattr(dataset, "classes", None)
+        if hasattr(dataset, "sample_id"):
+            self.sample_id = dataset.sample_id
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.dataset[index]
+        if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[1], Tensor | np.ndarray):
+            return item[0], item[1].reshape(()) if np.prod(item[1].shape) == 1 else item[1]  # ModelNet's (1,)
+        return item
+
+
+def find_hdf5(root: str | None) -> dict[str, list[Path]]:
+    """The HDF5 files that `root` is, or holds, by split; none where it holds none.
+
+    The split stands in the file's name (train*.h5, ply_data_test0.h5, x_val.h5) or is its folder's. A single file, or
+    files none of which names a split, are training data.
+
+    Raises:
+        DataError: some files name a split and others do not; there are test files, but none for training.
+    """
+    base = Path(root or "").expanduser()
+    if root is None or not base.exists():
+        return {}
+    if base.is_file():
+        return {"train": [base]} if base.suffix.lower() in HDF5 else {}
+    folders = [base, *(f for f in sorted(base.iterdir()) if f.is_dir() and f.name.lower() in SPLITS)]
+    files = [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix.lower() in HDF5 and f.is_file()]
+    files = [f for f in files if not f.name.startswith(".")]
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        named = [SPLITS[word] for word in re.findall("[a-z]+", file.stem.lower()) if word in SPLITS]
+        if not named and file.parent != base:
+            named = [SPLITS[file.parent.name.lower()]]
+        found.setdefault(named[-1] if named else "", []).append(file)
+    if set(found) == {""}:
+        return {"train": found[""]}
+    if "" in found:
+        raise DataError(
+            f"expected HDF5 files in {root} that all have train, val or test in their names, or none of them, got "
+            f"also {found[''][0].name}: move it away, or name a single file as data.root"
+        )
+    if found and "train" not in found:
+        raise DataError(f"expected HDF5 files for training in {root}, got {files[0].name}: name one train.h5")
+    return found
+
+
+def find_clouds(root: str | None, *, csv: str | None = None, labels: list[str] | None = None) -> dict[str, FileList]:
+    """The cloud files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`.
+
+    Files that end in .txt count where there are none of another format. ModelNet's own layout, `root/CLASS/train/*`
+    and `root/CLASS/test/*`, is known too.
+
+    Raises:
+        DataError: as `find_files`.
+    """
+    options: dict[str, Any] = {"kind": "point cloud", "csv": csv, "labels": labels}
+    try:
+        found = find_files(root, extensions=tuple(ending for ending in EXTENSIONS if ending != ".txt"), **options)
+    except DataError as error:
+        if csv is not None or not any(Path(root or "").expanduser().rglob("*.txt")):
+            raise
+        try:
+            found = find_files(root, extensions=EXTENSIONS, **options)
+        except DataError:
+            raise error from None
+    return _by_folder(found["train"]) if set(found) == {"train"} and found["train"].targets is not None else found
+
+
+def _by_folder(files: FileList) -> dict[str, FileList]:
+    """Class folders that all their files lie below as train/* or test/*, by these; others as they are."""
+    paths = np.array([os.path.relpath(files.path(index), files.root) for index in range(len(files))])
+    parts = [path.split(os.sep) for path in paths]
+    splits = np.array([SPLITS.get(part[1].lower(), "") if len(part) > 2 else "" for part in parts])
+    if files.labels or files.targets is None or (splits == "").any() or "train" not in splits:
+        return {"train": files}
+    return {
+        split: FileList(
+            files.root, paths[splits == split].tolist(), targets=files.targets[splits == split], classes=files.classes
+        )
+        for split in ("train", "val", "test")
+        if (splits == split).any()
+    }
+
+
+def class_names(folder: Path) -> list[str] | None:
+    """The classes' names in a folder of HDF5 files (shape_names.txt, a line a class), where they are."""
+    file = folder / _CLASS_NAMES
+    return file.read_text(encoding="utf-8").split() if file.is_file() else None
+
+
+def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    try:
+        import h5py
+    except ImportError:
+        raise DataError(f"HDF5 files need h5py, which is not installed: {INSTALL}") from None
+    try:
+        with h5py.File(path) as file:
+            found = {name: file[name][()] for name in ("data", "normal", "label") if name in file}
+            names = ", ".join(list(file)[:10])
+    except OSError as error:
+        raise DataError(f"expected an HDF5 file, got {path}, which cannot be read: {str(error)[:150]}") from None
+    data, normal, label = (found.get(name) for name in ("data", "normal", "label"))
+    if data is None or data.ndim != 3 or data.shape[2] < 3 or data.dtype.kind not in "iuf":
+        what = f"the datasets {names}" if data is None else f"data of {data.dtype} {data.shape}"
+        raise DataError(f"expected in {path} a dataset data (clouds, points, 3 or more) of numbers, got {what}")
+    if normal is not None:
+        if normal.shape != (*data.shape[:2], 3):
+            raise DataError(f"expected in {path} normal {(*data.shape[:2], 3)}, as data, got {normal.shape}")
+        data = np.concatenate([data[..., :3], normal.astype(data.dtype), data[..., 3:]], axis=2)
+    if label is None:
+        return data, None
+    if label.size != len(data) or label.dtype.kind not in "iu":
+        raise DataError(
+            f"expected in {path} a whole number as label for each of {len(data)} clouds, got {label.dtype} "
+            f"{label.shape}: write labels (clouds,)"
+        )
+    return data, label.reshape(-1).astype(np.int64)

@@ -1,0 +1,114 @@
+"""The point cloud modality: groups of points, Point-JEPA's masks and a ViT."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.encoders import MLPPositions, TokenSpec, ViT
+from jepa_lightning.maskers import Masker, OrderedRuns
+from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.tokens import Masks, Tokens, take
+from modalities.pointcloud import pictures
+from modalities.pointcloud.encoder import MiniPointNet
+from modalities.pointcloud.geometry import nearest
+from modalities.pointcloud.tokenizer import PointTokenizer
+
+_UNUSED = (0.8, 0.8, 0.8)
+_CONTEXT = (0.15, 0.4, 0.85)
+_TARGETS = ((0.95, 0.45, 0.1), (0.85, 0.1, 0.15), (0.95, 0.75, 0.1), (0.75, 0.2, 0.65))  # of blocks, in turn
+
+
+class PointCloud(Modality):
+    """Clouds of points as groups of neighbours, without a grid (Point-JEPA, Saito et al. 2024, arXiv:2404.16432).
+
+    Batches hold `points` (B, N, 3 + F): xyz, then the further features of each point. A token is a group, which
+    `MiniPointNet` embeds; its position is its centre, which an MLP embeds, one of the encoder's and one of the
+    predictor's own. With the encoder's `positions_at: every_layer` they are added at each block, as in the paper.
+
+    Args:
+        points: number N of points of a cloud; the data module samples to it.
+        features: numbers F of a point besides its coordinates: normals are 3, normals and colours 6.
+        groups: number of tokens.
+        group_size: points in a group.
+        radius: what is length one inside a group; None leaves coordinates as they are. See `PointTokenizer`.
+        encoder: builds the encoder from the token spec: `ViT` or your own `Encoder`.
+        masker: draws contexts and targets; Point-JEPA's runs of neighbouring groups by default.
+
+    Raises:
+        ValueError: a setting is out of range, or clouds are too small for the groups.
+    """
+
+    name = "pointcloud"
+
+    def __init__(
+        self,
+        *,
+        points: int = 1024,
+        features: int = 0,
+        groups: int = 64,
+        group_size: int = 32,
+        radius: float | None = None,
+        encoder: EncoderFactory = ViT,
+        masker: Masker | None = None,
+    ) -> None:
+        self.tokenizer: PointTokenizer = PointTokenizer(
+            groups=groups, group_size=group_size, features=features, radius=radius
+        )
+        if points < max(groups, group_size):
+            raise ValueError(
+                f"points must be at least {max(groups, group_size)} for {groups} groups of {group_size}, got {points}: "
+                "use more points, or fewer or smaller groups"
+            )
+        self.points = points
+        self.features = features
+        channels = 3 + features
+        self.spec = TokenSpec(
+            shape=(group_size, channels),
+            grid=None,
+            positions=partial(MLPPositions, axes=3),
+            embed=partial(MiniPointNet, channels=channels),
+        )
+        self.masker = masker or OrderedRuns()
+        self.encoder = encoder(self.spec)
+
+    @torch.no_grad()
+    def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor]:
+        """A row a sample, for each draw two views: the context in blue, target blocks in warm colours, the rest grey.
+
+        Each point has the colour of the nearest group's centre.
+        """
+        tokens = self.tokenizer(batch)
+        colours = [_mask_colours(mask, tokens) for mask in masks]
+        return pictures.clouds(batch["points"], [_of_points(batch, tokens, colour) for colour in colours])
+
+    @torch.no_grad()
+    def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor]:
+        """A row a sample: two views of the cloud, each point in the colour of the nearest group's centre."""
+        return pictures.clouds(batch["points"], [_of_points(batch, tokens, colours)])
+
+
+def _of_points(batch: Batch, tokens: Tokens, colours: Tensor) -> Tensor:
+    """Colours (B, N, 3) of points from the colours (B, G, 3) of their nearest centres."""
+    xyz = batch["points"][..., :3].to(tokens.positions.dtype)
+    return take(colours.to(xyz.device), nearest(tokens.positions, xyz, 1).squeeze(2)).float()
+
+
+def _mask_colours(mask: Masks, tokens: Tokens) -> Tensor:
+    """What each group is, as a colour: (B, G, 3)."""
+    batch, blocks = mask.targets.shape[:2]
+    kinds = torch.zeros(
+        batch, tokens.count, dtype=torch.int64, device=tokens.device
+    )  # 0 unused, 1 context, 2 ... targets
+    parts = [(mask.context, mask.context_valid)]
+    for block in range(blocks):
+        parts.append((mask.targets[:, block], None if mask.targets_valid is None else mask.targets_valid[:, block]))
+    for kind, (index, valid) in enumerate(parts, start=1):
+        real = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
+        marked = torch.zeros(kinds.shape, dtype=torch.int64, device=kinds.device)
+        marked.scatter_reduce_(1, index, real.long(), "amax")
+        kinds = torch.where(marked > 0, kind, kinds)
+    table = torch.tensor([_UNUSED, _CONTEXT, *[_TARGETS[i % len(_TARGETS)] for i in range(blocks)]])
+    return table.to(kinds.device)[kinds]

@@ -1,0 +1,133 @@
+"""Reading one cloud from a file, whatever its format."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_lightning.data import DataError
+
+Cloud = NDArray[np.float32]
+"""(n, 3 + F): x, y, z, then further values of each point."""
+
+MESHES = (".ply", ".off", ".obj", ".stl")
+ARRAYS = (".npy", ".npz")
+TEXTS = (".xyz", ".pts", ".txt")
+EXTENSIONS = (*ARRAYS, *MESHES, *TEXTS)
+INSTALL = 'pip install "jepa-lightning[pointcloud]"'
+
+
+def read(path: str, *, surface: int = 4096) -> Cloud:
+    """The cloud in a file, (n, 3 + F) float32, as it lies there or, if it is a mesh, sampled over its surface.
+
+    Args:
+        path: of a .npy (n, 3 + F), .npz (such an array, the only one or named `points`), .xyz, .pts or .txt (a line a
+            point, numbers between spaces or commas, # starts a comment), or .ply, .off, .obj or .stl file. The features
+            of a mesh's points are the normals of its faces. The features of a .ply file of points are its normals, then
+            its colours in 0-1, as far as it has them.
+        surface: number of points on a mesh, drawn uniformly over its area; the same points at each reading.
+
+    Raises:
+        OSError: the file is missing, empty or damaged, or not a cloud, or all its points are NaN.
+        DataError: the file needs trimesh, which is not installed.
+    """
+    if not os.path.getsize(path):
+        raise OSError("the file is empty")
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in MESHES:
+        cloud = _mesh(path, suffix, surface)
+    elif suffix in ARRAYS:
+        cloud = _array(path)
+    elif suffix in TEXTS:
+        cloud = _text(path)
+    else:
+        raise OSError(f"files that are read end in {', '.join(EXTENSIONS)}")
+    if cloud.ndim != 2 or cloud.shape[1] < 3 or cloud.dtype.kind not in "iuf":
+        raise OSError(f"expected numbers (n, 3 or more), got {cloud.dtype} {cloud.shape}")
+    if not len(cloud):
+        raise OSError("there are no points in it")
+    found = shifted(cloud)
+    if not np.isfinite(found[:, :3]).all(1).any():
+        raise OSError("all its points are NaN or infinite")
+    return found
+
+
+def shifted(cloud: NDArray[Any]) -> Cloud:
+    """As float32; of more exact numbers the mean is taken off first, for maps' coordinates are millions of metres."""
+    if cloud.dtype == np.float64:
+        xyz = cloud[:, :3]
+        finite = np.isfinite(xyz).all(1)
+        if finite.any():
+            cloud = np.concatenate([xyz - xyz[finite].mean(0), cloud[:, 3:]], axis=1)
+    with np.errstate(over="ignore"):  # infinite points are left out later
+        return cloud.astype(np.float32)
+
+
+def _array(path: str) -> NDArray[Any]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            names = found.files
+            if len(names) != 1 and "points" not in names:
+                raise OSError(f"expected an array named points, got {', '.join(names[:5]) or 'none'}")
+            return found["points" if "points" in names else names[0]]
+    except OSError:
+        raise
+    except Exception as error:  # damaged archives raise what zipfile, zlib and numpy like
+        raise OSError(f"not an array: {_short(error)}") from None
+
+
+def _text(path: str) -> NDArray[np.float64]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.replace(",", " ") for line in file]
+        if not any(line.split("#")[0].strip() for line in lines):
+            raise OSError("there are no points in it")
+        return np.loadtxt(lines, ndmin=2)
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise OSError(f"not rows of numbers: {_short(error)}") from None
+
+
+def _mesh(path: str, suffix: str, surface: int) -> NDArray[np.float64]:
+    try:
+        import trimesh
+    except ImportError:
+        raise DataError(f"{suffix} files need trimesh, which is not installed: {INSTALL}") from None
+    logging.getLogger("trimesh").setLevel(logging.ERROR)  # else a line of warning for each odd file
+    try:
+        found = trimesh.load(path, file_type=suffix[1:], process=False)
+        if isinstance(found, trimesh.Scene):
+            found = found.to_mesh()
+        if isinstance(found, trimesh.Trimesh) and len(found.faces):
+            if not np.isfinite(found.area) or found.area <= 0:
+                raise OSError("its faces have no area")
+            points, faces = trimesh.sample.sample_surface(found, surface, seed=0)
+            return np.concatenate([points, found.face_normals[faces]], axis=1)
+        return _points(found)
+    except OSError:
+        raise
+    except Exception as error:  # its parsers raise whatever a damaged file leads to
+        raise OSError(f"not in the format {suffix[1:]}, or damaged: {_short(error)}") from None
+
+
+def _points(found: Any) -> NDArray[np.float64]:
+    """What trimesh read of a file without faces: points, normals, colours."""
+    columns = [np.asarray(found.vertices, dtype=np.float64).reshape(-1, 3)]
+    raw = found.metadata.get("_ply_raw", {}).get("vertex", {}).get("data", {})
+    names = raw.keys() if isinstance(raw, dict) else raw.dtype.names or ()  # a text file, a binary one
+    for group in (("nx", "ny", "nz"), ("red", "green", "blue")):
+        if set(group) <= set(names):
+            values = np.stack([np.asarray(raw[name]).reshape(-1) for name in group], axis=1)
+            columns.append(values / 255 if values.dtype == np.uint8 else values.astype(np.float64))
+    return np.concatenate(columns, axis=1)
+
+
+def _short(error: Exception) -> str:
+    text = str(error).splitlines()
+    return f"{type(error).__name__}{f' ({text[0][:100]})' if text else ''}"
