@@ -26,11 +26,11 @@ _SPLITS = {"train": 0, "val": 1, "test": 2}
 class GeneratedClouds(Dataset[dict[str, Any]]):
     """Points on the surface of an upright solid, under noise; the class is the solid, eight in all.
 
-    Each solid is stretched along its axes and turned about the vertical, which is y, at random. Points are drawn uniformly over its area (also after
-    the stretch); a random part at one side is not seen, each point is moved by normal noise, and some points lie
-    anywhere. All clouds are drawn when the set is built and kept as float16, in the unit sphere but for the outliers.
-    Cloud i depends on the seed, the split and i alone (and on the number of points), and the classes are equally
-    frequent.
+    Each solid is stretched along its axes and turned about the vertical, which is y, at random. Points are drawn
+    uniformly over its area (also after the stretch); a random part at one side is not seen, each point is moved by
+    normal noise, and some points lie anywhere. All clouds are drawn when the set is built and kept as float16, in the
+    unit sphere but for the outliers. Cloud i depends on the seed, the split and i alone (and on the number of points),
+    and the classes are equally frequent.
 
     Args:
         samples: number of clouds.

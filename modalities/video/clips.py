@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_lightning.data import DataError
-from modalities.video.decoding import ROUNDING, VideoReader
+from modalities.video.reader import ROUNDING, VideoReader
 
 
 class ClipSampler:

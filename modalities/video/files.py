@@ -8,7 +8,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileList, find_files
-from modalities.video.decoding import Decoder, VideoReader, open_video, reader_class
+from modalities.video.decoding import Decoder, open_video, reader_class
+from modalities.video.reader import VideoReader
 
 EXTENSIONS = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv"),

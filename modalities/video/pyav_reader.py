@@ -9,7 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from modalities.video.decoding import ROUNDING, SLACK, VideoReader
+from modalities.video.reader import ROUNDING, SLACK, VideoReader
 
 _FORMATS = {1: "gray", 3: "rgb24"}
 _UNINDEXED = ("mpeg", "mpegts", "mpegvideo", "h264", "hevc", "m4v")  # formats whose header guesses the duration

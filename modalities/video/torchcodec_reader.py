@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 from torchcodec.decoders import VideoDecoder
 
-from modalities.video.decoding import ROUNDING, SLACK, VideoReader
+from modalities.video.reader import ROUNDING, SLACK, VideoReader
 
 _ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError, MemoryError)
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601's luma, as FFmpeg makes it

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modalities.video.clips import ClipSampler
-from modalities.video.decoding import VideoReader
+from modalities.video.reader import VideoReader
 
 
 class Counter(VideoReader):
