@@ -63,7 +63,9 @@ def _no_option(message: str, key: str) -> str | None:
     named: object = locate(paths[-1])
     if named in SWAPPABLE:  # the base class, which stands for a class that was not named
         return f"{key}: {_NAME_FIRST.format(key)}"
-    options = list(inspect.signature(named).parameters) if isinstance(named, type) else []
+    # A class may hand some options on to its base by keyword, so the bases' count too.
+    options = [o for c in inspect.getmro(named) if "__init__" in vars(c) and c is not object
+               for o in inspect.signature(c).parameters] if isinstance(named, type) else []  # fmt: skip
     name = paths[-1].rpartition(".")[2]
     return f"{key}: {name} has no option '{found[1]}'{_nearest(found[1], options)}"
 

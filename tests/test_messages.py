@@ -66,6 +66,11 @@ def test_a_mistyped_option_of_a_class(said):
     assert text == "model.modality: Image has no option 'patch_sise'; did you mean patch_size?"
 
 
+def test_a_mistyped_option_that_a_class_takes_from_its_base(said):
+    text = said("--data=ImageData", "--data.batch_sise=3")
+    assert text == "data: ImageData has no option 'batch_sise'; did you mean batch_size?"
+
+
 def test_a_mistyped_option_two_classes_deep(said):
     text = said("--model.modality=Image", "--model.modality.masker=MultiBlock", "--model.modality.masker.target=3")
     assert "MultiBlock has no option 'target'; did you mean targets?" in text

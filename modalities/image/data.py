@@ -48,14 +48,8 @@ class ImageData(JEPADataModule):
         cache: keep decoded images of `root` in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
         samples: number of generated training images, at most 64 pixels wide (an eighth as many for validation).
-        batch_size: samples a batch (and process).
-        num_workers: loader processes; None chooses by cores and data.
-        pin_memory: None: only when CUDA is available.
-        drop_last: leave out the last, smaller training batch.
-        seed: draws the held-out part, the probe's subset and the generated images.
-        val_fraction: share of the training data held out where there is no validation split.
-        probe_samples: size of the labelled subset that the online probe learns on.
-        max_unreadable: largest share of a data set's images that may be unreadable before the run ends.
+        **shared: what all data modules take (`JEPADataModule`): batch_size, num_workers, pin_memory, drop_last,
+            seed (which also draws the generated set), val_fraction, probe_samples, max_unreadable.
 
     Raises:
         DataError: arguments that do not fit each other or the data.
@@ -78,25 +72,9 @@ class ImageData(JEPADataModule):
         flip: bool = False,
         cache: bool | None = None,
         samples: int = 8000,
-        batch_size: int = 128,
-        num_workers: int | None = None,
-        pin_memory: bool | None = None,
-        drop_last: bool = True,
-        seed: int = 0,
-        val_fraction: float = 0.1,
-        probe_samples: int = 2000,
-        max_unreadable: float = 0.01,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            drop_last=drop_last,
-            seed=seed,
-            val_fraction=val_fraction,
-            probe_samples=probe_samples,
-            max_unreadable=max_unreadable,
-        )
+        super().__init__(**shared)
         if root is not None and dataset is not None:
             raise DataError("expected root or dataset, got both: leave one out")
         if dataset is None and (val_dataset is not None or test_dataset is not None):
