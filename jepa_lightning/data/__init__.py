@@ -1,6 +1,7 @@
 """What all data modules share: the batch contract, splits, loaders, and what happens to unreadable samples."""
 
 from jepa_lightning.data.batch import Collate, Sample, to_sample
+from jepa_lightning.data.cache import MemoryCache
 from jepa_lightning.data.files import FileList, find_files
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
@@ -11,6 +12,7 @@ __all__ = [
     "DataError",
     "FileList",
     "JEPADataModule",
+    "MemoryCache",
     "ReportingLoader",
     "Sample",
     "Samples",

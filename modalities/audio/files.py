@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileList, find_files, known_targets
+from jepa_lightning.data import DataError, FileList, MemoryCache, find_files, known_targets
 from jepa_lightning.data.file_list import nearest
 from modalities.audio.crops import ArraySound, Sound, as_sound
 from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
 
-_CHUNK = 1024  # sounds in one block of the memory cache
 _log = logging.getLogger(__name__)
 
 
@@ -56,8 +51,7 @@ class SoundFiles(Dataset[dict[str, Any]]):
         self.classes = files.classes
         self.unreadable: dict[int, str] = {}
         self._known: dict[int, Info] = {}  # each header is read, and each file's end looked for, once in a process
-        self._blocks: list[Tensor] = []  # the memory cache, _CHUNK sounds each, one behind the other
-        self._spans = np.zeros((0, 2), dtype=np.int64)  # (N, 2): offset in the block, length
+        self._cache: MemoryCache | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -71,11 +65,8 @@ class SoundFiles(Dataset[dict[str, Any]]):
 
     def sound(self, index: int) -> Sound:
         """Sound `index`, not decoded yet."""
-        if self._blocks:
-            if index in self.unreadable:
-                raise OSError(self.unreadable[index])
-            offset, length = self._spans[index].tolist()
-            return ArraySound(self._blocks[index // _CHUNK].numpy()[offset : offset + length])
+        if self._cache is not None:
+            return ArraySound(self._cache[index])
         path = self.files.path(index)
         if index not in self._known:
             self._known[index] = info(path)
@@ -93,30 +84,13 @@ class SoundFiles(Dataset[dict[str, Any]]):
 
     def cache(self) -> None:
         """Decode every sound into memory; those that cannot be read are listed in `unreadable`."""
-        spans = np.zeros((len(self), 2), dtype=np.int64)
-        blocks: list[Tensor] = []
-        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
-            for start in range(0, len(self), _CHUNK):
-                pieces: list[Waveform] = []
-                offset = 0
-                for index, wave in enumerate(pool.map(self._try, range(start, min(start + _CHUNK, len(self)))), start):
-                    if isinstance(wave, str):
-                        self.unreadable[index] = wave
-                        continue
-                    spans[index] = offset, len(wave)
-                    pieces.append(wave)
-                    offset += len(wave)
-                # A tensor and not an array: where workers are spawned, tensors travel as shared memory.
-                blocks.append(torch.from_numpy(np.concatenate(pieces) if pieces else np.zeros(0, np.float32)))
-        self._blocks, self._spans = blocks, spans
+        self._cache = MemoryCache(len(self), self._read)
+        self.unreadable = self._cache.unreadable
 
-    def _try(self, index: int) -> Waveform | str:
+    def _read(self, index: int) -> Waveform:
         path = self.files.path(index)
-        try:
-            info(path)  # looks whether the end is there
-            return read(path, sample_rate=self.sample_rate)
-        except OSError as error:
-            return f"{type(error).__name__}: {error}"
+        info(path)  # looks whether the end is there
+        return read(path, sample_rate=self.sample_rate)
 
 
 class GivenSounds(Dataset[Any]):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,15 +11,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileList, find_files
+from jepa_lightning.data import DataError, FileList, MemoryCache, find_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 """File name endings that are read, in any case. `.npy` holds an array (C, H, W), (H, W, C) or (H, W)."""
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a channel count; other counts need .npy files."""
-
-_CHUNK = 4096  # images in one block of the cache
 
 
 def read_image(path: str, *, channels: int, smallest: int = 0) -> NDArray[np.uint8] | Tensor:
@@ -103,8 +99,7 @@ class FolderImages(Dataset[Any]):
         self.channels = 3
         self.smallest = 0
         self.unreadable: dict[int, str] = {}
-        self._blocks: list[Tensor] = []  # the cache, _CHUNK images each, one behind the other
-        self._spans = np.zeros((0, 3), dtype=np.int64)  # (N, 3): offset in the block, height, width
+        self._cache: MemoryCache | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -140,16 +135,9 @@ class FolderImages(Dataset[Any]):
         return read_image(self.path(index), channels=self.channels, smallest=self.smallest)
 
     def __getitem__(self, index: int) -> Any:
-        image = self._cached(index) if self._blocks else self.read(index)
+        image = self.read(index) if self._cache is None else self._cache[index]
         labels = self.files.labels_of(index)
         return {"image": image, "labels": labels} if labels else image
-
-    def _cached(self, index: int) -> NDArray[np.uint8]:
-        if index in self.unreadable:
-            raise OSError(self.unreadable[index])
-        offset, height, width = self._spans[index].tolist()
-        flat = self._blocks[index // _CHUNK].numpy()[offset : offset + height * width * self.channels]
-        return flat.reshape(height, width, self.channels)
 
     def decoded_bytes(self) -> float:
         """Estimate of the whole set's size in memory, from the headers of 64 files; infinite for .npy."""
@@ -168,27 +156,8 @@ class FolderImages(Dataset[Any]):
 
     def cache(self) -> None:
         """Decode every image into memory; those that cannot be read are listed in `unreadable`."""
-        spans = np.zeros((len(self), 3), dtype=np.int64)
-        blocks: list[Tensor] = []
-        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
-            for start in range(0, len(self), _CHUNK):
-                pieces, offset = [], 0
-                for index, image in enumerate(pool.map(self._try, range(start, min(start + _CHUNK, len(self)))), start):
-                    if isinstance(image, str):
-                        self.unreadable[index] = image
-                        continue
-                    spans[index] = offset, *image.shape[:2]
-                    pieces.append(image.reshape(-1))
-                    offset += image.size
-                # A tensor and not an array: where workers are spawned, tensors travel as shared memory.
-                blocks.append(torch.from_numpy(np.concatenate(pieces) if pieces else np.zeros(0, np.uint8)))
-        self._blocks, self._spans = blocks, spans
-
-    def _try(self, index: int) -> NDArray[np.uint8] | str:
-        try:
-            return np.asarray(self.read(index))
-        except (OSError, ValueError) as error:
-            return f"{type(error).__name__}: {error}"
+        self._cache = MemoryCache(len(self), lambda index: np.asarray(self.read(index)))
+        self.unreadable = self._cache.unreadable
 
 
 def find_images(root: str) -> dict[str, FolderImages]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileList, find_files, known_targets
+from jepa_lightning.data import DataError, FileList, MemoryCache, find_files, known_targets
+from jepa_lightning.data.file_table import SPLITS
 from modalities.pointcloud.reading import EXTENSIONS, INSTALL, Cloud, read
 
 HDF5 = (".h5", ".hdf5")
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""How the splits are called in the names of HDF5 files, and of ModelNet's folders."""
-
-_CHUNK = 1024  # clouds in one block of the memory cache
 _CLASS_NAMES = "shape_names.txt"  # beside ModelNet40's HDF5 files: a class a line
 
 
@@ -42,8 +38,7 @@ class CloudFiles(Dataset[dict[str, Any]]):
         self.targets = files.targets
         self.classes = files.classes
         self.unreadable: dict[int, str] = {}
-        self._blocks: list[list[Tensor]] = []  # the memory cache, one tensor for each run of clouds of as many columns
-        self._spans = np.zeros((0, 3), dtype=np.int64)  # (N, 3): tensor in the block, offset, length
+        self._cache: MemoryCache | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -57,12 +52,7 @@ class CloudFiles(Dataset[dict[str, Any]]):
 
     def cloud(self, index: int) -> Cloud:
         """Cloud `index`; errors as `modalities.pointcloud.reading.read`."""
-        if not self._blocks:
-            return self._read(index)
-        if index in self.unreadable:
-            raise OSError(self.unreadable[index])
-        part, offset, length = self._spans[index].tolist()
-        return self._blocks[index // _CHUNK][part].numpy()[offset : offset + length]
+        return self._read(index) if self._cache is None else self._cache[index]
 
     def clouds(self) -> Iterator[Cloud]:
         """All that can be read."""
@@ -70,40 +60,21 @@ class CloudFiles(Dataset[dict[str, Any]]):
 
     def bytes_in_memory(self) -> float:
         """Estimate of the whole set's size in memory, from 16 of the clouds."""
-        tried = [self._try(index) for index in np.linspace(0, len(self) - 1, min(16, len(self))).astype(int).tolist()]
-        sizes = [cloud.nbytes for cloud in tried if not isinstance(cloud, str)]
+        sizes = []
+        for index in np.linspace(0, len(self) - 1, min(16, len(self))).astype(int).tolist():
+            try:
+                sizes.append(self._read(index).nbytes)
+            except OSError:  # met again, and reported, when the file is read
+                continue
         return float(np.mean(sizes)) * len(self) if sizes else 0.0
 
     def cache(self) -> None:
         """Read every cloud into memory; those that cannot be read are listed in `unreadable`."""
-        spans = np.zeros((len(self), 3), dtype=np.int64)
-        blocks: list[list[Tensor]] = []
-        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
-            for start in range(0, len(self), _CHUNK):
-                parts: list[list[Cloud]] = []
-                offset = 0
-                for index, cloud in enumerate(pool.map(self._try, range(start, min(start + _CHUNK, len(self)))), start):
-                    if isinstance(cloud, str):
-                        self.unreadable[index] = cloud
-                        continue
-                    if not parts or parts[-1][0].shape[1] != cloud.shape[1]:
-                        parts.append([])
-                        offset = 0
-                    spans[index] = len(parts) - 1, offset, len(cloud)
-                    parts[-1].append(cloud)
-                    offset += len(cloud)
-                # Tensors and not arrays: where workers are spawned, tensors travel as shared memory.
-                blocks.append([torch.from_numpy(np.concatenate(part)) for part in parts])
-        self._blocks, self._spans = blocks, spans
+        self._cache = MemoryCache(len(self), self._read)
+        self.unreadable = self._cache.unreadable
 
     def _read(self, index: int) -> Cloud:
         return read(self.files.path(index), surface=self.surface)[:, : self.columns]
-
-    def _try(self, index: int) -> Cloud | str:
-        try:
-            return self._read(index)
-        except OSError as error:
-            return f"{type(error).__name__}: {error}"
 
 
 class HDF5Clouds(Dataset[dict[str, Any]]):
