@@ -23,8 +23,8 @@ class CollapseMonitor(Callback):
     samples counts as collapsed too. `collapse/effective_rank` is RankMe (Garrido et al. 2023, on centred features) and
     `collapse/std` the standard deviation over samples, mean over channels, of the target (which is layer-normed before
     it is pooled); `collapse/context_effective_rank` and `collapse/context_std` are those of the context, layer-normed
-    for the comparison. All in float32. Between two
-    looks the features are pooled and kept, on their device; nothing is read from it.
+    for the comparison. All in float32. Between two looks the features are pooled and kept, on their device; nothing is
+    read from it.
 
     Args:
         every_n_steps: optimiser steps between two looks; the trainer's `log_every_n_steps` by default. A shorter run

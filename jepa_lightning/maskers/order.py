@@ -8,12 +8,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from jepa_lightning.maskers.base import Masker
-from jepa_lightning.maskers.grids import checked_range, marked_slots
+from jepa_lightning.maskers.grids import marked_slots
+from jepa_lightning.maskers.shares import ShareMasker, check_tokens, length_of, lengths, size_of, sized
 from jepa_lightning.tokens import Masks, Tokens
 
 
-class OrderedRuns(Masker):
+class OrderedRuns(ShareMasker):
     """Contiguous runs of tokens as targets, and a run of what is left as context, by the order that tokens come in.
 
     Point-JEPA's masks (Saito et al. 2024, arXiv:2404.16432, section 3.3), for tokens whose neighbours in the order are
@@ -51,9 +51,7 @@ class OrderedRuns(Masker):
         context_share: tuple[float, float] = (0.4, 0.75),
         fixed_size: bool = False,
     ) -> None:
-        self.targets, self.target_share = checked_targets(targets, target_share)
-        self.context_share = checked_range("context_share", context_share, most=1.0)
-        self.fixed_size = fixed_size
+        super().__init__(targets=targets, target_share=target_share, context_share=context_share, fixed_size=fixed_size)
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """One `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
@@ -94,17 +92,6 @@ class OrderedRuns(Masker):
         )
         return [masks.to(tokens.device)]
 
-    def _drawn(self, limits: tuple[float, float], chance: Tensor) -> Tensor:
-        """Shares (B,) from a range: drawn, or all of them its mean."""
-        low, high = limits
-        return torch.full_like(chance, (low + high) / 2) if self.fixed_size else low + (high - low) * chance
-
-    def _longest(self, sizes: Iterable[int]) -> int:
-        """The largest possible T of samples of so many tokens."""
-        low, high = self.target_share
-        share = (low + high) / 2 if self.fixed_size else high
-        return max(length_of(n, share=share, blocks=self.targets) for n in sizes)
-
     def _most_context(self, sizes: Iterable[int]) -> int:
         """The largest possible K of samples of so many tokens."""
         if self.fixed_size:
@@ -118,53 +105,6 @@ class OrderedRuns(Masker):
         length = length_of(count, share=sum(self.target_share) / 2, blocks=self.targets)
         wanted = int(_mean_left(count, length, self.targets) * sum(self.context_share) / 2 + 0.5)
         return min(max(wanted, 1), count - self.targets * length)
-
-
-def checked_targets(targets: int, share: tuple[float, float]) -> tuple[int, tuple[float, float]]:
-    """A checked number of target blocks and range of their share, which leave a context."""
-    if targets < 1:
-        raise ValueError(f"targets must be at least 1, got {targets}")
-    share = checked_range("target_share", share, most=1.0)
-    if targets * share[1] >= 1:
-        raise ValueError(
-            f"{targets} targets of up to {share[1]:g} of the tokens can leave no context: lower targets or "
-            "target_share so that their product is below 1"
-        )
-    return targets, share
-
-
-def check_tokens(tokens: Tokens, blocks: int, what: str) -> None:
-    """Refuse too few tokens for so many target blocks, and validity of another shape."""
-    if tokens.count <= blocks:
-        raise ValueError(
-            f"{tokens.count} tokens are too few for {blocks} {what} and a context: use at least {blocks + 1}, or lower "
-            "targets"
-        )
-    wanted = (tokens.batch_size, tokens.count)
-    if tokens.valid is not None and tokens.valid.shape != wanted:
-        raise ValueError(f"Tokens.valid must be {wanted} (B, N), got {tuple(tokens.valid.shape)}")
-
-
-def sized(share: Tensor, count: Tensor) -> Tensor:
-    """`share` of `count` tokens in whole tokens, at least one where there is one: int64."""
-    return (share * count + 0.5).floor().long().clamp(min=1).minimum(count)
-
-
-def lengths(count: Tensor, *, share: Tensor, blocks: int) -> Tensor:
-    """Tokens in each of `blocks` blocks, a share of each sample's `count` (B,), that together leave at least one."""
-    return sized(share, count).minimum((count - 1).clamp(min=0) // blocks)
-
-
-@lru_cache(maxsize=8192)
-def size_of(count: int, share: float) -> int:
-    """`sized` of one sample, rounded as tensors are."""
-    return int(sized(torch.tensor(share), torch.tensor(count)))
-
-
-@lru_cache(maxsize=8192)
-def length_of(count: int, *, share: float, blocks: int) -> int:
-    """`lengths` of one sample, rounded as tensors are."""
-    return int(lengths(torch.tensor(count), share=torch.tensor(share), blocks=blocks))
 
 
 @lru_cache(maxsize=8192)

@@ -74,9 +74,8 @@ class Random(Masker):
     def _among_valid(self, keys: Tensor, valid: Tensor) -> Masks:
         """Masks that draw among the valid tokens only; `keys` (B, N) in [0, 1) are the draw."""
         device, count = valid.device, valid.shape[1]
-        table = torch.tensor([self._counts(n) for n in range(count + 1)])
-        keep, hide = table[-1].tolist()
-        table = table.minimum(table[-1]).to(device, non_blocking=True)
+        keep, hide = self._counts(count)
+        table = _table(count, self.target_ratio, self.context_ratio, self.targets).to(device, non_blocking=True)
         keeps, hides = table[valid.sum(1)].unbind(1)  # (B,) each
         order = keys.masked_fill(~valid, 2.0).argsort(dim=1)  # padding last
 
@@ -101,3 +100,11 @@ def counts(count: int, *, target_ratio: float, context_ratio: float | None, targ
     hide = min(hide, (count - 1) // targets)
     rest = count - targets * hide
     return rest if context_ratio is None else min(max(int(context_ratio * count + 0.5), 1), rest), hide
+
+
+@lru_cache(maxsize=64)
+def _table(count: int, target_ratio: float, context_ratio: float | None, targets: int) -> Tensor:
+    """`counts` of samples of 0 to `count` tokens, none above those of `count`: (count + 1, 2), not to be changed."""
+    ratios = {"target_ratio": target_ratio, "context_ratio": context_ratio}
+    table = torch.tensor([counts(n, **ratios, targets=targets) for n in range(count + 1)])
+    return table.minimum(table[-1])

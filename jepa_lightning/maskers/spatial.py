@@ -7,13 +7,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from jepa_lightning.maskers.base import Masker
-from jepa_lightning.maskers.grids import as_slots, checked_range, cover, sorted_slots
-from jepa_lightning.maskers.order import check_tokens, checked_targets, length_of, lengths, size_of, sized
+from jepa_lightning.maskers.grids import as_slots, cover, sorted_slots
+from jepa_lightning.maskers.shares import ShareMasker, check_tokens, length_of, lengths, size_of, sized
 from jepa_lightning.tokens import Masks, Tokens, take
 
 
-class SpatialBlocks(Masker):
+class SpatialBlocks(ShareMasker):
     """I-JEPA's multi-block masks without a grid: a block is the tokens nearest to a random one.
 
     3D-JEPA's sampling (Hu et al. 2024, arXiv:2409.15803, section 3.2) by Euclidean distance of `Tokens.positions`: M
@@ -50,9 +49,7 @@ class SpatialBlocks(Masker):
         context_share: tuple[float, float] = (0.85, 1.0),
         fixed_size: bool = False,
     ) -> None:
-        self.targets, self.target_share = checked_targets(targets, target_share)
-        self.context_share = checked_range("context_share", context_share, most=1.0)
-        self.fixed_size = fixed_size
+        super().__init__(targets=targets, target_share=target_share, context_share=context_share, fixed_size=fixed_size)
 
     @torch.no_grad()
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
@@ -100,17 +97,6 @@ class SpatialBlocks(Masker):
         if not filler:
             return [Masks(context=context, targets=targets)]
         return [Masks(context=context, targets=targets, context_valid=context_valid, targets_valid=targets_valid)]
-
-    def _drawn(self, limits: tuple[float, float], chance: Tensor) -> Tensor:
-        """Shares (B,) from a range: drawn, or all of them its mean."""
-        low, high = limits
-        return torch.full_like(chance, (low + high) / 2) if self.fixed_size else low + (high - low) * chance
-
-    def _longest(self, sizes: Iterable[int]) -> int:
-        """The largest possible T of samples of so many tokens."""
-        low, high = self.target_share
-        share = (low + high) / 2 if self.fixed_size else high
-        return max(length_of(n, share=share, blocks=self.targets) for n in sizes)
 
     def _most_context(self, sizes: Iterable[int]) -> int:
         """The largest possible K of samples of so many tokens."""
