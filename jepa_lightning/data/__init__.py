@@ -5,17 +5,20 @@ from jepa_lightning.data.cache import MemoryCache
 from jepa_lightning.data.files import FileList, find_files
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
+from jepa_lightning.data.sources import FileDataModule, SourcedDataModule
 from jepa_lightning.data.split import draw, known_targets
 
 __all__ = [
     "Collate",
     "DataError",
+    "FileDataModule",
     "FileList",
     "JEPADataModule",
     "MemoryCache",
     "ReportingLoader",
     "Sample",
     "Samples",
+    "SourcedDataModule",
     "Unreadable",
     "draw",
     "find_files",

@@ -1,4 +1,4 @@
-"""Images for training: class folders, any torchvision or torch dataset, or a generated set."""
+"""Images for training: class folders, a CSV file, any torchvision or torch dataset, or a generated set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, JEPADataModule, Sample, Samples
+from jepa_lightning.data import DataError, FileDataModule, Sample, Samples
 from jepa_lightning.modality import Batch
 from modalities.image.folders import FolderImages, find_images
 from modalities.image.generated import GeneratedImages
@@ -25,19 +25,16 @@ _STATISTICS = 1000  # images that "auto" looks at
 _log = logging.getLogger(__name__)
 
 
-class ImageData(JEPADataModule):
+class ImageData(FileDataModule):
     """Batches of images: `image` (B, C, H, W) float32, normalised; `labels`; `id`.
 
     Training images get a random resized crop, as in I-JEPA (Assran et al. 2023, arXiv:2301.08243: area 0.3 to 1, no
     flip or colour change); all others the largest central crop. Resizing is bicubic and antialiased.
 
+    `root` is a folder of images or .npy arrays, with or without class folders, or a CSV file (`FileDataModule`). A
+    `dataset` gives Pillow images or tensors (C, H, W); a transform of its own is applied first.
+
     Args:
-        root: folder of images: `root/train/CLASS/*` (with `val` and `test` beside `train`, or not), `root/CLASS/*`, or
-            without class folders for unlabelled images. None, with no dataset: the generated set.
-        dataset: training data in place of a folder: any torch dataset that gives Pillow images or tensors (C, H, W),
-            with or without a label. A transform of its own is applied first.
-        val_dataset: validation data; None holds out `val_fraction` of the training data.
-        test_dataset: test data.
         image_size: side, or (height, width), in pixels. None: the model's.
         channels: 1 (grey), 3 (RGB), 4 (RGBA); any number for tensors and .npy files. None: the model's.
         mean: of each channel, for values from 0 to 1 (8- and 16-bit images) or the tensor's own. None: ImageNet's for
@@ -45,11 +42,11 @@ class ImageData(JEPADataModule):
         std: likewise; None is ImageNet's, or 0.25.
         crop_scale: range of the training crop's share of the image's area.
         flip: mirror half of the training images.
-        cache: keep decoded images of `root` in memory, so that each file is decoded once, at the start (test images
+        cache: keep decoded images of files in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
         samples: number of generated training images, at most 64 pixels wide (an eighth as many for validation).
-        **shared: what all data modules take (`JEPADataModule`): batch_size, num_workers, pin_memory, drop_last,
-            seed (which also draws the generated set), val_fraction, probe_samples, max_unreadable.
+        **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); batch_size, num_workers,
+            seed and so on (`JEPADataModule`).
 
     Raises:
         DataError: arguments that do not fit each other or the data.
@@ -60,10 +57,6 @@ class ImageData(JEPADataModule):
     def __init__(
         self,
         *,
-        root: str | None = None,
-        dataset: Dataset | None = None,
-        val_dataset: Dataset | None = None,
-        test_dataset: Dataset | None = None,
         image_size: int | tuple[int, int] | None = None,
         channels: int | None = None,
         mean: list[float] | Literal["auto"] | None = None,
@@ -74,19 +67,9 @@ class ImageData(JEPADataModule):
         samples: int = 8000,
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
-        if root is not None and dataset is not None:
-            raise DataError("expected root or dataset, got both: leave one out")
-        if dataset is None and (val_dataset is not None or test_dataset is not None):
-            raise DataError("expected a dataset beside val_dataset or test_dataset, got none: set dataset too")
+        super().__init__(samples=samples, **shared)
         if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise DataError(f"expected crop_scale as two rising shares from above 0 to 1, got {tuple(crop_scale)}")
-        if samples < 16:
-            raise DataError(f"expected at least 16 generated samples, got {samples}")
-        self.root = root
-        self.dataset = dataset
-        self.val_dataset = val_dataset
-        self.test_dataset = test_dataset
         self.image_size = image_size
         self.channels = channels
         self.mean = mean
@@ -94,7 +77,6 @@ class ImageData(JEPADataModule):
         self.crop_scale = crop_scale
         self.flip = flip
         self.cache = cache
-        self.samples = samples
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,14 +95,9 @@ class ImageData(JEPADataModule):
             raise DataError(f"expected at least 1 channel, got {channels}")
         return channels
 
-    def load(self) -> dict[str, Dataset[Any]]:
-        """The data sets by split."""
-        if self.dataset is not None:
-            given = {"train": self.dataset, "val": self.val_dataset, "test": self.test_dataset}
-            return {split: dataset for split, dataset in given.items() if dataset is not None}
-        if self.root is None:
-            return self._generate()
-        sets = find_images(self.root)
+    def load_files(self) -> dict[str, Dataset[Any]]:
+        """The images in folders or a CSV file, by split."""
+        sets = find_images(self.root, csv=self.csv, labels=self.labels)
         if sets["train"].targets is not None and "val" in sets and sets["val"].targets is None:
             _log.warning("the validation images have no class folders: what needs their labels is left out")
         # The smallest crop must still have as many pixels as the result; above that, a JPEG is decoded smaller.
@@ -129,6 +106,17 @@ class ImageData(JEPADataModule):
             images.configure(channels=self.channel_count, smallest=smallest)
         self._fill_cache([images for split, images in sets.items() if split != "test"])
         return dict(sets)
+
+    def generate(self) -> dict[str, Dataset[Any]]:
+        """Drawn images; see `GeneratedImages`."""
+        height, width = self.size
+        shrink = min(1.0, _DRAWN / max(height, width))  # larger images are these, enlarged by the crop
+        size = max(16, round(height * shrink)), max(16, round(width * shrink))
+        counts = {"train": self.samples, "val": self.samples // 8}
+        return {
+            split: GeneratedImages(count, image_size=size, channels=self.channel_count, seed=self.seed, split=split)
+            for split, count in counts.items()
+        }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """Random resized crop for training, central crop for evaluation."""
@@ -153,17 +141,6 @@ class ImageData(JEPADataModule):
             raise DataError(f"expected std above 0 for each channel, got {list(std)}")
         self._check_range(mean, std)
         return list(map(float, mean)), list(map(float, std))
-
-    def _generate(self) -> dict[str, Dataset[Any]]:
-        self.in_memory = True
-        height, width = self.size
-        shrink = min(1.0, _DRAWN / max(height, width))  # larger images are these, enlarged by the crop
-        size = max(16, round(height * shrink)), max(16, round(width * shrink))
-        counts = {"train": self.samples, "val": self.samples // 8}
-        return {
-            split: GeneratedImages(count, image_size=size, channels=self.channel_count, seed=self.seed, split=split)
-            for split, count in counts.items()
-        }
 
     def _fill_cache(self, sets: Sequence[FolderImages]) -> None:
         keep = self.cache

@@ -109,7 +109,7 @@ class FolderImages(Dataset[Any]):
         return self.files.path(index)
 
     def sample_id(self, index: int) -> str:
-        """Path of file `index`, from the folder that holds `root` on."""
+        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
         return self.files.sample_id(index)
 
     def configure(self, *, channels: int, smallest: int) -> None:
@@ -160,14 +160,15 @@ class FolderImages(Dataset[Any]):
         self.unreadable = self._cache.unreadable
 
 
-def find_images(root: str) -> dict[str, FolderImages]:
-    """The image sets under a folder, by split, in the layouts of `jepa_lightning.data.find_files`.
+def find_images(
+    root: str | None, *, csv: str | None = None, labels: list[str] | None = None
+) -> dict[str, FolderImages]:
+    """The image sets under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`.
 
     Raises:
-        DataError: no such folder, no images, empty class folders, splits whose classes do not fit, or .npy files
-            among image files.
+        DataError: as `find_files`; or .npy files among image files.
     """
-    found = find_files(root, kind="image", extensions=EXTENSIONS)
+    found = find_files(root, kind="image", extensions=EXTENSIONS, csv=csv, labels=labels)
     return {split: FolderImages(files) for split, files in found.items()}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, JEPADataModule, Sample
+from jepa_lightning.data import DataError, FileDataModule, Sample
 from modalities.pointcloud.files import CloudFiles, GivenClouds, HDF5Clouds, class_names, find_clouds, find_hdf5
 from modalities.pointcloud.generated import GeneratedClouds
 from modalities.pointcloud.transforms import Augment, Rotation, TakePoints
@@ -20,7 +20,7 @@ _SURFACE = 4  # points sampled on a mesh, in N
 _log = logging.getLogger(__name__)
 
 
-class PointCloudData(JEPADataModule):
+class PointCloudData(FileDataModule):
     """Batches of point clouds: `points` (B, N, 3 + F) float32, x, y and z, then features; `labels`; `id`.
 
     Each cloud is moved to mean 0 and scaled to radius 1. Of larger clouds N points are taken: random ones in training,
@@ -29,20 +29,12 @@ class PointCloudData(JEPADataModule):
     clouds are logged. Clouds without any point, empty and damaged files are unreadable samples: counted, named, and
     replaced.
 
+    `root` is an HDF5 file of ModelNet's layout (`data`, `label`, perhaps `normal`), or a folder of them with train, val
+    or test in their names; or a folder of .npy, .npz, .ply, .off, .obj, .stl, .xyz, .pts or .txt files, with or without
+    class folders, or a CSV file (`FileDataModule`), or ModelNet's `root/CLASS/train/*`. Meshes are sampled over their
+    surface, once. A `dataset` gives clouds (n, 3 + F), tensors or arrays; n may differ.
+
     Args:
-        root: an HDF5 file of ModelNet's layout (`data`, `label`, perhaps `normal`), or a folder of them with train, val
-            or test in their names; or a folder of .npy, .npz, .ply, .off, .obj, .stl, .xyz, .pts or .txt files:
-            `root/train/CLASS/*` (with `val` and `test` beside `train`, or not), `root/CLASS/*`, ModelNet's
-            `root/CLASS/train/*`, or without class folders for unlabelled clouds; or where the relative paths of `csv`
-            start; or a CSV file. Meshes are sampled over their surface, once. None, with neither csv nor dataset: the
-            generated set.
-        csv: a CSV file with the column path (or file, filename), and perhaps labels and `split` (train, val or test);
-            see `jepa_lightning.data.find_files`.
-        labels: label columns of the CSV file, the primary one first. None: label, or class.
-        dataset: training data in place of files: any torch dataset that gives clouds (n, 3 + F), tensors or arrays,
-            with or without a label; n may differ.
-        val_dataset: validation data; None holds out `val_fraction` of the training data.
-        test_dataset: test data.
         points: N. None: the model's.
         features: F, the values of each point beside x, y and z that are used. None: the model's.
         normals: the first three features are directions, and turn with the cloud.
@@ -55,8 +47,8 @@ class PointCloudData(JEPADataModule):
         cache: keep the clouds of files in memory, so that each file is read once, at the start (test clouds are not
             kept). None: when they take less than 1 GiB. HDF5 files are always read into memory.
         samples: number of generated training clouds (an eighth as many for validation).
-        **shared: what all data modules take (`JEPADataModule`): batch_size, num_workers, pin_memory, drop_last,
-            seed (which also draws the generated set), val_fraction, probe_samples, max_unreadable.
+        **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); batch_size, num_workers,
+            seed and so on (`JEPADataModule`).
 
     Raises:
         DataError: arguments that do not fit each other or the data.
@@ -67,12 +59,6 @@ class PointCloudData(JEPADataModule):
     def __init__(
         self,
         *,
-        root: str | None = None,
-        csv: str | None = None,
-        labels: list[str] | None = None,
-        dataset: Dataset | None = None,
-        val_dataset: Dataset | None = None,
-        test_dataset: Dataset | None = None,
         points: int | None = None,
         features: int | None = None,
         normals: bool = False,
@@ -85,14 +71,7 @@ class PointCloudData(JEPADataModule):
         samples: int = 4000,
         **shared: Any,
     ) -> None:
-        super().__init__(**shared)
-        files = root is not None or csv is not None
-        if files and dataset is not None:
-            raise DataError("expected files (root, csv) or dataset, got both: leave one out")
-        if dataset is None and (val_dataset is not None or test_dataset is not None):
-            raise DataError("expected a dataset beside val_dataset or test_dataset, got none: set dataset too")
-        if not files and labels is not None:
-            raise DataError("expected labels only for files, got neither root nor csv: set one, or leave labels out")
+        super().__init__(samples=samples, **shared)
         if rotation not in ("none", "x", "y", "z", "so3"):
             raise DataError(f"expected rotation to be none, x, y, z or so3, got {rotation!r}")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
@@ -101,14 +80,6 @@ class PointCloudData(JEPADataModule):
             raise DataError(f"expected jitter and jitter_clip of at least 0, got {jitter:g} and {jitter_clip:g}")
         if not 0 <= dropout < 1:
             raise DataError(f"expected dropout from 0 to below 1, got {dropout:g}")
-        if samples < 16:
-            raise DataError(f"expected at least 16 generated samples, got {samples}")
-        self.root = root
-        self.csv = csv
-        self.columns = labels
-        self.dataset = dataset
-        self.val_dataset = val_dataset
-        self.test_dataset = test_dataset
         self.points = points
         self.features = features
         self.normals = normals
@@ -118,7 +89,6 @@ class PointCloudData(JEPADataModule):
         self.jitter_clip = jitter_clip
         self.dropout = dropout
         self.cache = cache
-        self.samples = samples
 
     @property
     def size(self) -> tuple[int, int]:
@@ -130,20 +100,19 @@ class PointCloudData(JEPADataModule):
             raise DataError(f"expected at least 3 features where the first three are normals, got {features}")
         return points, features
 
-    def load(self) -> dict[str, Dataset[Any]]:
-        """The data sets by split."""
+    def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
+        """Anyone's dataset, its labels as numbers."""
+        return GivenClouds(dataset)
+
+    def load_files(self) -> dict[str, Dataset[Any]]:
+        """The clouds in HDF5 files, folders or a CSV file, by split."""
         points, features = self.size
-        if self.dataset is not None:
-            given = {"train": self.dataset, "val": self.val_dataset, "test": self.test_dataset}
-            return {split: GivenClouds(clouds) for split, clouds in given.items() if clouds is not None}
-        if self.root is None and self.csv is None:
-            return self._generate(points, features)
         hdf5 = find_hdf5(self.root) if self.csv is None else {}
         if hdf5:
             return self._hdf5(hdf5)
         sets = {
             split: CloudFiles(files, surface=_SURFACE * points, features=features)
-            for split, files in find_clouds(self.root, csv=self.csv, labels=self.columns).items()
+            for split, files in find_clouds(self.root, csv=self.csv, labels=self.labels).items()
         }
         kept = {split: clouds for split, clouds in sets.items() if split != "test"}
         if self.cache or (
@@ -154,6 +123,17 @@ class PointCloudData(JEPADataModule):
                 report(split, clouds.clouds(), points=points, features=features)
             self.in_memory = True
         return dict(sets)
+
+    def generate(self) -> dict[str, Dataset[Any]]:
+        """Solids; see `GeneratedClouds`."""
+        points, features = self.size
+        if features not in (0, 3):
+            raise DataError(f"expected 0 features, or 3 (normals), of the generated clouds, got {features}")
+        counts = {"train": self.samples, "val": self.samples // 8}
+        return {
+            split: GeneratedClouds(count, points=points, normals=features == 3, seed=self.seed, split=split)
+            for split, count in counts.items()
+        }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """Random points and augmentation for training; the same points and only the unit sphere for evaluation."""
@@ -171,7 +151,7 @@ class PointCloudData(JEPADataModule):
         return augment, TakePoints(points, features=features)
 
     def _hdf5(self, found: dict[str, list[Path]]) -> dict[str, Dataset[Any]]:
-        if self.columns is not None:
+        if self.labels is not None:
             raise DataError(f"expected labels only beside a CSV file, got HDF5 files in {self.root}: leave labels out")
         names = class_names(found["train"][0].parent)
         sets = {split: HDF5Clouds(paths, classes=names) for split, paths in found.items()}
@@ -179,16 +159,6 @@ class PointCloudData(JEPADataModule):
             report(split, clouds.clouds(), points=self.size[0], features=self.size[1])
         self.in_memory = True
         return dict(sets)
-
-    def _generate(self, points: int, features: int) -> dict[str, Dataset[Any]]:
-        if features not in (0, 3):
-            raise DataError(f"expected 0 features, or 3 (normals), of the generated clouds, got {features}")
-        self.in_memory = True
-        counts = {"train": self.samples, "val": self.samples // 8}
-        return {
-            split: GeneratedClouds(count, points=points, normals=features == 3, seed=self.seed, split=split)
-            for split, count in counts.items()
-        }
 
 
 def report(split: str, clouds: Iterable[np.ndarray], *, points: int, features: int = 0) -> dict[str, int]:

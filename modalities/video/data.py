@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, JEPADataModule, Sample
+from jepa_lightning.data import DataError, FileDataModule, Sample
 from jepa_lightning.modality import Batch
 from modalities.video.arrays import find_archives
 from modalities.video.clips import ClipSampler
@@ -21,24 +21,18 @@ _RATIO = (3 / 4, 1.35)  # of the random crop's sides, as in V-JEPA
 _DRAWN = 64  # longest side of generated clips, in pixels
 
 
-class VideoData(JEPADataModule):
+class VideoData(FileDataModule):
     """Batches of clips: `video` (B, C, T, H, W), uint8 (normalised by the model) or float32; `labels`; `id`.
 
     Training clips begin at random times and get one random resized crop and flip for all their frames (V-JEPA: Bardes
     et al. 2024, arXiv:2404.08471: area 0.3 to 1); all others lie in the middle of the video and get the largest central
     crop. Resizing is bicubic and antialiased.
 
+    `root` is a folder of video files, with or without class folders, or a CSV file (`FileDataModule`); or a folder with
+    `train.npz` (perhaps `val.npz`, `test.npz`), or an .npz file: `labels` then names its label arrays. A `dataset`
+    gives arrays (T, H, W, C) or tensors (C, T, H, W).
+
     Args:
-        root: folder of video files: `root/train/CLASS/*` (with `val` and `test` beside `train`, or not),
-            `root/CLASS/*`, or without class folders for unlabelled videos. Or a CSV file of paths and labels, or a
-            folder with `train.npz` (perhaps `val.npz`, `test.npz`), or an .npz file. None, with no dataset: the
-            generated set.
-        csv: a CSV file whose paths start from `root` (see `jepa_lightning.data.find_files` for its columns).
-        labels: names of the label columns of a CSV file or the label arrays of .npz files, the primary one first.
-        dataset: training data in place of files: any torch dataset that gives arrays (T, H, W, C) or tensors
-            (C, T, H, W), with or without a label.
-        val_dataset: validation data; None holds out `val_fraction` of the training data.
-        test_dataset: test data.
         frames: frames of a clip. None: the model's.
         stride: take every `stride`-th frame; 1 where `fps` is not given either.
         fps: take this many frames a second instead, whatever the files' own rate.
@@ -51,8 +45,8 @@ class VideoData(JEPADataModule):
         flip: mirror half of the training clips. Leave it off where left and right matter.
         samples: number of generated training clips, at most 64 pixels wide (a quarter as many for validation).
         batch_size: samples a batch (and process).
-        **shared: what all data modules take (`JEPADataModule`): batch_size, num_workers, pin_memory, drop_last,
-            seed (which also draws the generated set), val_fraction, probe_samples, max_unreadable.
+        **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); num_workers,
+            seed and so on (`JEPADataModule`).
 
     Raises:
         DataError: arguments that do not fit each other or the data.
@@ -63,12 +57,6 @@ class VideoData(JEPADataModule):
     def __init__(
         self,
         *,
-        root: str | None = None,
-        csv: str | None = None,
-        labels: list[str] | None = None,
-        dataset: Dataset | None = None,
-        val_dataset: Dataset | None = None,
-        test_dataset: Dataset | None = None,
         frames: int | None = None,
         stride: int | None = None,
         fps: float | None = None,
@@ -83,26 +71,11 @@ class VideoData(JEPADataModule):
         batch_size: int = 32,
         **shared: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, **shared)
-        files = root is not None or csv is not None
-        if files and dataset is not None:
-            raise DataError("expected root or csv, or dataset, got both: leave one out")
-        if labels is not None and not files:
-            raise DataError("expected root or csv beside labels, got none: labels name the columns of a file")
-        if dataset is None and (val_dataset is not None or test_dataset is not None):
-            raise DataError("expected a dataset beside val_dataset or test_dataset, got none: set dataset too")
+        super().__init__(samples=samples, batch_size=batch_size, **shared)
         if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise DataError(f"expected crop_scale as two rising shares from above 0 to 1, got {tuple(crop_scale)}")
         if eval_clips < 1:
             raise DataError(f"expected at least 1 clip of each video in evaluation, got {eval_clips}")
-        if samples < 16:
-            raise DataError(f"expected at least 16 generated samples, got {samples}")
-        self.root = root
-        self.csv = csv
-        self.labels = labels
-        self.dataset = dataset
-        self.val_dataset = val_dataset
-        self.test_dataset = test_dataset
         self.frames = frames
         self.stride = stride
         self.fps = fps
@@ -113,7 +86,6 @@ class VideoData(JEPADataModule):
         self.channels = channels
         self.crop_scale = crop_scale
         self.flip = flip
-        self.samples = samples
         self.sampler()  # a mistake in stride, fps or short shows at once
 
     def sampler(self, frames: int = 1) -> ClipSampler:
@@ -132,13 +104,8 @@ class VideoData(JEPADataModule):
             raise DataError(f"expected image_size of at least 1 pixel, got {size}")
         return height, width
 
-    def load(self) -> dict[str, Dataset[Any]]:
-        """The data sets by split."""
-        if self.dataset is not None:
-            given = {"train": self.dataset, "val": self.val_dataset, "test": self.test_dataset}
-            return {split: dataset for split, dataset in given.items() if dataset is not None}
-        if self.root is None and self.csv is None:
-            return self._generate()
+    def load_files(self) -> dict[str, Dataset[Any]]:
+        """The videos in arrays, folders or a CSV file, by split."""
         archives = find_archives(Path(self.root).expanduser(), self.labels) if self.root and not self.csv else None
         if archives is not None:
             self.in_memory = True
@@ -152,6 +119,19 @@ class VideoData(JEPADataModule):
             for split, files in found.items()
         }
 
+    def generate(self) -> dict[str, Dataset[Any]]:
+        """Drawn clips; see `GeneratedClips`."""
+        height, width = self.size
+        shrink = min(1.0, _DRAWN / max(height, width))  # larger clips are these, enlarged by the crop
+        settings: dict[str, Any] = {
+            "frames": self.or_model("frames", self.frames) * (self.stride or 1),
+            "image_size": (max(16, round(height * shrink)), max(16, round(width * shrink))),
+            "channels": self.or_model("channels", self.channels),
+            "seed": self.seed,
+        }
+        counts = {"train": self.samples, "val": self.samples // 4}
+        return {split: GeneratedClips(count, split=split, **settings) for split, count in counts.items()}
+
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """Clips at random times, randomly cropped, for training; centred ones for evaluation."""
         sampler = self.sampler(self.or_model("frames", self.frames))
@@ -163,16 +143,3 @@ class VideoData(JEPADataModule):
     def batch_transform(self) -> Callable[[Batch], Batch]:
         """Several clips of a video become several samples."""
         return separate_clips
-
-    def _generate(self) -> dict[str, Dataset[Any]]:
-        self.in_memory = True
-        height, width = self.size
-        shrink = min(1.0, _DRAWN / max(height, width))  # larger clips are these, enlarged by the crop
-        settings: dict[str, Any] = {
-            "frames": self.or_model("frames", self.frames) * (self.stride or 1),
-            "image_size": (max(16, round(height * shrink)), max(16, round(width * shrink))),
-            "channels": self.or_model("channels", self.channels),
-            "seed": self.seed,
-        }
-        counts = {"train": self.samples, "val": self.samples // 4}
-        return {split: GeneratedClips(count, split=split, **settings) for split, count in counts.items()}

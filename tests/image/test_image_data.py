@@ -109,6 +109,54 @@ def test_a_wrapper_folder_is_looked_into(tmp_path):
     assert find_images(str(tmp_path))["train"].classes == list(COLOURS)
 
 
+# CSV files
+
+
+def table(folder):
+    """Twelve images in a folder, named in a CSV file beside it: two label columns, every third for validation."""
+    lines = ["path,colour,width,split"]
+    for i in range(12):
+        name, width = list(COLOURS)[i % 4 % 3], 20 + 2 * i
+        write(folder / "images" / f"{i:02}.png", COLOURS[name], size=(width, 20))
+        lines.append(f"{i:02}.png,{name},{width}.0,{'val' if i % 3 == 2 else 'train'}")
+    (folder / "list.csv").write_text("\n".join(lines))
+    return {"csv": str(folder / "list.csv"), "root": str(folder / "images")}
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_csv_with_two_labels_and_splits(tmp_path, cache):
+    data = make(**table(tmp_path), labels=["colour", "width"], cache=cache)
+    assert data.label == "colour"
+    assert data.classes == list(COLOURS)
+    seen = set()
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        for batch in loader:
+            assert batch["labels"]["width"].dtype == torch.float32
+            for image, name, label, width in zip(batch["image"], batch["id"], *batch["labels"].values(), strict=True):
+                number = int(name.removesuffix(".png"))
+                assert width == 20 + 2 * number
+                assert label == number % 4 % 3
+                brightest = (image.mean((1, 2)) * torch.tensor([0.229, 0.224, 0.225]) +
+                             torch.tensor([0.485, 0.456, 0.406])).argmax()  # fmt: skip
+                assert brightest == np.argmax(COLOURS[data.classes[label]])
+                seen.add(number)
+    assert seen == set(range(12))
+    assert [int(name[:2]) for name in everything(data.val_dataloader())[1]] == [2, 5, 8, 11]
+    assert not data.has_test
+
+
+def test_csv_column_that_is_not_there(tmp_path):
+    message = r"expected the label column 'color' in .*list.csv \(did you mean colour\?\), got the columns path, colour"
+    with pytest.raises(DataError, match=message):
+        make(**table(tmp_path), labels=["color"]).setup()
+
+
+def test_labels_name_columns_not_class_folders(tmp_path):
+    classes(tmp_path, 2)
+    with pytest.raises(DataError, match="expected labels only beside a CSV file, got the folder"):
+        make(tmp_path, labels=["colour"]).setup()
+
+
 # Mistakes
 
 
@@ -153,18 +201,10 @@ def test_broken_layouts(tmp_path, kind, message):
         make(broken_layout(tmp_path, kind)).setup()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"root": "x", "dataset": FakeData(8)}, "expected root or dataset, got both"),
-        ({"val_dataset": FakeData(8)}, "expected a dataset beside val_dataset"),
-        ({"crop_scale": (0.5, 0.3)}, r"expected crop_scale as two rising shares from above 0 to 1, got \(0.5, 0.3\)"),
-        ({"samples": 3}, "expected at least 16 generated samples"),
-    ],
-)
-def test_arguments_that_do_not_fit(options, message):
+def test_a_crop_scale_that_does_not_rise():
+    message = r"expected crop_scale as two rising shares from above 0 to 1, got \(0.5, 0.3\)"
     with pytest.raises(DataError, match=message):
-        ImageData(**options)
+        ImageData(crop_scale=(0.5, 0.3))
 
 
 @pytest.mark.parametrize(

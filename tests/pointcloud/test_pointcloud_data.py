@@ -443,15 +443,11 @@ def test_tensor_datasets():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"root": "x", "dataset": Various()}, r"expected files .* or dataset, got both"),
-        ({"val_dataset": Various()}, "expected a dataset beside val_dataset"),
-        ({"labels": ["digit"]}, "expected labels only for files"),
         ({"rotation": "w"}, "expected rotation to be none, x, y, z or so3, got 'w'"),
         ({"scale": (1.2, 0.8)}, r"expected scale as a lower and an upper factor above 0, got \[1.2, 0.8\]"),
         ({"scale": (0.0, 1.0)}, "expected scale as a lower"),
         ({"jitter": -1.0}, "expected jitter and jitter_clip of at least 0, got -1 and 0.05"),
         ({"dropout": 1.0}, "expected dropout from 0 to below 1, got 1"),
-        ({"samples": 3}, "expected at least 16 generated samples"),
     ],
 )
 def test_arguments_that_do_not_fit(options, message):

@@ -146,13 +146,9 @@ def test_arrays_and_tensors_alike():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"root": "x", "dataset": TensorDataset(torch.zeros(2))}, "root or csv, or dataset, got both"),
-        ({"labels": ["x"]}, "root or csv beside labels"),
-        ({"val_dataset": TensorDataset(torch.zeros(2))}, "a dataset beside val_dataset"),
         ({"crop_scale": (0.5, 0.2)}, "crop_scale as two rising shares"),
         ({"stride": 2, "fps": 4.0}, "stride or fps, got both"),
         ({"eval_clips": 0}, "at least 1 clip"),
-        ({"samples": 3}, "at least 16 generated samples"),
     ],
 )
 def test_arguments_that_do_not_fit(settings, message):
