@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "jepa_lightning").rglob("*.py"))
 MODALITIES = sorted(path for path in (ROOT / "modalities").iterdir() if (path / "__init__.py").is_file())
 EXTRAS = ("torchaudio", "torchcodec", "torch_geometric", "av", "h5py", "soundfile", "pymetis")
-TEST_ONLY = ("sklearn", "pytest", "matplotlib")
+TEST_ONLY = ("pytest", "matplotlib")
 
 
 def imported(path):
@@ -69,14 +69,14 @@ def python(code):
 def test_what_importing_loads():
     """The package loads no modality and no extra; all of the core, and then images, import without any extra."""
     # Matplotlib is missing here: torchmetrics imports it where it is installed.
-    names = ("modalities", "sklearn", "pytest", "tensorboard", *EXTRAS)
+    names = ("modalities", "sklearn", "pytest", "tensorboard", *EXTRAS)  # sklearn: slow to import, only protocols need it
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in CORE]
     python(
         f"""
 import importlib, sys
 import jepa_lightning
 assert not [n for n in {names} if n in sys.modules], [n for n in {names} if n in sys.modules]
-for name in {("sklearn", "pytest", *EXTRAS)}:
+for name in {("pytest", *EXTRAS)}:
     sys.modules[name] = None  # importing it fails from here on
 for name in {modules}:
     importlib.import_module(name)
