@@ -2,8 +2,8 @@
 
 A video of 16 frames in tubelets of 2 x 16 x 16 is `--grid 8 14 14` (the first axis is the time that `Tube` repeats in).
 
-Prints milliseconds a batch and a sample (median and quartiles over the repeats) and writes them to a JSON file. The
-aim is at most 0.05 ms an image at a batch of 256 on a 14x14 grid with one thread.
+Prints milliseconds a batch and a sample (median and quartiles over the repeats), the share of the tokens that are
+targets, and the share of the context's slots that are real (the others are filler); writes them to a JSON file. The aim is at most 0.05 ms an image at a batch of 256 on a 14x14 grid with one thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from benchmarks import report
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.maskers import BlockUnion, Masker, MultiBlock, Random, Several, Tube
-from jepa_lightning.tokens import Tokens
+from jepa_lightning.tokens import Masks, Tokens
 
 MASKERS: dict[str, Masker] = {
     "MultiBlock": MultiBlock(),
@@ -25,22 +25,36 @@ MASKERS: dict[str, Masker] = {
     "Random": Random(),
     "BlockUnion": BlockUnion(),
     "BlockUnion fixed_size": BlockUnion(fixed_size=True),
+    "BlockUnion 2 x 0.7": BlockUnion(blocks=2, scale=(0.7, 0.7)),
+    "BlockUnion 2 x 0.7 fixed_size": BlockUnion(blocks=2, scale=(0.7, 0.7), fixed_size=True),
     "Several (V-JEPA)": Several([BlockUnion(), BlockUnion(blocks=2, scale=(0.7, 0.7))]),
     "Tube": Tube(),
 }
 
 
 def time_masker(masker: Masker, tokens: Tokens, *, repeats: int, warmup: int = 10) -> dict[str, float]:
-    """Median and quartiles of the milliseconds that one call takes."""
+    """Median and quartiles of the milliseconds that one call takes; mean shares of `shares`."""
     generator = torch.Generator().manual_seed(0)
-    times = []
+    times, found = [], []
     for _ in range(warmup + repeats):
         start = time.perf_counter()
-        masker(tokens, generator)
+        masks = masker(tokens, generator)
         times.append((time.perf_counter() - start) * 1e3)
+        found += [shares(mask, tokens.count) for mask in masks]
     low, median, high = report.quartiles(times[warmup:])
     size = tokens.batch_size
-    return {"batch_ms": median, "batch_ms_q1": low, "batch_ms_q3": high, "image_ms": median / size}
+    hidden, real = torch.tensor(found, dtype=torch.float64).mean(0).tolist()
+    cost = {"batch_ms": median, "batch_ms_q1": low, "batch_ms_q3": high, "image_ms": median / size}
+    return {**cost, "hidden": hidden, "real_context": real}
+
+
+def shares(masks: Masks, count: int) -> tuple[float, float]:
+    """Share of `count` tokens that are a target of their sample, and of the context's slots that are real."""
+    targets = masks.targets.flatten(1)
+    valid = torch.ones_like(targets) if masks.targets_valid is None else masks.targets_valid.flatten(1).long()
+    hidden = torch.zeros(len(targets), count, dtype=torch.long).scatter_reduce(1, targets, valid, "amax")
+    real = 1.0 if masks.context_valid is None else float(masks.context_valid.float().mean())
+    return float(hidden.float().mean()), real
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,10 +75,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     print(f"batch {args.batch}, grid {'x'.join(map(str, grid))}, {args.threads} thread(s), torch {torch.__version__}")
     rows = [
-        (name, f"{r['batch_ms']:.2f}", f"{r['batch_ms_q1']:.2f}-{r['batch_ms_q3']:.2f}", f"{r['image_ms']:.4f}")
+        (
+            name,
+            f"{r['batch_ms']:.2f}",
+            f"{r['batch_ms_q1']:.2f}-{r['batch_ms_q3']:.2f}",
+            f"{r['image_ms']:.4f}",
+            f"{r['hidden']:.3f}",
+            f"{r['real_context']:.3f}",
+        )
         for name, r in results.items()
     ]
-    print(report.table(("masker", "ms/batch", "quartiles", "ms/sample"), rows))
+    print(report.table(("masker", "ms/batch", "quartiles", "ms/sample", "hidden", "real context"), rows))
     settings = {"batch": args.batch, "grid": grid, "threads": args.threads, "repeats": args.repeats}
     report.write_json(args.json, {**settings, **report.machine()}, results)
 
