@@ -3,7 +3,8 @@
 A video of 16 frames in tubelets of 2 x 16 x 16 is `--grid 8 14 14` (the first axis is the time that `Tube` repeats in).
 
 Prints milliseconds a batch and a sample (median and quartiles over the repeats), the share of the tokens that are
-targets, and the share of the context's slots that are real (the others are filler); writes them to a JSON file. The aim is at most 0.05 ms an image at a batch of 256 on a 14x14 grid with one thread.
+targets, and the share of the context's slots that are real (the others are filler); writes them to a JSON file. The
+aim is at most 0.05 ms an image at a batch of 256 on a 14x14 grid with one thread.
 """
 
 from __future__ import annotations

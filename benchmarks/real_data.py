@@ -7,7 +7,8 @@ For each seed: train, then fit kNN (k 20, cosine, temperature 0.07) and logistic
 from 0.001 to 10 on a fifth of the training features) for each class label, and ridge regression (its penalty chosen
 likewise) for each continuous one, on frozen, mean-pooled teacher features of labelled training samples, and score them
 on the test split; the same for the encoder before training, and for raw input: pixels of images, the mean frame of
-clips, mean and spread over time of a sound's mel bands. Settings are chosen on the validation part that the recipe
+clips, mean and spread over time of a sound's mel bands, a cloud's extents, principal variances and the distribution of
+distances between its points (D2: Osada et al. 2002). Settings are chosen on the validation part that the recipe
 holds out of the training split; the test split is read here alone. What lies in `--out` is not trained again.
 
 `--keep-time` pools the features of clips over space alone and probes those of all times side by side: a mean over time
@@ -75,7 +76,20 @@ def raw_input(module: JEPA) -> Callable[[Batch], Tensor] | None:
         spread = ((mel - mean[..., None]).square() * weight).sum(2) / count
         return torch.cat([mean, spread.sqrt()], dim=1)
 
-    return {"image": pixels, "video": mean_frame, "audio": bands}.get(module.modality.name)
+    def shape_distribution(batch: Batch) -> Tensor:
+        points = batch["points"][..., :3]
+        far = points.roll(points.shape[1] // 2, dims=1)  # the points of a cloud are in random order
+        distance = (points - far).norm(dim=-1)
+        edges = torch.linspace(0, 2, 33)[1:-1]
+        counts = torch.zeros(len(points), 32).scatter_add_(
+            1, torch.bucketize(distance, edges), torch.ones_like(distance)
+        )
+        spread = torch.linalg.eigvalsh((points.mT @ points) / points.shape[1])
+        extent = points.amax(1) - points.amin(1)
+        return torch.cat([extent, spread, counts / points.shape[1]], dim=1)
+
+    floors = {"image": pixels, "video": mean_frame, "audio": bands, "pointcloud": shape_distribution}
+    return floors.get(module.modality.name)
 
 
 def by_time(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:

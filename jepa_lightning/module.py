@@ -178,7 +178,7 @@ class JEPA(LightningModule):
             self.tokenizer.estimate(batches)
 
     def _on_device(self, batch: Batch) -> Batch:
-        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One step. Callbacks get what they watch: the first context (B, K, D), the teacher's (B, N, D), the tokens."""

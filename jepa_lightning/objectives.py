@@ -65,6 +65,36 @@ class Cosine(PredictionLoss):
         return 1 - F.cosine_similarity(predicted, target, dim=-1)
 
 
+class Hyperbola(PredictionLoss):
+    """Smooth L1 between two numbers of the prediction and a point of the unit hyperbola, as in Graph-JEPA.
+
+    A target's angle a stands for the point (cosh a, sinh a), which the first two channels of the prediction are to hit
+    (Skenderi et al. 2023, section 3.4); a prediction's other channels are free.
+
+    Deviation: there, a is the mean of all channels, and nothing bounds it, so that cosh can overflow. Targets here are
+    layer-normed, with a mean of zero, so a is the mean of the first half of the channels. It cannot leave [-1, 1]: with
+    s the sum of that half, the other half sums to -s, and Cauchy-Schwarz on both gives D >= 2 s^2 / (D / 2), which is
+    |s| <= D / 2.
+
+    Args:
+        beta: where the loss turns from quadratic to linear, as in `SmoothL1`.
+    """
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        self.smooth_l1 = SmoothL1(beta)
+
+    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Mean over the point's two coordinates; D must be even."""
+        dim = target.shape[-1]
+        if dim < 2 or dim % 2:
+            raise ValueError(
+                f"Hyperbola needs an even number of channels, got {dim}: change the encoder's width or the objective"
+            )
+        angle = target[..., : dim // 2].mean(-1)
+        return self.smooth_l1.distance(predicted[..., :2], torch.stack([angle.cosh(), angle.sinh()], dim=-1))
+
+
 class Regularizer(nn.Module, ABC):
     """A penalty on the context's representations, added to the prediction loss."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.base import TokenSpec
 from jepa_lightning.encoders.rotary import RotaryForm
 from jepa_lightning.encoders.transformer import Transformer, init_weights
+from jepa_lightning.objectives import pool
 
 
 class Predictor(nn.Module, ABC):
@@ -117,6 +119,54 @@ class TransformerPredictor(Predictor):
         valid = _joined_valid(context_valid, target_valid, (batch, blocks, kept, length))
         x = self.transformer(_joined(context, queries), valid, positions)
         return self.project(x[:, kept:]).unflatten(0, (batch, blocks))
+
+
+class MLPPredictor(Predictor):
+    """Graph-JEPA's predictor: an MLP of the pooled context and where the target lies, each target token by itself.
+
+    The context's tokens, with the embedding of where they lie added, are averaged over the real ones; the embedding of
+    a target's position joins the mean (Skenderi et al. 2023, section 3.3), and the sum goes through the layers. Targets
+    do not see each other, nor do the tokens of a block.
+
+    Deviation: there, the context is one token, and its position is known to the encoder alone.
+
+    Args:
+        dim: the encoder's width D, given by the module.
+        spec: the tokens' spec, given by the module.
+        width: width of the hidden layers.
+        depth: number of linear maps; the hidden ones are followed by LayerNorm and GELU.
+    """
+
+    def __init__(self, dim: int, spec: TokenSpec, *, width: int = 384, depth: int = 2) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        self.positions = spec.positions(dim)
+        sizes = [dim] + [width] * (depth - 1)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.GELU()) for before, after in pairwise(sizes)
+        )
+        self.project = nn.Linear(sizes[-1], dim)
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The hidden layers."""
+        return self.layers
+
+    def forward(
+        self,
+        context: Tensor,
+        context_positions: Tensor,
+        target_positions: Tensor,
+        context_valid: Tensor | None = None,
+        target_valid: Tensor | None = None,
+    ) -> Tensor:
+        """Predict (B, M, T, D); see `Predictor.forward`."""
+        seen = pool(context + self.positions(context_positions).to(context.dtype), context_valid)
+        x = seen[:, None, None] + self.positions(target_positions).to(seen.dtype)
+        for layer in self.layers:
+            x = layer(x)
+        return self.project(x)
 
 
 def _joined(context: Tensor, targets: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ P position coordinates.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,18 +30,35 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     return picked.view(*index.shape, *values.shape[2:])
 
 
+class Ragged(ABC):
+    """Raw values of tokens that differ in size, such as subgraphs: a batch of B samples of N tokens.
+
+    Only the embedding that the modality names in `TokenSpec.embed` looks inside.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """(B, N), or more where the tokens agree on further sizes."""
+
+    @abstractmethod
+    def take(self, index: Tensor, valid: Tensor | None = None) -> Ragged:
+        """The tokens at `index` (B, K) in that order; slots where `valid` (B, K) is False hold nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
     """What a tokenizer makes of a batch: raw pieces and where each lies. Nothing is embedded yet.
 
     Attributes:
-        values: (B, N, ...) raw content of each token (pixels of a patch, points of a group).
+        values: (B, N, ...) raw content of each token (pixels of a patch, points of a group); `Ragged` where tokens
+            differ in size.
         positions: (B or 1, N, P) float coordinates (row/column, time/row/column, xyz, ...).
         grid: sizes of the regular grid that the tokens fill in raster order, or None.
         valid: (B, N) bool, False for padding, where samples have different numbers of tokens, else None.
     """
 
-    values: Tensor
+    values: Tensor | Ragged
     positions: Tensor
     grid: tuple[int, ...] | None = None
     valid: Tensor | None = None
@@ -65,9 +83,9 @@ class Tokens:
         valid = keep_valid if self.valid is None else take(self.valid, keep)
         if self.valid is not None and keep_valid is not None:
             valid = valid & keep_valid  # type: ignore[operator]
-        return replace(
-            self, values=take(self.values, keep), positions=take(self.positions, keep), grid=None, valid=valid
-        )
+        raw = self.values
+        values = raw.take(keep, valid) if isinstance(raw, Ragged) else take(raw, keep)
+        return replace(self, values=values, positions=take(self.positions, keep), grid=None, valid=valid)
 
 
 @dataclass(frozen=True, kw_only=True)

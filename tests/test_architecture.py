@@ -68,8 +68,8 @@ def python(code):
 
 def test_what_importing_loads():
     """The package loads no modality and no extra; all of the core, and then images, import without any extra."""
-    # Matplotlib is missing here: torchmetrics imports it where it is installed.
-    names = ("modalities", "sklearn", "pytest", "tensorboard", *EXTRAS)  # sklearn: slow to import, only protocols need it
+    # Matplotlib is missing here: torchmetrics imports it where it is installed. Scikit-learn is slow to import.
+    names = ("modalities", "sklearn", "pytest", "tensorboard", *EXTRAS)
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in CORE]
     python(
         f"""

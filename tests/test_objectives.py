@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from jepa_lightning.objectives import L1, MSE, Cosine, SmoothL1, VICReg, pool
+from jepa_lightning.objectives import L1, MSE, Cosine, Hyperbola, SmoothL1, VICReg, pool
 
 B, M, T, D = 2, 3, 4, 5
 
@@ -177,3 +178,51 @@ def test_vicreg_target_std_rescales_the_features():
     torch.testing.assert_close(fifth(context), one(context * 5))
     with pytest.raises(ValueError, match="target_std must be positive, got 0"):
         VICReg(target_std=0)
+
+
+# The hyperbola -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_hyperbola_is_the_distance_of_two_channels_to_a_point(beta):
+    generator = torch.Generator().manual_seed(0)
+    predicted = 2 * torch.randn(B, M, T, 6, generator=generator)
+    target = F.layer_norm(torch.randn(B, M, T, 6, generator=generator), (6,))
+    total = 0.0
+    for p, t in zip(predicted.view(-1, 6).tolist(), target.view(-1, 6).tolist(), strict=True):
+        angle = sum(t[:3]) / 3
+        total += plain_smooth_l1(p[:2], [math.cosh(angle), math.sinh(angle)], beta)
+    assert float(Hyperbola(beta)(predicted, target)) == pytest.approx(total / (B * M * T), rel=1e-5)
+
+
+def test_hyperbola_leaves_the_other_channels_and_masked_tokens_alone():
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.randn(B, M, T, 6, generator=generator, requires_grad=True)
+    target = F.layer_norm(torch.randn(B, M, T, 6, generator=generator), (6,))
+    valid = torch.rand(B, M, T, generator=generator) > 0.5
+    target[~valid] = 1e30
+    loss = Hyperbola()(predicted, target, valid)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert (predicted.grad[..., 2:] == 0).all()
+    assert (predicted.grad[~valid] == 0).all()
+    assert (predicted.grad[valid][:, :2] != 0).all()
+
+
+def test_the_angle_of_a_layer_normed_target_is_at_most_one():
+    """The worst case, one value in the first half and another in the second, gives just that."""
+    worst = torch.cat([torch.full((4,), 1e30), torch.full((4,), -1e30)]).double()
+    random = 10 ** torch.empty(2000, 8, dtype=torch.float64).uniform_(-6, 6, generator=torch.Generator().manual_seed(0))
+    vectors = F.layer_norm(torch.cat([worst[None], -worst[None], random]), (8,))
+    angle = vectors[:, :4].mean(1)
+    assert angle.abs().max() <= 1 + 1e-9
+    assert angle[:2].tolist() == pytest.approx([1, -1])
+    point = torch.zeros(1, 1, 1, 8)
+    point[..., :2] = torch.tensor([math.cosh(1), math.sinh(1)])
+    assert float(Hyperbola()(point, vectors[0].float().view(1, 1, 1, 8))) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("dim", [1, 5])
+def test_hyperbola_needs_two_halves(dim):
+    with pytest.raises(ValueError, match=f"an even number of channels, got {dim}"):
+        Hyperbola()(torch.zeros(1, 1, 1, dim), torch.zeros(1, 1, 1, dim))

@@ -6,7 +6,8 @@ from torch import nn
 
 from jepa_lightning.encoders import SinCosPositions, TokenSpec
 from jepa_lightning.encoders.positions import sincos
-from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.parallel import prepare_blocks
+from jepa_lightning.predictors import MLPPredictor, TransformerPredictor
 
 B, K, M, T, D, W = 3, 7, 4, 5, 12, 16
 SPEC = TokenSpec(shape=(3, 4, 4), grid=(6, 6), positions=SinCosPositions)
@@ -210,3 +211,54 @@ def test_with_rotary_predictions_depend_on_where_targets_lie(rotary_predictor, i
     difference = (rotary_predictor(context, context_positions, moved) - rotary_predictor(*inputs)).abs()
     assert difference[:, 2].max() > 1e-3
     assert difference[:, [0, 1, 3]].max() < 1e-12
+
+
+# The MLP -------------------------------------------------------------------------------------------------------------
+
+
+def mlp(depth=3, positions=SinCosPositions):
+    torch.manual_seed(0)
+    return MLPPredictor(D, TokenSpec(shape=(3,), grid=None, positions=positions), width=W, depth=depth).double()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_an_mlp_of_the_mean_context_and_the_place_of_each_target(depth, inputs):
+    predictor = mlp(depth)
+    context, context_positions, target_positions = inputs
+    valid = torch.rand(B, K, generator=torch.Generator().manual_seed(2)) > 0.4
+    valid[0] = True
+    found = predictor(*inputs, valid)
+    assert found.shape == (B, M, T, D)
+    for b in range(B):
+        real = [context[b, k] + sincos(context_positions[b, k], D) for k in range(K) if valid[b, k]]
+        for m in range(M):
+            for t in range(T):
+                x = sum(real) / len(real) + sincos(target_positions[b, m, t], D)
+                for linear, norm, _ in predictor.layers:
+                    x = norm(linear.weight @ x + linear.bias)
+                    x = x * (1 + torch.erf(x / 2**0.5)) / 2
+                torch.testing.assert_close(found[b, m, t], predictor.project(x))
+
+
+def test_the_mlp_ignores_what_filler_holds(inputs):
+    predictor = mlp()
+    context, context_positions, target_positions = inputs
+    valid = torch.ones(B, K, dtype=torch.bool)
+    valid[:, 4:] = False
+    expected = predictor(context[:, :4], context_positions[:, :4], target_positions)
+    context[:, 4:] = torch.nan
+    torch.testing.assert_close(predictor(context, context_positions, target_positions, valid), expected)
+
+
+def test_the_blocks_of_the_mlp_are_its_hidden_layers(inputs):
+    predictor = mlp()
+    assert list(predictor.blocks) == list(predictor.layers)
+    before = predictor(*inputs)
+    prepare_blocks(predictor.blocks, checkpoint_activations=True)
+    after = predictor(*inputs)
+    assert torch.equal(after, before)
+    after.sum().backward()
+    assert all(parameter.grad is not None for parameter in predictor.parameters())
+    assert not list(mlp(1).blocks)
+    with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
+        mlp(0)

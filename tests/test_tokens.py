@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from jepa_lightning.tokens import Masks, Tokens, take
+from jepa_lightning.encoders import TokenSpec, ViT
+from jepa_lightning.maskers import Random, Tube
+from jepa_lightning.tokens import Masks, Ragged, Tokens, take
 
 
 def generator():
@@ -110,6 +112,53 @@ def test_a_kept_slot_is_valid_where_the_token_is_and_the_slot_is(with_valid, wit
             token_is = bool(valid[b, keep[b, k]]) if with_valid else True
             slot_is = bool(keep_valid[b, k]) if with_keep_valid else True
             assert bool(kept.valid[b, k]) == (token_is and slot_is)
+
+
+class Words(Ragged):
+    """Strings of any length, B lists of N."""
+
+    def __init__(self, words):
+        self.words = words
+
+    @property
+    def shape(self):
+        return (len(self.words), len(self.words[0]))
+
+    def take(self, index, valid=None):
+        valid = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
+        rows = zip(self.words, index.tolist(), valid.tolist(), strict=True)
+        return Words([[mine[i] if v else "" for i, v in zip(at, real, strict=True)] for mine, at, real in rows])
+
+
+def ragged(valid=None):
+    words = Words([["a", "bb", "ccc"], ["d", "", "ee"]])
+    return Tokens(values=words, positions=torch.arange(6.0).view(2, 3, 1), valid=valid)
+
+
+def test_tokens_of_different_sizes_are_taken_by_their_own_class():
+    few = ragged()
+    assert (few.batch_size, few.count) == (2, 3)
+    kept = few.take(torch.tensor([[2, 0], [1, 1]]))
+    assert kept.values.words == [["ccc", "a"], ["", ""]]
+    assert kept.positions.flatten().tolist() == [2, 0, 4, 4]
+    assert kept.valid is None
+
+
+def test_padding_and_filler_of_ragged_tokens_hold_nothing():
+    valid = torch.tensor([[True, True, True], [True, False, False]])
+    kept = ragged(valid).take(torch.tensor([[1, 2], [0, 2]]), torch.tensor([[True, False], [True, True]]))
+    assert kept.values.words == [["bb", ""], ["d", ""]]
+    assert kept.valid.tolist() == [[True, False], [True, False]]
+
+
+def test_ragged_tokens_are_masked_by_number_and_refused_where_sizes_are_needed():
+    (masks,) = Random(target_ratio=0.5)(ragged(), torch.Generator().manual_seed(0))
+    assert masks.context.shape == (2, 1)
+    spec = TokenSpec(shape=(1,), grid=None, positions=lambda width: torch.nn.Linear(1, width))
+    with pytest.raises(ValueError, match=r"tokens of one size, got ragged ones: set the modality's TokenSpec.embed"):
+        ViT(spec, width=8, depth=1, heads=1)(ragged())
+    with pytest.raises(ValueError, match="Tube needs tokens of one size"):
+        Tube()(Tokens(values=ragged().values, positions=ragged().positions, grid=(1, 3)), torch.Generator())
 
 
 def test_masks_move_with_what_they_have():

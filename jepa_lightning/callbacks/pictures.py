@@ -86,12 +86,12 @@ class Pictures(Callback):
 
 
 def first(batch: Batch, samples: int) -> Batch:
-    """The first samples of a batch: every tensor, list and dict in it cut."""
+    """The first samples of a batch: every tensor, list and dict in it cut, and whatever else can be sliced."""
 
     def cut(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: cut(part) for key, part in value.items()}
-        return value[:samples] if isinstance(value, (Tensor, list, tuple)) else value
+        return value if isinstance(value, str) or not hasattr(value, "__getitem__") else value[:samples]
 
     return cut(batch)
 

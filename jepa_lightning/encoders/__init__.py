@@ -1,9 +1,18 @@
 """Encoders: tokens in, representations out."""
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
-from jepa_lightning.encoders.positions import MLPPositions, SinCosPositions
+from jepa_lightning.encoders.positions import LinearPositions, MLPPositions, SinCosPositions
 from jepa_lightning.encoders.timm_encoder import TimmEncoder
 from jepa_lightning.encoders.transformer import Transformer
 from jepa_lightning.encoders.vit import ViT
 
-__all__ = ["Encoder", "MLPPositions", "SinCosPositions", "TimmEncoder", "TokenSpec", "Transformer", "ViT"]
+__all__ = [
+    "Encoder",
+    "LinearPositions",
+    "MLPPositions",
+    "SinCosPositions",
+    "TimmEncoder",
+    "TokenSpec",
+    "Transformer",
+    "ViT",
+]

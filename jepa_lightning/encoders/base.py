@@ -16,11 +16,12 @@ class TokenSpec:
     """What a modality tells its encoder about one token.
 
     Attributes:
-        shape: shape of one token's raw values, e.g. (3, 16, 16) for an RGB patch.
+        shape: shape of one token's raw values, e.g. (3, 16, 16) for an RGB patch; of ragged ones, that of one member.
         grid: number of tokens along each axis, e.g. (14, 14), or None without a grid.
         positions: builds, for a width, the module that embeds (..., P) coordinates into (..., width).
-        embed: builds, for a width, the module that embeds raw values (B, K, *shape) into (B, K, width), where a linear
-            map of the flat values would not do (points in any order); each token by itself. None for the linear map.
+        embed: builds, for a width, the module that embeds raw values (B, K, *shape), or `Ragged` ones, into
+            (B, K, width), where a linear map of the flat values would not do (points in any order); each token by
+            itself. None for the linear map.
     """
 
     shape: tuple[int, ...]

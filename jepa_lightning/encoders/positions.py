@@ -63,6 +63,26 @@ class MLPPositions(nn.Module):
         return self.layers(positions.to(first.weight.dtype))
 
 
+class LinearPositions(nn.Module):
+    """A linear map of coordinates, (..., axes) to (..., width).
+
+    For many coordinates that already describe a place, such as the random-walk features of a graph's patches
+    (Graph-JEPA, Skenderi et al. 2023). Weights are in the encoder's or predictor's precision; so is the result.
+
+    Args:
+        width: output width.
+        axes: number P of coordinates.
+    """
+
+    def __init__(self, width: int, *, axes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(axes, width)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Embed coordinates."""
+        return self.linear(positions.to(self.linear.weight.dtype))
+
+
 def grid_positions(grid: tuple[int, ...], device: torch.device | None = None) -> Tensor:
     """Coordinates of a grid's tokens in raster order: (1, N, P) float32, counted in tokens from zero."""
     axes = [torch.arange(size, device=device, dtype=torch.float32) for size in grid]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.inflate import TIME
 from jepa_lightning.encoders.timm_models import create_trunk
-from jepa_lightning.tokens import Tokens, take
+from jepa_lightning.tokens import Ragged, Tokens, take
 
 
 class TimmEncoder(Encoder):
@@ -86,14 +86,15 @@ class TimmEncoder(Encoder):
 
     def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
         """Encode all tokens, or the kept ones: (B, N or K, D). See `Encoder.forward`."""
-        if tokens.values.shape[1:] != (math.prod(self.grid), *self.shape):
+        found = tokens.values.shape[1:]
+        if isinstance(tokens.values, Ragged) or found != (math.prod(self.grid), *self.shape):
             raise ValueError(
                 f"the encoder was built for {' x '.join(map(str, self.grid))} patches of shape {self.shape}, but got "
-                f"{tuple(tokens.values.shape[1:])} a sample: give all patches of the sample (and `keep` for a subset)"
+                f"{tuple(found)} a sample: give all patches of the sample (and `keep` for a subset)"
             )
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
-        patches, prefix = self._add_positions(self._embed(tokens.values), keep)
+        patches, prefix = self._add_positions(self._embed(tokens.values), keep)  # type: ignore[arg-type]
         x = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
         x = self.model.norm_pre(self._owner.pos_drop(x))
         x = self._run_blocks(x, keep, _attention_bias(tokens.valid, prefix.shape[1], x.dtype))

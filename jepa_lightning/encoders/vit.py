@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.rotary import RotaryForm
 from jepa_lightning.encoders.transformer import Transformer, init_weights
-from jepa_lightning.tokens import Tokens, take
+from jepa_lightning.tokens import Ragged, Tokens, take
 
 
 class ViT(Encoder):
@@ -74,7 +74,7 @@ class ViT(Encoder):
         everywhere = tokens.positions
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
-        x = self.embed(tokens.values.flatten(2) if self.flat else tokens.values)
+        x = self.embed(self._flat(tokens.values) if self.flat else tokens.values)
         if self.positions is None:
             return self.transformer(x, tokens.valid, tokens.positions)
         if keep is not None and everywhere.shape[0] == 1 and everywhere.shape[1] < keep.numel():
@@ -85,3 +85,12 @@ class ViT(Encoder):
         if self.positions_at == "every_layer":
             return self.transformer(x, tokens.valid, added=places)
         return self.transformer(x + places, tokens.valid)
+
+    @staticmethod
+    def _flat(values: Tensor | Ragged) -> Tensor:
+        """(B, K, ...) values as the linear embedding takes them, (B, K, C)."""
+        if isinstance(values, Ragged):
+            raise ValueError(
+                "the linear embedding needs tokens of one size, got ragged ones: set the modality's TokenSpec.embed"
+            )
+        return values.flatten(2)

@@ -91,8 +91,9 @@ class LinearClassifier:
 
     Attributes:
         kind: "svm" (linear, squared hinge, one against the rest) or "logistic" (multinomial, L2).
-        c: inverse strength of the penalty; None chooses it from `C_GRID` for each training part by itself, by stratified
-            cross-validation inside it (5 folds, fewer for small classes; C is 1 where a class has one sample).
+        c: inverse strength of the penalty; None chooses it from `C_GRID` for each training part by itself, by
+            stratified cross-validation inside it (5 folds, fewer for small classes; C is 1 where a class has one
+            sample).
     """
 
     kind: Literal["svm", "logistic"] = "svm"
@@ -172,9 +173,9 @@ class Interval:
 def interval(values: Array, *, test_over_train: float = 0.0, level: float = 0.95) -> Interval:
     """Mean of scores over splits, or of paired differences of scores, with its confidence interval.
 
-    Splits share training samples, so their scores are not independent, and the usual interval is far too narrow. This is
-    the corrected resampled t interval (Nadeau and Bengio 2003, Inference for the generalization error, section 4): the
-    variance of the mean of J scores is (1/J + n_test/n_train) times their variance.
+    Splits share training samples, so their scores are not independent, and the usual interval is far too narrow. This
+    is the corrected resampled t interval (Nadeau and Bengio 2003, Inference for the generalization error, section 4):
+    the variance of the mean of J scores is (1/J + n_test/n_train) times their variance.
 
     Args:
         values: (J,) scores, at least 2.
@@ -195,7 +196,6 @@ def _counts(labels: Array, *, least: int = 2) -> NDArray[np.int64]:
     """Samples of each class, at least `least` classes and samples of each."""
     names, counts = np.unique(np.asarray(labels), return_counts=True)
     if len(names) < 2 or counts.min() < least:
-        raise ValueError(
-            f"expected at least 2 classes with {least} samples each, got {dict(zip(names.tolist(), counts.tolist()))}"
-        )
+        found = dict(zip(names.tolist(), counts.tolist(), strict=True))
+        raise ValueError(f"expected at least 2 classes with at least {least} samples each, got {found}")
     return counts

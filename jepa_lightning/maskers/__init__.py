@@ -2,6 +2,7 @@
 
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.blocks import MultiBlock
+from jepa_lightning.maskers.counts import Counts
 from jepa_lightning.maskers.order import OrderedRuns
 from jepa_lightning.maskers.random import Random
 from jepa_lightning.maskers.several import Several
@@ -12,6 +13,7 @@ from jepa_lightning.maskers.union import BlockUnion
 
 __all__ = [
     "BlockUnion",
+    "Counts",
     "Masker",
     "MultiBlock",
     "OrderedRuns",

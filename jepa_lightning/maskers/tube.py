@@ -10,7 +10,7 @@ from torch import Tensor
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.grids import by, full_grid, sorted_slots
 from jepa_lightning.maskers.random import Random
-from jepa_lightning.tokens import Masks, Tokens
+from jepa_lightning.tokens import Masks, Ragged, Tokens
 
 
 class Tube(Masker):
@@ -37,6 +37,8 @@ class Tube(Masker):
         grid = full_grid(tokens, "Tube")
         if len(grid) < 2:
             raise ValueError(f"Tube needs a grid of time and at least one more axis, got {by(grid)}: use Random")
+        if isinstance(tokens.values, Ragged):
+            raise ValueError("Tube needs tokens of one size, got ragged ones: use Random")
         frame = math.prod(grid[1:])
         first = Tokens(values=tokens.values[:, :frame], positions=tokens.positions[:, :frame], grid=grid[1:])
         return [_through(masks, grid[0], frame) for masks in self.masker(first, generator)]

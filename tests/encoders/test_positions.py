@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from jepa_lightning.encoders import MLPPositions, SinCosPositions
+from jepa_lightning.encoders import LinearPositions, MLPPositions, SinCosPositions
 from jepa_lightning.encoders.positions import grid_positions, sincos
 
 
@@ -97,3 +97,13 @@ def test_learned_positions_take_coordinates_of_any_precision():
     half = module.bfloat16()(positions)
     assert half.dtype == torch.bfloat16
     assert torch.isfinite(half).all()
+
+
+def test_linear_positions_are_one_matrix_in_its_own_precision():
+    torch.manual_seed(0)
+    module = LinearPositions(12, axes=5).double()
+    positions = torch.rand(2, 3, 4, 5)
+    expected = positions.double() @ module.linear.weight.T + module.linear.bias
+    torch.testing.assert_close(module(positions), expected)
+    assert module(positions).dtype == torch.float64
+    assert module(positions).shape == (2, 3, 4, 12)

@@ -125,7 +125,7 @@ def test_the_interval_of_independent_values_is_students():
         (lambda: stratified_folds(LABELS, folds=21), "smallest class has samples \\(20\\), got 21"),
         (lambda: stratified_folds(np.zeros(9), folds=3), "at least 2 classes"),
         (lambda: repeated_splits(LABELS, repeats=0, test_share=0.2), "repeats >= 1"),
-        (lambda: repeated_splits(np.array([0, 0, 1]), repeats=2, test_share=0.4), "2 samples each"),
+        (lambda: repeated_splits(np.array([0, 0, 1]), repeats=2, test_share=0.4), "at least 2 samples each"),
         (lambda: few_labels(Split(np.arange(3), np.arange(3)), LABELS, share=0), "share of the labels"),
         (lambda: LinearClassifier("tree"), "svm or logistic"),
         (lambda: LinearClassifier().fit(np.full((4, 2), np.nan), np.array([0, 0, 1, 1])), "diverged"),

@@ -1,0 +1,9 @@
+"""Graphs: JEPA on overlapping subgraphs, with its data."""
+
+from modalities.graph import requirements  # noqa: F401  first: it says what to install
+from modalities.graph.data import GraphData
+from modalities.graph.embedding import GINE, PatchGNN
+from modalities.graph.modality import Graph
+from modalities.graph.tokenizer import GraphTokenizer
+
+__all__ = ["GINE", "Graph", "GraphData", "GraphTokenizer", "PatchGNN"]

@@ -1,0 +1,201 @@
+"""Graphs for training: PyG's TUDataset and ZINC, any dataset of graphs, or generated ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from jepa_lightning.data import DataError, Sample, SourcedDataModule
+from jepa_lightning.modality import Batch
+from modalities.graph.files import open_graphs
+from modalities.graph.generated import TYPES, GeneratedGraphs
+from modalities.graph.graphs import RawGraph
+from modalities.graph.sets import Cutting, Graphs, join_graphs, plain_cut, random_cut
+
+_log = logging.getLogger(__name__)
+
+
+class GraphData(SourcedDataModule):
+    """Batches of graphs cut into patches: `graph` (a `GraphBatch`), `labels`, `id`.
+
+    `root` is a folder with PyG's layout of the data set `name`: `root/MUTAG/raw/MUTAG_A.txt` and so on. Files in place
+    are used as they are; where there are none, PyG downloads them. It keeps what it read in `root/MUTAG/processed`. A
+    `dataset` gives PyG's `Data` (any of PyG's datasets does), whose `y` is the label, or (Data, label).
+
+    Every graph is cut when it is first needed, and kept in memory. Broken graphs (features that are not finite, edges
+    that name no node, no nodes) are unreadable samples: counted, named, and replaced. Of files, the numbers of graphs
+    without edges, with isolated nodes, self-loops or directed edges are logged.
+
+    Args:
+        name: of the TUDataset (MUTAG, PROTEINS, IMDB-BINARY, ...), which has no splits; or ZINC (12,000 graphs) or
+            ZINC_full, which have.
+        node_attributes: of a TUDataset, also take the nodes' continuous attributes, before their types.
+        edge_attributes: likewise of the edges.
+        features: F, numbers of a node. None: the model's.
+        edge_features: G, numbers of an edge. None: the model's.
+        patches: largest number of patches of a graph. None: the model's.
+        hops: how many edges patches reach beyond their part. None: the model's.
+        walk: number of random-walk features. None: the model's.
+        drop_edges: in training, share of the edges that are dropped at random before a graph is cut, 0 to below 1.
+        partitions: number of such cuts that are made of each training graph; a random one is taken each time.
+        samples: number of generated training graphs (an eighth as many for validation).
+        **shared: root, dataset, val_dataset and test_dataset (`SourcedDataModule`); batch_size, num_workers, seed and
+            so on (`JEPADataModule`).
+
+    Raises:
+        DataError: arguments that do not fit each other or the data.
+    """
+
+    name = "graph"
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        node_attributes: bool = False,
+        edge_attributes: bool = False,
+        features: int | None = None,
+        edge_features: int | None = None,
+        patches: int | None = None,
+        hops: int | None = None,
+        walk: int | None = None,
+        drop_edges: float = 0.0,
+        partitions: int = 1,
+        samples: int = 4000,
+        **shared: Any,
+    ) -> None:
+        super().__init__(samples=samples, **shared)
+        self.only_for_files(name=name, node_attributes=node_attributes or None, edge_attributes=edge_attributes or None)
+        if not 0 <= drop_edges < 1:
+            raise DataError(f"expected drop_edges from 0 to below 1, got {drop_edges:g}")
+        if partitions < 1:
+            raise DataError(f"expected at least 1 partition of a graph, got {partitions}")
+        if partitions > 1 and not drop_edges:
+            raise DataError(f"expected drop_edges above 0 with {partitions} partitions: without, all would be the same")
+        self.set_name = name
+        self.node_attributes = node_attributes
+        self.edge_attributes = edge_attributes
+        self.features = features
+        self.edge_features = edge_features
+        self.patches = patches
+        self.hops = hops
+        self.walk = walk
+        self.drop_edges = drop_edges
+        self.partitions = partitions
+
+    @property
+    def cutting(self) -> Cutting:
+        """How graphs are cut."""
+        least = {"features": 0, "edge_features": 0, "patches": 1, "hops": 0, "walk": 1}
+        sizes = {name: int(self.or_model(name, getattr(self, name))) for name in least}
+        for name, value in sizes.items():
+            if value < least[name]:
+                raise DataError(f"expected {name} of at least {least[name]}, got {value}")
+        return Cutting(**sizes, drop_edges=self.drop_edges, partitions=self.partitions, seed=self.seed)
+
+    def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
+        """Anyone's dataset of graphs."""
+        self.in_memory = True  # once read
+        return Graphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
+
+    def load_files(self) -> dict[str, Dataset[Any]]:
+        """PyG's TUDataset or ZINC, by split."""
+        self.in_memory = True
+        found = open_graphs(
+            str(self.root),
+            self.set_name,
+            node_attributes=self.node_attributes,
+            edge_attributes=self.edge_attributes,
+        )
+        sets: dict[str, Dataset[Any]] = {}
+        for split, dataset in found.items():
+            name = f"{self.set_name}/{split}" if len(found) > 1 else str(self.set_name)
+            graphs = Graphs(dataset, cutting=self.cutting, name=name, targets=_targets_in_memory(dataset))
+            report(name, _readable(graphs))
+            sets[split] = graphs
+        return sets
+
+    def generate(self) -> dict[str, Dataset[Any]]:
+        """Graph families; see `GeneratedGraphs`."""
+        cutting = self.cutting
+        if cutting.features not in (0, TYPES) or cutting.edge_features:
+            raise DataError(
+                f"expected {TYPES} (or 0) features and 0 edge_features of the generated graphs, got {cutting.features} "
+                f"and {cutting.edge_features}: set --model.modality.features {TYPES} --model.modality.edge_features 0"
+            )
+        counts = {"train": self.samples, "val": self.samples // 8}
+        return {
+            split: Graphs(GeneratedGraphs(count, seed=self.seed, split=split), cutting=cutting)
+            for split, count in counts.items()
+        }
+
+    def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
+        """A random one of the cuts for training; the one with all edges for evaluation."""
+        return random_cut, plain_cut
+
+    def batch_transform(self) -> Callable[[Batch], Batch]:
+        """The graphs of a batch become one `GraphBatch`."""
+        return join_graphs
+
+
+def report(name: str, graphs: Iterable[RawGraph]) -> dict[str, int]:
+    """Count, and log where there are any, the graphs that one might not expect.
+
+    Args:
+        name: of the set, for the log.
+        graphs: of it.
+
+    Returns:
+        Numbers of graphs by what is odd: no edges, isolated nodes, self-loops, directed edges.
+    """
+    kinds = (
+        "no edges",
+        "isolated nodes, whose random-walk features are zeros",
+        "self-loops",
+        "directed edges: patches are cut as if they had none, walks follow them",
+    )
+    odd = dict.fromkeys(kinds, 0)
+    total = 0
+    for graph in graphs:
+        total += 1
+        source, target = graph.edges.numpy()
+        nodes = len(graph.nodes)
+        loops = source == target
+        there = np.unique(source * nodes + target)
+        back = np.unique(target * nodes + source)
+        alone = np.setdiff1d(np.arange(nodes), np.concatenate([source, target])).size > 0
+        flags = (not len(source), len(source) > 0 and alone, loops.any(), not np.array_equal(there, back))
+        for kind, flag in zip(kinds, flags, strict=True):
+            odd[kind] += bool(flag)
+    for kind, count in odd.items():
+        if count:
+            _log.warning("%s: %d of %d graphs have %s", name, count, total, kind)
+    return odd
+
+
+def _readable(graphs: Graphs) -> Iterable[RawGraph]:
+    for index in range(len(graphs)):
+        try:
+            graph = graphs[index]["graph"].graph
+        except DataError:
+            raise  # all graphs have other features than wanted
+        except ValueError:
+            continue  # counted as unreadable when it is needed
+        yield graph
+
+
+def _targets_in_memory(dataset: Dataset[Any]) -> NDArray[np.int64] | None:
+    """Classes of PyG's datasets that lie in memory; None for others, and where a graph has none."""
+    from torch_geometric.data import InMemoryDataset
+
+    if not isinstance(dataset, InMemoryDataset):
+        return None
+    labels = [getattr(dataset[index], "y", None) for index in range(len(dataset))]
+    known = all(isinstance(y, torch.Tensor) and y.numel() == 1 and not y.is_floating_point() for y in labels)
+    return np.array([int(y) for y in labels], dtype=np.int64) if known else None  # type: ignore[arg-type]

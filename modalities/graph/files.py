@@ -1,0 +1,85 @@
+"""PyG's TUDataset and ZINC, read from files in place or downloaded by PyG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from jepa_lightning.data import DataError
+from modalities.graph.requirements import torch_geometric
+
+__all__ = ["open_graphs", "torch_geometric"]
+
+
+def open_graphs(
+    root: str, name: str | None, *, node_attributes: bool = False, edge_attributes: bool = False
+) -> dict[str, Dataset[Any]]:
+    """The graphs in `root/name` by split, as PyG's datasets.
+
+    Args:
+        root: folder that has (or gets) the folder `name`, with `raw` in it.
+        name: of the TUDataset (`root/MUTAG/raw/MUTAG_A.txt`, ...); or ZINC (its 12,000 graphs, with splits of its own)
+            or ZINC_full, as PyG's `ZINC` lays them out.
+        node_attributes: also take the continuous attributes of nodes, before their types.
+        edge_attributes: likewise for edges.
+
+    Raises:
+        DataError: no name, no files (and they could not be downloaded), or broken ones; a folder that PyG cannot write.
+    """
+    from torch_geometric.datasets import ZINC, TUDataset  # slow to import
+
+    base = Path(root).expanduser()
+    if name is None:
+        found = ", ".join(sorted(folder.parent.name for folder in base.glob("*/raw"))) or "none there yet"
+        raise DataError(
+            f"expected the name of a data set in {root}, got none: set data.name, e.g. MUTAG (found: {found})"
+        )
+    if not name or name in (".", "..") or "/" in name or os.sep in name:
+        raise DataError(f"expected the name of a data set, got {name!r}: set data.name, e.g. MUTAG")
+    if name.upper().startswith("ZINC"):
+        if node_attributes or edge_attributes:
+            raise DataError("expected node_attributes and edge_attributes to be false for ZINC: it has types only")
+        folder, subset = str(base / name), not name.lower().endswith("full")
+        return {
+            split: _open(base / name, lambda split=split: ZINC(folder, subset=subset, split=split))  # type: ignore[misc]
+            for split in ("train", "val", "test")
+        }
+    return {
+        "train": _open(
+            base / name,
+            lambda: TUDataset(str(base), name, use_node_attr=node_attributes, use_edge_attr=edge_attributes),
+        )
+    }
+
+
+def _open(folder: Path, dataset: Callable[[], Dataset[Any]]) -> Dataset[Any]:
+    raw = folder / "raw"
+    there = raw.is_dir() and any(raw.iterdir())
+    cached = folder / "processed"
+    try:
+        return dataset()
+    except Exception as error:  # whatever the download, or PyG's reader of broken text, stumbles over
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if not there:
+            for empty in (raw, folder):  # which PyG made for the download
+                with suppress(OSError):
+                    empty.rmdir()
+            raise DataError(
+                f"expected the files of {folder.name} in {raw}, got none, and they could not be downloaded ({reason}): "
+                "check data.root and data.name, or put the files there"
+            ) from error
+        writable = os.access(cached if cached.exists() else folder, os.W_OK)
+        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or not writable:
+            raise DataError(
+                f"expected to write into {cached}, where PyG keeps what it read ({reason}): make it writable, or copy "
+                f"{raw} to a place that is"
+            ) from error
+        raise DataError(
+            f"expected the files of {folder.name} in {raw}, got some that cannot be read ({reason}): replace them, and "
+            f"remove {cached} if it is older"
+        ) from error

@@ -1,0 +1,128 @@
+"""The graph modality: METIS patches, Graph-JEPA's masks, a small graph network and a ViT."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.encoders import LinearPositions, TokenSpec, ViT
+from jepa_lightning.maskers import Counts, Masker
+from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.tokens import Masks, Tokens
+from modalities.graph import pictures
+from modalities.graph.embedding import GINE, ConvFactory, PatchGNN
+from modalities.graph.tokenizer import GraphTokenizer
+
+_UNUSED = (0.72, 0.72, 0.72)
+_CONTEXT = (0.15, 0.4, 0.85)
+_TARGETS = ((0.95, 0.45, 0.1), (0.85, 0.1, 0.15), (0.95, 0.75, 0.1), (0.75, 0.2, 0.65))  # of blocks, in turn
+
+
+class Graph(Modality):
+    """Graphs as overlapping subgraphs (Graph-JEPA, Skenderi et al. 2023, arXiv:2309.16014).
+
+    Batches hold `graph`, see `GraphTokenizer`. A token is a patch, which `PatchGNN` embeds; its position is the pooled
+    random-walk features of its nodes, which a linear map embeds, one of the encoder's and one of the predictor's own.
+
+    Args:
+        features: numbers F of a node; 0 for none.
+        edge_features: numbers G of an edge; 0 for none, or to leave out those that the data have.
+        patches: METIS patches of a graph; one of fewer nodes gets one patch a node.
+        hops: neighbourhood that enlarges a patch.
+        walk: number W of random-walk features: of returning after 1, 2, ... W steps.
+        positions: how a patch pools its nodes' random-walk features, "max" or "mean"; the same in training and
+            evaluation.
+        layers: graph layers.
+        conv: builds a graph layer from (in_channels, out_channels): `GINE`, or a class of `torch_geometric.nn`.
+        node_walks: whether nodes have their random-walk features beside their own.
+        encoder: builds the encoder from the token spec: `ViT` or your own `Encoder`.
+        masker: draws contexts and targets; one patch and four others by default.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    name = "graph"
+
+    def __init__(
+        self,
+        *,
+        features: int = 0,
+        edge_features: int = 0,
+        patches: int = 32,
+        hops: int = 1,
+        walk: int = 16,
+        positions: Literal["max", "mean"] = "max",
+        layers: int = 2,
+        conv: ConvFactory = GINE,
+        node_walks: bool = True,
+        encoder: EncoderFactory = ViT,
+        masker: Masker | None = None,
+    ) -> None:
+        self.tokenizer: GraphTokenizer = GraphTokenizer(
+            features=features, edge_features=edge_features, patches=patches, hops=hops, walk=walk, positions=positions
+        )
+        self.features = features
+        self.edge_features = edge_features
+        self.patches = patches
+        self.hops = hops
+        self.walk = walk
+        self.spec = TokenSpec(
+            shape=(features,),
+            grid=None,
+            positions=partial(LinearPositions, axes=walk),
+            embed=partial(
+                PatchGNN,
+                features=features,
+                walk=walk,
+                edge_features=edge_features,
+                conv=conv,
+                layers=layers,
+                node_walks=node_walks,
+            ),
+        )
+        self.masker = masker or Counts()
+        self.encoder = encoder(self.spec)
+
+    @torch.no_grad()
+    def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor]:
+        """A row a sample, a graph for each draw: context nodes in blue, those of targets in warm colours.
+
+        A node in patches of several kinds counts as context first, then as target.
+        """
+        graphs = self.tokenizer.joined(batch)
+        table = torch.tensor([_UNUSED, *(_TARGETS[i % len(_TARGETS)] for i in range(masks[0].targets.shape[1]))])
+        table = torch.cat([table, torch.tensor([_CONTEXT])])
+        shown = []
+        for mask in masks:
+            roles = _roles(mask, graphs.tokens).cpu().flatten()
+            strongest = torch.zeros(len(graphs.nodes), dtype=torch.int64)
+            strongest.scatter_reduce_(0, graphs.members.cpu(), roles[graphs.patch.cpu()], "amax")
+            shown.append(table[strongest])
+        return pictures.graphs(graphs, shown)
+
+    @torch.no_grad()
+    def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor]:
+        """A row a sample: the graph, each node in the mean colour of its patches."""
+        graphs = self.tokenizer.joined(batch)
+        of_member = colours.detach().float().cpu().flatten(0, 1)[graphs.patch.cpu()]
+        summed = torch.zeros(len(graphs.nodes), 3).index_add(0, graphs.members.cpu(), of_member)
+        times = graphs.members.cpu().bincount(minlength=len(graphs.nodes)).clamp(min=1)
+        return pictures.graphs(graphs, [summed / times[:, None]])
+
+
+def _roles(mask: Masks, count: int) -> Tensor:
+    """What each token is, (B, N): 0 nothing, 1 ... M a block of targets, M + 1 context."""
+    batch, blocks = mask.targets.shape[:2]
+    parts = [
+        (mask.targets[:, i], None if mask.targets_valid is None else mask.targets_valid[:, i]) for i in range(blocks)
+    ]
+    parts.append((mask.context, mask.context_valid))
+    roles = torch.zeros(batch, count, dtype=torch.int64, device=mask.context.device)
+    for role, (index, valid) in enumerate(parts, start=1):
+        marks = torch.full_like(index, role) if valid is None else valid * role
+        roles.scatter_reduce_(1, index, marks, "amax")
+    return roles
