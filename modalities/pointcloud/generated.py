@@ -16,10 +16,9 @@ Array = NDArray[Any]  # float
 CLASSES = ("ellipsoid", "box", "cylinder", "cone", "pyramid", "prism", "capsule", "torus")
 
 _CHUNK = 80  # solids drawn at a time, a multiple of the number of classes. Another number draws other solids
-_STRETCH = 0.8  # of each axis: its length is 2 to the power of this, or less, either way
-_NOISE = 0.005, 0.03  # range of the noise's standard deviation, in radii
-_OUTLIERS = 0.03  # largest share of points that lie anywhere
-_HIDDEN = 0.25  # largest share of the surface that is not seen
+_STRETCH = 0.5  # of each axis: its length is 2 to the power of this, or less, either way
+_NOISE = 0.005, 0.015  # range of the noise's standard deviation, in radii
+_HIDDEN = 0.1  # largest share of the surface that is not seen
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
@@ -27,15 +26,15 @@ class GeneratedClouds(Dataset[dict[str, Any]]):
     """Points on the surface of an upright solid, under noise; the class is the solid, eight in all.
 
     Each solid is stretched along its axes and turned about the vertical, which is y, at random. Points are drawn
-    uniformly over its area (also after the stretch); a random part at one side is not seen, each point is moved by
-    normal noise, and some points lie anywhere. All clouds are drawn when the set is built and kept as float16, in the
-    unit sphere but for the outliers. Cloud i depends on the seed, the split and i alone (and on the number of points),
-    and the classes are equally frequent.
+    uniformly over its area (also after the stretch); a random part at one side is not seen, and each point is moved by
+    normal noise. No point lies far off: farthest point sampling would make every outlier a centre. All clouds are drawn
+    when the set is built and kept as float16, in the unit sphere but for the noise. Cloud i depends on the seed, the
+    split and i alone (and on the number of points), and the classes are equally frequent.
 
     Args:
         samples: number of clouds.
         points: of a cloud, at least 16.
-        normals: add the surface's directions, outwards, as features (those of outliers are random).
+        normals: add the surface's directions, outwards, as features.
         seed: of the set.
         split: "train", "val" or "test"; the clouds of different splits are drawn independently.
 
@@ -102,12 +101,6 @@ def _draw(rng: np.random.Generator, points: int) -> tuple[Array, ...]:
     cloud = _sample(rng, triangles, points)
     noise = rng.uniform(*_NOISE, n)
     cloud[..., :3] += rng.normal(size=(n, points, 3)).astype(np.float32) * noise[:, None, None]
-    outliers = rng.random((n, points)) < rng.uniform(0, _OUTLIERS, (n, 1))
-    count = int(outliers.sum())
-    anywhere = rng.normal(size=(count, 6))
-    anywhere[:, :3] *= rng.random((count, 1)) ** (1 / 3) / np.linalg.norm(anywhere[:, :3], axis=1, keepdims=True)
-    anywhere[:, 3:] /= np.linalg.norm(anywhere[:, 3:], axis=1, keepdims=True)
-    cloud[outliers] = anywhere
     low, middle, high = extents.T
     return cloud, shapes, np.log2(high / middle), np.log2(middle / low), noise
 

@@ -19,8 +19,8 @@ def solids():
 
 
 def quiet(monkeypatch, **options):
-    """No noise, no outliers, nothing hidden."""
-    for name, value in {"_NOISE": (0, 0), "_OUTLIERS": 0, "_HIDDEN": 0, **options}.items():
+    """No noise, nothing hidden."""
+    for name, value in {"_NOISE": (0, 0), "_HIDDEN": 0, **options}.items():
         monkeypatch.setattr(generated, name, value)
 
 
