@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -16,31 +17,36 @@ from modalities.graph.graphs import RawGraph
 Array = NDArray[Any]
 
 TYPES = 4
+RULES = tuple(rule for rule in permutations(range(TYPES)) if all(rule[rule[t]] == t for t in range(TYPES)))
+"""Which type each type attracts in its neighbours: itself, or one that attracts it in turn. Ten rules."""
 
 _SIZE = 20, 60  # nodes, both included
 _DEGREE = 3.2, 5.0  # range of the mean degree; lower ones do not fit cliques of four, higher ones not a geometric graph
 _REWIRED = 0.1  # share of the edges that are put anywhere
-_FREQUENT = 0.4  # share of the most frequent type; the others have 0.2 each
+_PULL = 1.0  # log-odds of a type for each neighbour that attracts it
+_ROUNDS = 6  # of types being drawn again, half of the nodes each
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class GeneratedGraphs(Dataset[dict[str, Any]]):
-    """Random graphs of eight families; the class is the family.
+    """Random graphs whose nodes have one of four types; the class is the rule by which types attract each other.
 
-    All families have 20 to 60 nodes and mean degrees of 3.2 to 5, drawn alike for all, so that neither tells the class
-    (a random forest on the two finds it in 12% of the graphs, which is chance; one on the degrees' histogram in 50%).
-    A tenth of the edges is put anywhere, and the nodes are in random order. A node has one of four types, one-hot
-    coded, drawn regardless of the edges: one type is twice as frequent as the others. All graphs are drawn when the set
-    is built. Graph i depends on the seed, the split and i alone, and the classes are equally frequent.
+    Each type attracts itself or one other in its neighbours, mutually: ten rules. All types are equally frequent, so
+    that counting nodes does not tell the rule, nor does the structure: graphs are of eight families (a second label),
+    drawn regardless of the rule. The shares of pairs of types at the ends of edges tell it in about three of four.
+
+    All families have 20 to 60 nodes and mean degrees of 3.2 to 5, drawn alike for all, so that neither tells the
+    family. A tenth of the edges is put anywhere, and the nodes are in random order; types are one-hot coded. All graphs
+    are drawn when the set is built. Graph i depends on the seed, the split and i alone, and the rules are equally
+    frequent.
 
     Args:
         samples: number of graphs.
         seed: of the set.
         split: "train", "val" or "test"; the graphs of different splits are drawn independently.
 
-    A sample is `graph` (a `RawGraph` with 4 node features) and `labels`: `family` (class); `kind`, the type that was
-    drawn as the most frequent (class); `clustering`, the mean of the nodes' local clustering; and `nodes`, the base-2
-    logarithm of their number.
+    A sample is `graph` (a `RawGraph` with 4 node features) and `labels`: `rule` (class); `family` (class);
+    `clustering`, the mean of the nodes' local clustering; and `nodes`, the base-2 logarithm of their number.
 
     Raises:
         DataError: an argument out of range.
@@ -51,29 +57,33 @@ class GeneratedGraphs(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 1 sample, got {samples}")
         if split not in _SPLITS:
             raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
-        self.classes = list(FAMILIES)
-        self.targets = np.arange(samples, dtype=np.int64) % len(FAMILIES)
+        self.classes = [" ".join(f"{t}-{other}" for t, other in enumerate(rule) if t <= other) for rule in RULES]
+        self.targets = np.arange(samples, dtype=np.int64) % len(RULES)
         self.graphs: list[RawGraph] = []
         rows = []
-        for index, family in enumerate(self.targets):
-            rng = np.random.default_rng([seed, _SPLITS[split], index])
-            graph, *labels = _draw(rng, FAMILIES[self.classes[family]])
+        for index, rule in enumerate(self.targets.tolist()):
+            graph, *labels = _draw(np.random.default_rng([seed, _SPLITS[split], index]), RULES[rule])
             self.graphs.append(graph)
             rows.append(labels)
-        columns = zip(("kind", "clustering", "nodes"), zip(*rows, strict=True), strict=True)
-        kinds = {"kind": np.int64}
-        self.labels = {name: np.array(values, dtype=kinds.get(name, np.float32)) for name, values in columns}
+        families, clustering, nodes = zip(*rows, strict=True)
+        self.labels = {
+            "family": np.array(families, dtype=np.int64),
+            "clustering": np.array(clustering, dtype=np.float32),
+            "nodes": np.array(nodes, dtype=np.float32),
+        }
 
     def __len__(self) -> int:
         return len(self.graphs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        labels = {"family": self.targets[index], **{name: column[index] for name, column in self.labels.items()}}
+        labels = {"rule": self.targets[index], **{name: column[index] for name, column in self.labels.items()}}
         return {"graph": self.graphs[index], "labels": labels}
 
 
-def _draw(rng: np.random.Generator, family: Callable[..., Array]) -> tuple[RawGraph, int, float, float]:
-    """A graph, its most frequent type, its clustering and the logarithm of its size."""
+def _draw(rng: np.random.Generator, rule: Sequence[int]) -> tuple[RawGraph, int, float, float]:
+    """A graph, the number of its family, its clustering and the logarithm of its size."""
+    number = int(rng.integers(len(FAMILIES)))
+    family = FAMILIES[list(FAMILIES)[number]]
     nodes = int(rng.integers(_SIZE[0], _SIZE[1] + 1))
     wanted = round(rng.uniform(*_DEGREE) * nodes / 2)
     table = np.zeros((nodes, nodes), dtype=bool)
@@ -85,18 +95,26 @@ def _draw(rng: np.random.Generator, family: Callable[..., Array]) -> tuple[RawGr
     _adjust(rng, table, wanted)
     order = rng.permutation(nodes)
     table = table[order][:, order]
-    kind = int(rng.integers(TYPES))
-    share = np.full(TYPES, (1 - _FREQUENT) / (TYPES - 1))
-    share[kind] = _FREQUENT
-    types = rng.choice(TYPES, size=nodes, p=share)
     dense = table.astype(np.float32)
+    types = _types(rng, dense, rule)
     degree = dense.sum(0)
     closed = ((dense @ dense) * dense).sum(0) / np.maximum(degree * (degree - 1), 1)
     graph = RawGraph(
         nodes=torch.from_numpy(np.eye(TYPES, dtype=np.float32)[types]),
         edges=torch.from_numpy(np.stack(np.nonzero(table)).astype(np.int64)),
     )
-    return graph, kind, float(closed.mean()), float(np.log2(nodes))
+    return graph, number, float(closed.mean()), float(np.log2(nodes))
+
+
+def _types(rng: np.random.Generator, table: Array, rule: Sequence[int]) -> Array:
+    """Types of nodes, (n,), near the balance of a Potts model in which type t attracts `rule[t]` in its neighbours."""
+    onehot = np.eye(TYPES, dtype=np.float32)
+    types = rng.integers(TYPES, size=len(table))
+    for _ in range(_ROUNDS):
+        pull = _PULL * table @ onehot[np.asarray(rule)[types]]
+        drawn = (pull + rng.gumbel(size=pull.shape)).argmax(1)  # from the softmax
+        types = np.where(rng.random(len(table)) < 0.5, drawn, types)
+    return types
 
 
 def _adjust(rng: np.random.Generator, table: Array, wanted: int) -> None:

@@ -241,7 +241,7 @@ def test_without_dropped_edges_training_is_as_evaluation():
 def test_generated():
     data = make(features=4, samples=64, batch_size=8)
     batch = next(iter(data.train_dataloader()))
-    assert list(batch["labels"]) == ["family", "kind", "clustering", "nodes"]
+    assert list(batch["labels"]) == ["rule", "family", "clustering", "nodes"]
     assert data.label == "family"
     assert len(data.classes) == 8
     assert len(next(iter(data.val_dataloader()))["id"]) == 8
