@@ -242,7 +242,7 @@ def test_generated():
     data = make(features=4, samples=64, batch_size=8)
     batch = next(iter(data.train_dataloader()))
     assert list(batch["labels"]) == ["rule", "family", "clustering", "nodes"]
-    assert data.label == "family"
+    assert data.label == "rule"
     assert len(data.classes) == 8
     assert len(next(iter(data.val_dataloader()))["id"]) == 8
     with pytest.raises(DataError, match=r"--model\.modality\.features 4"):
