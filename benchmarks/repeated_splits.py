@@ -70,8 +70,9 @@ class SplitRun(Run):
         parts: list[Dataset[Any]] = [Subset(self.everything, self.split.train.tolist())]
         if self.extra is not None:
             parts.append(Unlabelled(self._load({**settings, "root": self.extra})[0]))
-        given = {"root": None, "dataset": ConcatDataset(parts), "test_dataset": self.everything}
-        self.datamodule = type(self.datamodule)(**{**settings, **given})
+        chosen = {"train": ConcatDataset(parts), "test": self.everything}
+        self.datamodule = type(self.datamodule)(**settings)
+        self.datamodule.load = lambda: chosen  # not as a `dataset`, which would be wrapped once more
         self.datamodule.trainer = self.trainer
 
     def _load(self, settings: dict[str, Any]) -> tuple[Dataset[Any], dict[str, int]]:
@@ -94,17 +95,33 @@ class Unlabelled(Dataset[Any]):
         return {**self.dataset[index], "labels": None}
 
 
-def features_of_all(run: SplitRun) -> dict[str, np.ndarray]:
-    """Features of all samples, by encoder and pooling ("trained mean", ..., "raw")."""
+def poolings(values: np.ndarray) -> dict[Pooling, np.ndarray]:
+    """All poolings, from "mean+max": (n, 2 D)."""
+    width = values.shape[1] // 2
+    return {"mean": values[:, :width], "max": values[:, width:], "mean+max": values}
+
+
+def teacher_features(run: SplitRun) -> dict[str, np.ndarray]:
+    """Features of all samples by the teacher, "trained" and "untrained", pooled as "mean+max": (n, 2 D)."""
     module: JEPA = run.model.cpu().eval()
     encoders: dict[str, nn.Module] = {"trained": module.teacher, "untrained": run.untrained.cpu().eval()}
-    ways: dict[str, Callable[[Batch], Tensor]] = {
-        f"{name} {how}": pooler(module, teacher, how) for name, teacher in encoders.items() for how in POOLINGS
+    batches = run.datamodule.test_dataloader()
+    return {
+        name: extract(pooler(module, teacher, "mean+max"), batches).values.numpy() for name, teacher in encoders.items()
     }
-    raw = raw_input(module)
+
+
+def features_of_all(run: SplitRun) -> dict[str, np.ndarray]:
+    """Features of all samples, by encoder and pooling ("trained mean", ..., "raw")."""
+    found = {
+        f"{name} {how}": pooled
+        for name, values in teacher_features(run).items()
+        for how, pooled in poolings(values).items()
+    }
+    raw = raw_input(run.model)
     if raw is not None:
-        ways["raw"] = raw
-    return {name: extract(embed, run.datamodule.test_dataloader()).values.numpy() for name, embed in ways.items()}
+        found["raw"] = extract(raw, run.datamodule.test_dataloader()).values.numpy()
+    return found
 
 
 def pooler(module: JEPA, teacher: nn.Module, how: Pooling) -> Callable[[Batch], Tensor]:
@@ -118,7 +135,7 @@ def pooler(module: JEPA, teacher: nn.Module, how: Pooling) -> Callable[[Batch], 
     return embed
 
 
-def judge(
+def train(
     recipe: str,
     root: str,
     words: Sequence[str],
@@ -126,22 +143,34 @@ def judge(
     seed: int,
     folder: Path,
     choose: Callable[[np.ndarray, int], Split],
-    classifier: LinearClassifier,
     extra: str | None = None,
-) -> dict[str, Any]:
-    """Train on one split and score its test part."""
+) -> tuple[SplitRun, dict[str, Any]]:
+    """Train a recipe (a shipped name, or a path) on the training part that `choose` says: the run, and its figures."""
     start, start_cpu = time.perf_counter(), time.process_time()
     run_class = type("ChosenSplit", (SplitRun,), {"choose": staticmethod(choose), "extra": extra})
-    config = ["fit", "--config", f"{recipe}.yaml", "--seed_everything", str(seed), "--data.root", root]
+    config = ["fit", "--config", recipe, "--seed_everything", str(seed), "--data.root", root]
     run: SplitRun = run_class([*config, "--trainer.default_root_dir", str(folder), *words])
-    result: dict[str, Any] = {"recipe": recipe, "seed": seed, "steps": run.trainer.global_step}
-    result |= {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
-    result |= {"train_samples": len(run.split.train), "test_samples": len(run.split.test)}
+    figures: dict[str, Any] = {"recipe": Path(recipe).stem, "seed": seed, "steps": run.trainer.global_step}
+    figures |= {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
+    figures |= {"train_samples": len(run.split.train), "test_samples": len(run.split.test)}
+    return run, figures
+
+
+def judge(
+    recipe: str,
+    root: str,
+    words: Sequence[str],
+    *,
+    classifier: LinearClassifier,
+    **settings: Any,
+) -> dict[str, Any]:
+    """`train` on one split (with its settings) and score the test part."""
+    run, figures = train(recipe, root, words, **settings)
     scores = {
         name: float(accuracies(values, run.labels, [run.split], classifier=classifier)[0])
         for name, values in features_of_all(run).items()
     }
-    return {**result, "classifier": str(classifier), "scores": scores}
+    return {**figures, "classifier": str(classifier), "scores": scores}
 
 
 def main(args: list[str] | None = None) -> list[dict[str, Any]]:
@@ -149,7 +178,7 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(
         prog="benchmarks.repeated_splits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", default="pointjepa_bimnet10")
+    parser.add_argument("--recipe", default="pointjepa_bimnet10", help="a shipped recipe, or a file")
     parser.add_argument("--root", required=True, help="the recipe's data.root")
     parser.add_argument("--extra", default=None, help="another root whose inputs are trained on, without labels")
     parser.add_argument("--repeats", type=int, default=10)
@@ -168,9 +197,10 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
             share = given.test_share or tests / len(labels)
             return repeated_splits(labels, repeats=repeat + 1, test_share=share, seed=0)[repeat]
 
-        path = given.out / f"{given.recipe}_{repeat}.json"
+        name = f"{Path(given.recipe).stem}_{repeat}"
+        path = given.out / f"{name}.json"
         if not path.is_file():
-            folder, classifier = given.out / f"{given.recipe}_{repeat}", LinearClassifier(given.classifier)
+            folder, classifier = given.out / name, LinearClassifier(given.classifier)
             where = given.recipe, given.root, words
             done = judge(*where, seed=repeat, folder=folder, choose=choose, classifier=classifier, extra=given.extra)
             path.write_text(json.dumps(done, indent=2) + "\n")

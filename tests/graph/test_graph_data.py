@@ -243,7 +243,7 @@ def test_generated():
     batch = next(iter(data.train_dataloader()))
     assert list(batch["labels"]) == ["rule", "family", "clustering", "nodes"]
     assert data.label == "rule"
-    assert len(data.classes) == 8
+    assert len(data.classes) == 10
     assert len(next(iter(data.val_dataloader()))["id"]) == 8
     with pytest.raises(DataError, match=r"--model\.modality\.features 4"):
         make(features=7, samples=64).setup()
