@@ -23,7 +23,7 @@ RULES = tuple(rule for rule in permutations(range(TYPES)) if all(rule[rule[t]] =
 _SIZE = 20, 60  # nodes, both included
 _DEGREE = 3.2, 5.0  # range of the mean degree; lower ones do not fit cliques of four, higher ones not a geometric graph
 _REWIRED = 0.1  # share of the edges that are put anywhere
-_PULL = 1.0  # log-odds of a type for each neighbour that attracts it
+_PULL = 1.5  # log-odds of a type for each neighbour that attracts it
 _ROUNDS = 6  # of types being drawn again, half of the nodes each
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
@@ -33,7 +33,7 @@ class GeneratedGraphs(Dataset[dict[str, Any]]):
 
     Each type attracts itself or one other in its neighbours, mutually: ten rules. All types are equally frequent, so
     that counting nodes does not tell the rule, nor does the structure: graphs are of eight families (a second label),
-    drawn regardless of the rule. The shares of pairs of types at the ends of edges tell it in about three of four.
+    drawn regardless of the rule. The shares of pairs of types at the ends of edges tell it in six of seven.
 
     All families have 20 to 60 nodes and mean degrees of 3.2 to 5, drawn alike for all, so that neither tells the
     family. A tenth of the edges is put anywhere, and the nodes are in random order; types are one-hot coded. All graphs

@@ -66,7 +66,7 @@ def test_neither_types_nor_degrees_tell_the_rule_but_their_pairs_at_edges_do(set
 
     for useless in (histogram, lambda graph: graph.nodes.mean(0).numpy()):
         assert score(sets, useless, lambda one: one.targets) < 0.2  # chance: 0.1
-    assert 0.65 < score(sets, pairs, lambda one: one.targets) < 0.9
+    assert 0.75 < score(sets, pairs, lambda one: one.targets) < 0.97
 
 
 def test_types_attract_by_the_rule(sets):
@@ -84,7 +84,7 @@ def test_types_attract_by_the_rule(sets):
         wanted = torch.zeros(4, 4, dtype=torch.bool)
         wanted[torch.arange(4), torch.tensor(rule)] = True
         assert pairs[wanted].min() > 1.25 * pairs[~wanted].max()
-        assert pairs.sum(1).max() < 1.3 * pairs.sum(1).min()
+        assert pairs.sum(1).max() < 1.6 * pairs.sum(1).min()
 
 
 def test_families_are_what_they_say(sets):
