@@ -8,9 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jepa_lightning.tokens import Masks
+
 HIDDEN = 0.5  # how grey a hidden token is
 GAP = 4  # pixels between panels
 PANEL = 112  # smaller panels are enlarged to about this side
+UNUSED = (0.75, 0.75, 0.75)
+CONTEXT = (0.15, 0.4, 0.85)
+TARGETS = ((0.95, 0.45, 0.1), (0.85, 0.1, 0.15), (0.95, 0.75, 0.1), (0.75, 0.2, 0.65))  # of blocks, in turn
 
 
 def to_rgb(values: Tensor) -> Tensor:
@@ -32,6 +37,23 @@ def shown(index: Tensor, valid: Tensor | None, grid: Sequence[int]) -> Tensor:
     seen = torch.zeros(index.shape[0], int(torch.Size(grid).numel()))
     seen.scatter_add_(1, index, torch.ones(index.shape) if valid is None else valid.cpu().float())
     return seen.view(-1, 1, *grid).clamp(max=1)
+
+
+def roles(mask: Masks, count: int) -> Tensor:
+    """What a mask makes of each of `count` tokens, (B, N) int64: 0 nothing, 1 to M a target block, M + 1 context."""
+    batch, blocks = mask.targets.shape[:2]
+    valid = mask.targets_valid
+    parts = [(mask.targets[:, i], None if valid is None else valid[:, i]) for i in range(blocks)]
+    parts.append((mask.context, mask.context_valid))
+    found = torch.zeros(batch, count, dtype=torch.int64, device=mask.context.device)
+    for role, (index, real) in enumerate(parts, start=1):
+        found.scatter_reduce_(1, index, torch.full_like(index, role) if real is None else real * role, "amax")
+    return found
+
+
+def role_colours(blocks: int) -> Tensor:
+    """A colour for each of `roles` of M blocks, (M + 2, 3): grey, warm colours in turn, and blue for the context."""
+    return torch.tensor([UNUSED, *(TARGETS[i % len(TARGETS)] for i in range(blocks)), CONTEXT])
 
 
 def veil(rgb: Tensor, seen: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class GeneratedGraphs(Dataset[dict[str, Any]]):
             self.graphs.append(graph)
             rows.append(labels)
         families, clustering, nodes = zip(*rows, strict=True)
-        self.labels = {
+        self.labels: dict[str, Array] = {
             "family": np.array(families, dtype=np.int64),
             "clustering": np.array(clustering, dtype=np.float32),
             "nodes": np.array(nodes, dtype=np.float32),

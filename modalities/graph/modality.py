@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from jepa_lightning.drawing import role_colours, roles
 from jepa_lightning.encoders import LinearPositions, TokenSpec, ViT
 from jepa_lightning.maskers import Counts, Masker
 from jepa_lightning.modality import Batch, EncoderFactory, Modality
@@ -15,10 +16,6 @@ from jepa_lightning.tokens import Masks, Tokens
 from modalities.graph import pictures
 from modalities.graph.embedding import GINE, ConvFactory, PatchGNN
 from modalities.graph.tokenizer import GraphTokenizer
-
-_UNUSED = (0.72, 0.72, 0.72)
-_CONTEXT = (0.15, 0.4, 0.85)
-_TARGETS = ((0.95, 0.45, 0.1), (0.85, 0.1, 0.15), (0.95, 0.75, 0.1), (0.75, 0.2, 0.65))  # of blocks, in turn
 
 
 class Graph(Modality):
@@ -94,14 +91,12 @@ class Graph(Modality):
         A node in patches of several kinds counts as context first, then as target.
         """
         graphs = self.tokenizer.joined(batch)
-        table = torch.tensor([_UNUSED, *(_TARGETS[i % len(_TARGETS)] for i in range(masks[0].targets.shape[1]))])
-        table = torch.cat([table, torch.tensor([_CONTEXT])])
         shown = []
         for mask in masks:
-            roles = _roles(mask, graphs.tokens).cpu().flatten()
+            of_member = roles(mask, graphs.tokens).cpu().flatten()[graphs.patch.cpu()]
             strongest = torch.zeros(len(graphs.nodes), dtype=torch.int64)
-            strongest.scatter_reduce_(0, graphs.members.cpu(), roles[graphs.patch.cpu()], "amax")
-            shown.append(table[strongest])
+            strongest.scatter_reduce_(0, graphs.members.cpu(), of_member, "amax")
+            shown.append(role_colours(mask.targets.shape[1])[strongest])
         return pictures.graphs(graphs, shown)
 
     @torch.no_grad()
@@ -112,17 +107,3 @@ class Graph(Modality):
         summed = torch.zeros(len(graphs.nodes), 3).index_add(0, graphs.members.cpu(), of_member)
         times = graphs.members.cpu().bincount(minlength=len(graphs.nodes)).clamp(min=1)
         return pictures.graphs(graphs, [summed / times[:, None]])
-
-
-def _roles(mask: Masks, count: int) -> Tensor:
-    """What each token is, (B, N): 0 nothing, 1 ... M a block of targets, M + 1 context."""
-    batch, blocks = mask.targets.shape[:2]
-    parts = [
-        (mask.targets[:, i], None if mask.targets_valid is None else mask.targets_valid[:, i]) for i in range(blocks)
-    ]
-    parts.append((mask.context, mask.context_valid))
-    roles = torch.zeros(batch, count, dtype=torch.int64, device=mask.context.device)
-    for role, (index, valid) in enumerate(parts, start=1):
-        marks = torch.full_like(index, role) if valid is None else valid * role
-        roles.scatter_reduce_(1, index, marks, "amax")
-    return roles

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from jepa_lightning.drawing import role_colours, roles
 from jepa_lightning.encoders import MLPPositions, TokenSpec, ViT
 from jepa_lightning.maskers import Masker, OrderedRuns
 from jepa_lightning.modality import Batch, EncoderFactory, Modality
@@ -15,10 +16,6 @@ from modalities.pointcloud import pictures
 from modalities.pointcloud.encoder import MiniPointNet
 from modalities.pointcloud.geometry import nearest
 from modalities.pointcloud.tokenizer import PointTokenizer
-
-_UNUSED = (0.8, 0.8, 0.8)
-_CONTEXT = (0.15, 0.4, 0.85)
-_TARGETS = ((0.95, 0.45, 0.1), (0.85, 0.1, 0.15), (0.95, 0.75, 0.1), (0.75, 0.2, 0.65))  # of blocks, in turn
 
 
 class PointCloud(Modality):
@@ -81,7 +78,7 @@ class PointCloud(Modality):
         Each point has the colour of the nearest group's centre.
         """
         tokens = self.tokenizer(batch)
-        colours = [_mask_colours(mask, tokens) for mask in masks]
+        colours = [role_colours(mask.targets.shape[1])[roles(mask, tokens.count).cpu()] for mask in masks]
         return pictures.clouds(batch["points"], [_of_points(batch, tokens, colour) for colour in colours])
 
     @torch.no_grad()
@@ -94,21 +91,3 @@ def _of_points(batch: Batch, tokens: Tokens, colours: Tensor) -> Tensor:
     """Colours (B, N, 3) of points from the colours (B, G, 3) of their nearest centres."""
     xyz = batch["points"][..., :3].to(tokens.positions.dtype)
     return take(colours.to(xyz.device), nearest(tokens.positions, xyz, 1).squeeze(2)).float()
-
-
-def _mask_colours(mask: Masks, tokens: Tokens) -> Tensor:
-    """What each group is, as a colour: (B, G, 3)."""
-    batch, blocks = mask.targets.shape[:2]
-    kinds = torch.zeros(
-        batch, tokens.count, dtype=torch.int64, device=tokens.device
-    )  # 0 unused, 1 context, 2 ... targets
-    parts = [(mask.context, mask.context_valid)]
-    for block in range(blocks):
-        parts.append((mask.targets[:, block], None if mask.targets_valid is None else mask.targets_valid[:, block]))
-    for kind, (index, valid) in enumerate(parts, start=1):
-        real = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
-        marked = torch.zeros(kinds.shape, dtype=torch.int64, device=kinds.device)
-        marked.scatter_reduce_(1, index, real.long(), "amax")
-        kinds = torch.where(marked > 0, kind, kinds)
-    table = torch.tensor([_UNUSED, _CONTEXT, *[_TARGETS[i % len(_TARGETS)] for i in range(blocks)]])
-    return table.to(kinds.device)[kinds]

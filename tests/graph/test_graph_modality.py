@@ -282,7 +282,7 @@ def test_nodes_have_the_colour_of_their_patches_role(drawn):
     ((graphs, panels),) = drawn
     assert len(panels) == 2
     nodes_of = [set(graphs.members[graphs.patch == slot].tolist()) for slot in range(4 * 30)]
-    blue, grey = (0.15, 0.4, 0.85), (0.72, 0.72, 0.72)
+    blue, grey = (0.15, 0.4, 0.85), (0.75, 0.75, 0.75)
     for mask, panel in zip(masks, panels, strict=True):
         context, targets = set(), set()
         for b in range(4):
