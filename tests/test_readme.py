@@ -67,8 +67,42 @@ def sounds(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def clouds(tmp_path_factory):
+    """Class folders of clouds."""
+    folder = tmp_path_factory.mktemp("clouds")
+    rng = np.random.default_rng(0)
+    for i in range(120):
+        path = folder / ("flat" if i % 2 else "round") / f"{i}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, rng.normal(size=(300, 3)) * ((1, 1, 0.1) if i % 2 else (1, 1, 1)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """Rings of seven types of nodes in the raw files of a TUDataset."""
+    pytest.importorskip("torch_geometric")
+    folder = tmp_path_factory.mktemp("graphs")
+    raw = folder / "MUTAG" / "raw"
+    raw.mkdir(parents=True)
+    count, size = 160, 7
+    lines: dict[str, list[str]] = {"A": [], "graph_indicator": [], "graph_labels": [], "node_labels": []}
+    for graph in range(count):
+        first = graph * size + 1
+        for node in range(size):
+            after = first + (node + 1) % size
+            lines["A"] += [f"{first + node}, {after}", f"{after}, {first + node}"]
+            lines["graph_indicator"].append(str(graph + 1))
+            lines["node_labels"].append(str(node if graph % 2 else (node * node) % size))
+        lines["graph_labels"].append(str(graph % 2))
+    for name, rows in lines.items():
+        (raw / f"MUTAG_{name}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch, videos, sounds):
+def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs):
     """A working folder with what the README supposes there: the reader's own data, and the YAML that it shows."""
     monkeypatch.chdir(tmp_path)
     for i in range(160):
@@ -77,6 +111,8 @@ def folder(tmp_path, monkeypatch, videos, sounds):
         PILImage.new("RGB", (32, 32), (i, 200 - i, 90)).save(path)
     (tmp_path / "my_videos").symlink_to(videos)
     (tmp_path / "my_sounds").symlink_to(sounds)
+    (tmp_path / "my_clouds").symlink_to(clouds)
+    (tmp_path / "my_graphs").symlink_to(graphs)
     for block in blocks("yaml"):
         name = re.match(r"# (\S+\.yaml)", block)
         if name:
