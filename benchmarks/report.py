@@ -6,11 +6,15 @@ import argparse
 import json
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from jepa_lightning.evaluation.table import table
+
+__all__ = ["at_least", "choose_device", "machine", "options", "quartiles", "table", "write_json"]
 
 
 def options(doc: str | None, name: str, *, threads: int | None = 1) -> argparse.ArgumentParser:
@@ -54,16 +58,6 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, median, high
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns under their names: the first to the left, the rest to the right."""
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
 
 
 def write_json(path: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:

@@ -1,8 +1,22 @@
 """Train Joint Embedding Predictive Architectures on any modality with PyTorch Lightning."""
 
+from typing import TYPE_CHECKING, Any
+
 from jepa_lightning.modality import Batch, Modality, Tokenizer
 from jepa_lightning.module import JEPA
 from jepa_lightning.tokens import Masks, Tokens
 
+if TYPE_CHECKING:
+    from jepa_lightning.loading import Frozen, load
+
 __version__ = "0.1.0"
-__all__ = ["JEPA", "Batch", "Masks", "Modality", "Tokenizer", "Tokens"]
+__all__ = ["JEPA", "Batch", "Frozen", "Masks", "Modality", "Tokenizer", "Tokens", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Frozen` and `load` when they are asked for: training needs neither, nor what they import."""
+    if name not in ("Frozen", "load"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from jepa_lightning import loading
+
+    return getattr(loading, name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -112,10 +113,23 @@ class JEPACLI(LightningCLI):
                 rank_zero_info(f"The files of an earlier run were moved to {moved}")
 
 
-def fail(message: str) -> NoReturn:
+def fail(message: str, *, program: str = "jepa-fit") -> NoReturn:
     """Print `message` and exit with code 2."""
-    sys.stderr.write(f"jepa-fit: error: {message.strip()}\n")
+    sys.stderr.write(f"{program}: error: {message.strip()}\n")
     sys.exit(2)
+
+
+@contextmanager
+def short_errors(program: str) -> Iterator[None]:
+    """Inside, mistakes of the user end in a few lines and exit code 2; JEPA_TRACEBACK=1 shows where they came from."""
+    for message in MEANT:
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        yield
+    except (ValueError, FileNotFoundError, NotADirectoryError, MisconfigurationException) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        fail(f"{shorten(str(error))}\n(JEPA_TRACEBACK=1 shows where)", program=program)
 
 
 def fit(args: Sequence[str] | None = None) -> None:
@@ -123,12 +137,6 @@ def fit(args: Sequence[str] | None = None) -> None:
 
     Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
     """
-    for message in MEANT:
-        warnings.filterwarnings("ignore", message=message)
-    try:
+    with short_errors("jepa-fit"):
         load_plugins()
         JEPACLI(args)
-    except (ValueError, FileNotFoundError, NotADirectoryError, MisconfigurationException) as error:
-        if os.environ.get(TRACEBACK):
-            raise
-        fail(f"{shorten(str(error))}\n(JEPA_TRACEBACK=1 shows where)")

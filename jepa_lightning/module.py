@@ -250,8 +250,11 @@ class JEPA(LightningModule):
             self.log_dict({f"train/{name}": self.scheduled(name, step) for name in self.schedules}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the seed that the masks are drawn from."""
+        """Keep the seed that the masks are drawn from, and which version wrote this."""
+        from jepa_lightning import __version__  # which is imported after this module
+
         checkpoint["run_seed"] = self.run_seed
+        checkpoint["jepa_lightning_version"] = __version__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the seed of the run that is resumed."""

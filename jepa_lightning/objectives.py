@@ -69,7 +69,7 @@ class Hyperbola(PredictionLoss):
     """Smooth L1 between two numbers of the prediction and a point of the unit hyperbola, as in Graph-JEPA.
 
     A target's angle a stands for the point (cosh a, sinh a), which the first two channels of the prediction are to hit
-    (Skenderi et al. 2023, section 3.4); a prediction's other channels are free.
+    (Skenderi et al. 2023); a prediction's other channels are free.
 
     Deviation: there, a is the mean of all channels, and nothing bounds it, so that cosh can overflow. Targets here are
     layer-normed, with a mean of zero, so a is the mean of the first half of the channels. It cannot leave [-1, 1]: with

@@ -125,7 +125,7 @@ class MLPPredictor(Predictor):
     """Graph-JEPA's predictor: an MLP of the pooled context and where the target lies, each target token by itself.
 
     The context's tokens, with the embedding of where they lie added, are averaged over the real ones; the embedding of
-    a target's position joins the mean (Skenderi et al. 2023, section 3.3), and the sum goes through the layers. Targets
+    a target's position joins the mean (Skenderi et al. 2023), and the sum goes through the layers. Targets
     do not see each other, nor do the tokens of a block.
 
     Deviation: there, the context is one token, and its position is known to the encoder alone.

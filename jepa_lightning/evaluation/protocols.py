@@ -85,6 +85,19 @@ def few_labels(split: Split, labels: Array, *, share: float, seed: int = 0) -> S
     return Split(np.sort(np.concatenate(kept)), split.test)
 
 
+def leave_one_group_out(groups: Array) -> list[Split]:
+    """One split a group: it alone is judged, by what was learnt from all others. In the order of the groups' names.
+
+    Args:
+        groups: (n,) group of each sample, such as its speaker; at least 2 groups.
+    """
+    groups = np.asarray(groups)
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise ValueError(f"expected at least 2 groups to leave one out, got {names.tolist()}")
+    return [Split(np.flatnonzero(groups != name), np.flatnonzero(groups == name)) for name in names]
+
+
 @dataclass(frozen=True)
 class LinearClassifier:
     """A linear classifier on standardised features.

@@ -14,7 +14,7 @@ from jepa_lightning.tokens import Masks, Tokens
 class Counts(Masker):
     """Random tokens by number: K as context, and M further ones as target blocks of one token each. Needs no grid.
 
-    Graph-JEPA's masks (Skenderi et al. 2023, section 3.2): one patch is seen, a few others are predicted. All tokens of
+    Graph-JEPA's masks (Skenderi et al. 2023): one patch is seen, a few others are predicted. All tokens of
     a sample are equally likely, and the context and the targets are distinct.
 
     A sample of n valid tokens has min(context, n - 1) as context, but at least one, and what is left, up to `targets`,

@@ -18,7 +18,7 @@ ConvFactory = Callable[[int, int], nn.Module]
 
 
 class GINE(nn.Module):
-    """The graph isomorphism layer with edge features (Hu et al. 2020, section 3; arXiv:1905.12265).
+    """The graph isomorphism layer with edge features (Hu et al. 2020, arXiv:1905.12265).
 
     Node i becomes MLP(x_i + sum over its neighbours j of ReLU(x_j + W e_ji)), with PyG's GINEConv. Without edge
     features it is GIN (Xu et al. 2019, arXiv:1810.00826), MLP(x_i + sum of x_j), with PyG's GINConv. The MLP has two
@@ -51,7 +51,7 @@ class PatchGNN(nn.Module):
 
     A node's features and random-walk features go through a linear map; each layer adds ReLU(LayerNorm(conv(x))) to x;
     a token is the mean of its nodes. No message passes between subgraphs, so a hidden one cannot leak, and an empty one
-    is all zeros. (Graph-JEPA, Skenderi et al. 2023, section 3.1.)
+    is all zeros. (Graph-JEPA, Skenderi et al. 2023.)
 
     Deviation: there, BatchNorm follows the convolutions. Its statistics run over the nodes of all patches and samples,
     hidden ones too.

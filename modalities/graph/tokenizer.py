@@ -16,7 +16,7 @@ from modalities.graph.subgraphs import Subgraphs
 
 
 class GraphTokenizer(Tokenizer):
-    """Patches of graphs as tokens (Graph-JEPA, Skenderi et al. 2023, section 3.1).
+    """Patches of graphs as tokens (Graph-JEPA, Skenderi et al. 2023).
 
     A batch's `graph` is a `GraphBatch`, as `GraphData` gives it: graphs that were cut when they were loaded. A PyG
     `Batch`, or a list of PyG `Data`, of `RawGraph` or of `PatchedGraph`, is cut here, on the CPU, which is slow.
