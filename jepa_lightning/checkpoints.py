@@ -1,0 +1,115 @@
+"""Finding a run's checkpoint and reading it without running anything that it holds."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+Which = Literal["last", "best"]
+
+
+def find_checkpoint(path: str | Path, which: Which = "last") -> Path:
+    """The checkpoint file: `path` itself, or `which` of a run's folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if which not in ("last", "best"):
+        raise ValueError(f"expected which to be last or best, got {which!r}")
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ValueError(f"expected a checkpoint file or the folder of a run, got {path}, which does not exist")
+    for folder in (path / "checkpoints", path):
+        if (folder / f"{which}.ckpt").is_file():
+            return folder / f"{which}.ckpt"
+    if any((folder / ".metadata").is_file() for folder in (path, path / "checkpoints" / f"{which}.ckpt")):
+        raise ValueError(
+            f"expected one file, got a checkpoint in shards in {path}: join it with "
+            "python -m lightning.pytorch.utilities.consolidate_checkpoint FOLDER"
+        )
+    found = sorted(file.relative_to(path).as_posix() for file in path.rglob("*.ckpt") if file.is_file())
+    instead = f"; there are {', '.join(found[:5])}: name one of them" if found else ": train first, with jepa-fit"
+    raise ValueError(f"expected checkpoints/{which}.ckpt in the folder {path}, found none{instead}")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a JEPA's checkpoint, on the CPU. Only tensors and plain values are read, never code.
+
+    Raises:
+        ValueError: the file is no such checkpoint, is damaged or holds more than that.
+    """
+    try:
+        content = _unpickle(path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise ValueError(
+                f"expected a checkpoint of a run, got a plain state dict in {path}: load it into your JEPA with "
+                "load_state_dict and wrap that as jepa_lightning.Frozen(module)"
+            )
+        raise ValueError(f"expected a checkpoint of a run in {path}, got {_kind(content)}: name the run's folder")
+    if not any(key.startswith("teacher.") for key in state):
+        raise ValueError(f"expected a checkpoint of a JEPA in {path}, got one of another module: it has no teacher")
+    return content
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """The `config.yaml` that lies beside a run's checkpoints; empty where there is none.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    for folder in (checkpoint.parent, checkpoint.parent.parent):
+        file = folder / "config.yaml"
+        if file.is_file():
+            try:
+                config = yaml.safe_load(file.read_text())
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                raise ValueError(f"cannot read {file}: {str(error).splitlines()[0]}") from None
+            if not isinstance(config, dict):
+                raise ValueError(f"expected a run's configuration in {file}, got {_kind(config)}")
+            return config
+    return {}
+
+
+def _unpickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        raise ValueError(f"expected a checkpoint, got an empty file: {path}")
+    zipped = start.startswith(b"PK")
+    if zipped and not zipfile.is_zipfile(path):
+        raise ValueError(f"expected a whole checkpoint, got one that was cut off: {path}; copy it again")
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("/data.pkl") or name == "data.pkl" for name in archive.namelist()):
+                raise ValueError(f"expected a checkpoint, got a zip file of something else: {path}")
+    elif not start.startswith(b"\x80"):  # what a pickle begins with
+        raise ValueError(f"expected a checkpoint, got a file that torch.save did not write: {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+\.\w+)`?", str(error))
+        what = f" ({named[1]})" if named else ""
+        raise ValueError(
+            f"expected tensors and plain values, got more{what} in {path}: such a file can run code, so it was not "
+            "loaded; make it again with this package, which stores nothing else"
+        ) from None
+    except (RuntimeError, EOFError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"expected a whole checkpoint, got a damaged one: {path} ({reason})") from None
+
+
+def _kind(content: Any) -> str:
+    keys = ", ".join(map(str, list(content)[:4])) if isinstance(content, dict) else ""
+    return f"a dict with the keys {keys}" if keys else f"a {type(content).__name__}"

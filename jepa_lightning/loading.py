@@ -1,0 +1,218 @@
+"""From a checkpoint to a frozen encoder."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from jepa_lightning import __version__
+from jepa_lightning.checkpoints import Which, find_checkpoint, read_checkpoint, read_config
+from jepa_lightning.encoders import Encoder
+from jepa_lightning.evaluation.pooling import Pooling, pool_tokens
+from jepa_lightning.modality import Batch, Modality
+from jepa_lightning.module import JEPA
+from jepa_lightning.rebuild import Config, build_data, build_model
+
+WhichEncoder = Literal["teacher", "context"]
+
+_NAMED = 3  # keys in an error
+
+
+def load(
+    path: str | Path,
+    *,
+    encoder: WhichEncoder = "teacher",
+    which: Which = "last",
+    module: JEPA | None = None,
+    map_location: str | torch.device = "cpu",
+    trust: Collection[str] = (),
+) -> Frozen:
+    """The frozen encoder of a run.
+
+        encoder = jepa_lightning.load("runs/image")
+        vectors = encoder.embed({"image": images})
+
+    Nothing that a checkpoint holds is run: tensors and plain values are read, and its configuration names classes of
+    jepa_lightning, the installed plug-ins and the usual libraries alone. The random state stays as it is.
+
+    Args:
+        path: a checkpoint, or the folder of a run.
+        encoder: the "teacher" (the moving average, which is what JEPAs are judged by) or the "context" encoder.
+        which: of a folder, the "last" checkpoint or the "best".
+        module: a JEPA built as the one that was trained, for checkpoints of runs made in Python; its weights are
+            replaced. Checkpoints of `jepa-fit` say themselves how to build it.
+        map_location: device of the result.
+        trust: further packages whose classes the configuration may name; their code is imported and run.
+
+    Raises:
+        ValueError: there is no such checkpoint, it is damaged, of another version or of something else, or names a
+            class that is not trusted. The message says what to do.
+    """
+    file = find_checkpoint(path, which)
+    content = read_checkpoint(file)
+    written_by = content.get("jepa_lightning_version")
+    stored = content.get("hyper_parameters")
+    config: Config | None = None
+    if module is None:
+        if not isinstance(stored, dict) or not isinstance(stored.get("modality"), dict):
+            raise ValueError(
+                f"expected a checkpoint of jepa-fit, got one of a run made in Python, which does not say how its model "
+                f"was built: {file}; build it in the same way and give it as load(path, module=...)"
+            )
+        config = {**read_config(file), "model": stored, "seed_everything": content.get("run_seed", 0)}
+        with isolate_rng():
+            try:
+                module = build_model(stored, pretrained=False, trust=trust)
+            except ValueError as error:
+                raise ValueError(f"cannot build the model of {file}{_versions(written_by)}: {error}") from error
+    mismatch = _mismatch(module.state_dict(), content["state_dict"])
+    if mismatch:
+        raise ValueError(f"the weights in {file} do not fit the model{_versions(written_by)}: {mismatch}")
+    module.load_state_dict(content["state_dict"])
+    return Frozen(module, encoder=encoder, config=config, trust=trust).to(map_location)
+
+
+class Frozen(nn.Module):
+    """An encoder that is done with training: in eval mode, in float32, without gradients.
+
+    Args:
+        module: the JEPA it comes from; its tokenizer and encoder are copied.
+        encoder: "teacher" or "context".
+        config: the run's configuration, as in its config.yaml; None for a JEPA built in Python.
+        trust: packages whose classes `config` may name.
+
+    Attributes:
+        modality: of the JEPA.
+        config: as given. `config["model"]` is what the checkpoint holds, `config["data"]` is there where the run's
+            config.yaml lies beside it.
+    """
+
+    def __init__(
+        self,
+        module: JEPA,
+        *,
+        encoder: WhichEncoder = "teacher",
+        config: Config | None = None,
+        trust: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        if encoder not in ("teacher", "context"):
+            raise ValueError(f"expected the encoder teacher or context, got {encoder!r}")
+        self.modality: Modality = module.modality
+        self.config = config
+        self.which = encoder
+        self.trust = tuple(trust)
+        self.tokenizer = copy.deepcopy(module.tokenizer)
+        chosen: nn.Module = module.teacher.encoder if encoder == "teacher" else module.encoder
+        self.encoder: Encoder = copy.deepcopy(chosen)  # type: ignore[assignment]
+        self.float().requires_grad_(False).train(False)
+
+    @property
+    def dim(self) -> int:
+        """D, the width of a token's representation."""
+        return self.encoder.dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.encoder.parameters()).device
+
+    @torch.no_grad()
+    def tokens(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Representations of all tokens, (B, N, D) float32, and which are real: (B, N) bool, or None where all are.
+
+        The batch may lie on any device.
+        """
+        tokens = self.tokenizer(move_data_to_device(batch, self.device))
+        return self.encoder(tokens).float(), tokens.valid
+
+    def embed(self, batch: Batch, *, pooling: Pooling = "mean") -> Tensor:
+        """One vector a sample: (B, D) float32, or (B, 2 D) with the pooling "mean+max"."""
+        features, valid = self.tokens(batch)
+        return pool_tokens(features, valid, how=pooling)
+
+    forward = embed
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode, whatever the module around does."""
+        return super().train(False)
+
+    def untrained(self, *, seed: int | None = None) -> Frozen:
+        """The same encoder before training, with the tokenizer as it is now (its statistics come from the data).
+
+        Args:
+            seed: of the weights. None: the run's. A run of `jepa-fit` draws its weights right after seeding, so these
+                are the very weights it began with, unless it was told `seed_everything: false`.
+
+        Raises:
+            ValueError: there is no configuration to build it from.
+        """
+        if self.config is None:
+            raise ValueError(
+                "expected a checkpoint of jepa-fit, got a model built in Python, of which nobody knows how: build a "
+                "fresh one in the same way, and wrap it as jepa_lightning.Frozen(module)"
+            )
+        with isolate_rng():
+            _seed(self.config["seed_everything"] if seed is None else seed)
+            module = build_model(self.config["model"], pretrained=True, trust=self.trust)
+        module.tokenizer.load_state_dict(self.tokenizer.state_dict())
+        return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
+
+    def data(self, **overrides: Any) -> LightningDataModule:
+        """The run's data module, with other settings where they are given: `encoder.data(root="photos", samples=64)`.
+
+        Data are read as their class reads them; some formats of PyG and torchvision are pickles, so look at
+        `config["data"]` before you read the data of a configuration that a stranger wrote.
+
+        Args:
+            **overrides: settings of its class, as in the run's config.yaml.
+
+        Raises:
+            ValueError: the run's config.yaml is not beside its checkpoint, or the settings are wrong.
+        """
+        data = (self.config or {}).get("data")
+        if not isinstance(data, dict) or "class_path" not in data:
+            raise ValueError(
+                "expected the run's config.yaml beside its checkpoints, found none with data in it: load the run's "
+                "folder, or build the data module in Python"
+            )
+        return build_data(data, overrides, self.modality, trust=self.trust)
+
+
+def _seed(seed: int) -> None:
+    """As `seed_everything`, without its environment variables."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _mismatch(own: dict[str, Any], stored: dict[str, Any]) -> str:
+    """What of a state dict does not fit, in words; empty where all does."""
+
+    def listed(names: list[str]) -> str:
+        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+    shapes = [
+        f"{name} is {tuple(stored[name].shape)} and not {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in stored and isinstance(value, Tensor) and stored[name].shape != value.shape
+    ]
+    missing, unexpected = [sorted(a.keys() - b.keys()) for a, b in ((own, stored), (stored, own))]
+    found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+    return "; ".join(f"{what}: {listed(names)}" for what, names in found if names)
+
+
+def _versions(written_by: Any) -> str:
+    if written_by == __version__:
+        return ""
+    return f" (written by jepa-lightning {written_by or 'of a version that is not known'}, this is {__version__})"
