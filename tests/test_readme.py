@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image as PILImage
 
 from jepa_lightning.cli import fit
+from jepa_lightning.commands.embed import embed
 from jepa_lightning.shipped_configs import shipped
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    return [line for block in blocks("bash") for line in block.splitlines() if line.startswith("jepa-fit")]
+    return [line for block in blocks("bash") for line in block.splitlines() if line.startswith("jepa-")]
 
 
 def write_video(path: Path, shade: int) -> None:
@@ -101,8 +103,16 @@ def graphs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What the README's first command leaves."""
+    folder = tmp_path_factory.mktemp("run")
+    fit(["--config", "image.yaml", "--trainer.default_root_dir", str(folder), *SHORT])
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs):
+def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
     """A working folder with what the README supposes there: the reader's own data, and the YAML that it shows."""
     monkeypatch.chdir(tmp_path)
     for i in range(160):
@@ -113,6 +123,7 @@ def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs):
     (tmp_path / "my_sounds").symlink_to(sounds)
     (tmp_path / "my_clouds").symlink_to(clouds)
     (tmp_path / "my_graphs").symlink_to(graphs)
+    shutil.copytree(run, tmp_path / "runs" / "image")
     for block in blocks("yaml"):
         name = re.match(r"# (\S+\.yaml)", block)
         if name:
@@ -127,8 +138,12 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_command(folder, command):
-    words = shlex.split(command, comments=True)[1:]
-    fit([*words, *SHORT])
+    program, *words = shlex.split(command, comments=True)
+    if program == "jepa-fit":
+        fit([*words, *SHORT])
+    else:
+        embed(words)
+        assert (folder / "features.npz").is_file()
 
 
 @pytest.mark.parametrize("block", blocks("python"))
