@@ -12,6 +12,7 @@ from jepa_lightning.evaluation.protocols import (
     accuracies,
     few_labels,
     interval,
+    leave_one_group_out,
     repeated_splits,
     stratified_folds,
 )
@@ -53,6 +54,16 @@ def test_few_labels_keep_the_test_part_and_one_sample_of_each_class():
     assert np.bincount(LABELS[tenth.train]).tolist() == [3, 2, 2]
     assert np.bincount(LABELS[few_labels(split, LABELS, share=0.001).train]).tolist() == [1, 1, 1]
     assert sorted(few_labels(split, LABELS, share=1.0).train) == sorted(split.train)
+
+
+def test_each_group_is_left_out_once_and_whole():
+    groups = np.array([7, 3, 7, 5, 3, 7])
+    splits = leave_one_group_out(groups)
+    assert [split.test.tolist() for split in splits] == [[1, 4], [3], [0, 2, 5]]
+    for split in splits:
+        assert len(set(groups[split.test])) == 1
+        assert sorted([*split.train, *split.test]) == list(range(6))
+        assert not set(groups[split.train]) & set(groups[split.test])
 
 
 @pytest.mark.parametrize("kind", ["svm", "logistic"])
@@ -127,6 +138,7 @@ def test_the_interval_of_independent_values_is_students():
         (lambda: repeated_splits(LABELS, repeats=0, test_share=0.2), "repeats >= 1"),
         (lambda: repeated_splits(np.array([0, 0, 1]), repeats=2, test_share=0.4), "at least 2 samples each"),
         (lambda: few_labels(Split(np.arange(3), np.arange(3)), LABELS, share=0), "share of the labels"),
+        (lambda: leave_one_group_out(np.zeros(4)), "at least 2 groups to leave one out"),
         (lambda: LinearClassifier("tree"), "svm or logistic"),
         (lambda: LinearClassifier().fit(np.full((4, 2), np.nan), np.array([0, 0, 1, 1])), "diverged"),
         (lambda: interval(np.array([0.5])), "at least 2 finite values"),
