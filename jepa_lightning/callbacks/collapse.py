@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD
 from jepa_lightning.evaluation.rank import effective_rank
 from jepa_lightning.objectives import pool
 
@@ -40,8 +41,8 @@ class CollapseMonitor(Callback):
         *,
         every_n_steps: int | None = None,
         samples: int = 512,
-        min_std: float = 0.01,
-        min_rank: float = 2.0,
+        min_std: float = MIN_STD,
+        min_rank: float = MIN_RANK,
         enabled: bool = True,
     ) -> None:
         if samples < 2:

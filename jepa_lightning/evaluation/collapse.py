@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jepa_lightning.evaluation.rank import effective_rank
 
-MIN_RANK, MIN_STD = 2.0, 0.01  # the thresholds of the collapse monitor
+MIN_RANK, MIN_STD = 2.0, 0.01  # and of the collapse monitor
 _SAMPLES = 2048  # are looked at; the monitor takes 512
 
 Verdict = Literal["healthy", "collapsed", "diverged"]
