@@ -8,7 +8,8 @@ from 0.001 to 10 on a fifth of the training features) for each class label, and 
 likewise) for each continuous one, on frozen, mean-pooled teacher features of labelled training samples, and score them
 on the test split; the same for the encoder before training, and for raw input: pixels of images, the mean frame of
 clips, mean and spread over time of a sound's mel bands, a cloud's extents, principal variances and the distribution of
-distances between its points (D2: Osada et al. 2002). Settings are chosen on the validation part that the recipe
+distances between its points (D2: Osada et al. 2002), a graph's node types and degrees (each modality's
+`raw_features`). Settings are chosen on the validation part that the recipe
 holds out of the training split; the test split is read here alone. What lies in `--out` is not trained again.
 
 `--keep-time` pools the features of clips over space alone and probes those of all times side by side: a mean over time
@@ -39,7 +40,7 @@ from jepa_lightning.callbacks.probe import embedder
 from jepa_lightning.cli import JEPACLI
 from jepa_lightning.evaluation import Features, extract, probe
 from jepa_lightning.evaluation.features import is_class
-from jepa_lightning.modality import Batch
+from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
 
@@ -57,39 +58,9 @@ class Run(JEPACLI):
 
 def raw_input(module: JEPA) -> Callable[[Batch], Tensor] | None:
     """Features without learning, of the modalities that have any: a batch to (B, D)."""
-
-    def pixels(batch: Batch) -> Tensor:
-        return batch["image"].flatten(1)
-
-    def mean_frame(batch: Batch) -> Tensor:
-        return batch["video"].float().mean(2).flatten(1)
-
-    def bands(batch: Batch) -> Tensor:
-        tokenizer: Any = module.tokenizer
-        mel = tokenizer.spectrogram(batch)  # (B, F, T)
-        frames = tokenizer.real_frames(batch)  # (B,) or None
-        weight = torch.ones_like(mel[:, :1])
-        if frames is not None:
-            weight = (torch.arange(mel.shape[2]) < frames[:, None]).to(mel.dtype)[:, None]
-        count = weight.sum(2).clamp(min=1)
-        mean = (mel * weight).sum(2) / count
-        spread = ((mel - mean[..., None]).square() * weight).sum(2) / count
-        return torch.cat([mean, spread.sqrt()], dim=1)
-
-    def shape_distribution(batch: Batch) -> Tensor:
-        points = batch["points"][..., :3]
-        far = points.roll(points.shape[1] // 2, dims=1)  # the points of a cloud are in random order
-        distance = (points - far).norm(dim=-1)
-        edges = torch.linspace(0, 2, 33)[1:-1]
-        counts = torch.zeros(len(points), 32).scatter_add_(
-            1, torch.bucketize(distance, edges), torch.ones_like(distance)
-        )
-        spread = torch.linalg.eigvalsh((points.mT @ points) / points.shape[1])
-        extent = points.amax(1) - points.amin(1)
-        return torch.cat([extent, spread, counts / points.shape[1]], dim=1)
-
-    floors = {"image": pixels, "video": mean_frame, "audio": bands, "pointcloud": shape_distribution}
-    return floors.get(module.modality.name)
+    modality = module.modality
+    has_any = type(modality).raw_features is not Modality.raw_features
+    return modality.raw_features if has_any else None  # type: ignore[return-value]
 
 
 def by_time(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:

@@ -47,6 +47,10 @@ class Modality(ABC):
         """Pictures of features: `colours` (B, N, 3) in 0-1 for each token; as `draw_masks`."""
         return None
 
+    def raw_features(self, batch: Batch) -> Tensor | None:
+        """Features without learning, (B, D) float, as a floor for probes; None where there are none."""
+        return None
+
 
 class Tokenizer(nn.Module, ABC):
     """Cuts a batch into tokens and says where each lies. It has no parameters and runs once a step.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
@@ -101,3 +102,16 @@ class Audio(Modality):
         """A column a sample: the spectrogram and the colour of each patch."""
         tokenizer = self.tokenizer
         return pictures.features(tokenizer.spectrogram(batch), colours, self.grid, tokenizer.real_frames(batch))
+
+    @torch.no_grad()
+    def raw_features(self, batch: Batch) -> Tensor:
+        """Mean and spread over the real frames of each mel band: (B, 2 F)."""
+        mel = self.tokenizer.spectrogram(batch)  # (B, F, T)
+        frames = self.tokenizer.real_frames(batch)  # (B,) or None
+        weight = torch.ones_like(mel[:, :1])
+        if frames is not None:
+            weight = (torch.arange(mel.shape[2], device=mel.device) < frames[:, None]).to(mel.dtype)[:, None]
+        count = weight.sum(2).clamp(min=1)
+        mean = (mel * weight).sum(2) / count
+        spread = ((mel - mean[..., None]).square() * weight).sum(2) / count
+        return torch.cat([mean, spread.sqrt()], dim=1)

@@ -17,6 +17,8 @@ from modalities.graph import pictures
 from modalities.graph.embedding import GINE, ConvFactory, PatchGNN
 from modalities.graph.tokenizer import GraphTokenizer
 
+_DEGREES = 16  # bins of the raw features' histogram
+
 
 class Graph(Modality):
     """Graphs as overlapping subgraphs (Graph-JEPA, Skenderi et al. 2023, arXiv:2309.16014).
@@ -107,3 +109,19 @@ class Graph(Modality):
         summed = torch.zeros(len(graphs.nodes), 3).index_add(0, graphs.members.cpu(), of_member)
         times = graphs.members.cpu().bincount(minlength=len(graphs.nodes)).clamp(min=1)
         return pictures.graphs(graphs, [summed / times[:, None]])
+
+    @torch.no_grad()
+    def raw_features(self, batch: Batch) -> Tensor:
+        """The sum of the nodes' features (of types: how many nodes have each) and a histogram of degrees: (B, F + 16).
+
+        Degrees of 15 and more are counted together. Without `hops`, edges between patches are not there to be counted.
+        """
+        graphs = self.tokenizer.joined(batch)
+        nodes = graphs.nodes.float()
+        graph_of = torch.zeros(len(nodes), dtype=torch.int64, device=nodes.device)
+        graph_of[graphs.members] = graphs.patch // graphs.tokens
+        edges = graphs.members[graphs.edges].unique(dim=1)  # an edge is in every patch that has both its ends
+        degrees = edges[0].bincount(minlength=len(nodes)).clamp(max=_DEGREES - 1)
+        types = nodes.new_zeros(len(graphs), nodes.shape[1]).index_add(0, graph_of, nodes)
+        counts = (graph_of * _DEGREES + degrees).bincount(minlength=len(graphs) * _DEGREES)
+        return torch.cat([types, counts.view(-1, _DEGREES).float()], dim=1)

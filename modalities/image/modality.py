@@ -53,6 +53,10 @@ class Image(Modality):
         """A row a sample: the image and the colour of each patch."""
         return pictures.features(batch["image"], colours, self.grid)
 
+    def raw_features(self, batch: Batch) -> Tensor:
+        """All pixels: (B, C H W)."""
+        return batch["image"].flatten(1)
+
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])

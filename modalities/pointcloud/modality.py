@@ -86,6 +86,24 @@ class PointCloud(Modality):
         """A row a sample: two views of the cloud, each point in the colour of the nearest group's centre."""
         return pictures.clouds(batch["points"], [_of_points(batch, tokens, colours)])
 
+    @torch.no_grad()
+    def raw_features(self, batch: Batch) -> Tensor:
+        """A cloud's extents, principal variances and 32 bins of the distances between its points: (B, 38).
+
+        The distances are the shape distribution D2 (Osada et al. 2002) of N pairs of points; the points of a cloud are
+        in random order.
+        """
+        points = batch["points"][..., :3]
+        far = points.roll(points.shape[1] // 2, dims=1)
+        distance = (points - far).norm(dim=-1)
+        edges = torch.linspace(0, 2, 33, device=points.device)[1:-1]
+        counts = points.new_zeros(len(points), 32).scatter_add_(
+            1, torch.bucketize(distance, edges), torch.ones_like(distance)
+        )
+        spread = torch.linalg.eigvalsh((points.mT @ points) / points.shape[1])
+        extent = points.amax(1) - points.amin(1)
+        return torch.cat([extent, spread, counts / points.shape[1]], dim=1)
+
 
 def _of_points(batch: Batch, tokens: Tokens, colours: Tensor) -> Tensor:
     """Colours (B, N, 3) of points from the colours (B, G, 3) of their nearest centres."""

@@ -1,0 +1,129 @@
+"""Features of whole splits: every readable sample once, in order, without augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from jepa_lightning.data import JEPADataModule, Unreadable
+from jepa_lightning.data.in_order import InOrder, splits_in_order
+from jepa_lightning.evaluation.feature_files import Columns
+from jepa_lightning.evaluation.features import Features, extract
+from jepa_lightning.modality import Batch
+
+Embed = Callable[[Batch], Tensor]
+
+
+class Splits:
+    """The samples of some splits, and a record of those that cannot be read.
+
+    Args:
+        data: with `drop_last=False`.
+        split: "train", "val", "test" or "all".
+
+    Attributes:
+        samples: by the name of the split.
+        records: likewise; what is held out for validation shares the record of the training data.
+
+    Raises:
+        DataError: there is no such split.
+    """
+
+    def __init__(self, data: JEPADataModule, split: str = "all") -> None:
+        self.data = data
+        self.samples, self._collate = splits_in_order(data, split)
+        totals = {id(part.dataset): len(part.dataset) for part in self.samples.values()}  # type: ignore[arg-type]
+        by_source = {key: Unreadable(total=total, limit=data.max_unreadable) for key, total in totals.items()}
+        self.records = {name: by_source[id(part.dataset)] for name, part in self.samples.items()}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.samples.values()))
+
+    def batches(self, split: str, *, start: int = 0) -> Iterator[Batch]:
+        """Batches with `unreadable`, from the sample number `start`."""
+        return iter(
+            DataLoader(
+                InOrder(self.samples[split], start=start),
+                batch_size=self.data.batch_size,
+                num_workers=self.data.train_dataloader().num_workers,
+                collate_fn=self._collate,
+            )
+        )
+
+    def encode(
+        self, split: str, batches: Iterable[Batch], embedders: Mapping[str, Embed], *, bar: Any
+    ) -> tuple[Columns, dict[str, str]]:
+        """The columns of some batches of a split, and the id and reason of each sample that could not be read.
+
+        Args:
+            split: its name.
+            batches: of it.
+            embedders: by the name of the column that each fills.
+            bar: a progress bar.
+
+        Returns:
+            Those columns, `id`, `split` and `labels.NAME`, one row a sample, several clips of a video in one; and the
+            missing samples.
+
+        Raises:
+            DataError: too many samples cannot be read.
+        """
+        found: list[Columns] = []
+        missing: dict[str, str] = {}
+        for batch in batches:
+            unreadable = batch.pop("unreadable")
+            self.records[split].add(unreadable)
+            missing |= dict(unreadable)
+            if "id" in batch:
+                found.append(_columns(embedders, batch, split=split))
+                bar.update(len(found[-1]["id"]))
+            bar.update(len(unreadable))
+        return _join(found), missing
+
+
+def extract_splits(splits: Splits, embedders: Mapping[str, Embed]) -> dict[str, dict[str, Features]]:
+    """Features of all samples by several encoders, in one pass over the data: split to encoder to features.
+
+    Each sample is read once, and one that cannot be read is missing for all encoders alike.
+
+    Raises:
+        ValueError: too many samples of a split cannot be read, or all.
+    """
+    found: dict[str, dict[str, Features]] = {}
+    with tqdm(total=len(splits), unit=" samples", disable=None) as bar:
+        for split in splits.samples:
+            by_column = {f"features.{name}": embed for name, embed in embedders.items()}
+            columns, _ = splits.encode(split, splits.batches(split), by_column, bar=bar)
+            if not columns:
+                raise ValueError(f"no sample of the split {split} can be read: check the data and their format")
+            labels = {
+                name.removeprefix("labels."): torch.from_numpy(values)
+                for name, values in columns.items()
+                if name.startswith("labels.")
+            }
+            found[split] = {name: Features(torch.from_numpy(columns[f"features.{name}"]), labels) for name in embedders}
+    return found
+
+
+def _columns(embedders: Mapping[str, Embed], batch: Batch, *, split: str) -> Columns:
+    by_name = {name: extract(embed, [batch]) for name, embed in embedders.items()}  # which joins clips of one video
+    ids = list(dict.fromkeys(batch["source"])) if "source" in batch else batch["id"]
+    columns = {name: features.values.numpy() for name, features in by_name.items()}
+    columns |= {"id": np.array(ids), "split": np.array([split] * len(ids))}
+    labels = next(iter(by_name.values())).labels
+    return columns | {f"labels.{name}": value.numpy() for name, value in labels.items()}
+
+
+def _join(found: Sequence[Columns]) -> Columns:
+    """Batches below each other; labels that some lack, or have in another shape, are left out."""
+
+    def fits(name: str) -> bool:
+        return len({columns[name].shape[1:] if name in columns else None for columns in found}) == 1
+
+    return {name: np.concatenate([columns[name] for columns in found]) for name in (found or [{}])[0] if fits(name)}
