@@ -11,6 +11,7 @@ from PIL import Image as PILImage
 
 from jepa_lightning.cli import fit
 from jepa_lightning.commands.embed import embed
+from jepa_lightning.commands.probe import probe
 from jepa_lightning.shipped_configs import shipped
 
 ROOT = Path(__file__).parents[1]
@@ -141,9 +142,12 @@ def test_command(folder, command):
     program, *words = shlex.split(command, comments=True)
     if program == "jepa-fit":
         fit([*words, *SHORT])
-    else:
+    elif program == "jepa-embed":
         embed(words)
         assert (folder / "features.npz").is_file()
+    else:
+        probe(words)
+        assert (folder / "runs" / "image" / "probe" / "report.md").is_file()
 
 
 @pytest.mark.parametrize("block", blocks("python"))

@@ -29,9 +29,11 @@ def fit_ridge(features: Tensor, values: Tensor, *, penalty: float) -> tuple[Tens
     x, y = features.double(), values.double()
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
-    gram = x.T @ x / len(x)
+    wide = x.shape[1] > len(x)  # then the same from the products of samples, which are fewer than those of features
+    gram = (x @ x.T if wide else x.T @ x) / len(x)
     gram.diagonal().add_(penalty)
-    weight = torch.linalg.solve(gram, x.T @ y / len(x)).T
+    solved = torch.linalg.solve(gram, (y if wide else x.T @ y) / len(x))
+    weight = (x.T @ solved if wide else solved).T
     return weight.to(features.dtype), (y_mean - weight @ x_mean).to(features.dtype)
 
 

@@ -25,9 +25,10 @@ def tensors(*arrays):
     return [torch.tensor(array, dtype=torch.float32) for array in arrays]
 
 
+@pytest.mark.parametrize("count", [120, 6])  # more samples than features, and fewer
 @pytest.mark.parametrize("penalty", [1.0, 0.01])
-def test_fit_is_scikit_learns_ridge(penalty):
-    x, y = linear_data()
+def test_fit_is_scikit_learns_ridge(penalty, count):
+    x, y = linear_data(count)
     weight, bias = fit_ridge(torch.tensor(x), torch.tensor(y), penalty=penalty)
     expected = Ridge(alpha=penalty * len(x)).fit(x, y)
     assert np.allclose(weight, expected.coef_, rtol=1e-8)
