@@ -42,8 +42,8 @@ DESCRIPTIONS = {
 def one_thread_if_small(numbers: int) -> Iterator[None]:
     """Within it torch uses a single thread for features of fewer numbers than five million.
 
-    Their fits take thousands of steps so small that threads wait for each other longer than they work: on two busy
-    cores a report took 354 s with two threads and 30 s with one.
+    Their fits take thousands of steps so small that, on a busy machine, threads wait for each other longer than they
+    work.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1 if numbers < _SMALL else before)

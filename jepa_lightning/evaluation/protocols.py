@@ -12,16 +12,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from jepa_lightning.evaluation.probes import C_GRID
+
 Array = NDArray[Any]
 
-C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
 _INNER_FOLDS = 5
 
 
@@ -133,7 +133,7 @@ class LinearClassifier:
         model = Pipeline([("scale", StandardScaler()), ("classify", last)])
         folds = min(_INNER_FOLDS, int(_counts(labels, least=1).min()))
         if self.c is not None or folds < 2:
-            return clone(model).set_params(classify__C=self.c or 1.0).fit(features, labels)
+            return model.set_params(classify__C=self.c or 1.0).fit(features, labels)
         inner = StratifiedKFold(folds, shuffle=True, random_state=0)
         return GridSearchCV(model, {"classify__C": list(C_GRID)}, cv=inner).fit(features, labels)
 
