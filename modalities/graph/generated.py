@@ -1,4 +1,4 @@
-"""A labelled data set of graph families, so that everything runs with no data on disk."""
+"""A labelled data set of graphs with typed nodes, so that everything runs with no data on disk."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _SPLITS = {"train": 0, "val": 1, "test": 2}
 class GeneratedGraphs(Dataset[dict[str, Any]]):
     """Random graphs whose nodes have one of four types; the class is the rule by which types attract each other.
 
-    Each type attracts itself or one other in its neighbours, mutually: ten rules. All types are equally frequent, so
-    that counting nodes does not tell the rule, nor does the structure: graphs are of eight families (a second label),
-    drawn regardless of the rule. The shares of pairs of types at the ends of edges tell it in six of seven.
+    Each type attracts itself or one other in its neighbours, mutually: ten rules. All types are equally frequent on
+    average, so that counting nodes hardly tells the rule, nor does the structure: graphs are of eight families (a
+    second label), drawn regardless of the rule. The shares of pairs of types at the ends of edges tell it mostly.
 
     All families have 20 to 60 nodes and mean degrees of 3.2 to 5, drawn alike for all, so that neither tells the
     family. A tenth of the edges is put anywhere, and the nodes are in random order; types are one-hot coded. All graphs
