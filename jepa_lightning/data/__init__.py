@@ -1,5 +1,6 @@
 """What all data modules share: the batch contract, splits, loaders, and what happens to unreadable samples."""
 
+from jepa_lightning.data.archives import ArchiveSamples, find_archives
 from jepa_lightning.data.batch import Collate, Sample, to_sample
 from jepa_lightning.data.cache import MemoryCache
 from jepa_lightning.data.files import FileList, find_files
@@ -9,6 +10,7 @@ from jepa_lightning.data.sources import FileDataModule, SourcedDataModule
 from jepa_lightning.data.split import draw, known_targets
 
 __all__ = [
+    "ArchiveSamples",
     "Collate",
     "DataError",
     "FileDataModule",
@@ -21,6 +23,7 @@ __all__ = [
     "SourcedDataModule",
     "Unreadable",
     "draw",
+    "find_archives",
     "find_files",
     "known_targets",
     "to_sample",

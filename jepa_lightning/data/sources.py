@@ -115,7 +115,8 @@ class FileDataModule(SourcedDataModule):
             what else the modality's docstring names. None, with neither csv nor dataset: the generated set.
         csv: a CSV file with the column path (or file, or filename), and perhaps label columns and `split` (train, val
             or test). Relative paths in it start from `root`, or without one from its own folder.
-        labels: label columns of the CSV file, the primary one first. None: label, or class.
+        labels: label columns of the CSV file, the primary one first; None: label, or class. Of an archive of arrays
+            (`ArchiveSamples`) likewise; None: all.
         **shared: what `SourcedDataModule` and `JEPADataModule` take.
 
     Raises:

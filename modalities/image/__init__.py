@@ -1,8 +1,9 @@
 """Images: I-JEPA on patches, with its data."""
 
+from modalities.image.arrays import ArrayImages
 from modalities.image.data import ImageData
 from modalities.image.generated import GeneratedImages
 from modalities.image.modality import Image
 from modalities.image.tokenizer import PatchTokenizer
 
-__all__ = ["GeneratedImages", "Image", "ImageData", "PatchTokenizer"]
+__all__ = ["ArrayImages", "GeneratedImages", "Image", "ImageData", "PatchTokenizer"]

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample, Samples
+from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find_archives
 from jepa_lightning.modality import Batch
+from modalities.image.arrays import ArrayImages
 from modalities.image.folders import FolderImages, find_images
 from modalities.image.generated import GeneratedImages
 from modalities.image.transforms import CentreCrop, Normalise, RandomCrop
@@ -31,8 +32,9 @@ class ImageData(FileDataModule):
     Training images get a random resized crop, as in I-JEPA (Assran et al. 2023, arXiv:2301.08243: area 0.3 to 1, no
     flip or colour change); all others the largest central crop. Resizing is bicubic and antialiased.
 
-    `root` is a folder of images or .npy arrays, with or without class folders, or a CSV file (`FileDataModule`). A
-    `dataset` gives Pillow images or tensors (C, H, W); a transform of its own is applied first.
+    `root` is a folder of images or .npy arrays, with or without class folders, or a CSV file (`FileDataModule`); or a
+    .npz file, or a folder with train.npz (and val.npz, test.npz), see `ArrayImages`. A `dataset` gives Pillow images or
+    tensors (C, H, W); a transform of its own is applied first.
 
     Args:
         image_size: side, or (height, width), in pixels. None: the model's.
@@ -96,7 +98,11 @@ class ImageData(FileDataModule):
         return channels
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The images in folders or a CSV file, by split."""
+        """The images in arrays, folders or a CSV file, by split."""
+        archives = {} if self.csv else find_archives(self.root, ArrayImages, labels=self.labels)
+        if archives:
+            self.in_memory = True
+            return dict(archives)
         sets = find_images(self.root, csv=self.csv, labels=self.labels)
         if sets["train"].targets is not None and "val" in sets and sets["val"].targets is None:
             _log.warning("the validation images have no class folders: what needs their labels is left out")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample
+from jepa_lightning.data import DataError, FileDataModule, Sample, find_archives
 from jepa_lightning.modality import Batch
-from modalities.video.arrays import find_archives
+from modalities.video.arrays import ArrayClips
 from modalities.video.clips import ClipSampler
 from modalities.video.files import VideoFiles, find_videos
 from modalities.video.generated import GeneratedClips
@@ -106,8 +105,8 @@ class VideoData(FileDataModule):
 
     def load_files(self) -> dict[str, Dataset[Any]]:
         """The videos in arrays, folders or a CSV file, by split."""
-        archives = find_archives(Path(self.root).expanduser(), self.labels) if self.root and not self.csv else None
-        if archives is not None:
+        archives = {} if self.csv else find_archives(self.root, ArrayClips, labels=self.labels)
+        if archives:
             self.in_memory = True
             return dict(archives)
         # The smallest crop must still have as many pixels as the result; larger frames are reduced as they are decoded.

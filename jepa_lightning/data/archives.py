@@ -1,0 +1,86 @@
+"""Samples that lie in a NumPy archive: one array of inputs, the others of its length are labels."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from jepa_lightning.data.errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+class ArchiveSamples(Dataset[dict[str, Any]]):
+    """Inputs and labels from a .npz file. A modality says what its inputs are called and how many axes they have.
+
+    Args:
+        path: the file. The inputs are the array of one of the `names`, N of them; other arrays of N entries are labels.
+        labels: names of the arrays that are labels, the first being the primary one; None for all that have N entries.
+            Whole numbers, one a sample, are classes; floats of any shape are continuous.
+
+    Attributes:
+        key: of an input in a sample.
+        names: that the array of inputs may have.
+        shapes: of it, by its number of axes.
+
+    Raises:
+        DataError: no such file, no inputs in it, no label of a name that was asked for.
+    """
+
+    key: ClassVar[str]
+    names: ClassVar[tuple[str, ...]]
+    shapes: ClassVar[dict[int, str]]
+
+    def __init__(self, path: str, *, labels: list[str] | None = None) -> None:
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise DataError(f"expected a .npz file of {self.names[-1]}, but there is no file {path}: check data.root")
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"expected {path} to be a .npz file of plain arrays, got: {error}") from None
+        name = next((name for name in self.names if name in arrays), None)
+        if name is None or arrays[name].ndim not in self.shapes:
+            found = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
+            wanted = " or ".join(self.shapes.values())
+            raise DataError(f"expected in {path} an array {self.names[0]!r} {wanted}, got {found}")
+        self.name = file.stem
+        self.inputs = arrays.pop(name)
+        each = {key: array for key, array in arrays.items() if array.shape[:1] == self.inputs.shape[:1]}
+        for label in labels or ():
+            if label not in each:
+                near = difflib.get_close_matches(label, each, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(each) or 'none'}"
+                raise DataError(f"expected a label {label!r} in {path}, one entry for each of {name}: {hint}")
+        self.labels = {key: each[key] for key in (each if labels is None else labels)}
+        first = next(iter(self.labels.values()), None)
+        if first is not None and first.ndim == 1 and np.issubdtype(first.dtype, np.integer):
+            self.targets = first.astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {self.key: self.inputs[index], "labels": {name: values[index] for name, values in self.labels.items()}}
+
+    def sample_id(self, index: int) -> str:
+        """Archive and number of sample `index`."""
+        return f"{self.name}[{index}]"
+
+
+def find_archives(
+    root: str | None, reader: type[ArchiveSamples], *, labels: list[str] | None = None
+) -> dict[str, ArchiveSamples]:
+    """The sets of `root/train.npz` (and val.npz, test.npz beside it), or of the .npz file `root`; empty for neither."""
+    folder = Path(root or "").expanduser()
+    if root is None or (folder.suffix.lower() != ".npz" and not (folder / "train.npz").is_file()):
+        return {}
+    if folder.suffix.lower() == ".npz":
+        return {"train": reader(str(folder), labels=labels)}
+    files = {split: folder / f"{split}.npz" for split in SPLITS}
+    return {split: reader(str(file), labels=labels) for split, file in files.items() if file.is_file()}

@@ -1,0 +1,59 @@
+"""Images in NumPy archives."""
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_lightning.data import DataError
+from modalities.image import ArrayImages, ImageData
+
+
+def archive(folder, name="train", count=20, shape=(12, 10, 3), key="image", **labels):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+    np.savez(folder / f"{name}.npz", **{key: images}, **labels)
+    return images
+
+
+def data(**settings):
+    given = {"image_size": (12, 10), "channels": 3, "num_workers": 0, "batch_size": 4, "mean": [0.0], "std": [1.0]}
+    if settings.get("channels", 3) == 3:
+        given |= {"mean": [0.0] * 3, "std": [1.0] * 3}
+    return ImageData(**{**given, **settings})
+
+
+def test_a_folder_of_archives(tmp_path):
+    count, depth = np.arange(20) % 3, np.linspace(0, 1, 20, dtype=np.float32)
+    images = archive(tmp_path, count=20, **{"objects": count, "depth": depth, "of_another_length": np.zeros(3)})
+    archive(tmp_path, "test", count=4, objects=count[:4], depth=depth[:4])
+    module = data(root=str(tmp_path), labels=["objects", "depth"])
+    batch = next(iter(module.test_dataloader()))
+    assert batch["labels"]["objects"].dtype == torch.int64
+    assert batch["labels"]["depth"].dtype == torch.float32
+    assert batch["id"] == [f"test[{number}]" for number in range(4)]
+    train = module.probe_dataloader()
+    first = next(iter(train))
+    numbers = [int(name.removeprefix("train[").removesuffix("]")) for name in first["id"]]
+    torch.testing.assert_close(first["image"], torch.from_numpy(images[numbers]).permute(0, 3, 1, 2) / 255)
+    assert first["labels"]["objects"].tolist() == count[numbers].tolist()
+    assert module.label == "objects"
+
+
+def test_grey_images_without_an_axis_for_channels(tmp_path):
+    images = archive(tmp_path, shape=(12, 10), key="imgs")
+    module = data(root=str(tmp_path / "train.npz"), channels=1)
+    batch = next(iter(module.val_dataloader()))
+    number = int(batch["id"][0].removeprefix("train[").removesuffix("]"))
+    torch.testing.assert_close(batch["image"][0, 0], torch.from_numpy(images[number]) / 255)
+    assert not module.labelled
+
+
+def test_archives_that_do_not_fit(tmp_path):
+    archive(tmp_path, objects=np.arange(20))
+    with pytest.raises(DataError, match=r"a label 'object' in .*did you mean objects\?"):
+        data(root=str(tmp_path), labels=["object"]).setup()
+    np.savez(tmp_path / "x.npz", video=np.zeros((2, 3, 3, 3)))
+    with pytest.raises(DataError, match=r"an array 'image' \(N, H, W\) or .*got video \(2, 3, 3, 3\)"):
+        ArrayImages(str(tmp_path / "x.npz"))
+    with pytest.raises(DataError, match="images with 1 channels, got 3"):
+        data(root=str(tmp_path), channels=1).setup()
