@@ -42,8 +42,9 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
         try:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"expected {path} to be a .npz file of plain arrays, got: {error}") from None
+        except Exception as error:  # damaged ones raise what zipfile, zlib and numpy like, MemoryError too
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(f"expected {path} to be a .npz file of plain arrays, got: {reason}") from None
         name = next((name for name in self.names if name in arrays), None)
         if name is None or arrays[name].ndim not in self.shapes:
             found = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())

@@ -20,7 +20,8 @@ def random_box(height: int, width: int, *, scale: tuple[float, float], ratio: tu
         ratio: range of width / height, its logarithm drawn uniformly.
 
     Where ten draws do not fit into the image (a very long one), it is the largest central box of an allowed shape.
-    Edges are not rounded to whole pixels. Draws from torch's global generator, which loaders seed in each worker.
+    Edges are not rounded to whole pixels. Draws from torch's global generator, which is seeded for each training
+    sample.
     """
     draws = torch.rand(22).tolist()
     low, high = math.log(ratio[0]), math.log(ratio[1])

@@ -11,9 +11,11 @@ from jepa_lightning.data.batch import Collate, Sample
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.samples import READ_ERRORS, Samples
+from jepa_lightning.data.streams import StreamSamples
 from jepa_lightning.modality import Batch
 
 SPLITS = ("train", "val", "test")
+_WITH_ORDER = {"ShardStream": "Shards", "HuggingFaceStream": "HuggingFace"}
 
 
 class InOrder(Dataset[Sample]):
@@ -77,6 +79,13 @@ def splits_in_order(data: JEPADataModule, split: str = "all") -> tuple[dict[str,
     if not found:
         there = ", ".join(name for name, loader in loaders.items() if loader)
         raise DataError(f"expected a split {split}, but these data have only {there}: choose one of them, or add it")
+    stream = next((loader.dataset for loader in found.values() if isinstance(loader.dataset, StreamSamples)), None)
+    if stream is not None:
+        kind = type(stream.dataset).__name__
+        raise DataError(
+            f"expected data with a length and an order, got the stream {kind}: read them with --data.dataset "
+            f"{_WITH_ORDER.get(kind, 'CLASS')} in its place, or choose a split that is none"
+        )
     transform = data.transforms()[1]
     parts = {}
     for name, loader in found.items():

@@ -15,8 +15,11 @@ from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data.batch import Collate, Sample
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.records import Decode, Decoded, Records, decode_array
+from jepa_lightning.data.sampler import EpochSampler, ResumableLoader
 from jepa_lightning.data.samples import ReportingLoader, Samples, Unreadable
 from jepa_lightning.data.split import draw, known_targets
+from jepa_lightning.data.streams import Place, StreamLoader, StreamSamples, epoch_batches, map_style
 from jepa_lightning.modality import Batch
 
 
@@ -25,7 +28,7 @@ class JEPADataModule(LightningDataModule):
 
     A modality's data module sets `name`, implements `load` and `transforms`, and perhaps `batch_transform`. Where
     there is no validation split, a share of the training data is held out, drawn by `seed` and stratified by class.
-    Distributed samplers are Lightning's business.
+    The order of training samples and their augmentation depend on the run's seed and the epoch alone.
 
     Args:
         batch_size: samples a batch (and process).
@@ -37,6 +40,8 @@ class JEPADataModule(LightningDataModule):
         val_fraction: share of the training data that is held out where there is no validation split, 0 to below 1.
         probe_samples: size of the labelled subset of the training data that the online probe learns on.
         max_unreadable: largest share of a data set's samples that may be unreadable before the run ends.
+        epoch_samples: only for streams, samples of an epoch, of all processes. None: an epoch is the whole run, of
+            `trainer.max_steps`.
 
     Attributes:
         in_memory: set by `load` when reading a sample costs next to nothing.
@@ -59,6 +64,7 @@ class JEPADataModule(LightningDataModule):
         val_fraction: float = 0.1,
         probe_samples: int = 2000,
         max_unreadable: float = 0.01,
+        epoch_samples: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -79,6 +85,8 @@ class JEPADataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.probe_samples = probe_samples
         self.max_unreadable = max_unreadable
+        self.epoch_samples = epoch_samples
+        self._stream: StreamSamples | None = None
         self._parts: dict[str, Samples] = {}
         self._records: dict[str, Unreadable] = {}
         self._targets: NDArray[np.int64] | None = None
@@ -92,7 +100,8 @@ class JEPADataModule(LightningDataModule):
         """The data sets by split: "train", and "val" and "test" where they exist; what `to_sample` takes, unaugmented.
 
         A data set may have `targets` and `classes` (as torchvision's), `sample_id(index)`, and `unreadable` (index to
-        reason, for samples that are known to be broken).
+        reason, for samples that are known to be broken). One without a length and indices is a stream: it is trained
+        on as it comes, and nothing of it is held out for validation.
         """
 
     @abstractmethod
@@ -103,6 +112,14 @@ class JEPADataModule(LightningDataModule):
         """What is done to a whole batch in the worker (picklable), or None. Called last."""
         return None
 
+    def decoding(self) -> Decode:
+        """How files in shards and tables are decoded (picklable); by default, .npy files.."""
+        return decode_array
+
+    def prepared(self, dataset: Dataset[Any]) -> Dataset[Any]:
+        """A dataset of undecoded records as one that `to_sample` takes; any other as it is."""
+        return Decoded(dataset, name=self.name, decode=self.decoding()) if isinstance(dataset, Records) else dataset
+
     # What Lightning and the callbacks call.
 
     def setup(self, stage: str | None = None) -> None:
@@ -111,6 +128,10 @@ class JEPADataModule(LightningDataModule):
             return
         sets = self.load()
         train_transform, eval_transform = self.transforms()
+        stream = sets["train"] if isinstance(sets["train"], IterableDataset) else None
+        if stream is None and self.epoch_samples is not None:
+            raise DataError("expected epoch_samples only for streams, got a dataset with a length: leave it out")
+        sets = map_style(sets, prepare=self.prepared, number=self.probe_samples)
         parts: dict[str, Samples] = {}
         for split, dataset in sets.items():
             total = _length(dataset, split)
@@ -119,9 +140,13 @@ class JEPADataModule(LightningDataModule):
             broken: dict[int, str] = getattr(dataset, "unreadable", {})
             self._records[split].add([(parts[split].sample_id(index), why) for index, why in broken.items()])
         train = parts["train"]
+        if stream is not None:
+            settings: dict[str, Any] = {"name": self.name, "transform": train_transform, "batch_size": self.batch_size}
+            self._stream = StreamSamples(stream, prepare=self.prepared, **settings)
+            self._records["train"] = Unreadable(total=None, limit=self.max_unreadable)
         self._targets = known_targets(train.dataset)
         kept = np.arange(len(train))
-        if "val" not in parts and self.val_fraction > 0:
+        if "val" not in parts and self.val_fraction > 0 and stream is None:
             number = max(1, round(self.val_fraction * len(train)))
             held = draw(len(train), number, seed=self.seed, targets=self._targets)
             kept = np.setdiff1d(kept, held)
@@ -147,6 +172,11 @@ class JEPADataModule(LightningDataModule):
     def train_dataloader(self) -> ReportingLoader:
         """Shuffled, augmented training batches."""
         count = len(self._part("train"))
+        if self._stream is not None:
+            place = Place(**self._run())
+            return self._stream_loader(
+                place, batches=epoch_batches(self.trainer, self.epoch_samples, self.batch_size * place.ranks)
+            )
         world = self.trainer.world_size if self.trainer is not None else 1
         if self.drop_last and count < self.batch_size * world:
             processes = f" on each of {world} processes" if world > 1 else ""
@@ -154,7 +184,14 @@ class JEPADataModule(LightningDataModule):
                 f"expected at least one batch of training samples, got {count} samples with batch_size "
                 f"{self.batch_size}{processes}: lower batch_size, add data, or set drop_last to false"
             )
-        return self._loader("train", shuffle=True, drop_last=self.drop_last, keep_workers=True)
+        return self._train_loader(EpochSampler(self._part("train"), drop_last=self.drop_last, **self._run()))
+
+    def statistics_dataloader(self) -> ReportingLoader:
+        """Training batches that are the same on every rank and for every seed: to estimate statistics from."""
+        self.setup()
+        if self._stream is not None:
+            return self._stream_loader(Place())
+        return self._train_loader(EpochSampler(self._part("train")))
 
     def val_dataloader(self) -> ReportingLoader | list[Any]:
         """Validation batches with the evaluation transform; an empty list where there are none."""
@@ -238,29 +275,49 @@ class JEPADataModule(LightningDataModule):
             return 0
         return min(cores - 1, 8)
 
-    def _loader(
-        self, split: str, *, shuffle: bool = False, drop_last: bool = False, keep_workers: bool = False
-    ) -> ReportingLoader:
-        part = self._part(split)
-        workers = self._workers()
-        return ReportingLoader(
-            part,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            num_workers=workers,
-            persistent_workers=keep_workers and workers > 0,
-            pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
-            collate_fn=Collate(self._batch_transform),
-            unreadable=self._records[split],
+    def _run(self) -> dict[str, int]:
+        """What the order of training samples depends on besides the epoch: the run's seed, and the ranks."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        connector = getattr(self.trainer, "_accelerator_connector", None)
+        if not getattr(connector, "use_distributed_sampler", True):
+            return {"seed": seed}
+        shares = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
+        return {"seed": seed, "ranks": shares.get("num_replicas", 1), "rank": shares.get("rank", 0)}
+
+    def _train_loader(self, sampler: EpochSampler) -> ResumableLoader:
+        settings = self._settings("train", keep_workers=True)
+        return ResumableLoader(self._part("train"), sampler=sampler, drop_last=self.drop_last, **settings)
+
+    def _stream_loader(self, place: Place, *, batches: int | None = None) -> StreamLoader:
+        settings = self._settings("train", keep_workers=False)  # workers begin with the place of the epoch
+        return StreamLoader(
+            self._stream,
+            place=place,
+            batches=batches,
+            epoch=lambda: getattr(self.trainer, "current_epoch", 0),
+            **settings,
         )
+
+    def _loader(self, split: str, *, keep_workers: bool = False) -> ReportingLoader:
+        return ReportingLoader(self._part(split), **self._settings(split, keep_workers=keep_workers))
+
+    def _settings(self, split: str, *, keep_workers: bool) -> dict[str, Any]:
+        workers = self._workers()
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": workers,
+            "persistent_workers": keep_workers and workers > 0,
+            "pin_memory": torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
+            "collate_fn": Collate(self._batch_transform),
+            "unreadable": self._records[split],
+        }
 
 
 def _length(dataset: Dataset[Any], split: str) -> int:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise DataError(
-            f"expected the {split} dataset to have a length and indices, got the iterable {type(dataset).__name__}: "
-            "use a map-style dataset"
+            f"expected the {split} dataset to have a length and indices, or to be a torch IterableDataset, got "
+            f"{type(dataset).__name__}: add __len__"
         )
     if not len(dataset):
         raise DataError(f"expected samples in the {split} dataset, got none: check where it reads from")

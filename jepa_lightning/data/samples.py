@@ -17,14 +17,16 @@ from torch.utils.data import DataLoader, Dataset
 from jepa_lightning.data.batch import Sample, to_sample
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.modality import Batch
+from jepa_lightning.randomness import reseed
 
 __all__ = ["READ_ERRORS", "DataError", "ReportingLoader", "Samples", "Unreadable"]
 
 READ_ERRORS = (OSError, EOFError, ValueError, SyntaxError)
 """What counts as an unreadable sample (Pillow raises SyntaxError for some broken files)."""
 
-_TRIES = 100  # samples in a row that may fail before there is no substitute
+TRIES = 100  # samples in a row that may fail before there is no substitute
 _LISTED = 20  # names in an error
+_FEWEST = 1000  # samples of a stream, before which its share of unreadable ones says little
 _log = logging.getLogger(__name__)
 
 
@@ -76,11 +78,18 @@ class Samples(Dataset[Sample]):
         sample = to_sample(self.dataset[index], name=self.name, sample_id=self.sample_id(index))
         return sample if self.transform is None else self.transform(sample)
 
-    def __getitem__(self, position: int) -> Sample:
+    def __getitem__(self, place: int | tuple[int, int]) -> Sample:
+        """Sample `place`, or with (position, seed) that position, its augmentation drawn from that seed.
+
+        The global generators are seeded, so what is drawn does not depend on which worker reads it, or after what.
+        """
+        position, seed = place if isinstance(place, tuple) else (place, None)
         failed: list[tuple[str, str]] = []
-        for step in range(min(_TRIES, len(self))):
+        for step in range(min(TRIES, len(self))):
             index = int(self.indices[(position + step) % len(self)])
             if index not in self._bad:
+                if seed is not None:
+                    reseed(seed)
                 try:
                     sample = self.read(index)
                 except DataError:
@@ -102,14 +111,20 @@ class Unreadable:
     run ends.
 
     Args:
-        total: number of samples of the data set.
+        total: number of samples of the data set. None, for a stream: those met so far, but at least 1000.
         limit: largest share that may be unreadable.
     """
 
-    def __init__(self, *, total: int, limit: float = 0.01) -> None:
-        self.total = total
+    def __init__(self, *, total: int | None, limit: float = 0.01) -> None:
+        self._total = total
+        self._met = 0
         self.limit = limit
         self.reasons: dict[str, str] = {}
+
+    @property
+    def total(self) -> int:
+        """Number of samples that the limit is a share of."""
+        return max(self._met, _FEWEST) if self._total is None else self._total
 
     def add(self, failed: list[tuple[str, str]]) -> None:
         """Record (id, reason) pairs.
@@ -135,10 +150,12 @@ class Unreadable:
         Raises:
             DataError: as `add`, or so many samples in a row are unreadable that the batch could not be filled.
         """
-        self.add(batch.pop("unreadable", []))
+        failed = batch.pop("unreadable", [])
+        self._met += len(failed) + (len(batch["id"]) if isinstance(batch.get("id"), list) else 1)
+        self.add(failed)
         if "id" not in batch:
             raise DataError(
-                f"{_TRIES} samples in a row, or the whole data set, cannot be read: check the data and their format\n"
+                f"{TRIES} samples in a row, or the whole data set, cannot be read: check the data and their format\n"
                 f"{self._listing()}"
             )
         return batch

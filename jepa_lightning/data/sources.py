@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.module import JEPADataModule
@@ -20,12 +20,13 @@ class SourcedDataModule(JEPADataModule, ABC):
     Args:
         root: where the files are, as the modality's docstring says. None, with no dataset: the generated set.
         dataset: training data in place of files: any torch dataset that gives the modality's input, with or without a
-            label, in the form that the modality's docstring names.
+            label, in the form that the modality's docstring names; or `Shards`, `HuggingFace` or a stream
+            (`ShardStream`, `HuggingFaceStream`, any IterableDataset), of which nothing is held out for validation.
         val_dataset: validation data; None holds out `val_fraction` of the training data.
         test_dataset: test data.
         samples: number of generated training samples, at least 16.
         **shared: what all data modules take (`JEPADataModule`): batch_size, num_workers, pin_memory, drop_last,
-            seed (which also draws the generated set), val_fraction, probe_samples, max_unreadable.
+            seed (which also draws the generated set), val_fraction, probe_samples, max_unreadable, epoch_samples.
 
     Raises:
         DataError: arguments that do not fit each other.
@@ -58,7 +59,11 @@ class SourcedDataModule(JEPADataModule, ABC):
         """The data sets by split, from the one source that is given."""
         if self.dataset is not None:
             given = {"train": self.dataset, "val": self.val_dataset, "test": self.test_dataset}
-            return {split: self.wrap(dataset) for split, dataset in given.items() if dataset is not None}
+            return {
+                split: dataset if isinstance(dataset, IterableDataset) else self.prepared(dataset)
+                for split, dataset in given.items()
+                if dataset is not None
+            }
         if self.has_files:
             return self.load_files()
         self.in_memory = True
@@ -68,6 +73,10 @@ class SourcedDataModule(JEPADataModule, ABC):
     def has_files(self) -> bool:
         """Whether the samples are files that the settings name."""
         return self.root is not None
+
+    def prepared(self, dataset: Dataset[Any]) -> Dataset[Any]:
+        """A dataset that was given, decoded where it must be, and wrapped."""
+        return self.wrap(super().prepared(dataset))
 
     # What a modality supplies.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample
+from jepa_lightning.data.records import Decode
 from modalities.audio.cache import LogMelCache, LogMelCrop
 from modalities.audio.crops import Crop, Short
-from modalities.audio.files import GivenSounds, SoundFiles, find_sounds
+from modalities.audio.files import GivenSounds, SoundFiles, StoredSound, find_sounds
 from modalities.audio.generated import GeneratedSounds
 
 _CACHE_BYTES = 2**30
@@ -112,6 +114,10 @@ class AudioData(FileDataModule):
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Anyone's dataset, at the sample rate."""
         return GivenSounds(dataset, sample_rate=self.rate)
+
+    def decoding(self) -> Decode:
+        """Sounds by soundfile, of which only the clip is decoded."""
+        return partial(StoredSound, sample_rate=self.rate)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
         """The sounds in folders or a CSV file, by split."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileList, MemoryCache, find_files, known_targets
+from jepa_lightning.data import DataError, Encoded, FileList, MemoryCache, find_files, known_targets
 from jepa_lightning.data.file_list import nearest
 from modalities.audio.crops import ArraySound, Sound, as_sound
 from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
@@ -34,6 +34,24 @@ class FileSound(Sound):
     def read(self, start: int, count: int) -> Waveform:
         """Decodes the part, mono and resampled; errors as `modalities.audio.reading.read`."""
         return read(self.path, start=start, count=count, sample_rate=self.sample_rate)
+
+
+class StoredSound(Sound):
+    """A sound file in memory; only what is asked for is decoded. Errors as `modalities.audio.reading.info`.
+
+    Args:
+        file: what a shard or a table holds.
+        sample_rate: wanted, in Hz.
+    """
+
+    def __init__(self, file: Encoded, *, sample_rate: int) -> None:
+        self.file = file
+        self.sample_rate = sample_rate
+        self.length = info(file).length(sample_rate)
+
+    def read(self, start: int, count: int) -> Waveform:
+        """Decodes the part, mono and resampled; errors as `modalities.audio.reading.read`."""
+        return read(self.file, start=start, count=count, sample_rate=self.sample_rate)
 
 
 class SoundFiles(Dataset[dict[str, Any]]):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jepa_lightning.data import DataError
+from jepa_lightning.data import DataError, Encoded
 
 Waveform = NDArray[np.float32]
 
@@ -22,6 +22,7 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif",
 
 _WIDTH, _ROLLOFF = 6, 0.99  # of torchaudio's filter: zero crossings either side, and its edge's share of Nyquist's
 _LARGEST_RATIO = 1000  # of whole numbers in a ratio of rates: the filter's size is their product
+LARGEST = 1e12  # of a sample; the energy of a spectrum's band is still a float
 _LAST_PAGE = 4  # seconds; the last page of an ogg file is shorter
 _RESERVOIR = 8 * 1152  # samples, of 8 mp3 frames
 _UNKNOWN = 0x7FFFF000  # from here on, a size in a header is what a programme writes that does not know it
@@ -50,7 +51,7 @@ class Info:
         return -int(-self.frames * ratio(self.sample_rate, sample_rate) // 1)
 
 
-def info(path: str, *, check: bool = True) -> Info:
+def info(path: str | Encoded, *, check: bool = True) -> Info:
     """Length, rate and channels of a file, from its header.
 
     Args:
@@ -68,7 +69,7 @@ def info(path: str, *, check: bool = True) -> Info:
         return Info(file.frames, file.samplerate, file.channels)
 
 
-def read(path: str, *, start: int = 0, count: int | None = None, sample_rate: int | None = None) -> Waveform:
+def read(path: str | Encoded, *, start: int = 0, count: int | None = None, sample_rate: int | None = None) -> Waveform:
     """A part of a file, mono (the mean of its channels), resampled.
 
     Only that part is decoded, with the few samples beside it that resampling needs: a part equals the same part of
@@ -123,7 +124,13 @@ def resample(waveform: Waveform, old_rate: int, new_rate: int) -> Waveform:
 
 
 def ratio(old_rate: int, new_rate: int) -> Fraction:
-    """new / old, of whole numbers that are not too large."""
+    """new / old, of whole numbers that are not too large.
+
+    Raises:
+        OSError: they are too far apart, as they are where a file's header is damaged.
+    """
+    if not old_rate <= new_rate * _LARGEST_RATIO <= old_rate * _LARGEST_RATIO**2:
+        raise OSError(f"a sample rate of {old_rate} Hz is too far from {new_rate} Hz to be converted to it")
     exact = Fraction(new_rate, old_rate)
     if max(exact.numerator, exact.denominator) <= _LARGEST_RATIO:
         return exact
@@ -150,18 +157,19 @@ def _resampler(step: Fraction) -> Any:
 class _Open:
     """Opens a file; whatever goes wrong inside becomes an OSError with a short reason."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | Encoded) -> None:
         self.path = path
         self._file: Any = None
 
     def __enter__(self) -> Any:
         soundfile = _soundfile()
-        if not os.stat(self.path).st_size:
+        file = self.path.open() if isinstance(self.path, Encoded) else self.path
+        if not (len(self.path.data) if isinstance(self.path, Encoded) else os.stat(self.path).st_size):
             raise OSError("the file is empty")
         try:
-            self._file = soundfile.SoundFile(self.path)
+            self._file = soundfile.SoundFile(file)
         except RuntimeError as error:
-            reason = str(error).removeprefix(f"Error opening {self.path!r}: ")
+            reason = str(error).removeprefix(f"Error opening {file!r}: ")
             if "does not exist" in reason:  # what it says of any mp3 without a frame
                 reason = "no sound in it"
             raise OSError(f"not a sound file that can be read: {reason}") from error
@@ -219,4 +227,6 @@ def _decode(file: Any, start: int, stop: int) -> Waveform:
     mono = sound[:, 0] if sound.shape[1] == 1 else sound.mean(1)
     if not np.isfinite(mono).all():
         raise OSError("there are NaN or infinite samples in the file")
+    if max(abs(float(mono.max())), abs(float(mono.min()))) > LARGEST:
+        raise OSError(f"there are samples beyond {LARGEST:g} in the file")
     return mono

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find_archives
+from jepa_lightning.data.records import Decode
 from jepa_lightning.modality import Batch
 from modalities.image.arrays import ArrayImages
-from modalities.image.folders import FolderImages, find_images
+from modalities.image.folders import FolderImages, find_images, read_image
 from modalities.image.generated import GeneratedImages
 from modalities.image.transforms import CentreCrop, Normalise, RandomCrop
 
@@ -97,6 +99,15 @@ class ImageData(FileDataModule):
             raise DataError(f"expected at least 1 channel, got {channels}")
         return channels
 
+    @property
+    def smallest(self) -> int:
+        """Short side, in pixels, down to which JPEGs may be decoded smaller: enough for the smallest crop."""
+        return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
+
+    def decoding(self) -> Decode:
+        """Images by Pillow, arrays by NumPy."""
+        return partial(read_image, channels=self.channel_count, smallest=self.smallest)
+
     def load_files(self) -> dict[str, Dataset[Any]]:
         """The images in arrays, folders or a CSV file, by split."""
         archives = {} if self.csv else find_archives(self.root, ArrayImages, labels=self.labels)
@@ -106,10 +117,8 @@ class ImageData(FileDataModule):
         sets = find_images(self.root, csv=self.csv, labels=self.labels)
         if sets["train"].targets is not None and "val" in sets and sets["val"].targets is None:
             _log.warning("the validation images have no class folders: what needs their labels is left out")
-        # The smallest crop must still have as many pixels as the result; above that, a JPEG is decoded smaller.
-        smallest = math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
         for images in sets.values():
-            images.configure(channels=self.channel_count, smallest=smallest)
+            images.configure(channels=self.channel_count, smallest=self.smallest)
         self._fill_cache([images for split, images in sets.items() if split != "test"])
         return dict(sets)
 
@@ -143,8 +152,10 @@ class ImageData(FileDataModule):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != count:
                 raise DataError(f"expected {name} with one value for each of {count} channels, got {len(values)}")
-        if min(std) <= 0:
-            raise DataError(f"expected std above 0 for each channel, got {list(std)}")
+        if not all(0 < value < math.inf for value in std) or not all(map(math.isfinite, mean)):
+            raise DataError(
+                f"expected std above 0 and finite means for each channel, got std {list(std)} and mean {list(mean)}"
+            )
         self._check_range(mean, std)
         return list(map(float, mean)), list(map(float, std))
 

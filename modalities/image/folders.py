@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileList, MemoryCache, find_files
+from jepa_lightning.data import DataError, Encoded, FileList, MemoryCache, find_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 """File name endings that are read, in any case. `.npy` holds an array (C, H, W), (H, W, C) or (H, W)."""
@@ -20,11 +21,11 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a channel count; other counts need .npy files."""
 
 
-def read_image(path: str, *, channels: int, smallest: int = 0) -> NDArray[np.uint8] | Tensor:
+def read_image(path: str | Encoded, *, channels: int, smallest: int = 0) -> NDArray[np.uint8] | Tensor:
     """Read one file.
 
     Args:
-        path: an image or .npy file.
+        path: an image or .npy file, or one that is in memory.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA); any number for .npy.
         smallest: a JPEG larger than this on its short side may be decoded at 1/2, 1/4 or 1/8 of its size, as long as
             it stays at least so large.
@@ -36,19 +37,22 @@ def read_image(path: str, *, channels: int, smallest: int = 0) -> NDArray[np.uin
         OSError: the file is damaged, truncated or of no known format.
         ValueError: an .npy file of another shape.
     """
-    if path.lower().endswith(".npy"):
-        return _read_array(path, channels)
+    name, file = (path.name, path.open()) if isinstance(path, Encoded) else (path, path)
+    if name.lower().endswith(".npy"):
+        return _read_array(file, channels)
     mode = MODES[channels]
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             if smallest:
                 image.draft("L" if channels == 1 else None, (smallest, smallest))
             image.load()
             # Looking for an orientation costs as much as decoding a small JPEG; most have no place for one.
             upright = image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}
             pixels = np.asarray(convert(image if upright else ImageOps.exif_transpose(image), mode))
-    except (OSError, MemoryError):
+    except OSError:
         raise
+    except MemoryError as error:  # most often a damaged header, and not a large picture
+        raise OSError("it asks for more memory than there is") from error
     except Exception as error:  # Pillow's decoders fail in many ways on damaged files
         raise OSError(f"{type(error).__name__}: {error}") from error
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
@@ -65,9 +69,14 @@ def convert(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _read_array(path: str, channels: int) -> Tensor:
-    array = np.load(path, allow_pickle=False)
-    shape = array.shape
+def _read_array(file: str | BytesIO, channels: int) -> Tensor:
+    try:
+        array = np.load(file, allow_pickle=False)
+        shape = array.shape
+    except OSError:
+        raise
+    except Exception as error:  # damaged ones raise many things; MemoryError where the header lies about the size
+        raise OSError(f"not an array: {str(error)[:200] or type(error).__name__}") from None
     if array.ndim == 2:
         array = array[None]
     elif array.ndim == 3 and array.shape[0] != channels and array.shape[2] == channels:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, find_archives
+from jepa_lightning.data.records import Decode
 from jepa_lightning.modality import Batch
 from modalities.video.arrays import ArrayClips
 from modalities.video.clips import ClipSampler
-from modalities.video.files import VideoFiles, find_videos
+from modalities.video.files import VideoFile, VideoFiles, check_reading, find_videos
 from modalities.video.generated import GeneratedClips
 from modalities.video.transforms import CentreCrop, RandomCrop, TakeClips, separate_clips
 
@@ -103,18 +105,27 @@ class VideoData(FileDataModule):
             raise DataError(f"expected image_size of at least 1 pixel, got {size}")
         return height, width
 
+    @property
+    def smallest(self) -> int:
+        """Short side, in pixels, to which larger frames are reduced: enough for the smallest crop."""
+        return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
+
+    def decoding(self) -> Decode:
+        """Video files, of which only the clip is decoded."""
+        channels = self.or_model("channels", self.channels)
+        check_reading(self.decoder, channels=channels)
+        return partial(VideoFile, decoder=self.decoder, channels=channels, smallest=self.smallest)
+
     def load_files(self) -> dict[str, Dataset[Any]]:
         """The videos in arrays, folders or a CSV file, by split."""
         archives = {} if self.csv else find_archives(self.root, ArrayClips, labels=self.labels)
         if archives:
             self.in_memory = True
             return dict(archives)
-        # The smallest crop must still have as many pixels as the result; larger frames are reduced as they are decoded.
-        smallest = math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
         found = find_videos(self.root, csv=self.csv, labels=self.labels)
         channels = self.or_model("channels", self.channels)
         return {
-            split: VideoFiles(files, decoder=self.decoder, channels=channels, smallest=smallest)
+            split: VideoFiles(files, decoder=self.decoder, channels=channels, smallest=self.smallest)
             for split, files in found.items()
         }
 

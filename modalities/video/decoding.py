@@ -6,6 +6,7 @@ import functools
 import importlib
 from typing import Literal
 
+from jepa_lightning.data import Encoded
 from modalities.video.reader import VideoReader
 
 Decoder = Literal["auto", "pyav", "torchcodec"]
@@ -14,12 +15,12 @@ _PYAV_ONLY = (".avi", ".mpg", ".mpeg", ".h264")  # torchcodec misplaces frames w
 
 
 def open_video(
-    path: str, *, decoder: Decoder = "auto", channels: int = 3, smallest: int = 0, threads: int = 1
+    path: str | Encoded, *, decoder: Decoder = "auto", channels: int = 3, smallest: int = 0, threads: int = 1
 ) -> VideoReader:
     """Open a video file.
 
     Args:
-        path: the file.
+        path: the file, or one that is in memory.
         decoder: "pyav", "torchcodec", or "auto": torchcodec where it can be imported (it needs FFmpeg's libraries on
             the system), else PyAV. For AVI, MPEG and raw streams "auto" prefers PyAV, which places their frames right.
         channels: 3 (RGB) or 1 (grey).
@@ -30,7 +31,8 @@ def open_video(
         OSError: the file cannot be read; the message is a short reason.
         ImportError: the decoder is not installed.
     """
-    if decoder == "auto" and path.lower().endswith(_PYAV_ONLY) and _imports("av"):
+    name = path.name if isinstance(path, Encoded) else path
+    if decoder == "auto" and name.lower().endswith(_PYAV_ONLY) and _imports("av"):
         decoder = "pyav"
     reader = reader_class(decoder)
     return reader(path, channels=channels, smallest=smallest, threads=threads)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileList, find_files
+from jepa_lightning.data import DataError, Encoded, FileList, find_files
 from modalities.video.decoding import Decoder, open_video, reader_class
 from modalities.video.reader import VideoReader
 
@@ -25,9 +25,9 @@ def find_videos(root: str | None, *, csv: str | None = None, labels: list[str] |
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video file that is yet to be read, and how; see `open_video`."""
+    """A video file, on disk or in memory, that is yet to be read, and how; see `open_video`."""
 
-    path: str
+    path: str | Encoded
     decoder: Decoder = "auto"
     channels: int = 3
     smallest: int = 0
@@ -46,6 +46,20 @@ class VideoFile:
             smallest=self.smallest,
             threads=self.threads,
         )
+
+
+def check_reading(decoder: Decoder, *, channels: int) -> None:
+    """Check that video files can be read at all.
+
+    Raises:
+        DataError: another number of channels than 1 or 3, or no decoder is installed.
+    """
+    if channels not in (1, 3):
+        raise DataError(f"expected 1 (grey) or 3 (RGB) channels for video files, got {channels}")
+    try:
+        reader_class(decoder)
+    except (ImportError, ValueError) as error:
+        raise DataError(str(error)) from error
 
 
 class VideoFiles(Dataset[dict[str, Any]]):
@@ -73,12 +87,7 @@ class VideoFiles(Dataset[dict[str, Any]]):
         smallest: int = 0,
         threads: int = 1,
     ) -> None:
-        if channels not in (1, 3):
-            raise DataError(f"expected 1 (grey) or 3 (RGB) channels for video files, got {channels}")
-        try:
-            reader_class(decoder)
-        except (ImportError, ValueError) as error:
-            raise DataError(str(error)) from error
+        check_reading(decoder, channels=channels)
         self.files = files
         self.settings: dict[str, Any] = {
             "decoder": decoder,

@@ -9,6 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_lightning.data import Encoded
 from modalities.video.reader import ROUNDING, SLACK, VideoReader
 
 _FORMATS = {1: "gray", 3: "rgb24"}
@@ -22,7 +23,7 @@ class PyAVReader(VideoReader):
     Frames of AVI, MPEG and raw files, whose times are missing, those of decoding or guessed, are counted instead.
     """
 
-    def __init__(self, path: str, *, channels: int = 3, smallest: int = 0, threads: int = 1) -> None:
+    def __init__(self, path: str | Encoded, *, channels: int = 3, smallest: int = 0, threads: int = 1) -> None:
         super().__init__(path, channels=channels, smallest=smallest, threads=threads)
         self._container, self._stream = self._open()
         try:
@@ -33,7 +34,8 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> tuple[Any, Any]:
         try:
-            container = av.open(self.path, metadata_errors="replace")
+            file = self.path.open() if isinstance(self.path, Encoded) else self.path
+            container = av.open(file, metadata_errors="replace")
         except _ERRORS as error:
             raise OSError(_reason(error)) from error
         # The cover of a piece of music is a stream too.

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_lightning.data import Encoded
+
 ROUNDING = 6e-4
 """Seconds by which a frame's time may be off: Matroska stores whole milliseconds."""
 
@@ -21,7 +23,7 @@ class VideoReader(ABC):
     """One open video file. Times are in seconds from the first frame; whatever is wrong with a file is an OSError.
 
     Args:
-        path: the file.
+        path: the file, or one that is in memory.
         channels: 3 (RGB) or 1 (grey).
         smallest: frames larger than this on their short side are reduced to it as they are converted, keeping the
             aspect; 0 leaves them.
@@ -37,7 +39,7 @@ class VideoReader(ABC):
     duration: float
     frames: int
 
-    def __init__(self, path: str, *, channels: int = 3, smallest: int = 0, threads: int = 1) -> None:
+    def __init__(self, path: str | Encoded, *, channels: int = 3, smallest: int = 0, threads: int = 1) -> None:
         if channels not in (1, 3):
             raise ValueError(f"expected 1 (grey) or 3 (RGB) channels, got {channels}")
         self.path = path

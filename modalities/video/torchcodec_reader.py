@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 from torchcodec.decoders import VideoDecoder
 
+from jepa_lightning.data import Encoded
 from modalities.video.reader import ROUNDING, SLACK, VideoReader
 
 _ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError, MemoryError)
@@ -24,10 +25,11 @@ class TorchCodecReader(VideoReader):
     by their true times where the frame rate varies.
     """
 
-    def __init__(self, path: str, *, channels: int = 3, smallest: int = 0, threads: int = 1) -> None:
+    def __init__(self, path: str | Encoded, *, channels: int = 3, smallest: int = 0, threads: int = 1) -> None:
         super().__init__(path, channels=channels, smallest=smallest, threads=threads)
         try:
-            self._decoder: Any = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=threads, device="cpu")
+            source = path.data if isinstance(path, Encoded) else path
+            self._decoder: Any = VideoDecoder(source, dimension_order="NHWC", num_ffmpeg_threads=threads, device="cpu")
             facts = self._decoder.metadata
             self._begin, self._end = float(facts.begin_stream_seconds or 0), float(facts.end_stream_seconds or 0)
             self._count = int(facts.num_frames or 0)

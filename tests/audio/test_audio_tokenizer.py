@@ -192,3 +192,9 @@ def test_batches_that_do_not_fit(batch, message):
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+def test_whole_numbers_are_refused_as_not_scaled():
+    modality = Audio(sample_rate=8000, seconds=0.2, mels=8, patch_size=(8, 2))
+    with pytest.raises(ValueError, match=r"floats from -1 to 1, got torch\.int16"):
+        modality.tokenizer({"waveform": torch.zeros(1, 1600, dtype=torch.int16)})

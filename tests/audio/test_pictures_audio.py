@@ -98,3 +98,11 @@ def test_features_are_painted_under_the_spectrogram():
             row, column = 7 - n // 8, n % 8
             patch = painted[:, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
             assert (patch == (colour[n] * 255).round().to(torch.uint8)[:, None, None]).all()
+
+
+def test_samples_are_the_spectrograms_with_striped_padding():
+    audio = make()
+    batch = {"waveform": rising(audio.samples), "length": torch.tensor([audio.samples // 2])}
+    (alone,) = audio.draw_samples(batch)
+    (whole,) = audio.draw_features(batch, audio.tokenizer(batch), torch.rand(1, 64, 3))
+    assert torch.equal(alone, parts(whole, 2)[0])

@@ -215,3 +215,20 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(DataError, match=r'soundfile.*pip install "jepa-lightning\[audio\]"'):
         read(path)
+
+
+@pytest.mark.parametrize("rate", [1, 2**31 - 1])
+def test_rates_that_no_sound_has_are_not_resampled(tmp_path, rate):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, np.zeros(100), rate, subtype="PCM_16")
+    with pytest.raises(OSError, match="too far from 16000 Hz"):
+        read(path, sample_rate=16000)
+    with pytest.raises(OSError, match="too far from 16000 Hz"):
+        info(path).length(16000)
+
+
+def test_samples_beyond_all_bounds_are_damage(tmp_path):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, np.array([0.0, 1e30, 0.0], np.float32), 8000, subtype="FLOAT")
+    with pytest.raises(OSError, match="beyond 1e"):
+        read(path)

@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, JEPADataModule
 
@@ -182,9 +182,9 @@ def test_too_few_samples_for_a_batch():
     assert len(NumberData(Numbers(100), batch_size=128, drop_last=False).train_dataloader()) == 1
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(range(3))
+class NoLength(Dataset):
+    def __getitem__(self, i):
+        return i
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,8 @@ class Stream(IterableDataset):
     [
         (lambda: NumberData(Numbers(0)).setup(), "expected samples in the train dataset, got none"),
         (lambda: NumberData(Numbers(1)).setup(), "expected at least 2 training samples"),
-        (lambda: NumberData(Stream()).setup(), "got the iterable Stream: use a map-style dataset"),
+        (lambda: NumberData(NoLength()).setup(), "expected the train dataset to have a length.* got NoLength"),
+        (lambda: NumberData(Numbers(), epoch_samples=9).setup(), "expected epoch_samples only for streams"),
         (lambda: NumberData(Numbers(), batch_size=0), "expected batch_size of at least 1, got 0"),
         (lambda: NumberData(Numbers(), num_workers=-1), "expected num_workers of at least 0"),
         (lambda: NumberData(Numbers(), val_fraction=1.0), "expected val_fraction from 0 to below 1, got 1.0"),

@@ -282,3 +282,17 @@ def test_damaged_hdf5(tmp_path):
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"expected an HDF5 file, got .*a.h5, which cannot be read"):
         HDF5Clouds([file])
+
+
+def test_hdf5_that_declares_more_than_it_holds_is_refused(tmp_path):
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        file.create_dataset("data", shape=(2**30, 20, 3), dtype="f4", chunks=(1, 20, 3))
+    with pytest.raises(DataError, match="bytes, and 0 are there"):
+        HDF5Clouds([tmp_path / "train.h5"])
+
+
+def test_hdf5_with_a_group_for_a_dataset_is_refused(tmp_path):
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        file.create_group("data")
+    with pytest.raises(DataError, match="cannot be read"):
+        HDF5Clouds([tmp_path / "train.h5"])

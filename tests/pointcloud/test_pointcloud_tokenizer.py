@@ -134,3 +134,10 @@ def test_settings_out_of_range(settings, message):
 def test_batches_that_do_not_fit(batch, message):
     with pytest.raises(ValueError, match=message):
         PointTokenizer()(batch)
+
+
+def test_whole_numbers_are_cut_as_floats():
+    points = torch.randint(0, 9, (2, 12, 3), generator=torch.Generator().manual_seed(0))
+    tokens = PointTokenizer(groups=3, group_size=4, radius=2.0)({"points": points})
+    assert tokens.values.dtype == torch.float32
+    assert (tokens.values % 1 != 0).any()

@@ -83,7 +83,10 @@ def test_any_dataset():
 def test_training_clips_of_a_dataset_begin_anywhere():
     frames = torch.arange(12, dtype=torch.float32).view(1, 1, 12, 1, 1).expand(16, 1, 12, 16, 16)
     some = data(dataset=TensorDataset(frames))
-    starts = [int(v) for _ in range(20) for b in some.train_dataloader() for v in b["video"][:, 0, 0, 0, 0]]
+    loader, starts = some.train_dataloader(), []
+    for epoch in range(20):
+        loader.sampler.set_epoch(epoch)
+        starts += [int(v) for b in loader for v in b["video"][:, 0, 0, 0, 0]]
     assert set(starts) == set(range(9))
     assert {int(v) for b in some.val_dataloader() for v in b["video"][:, 0, 0, 0, 0]} == {4}
 
@@ -205,3 +208,13 @@ def test_from_yaml(tmp_path, monkeypatch, capsys):
     assert "modality           video" in printed
     assert (tmp_path / "runs" / "video" / "pictures" / "masks.gif").is_file()
     assert float(next(line for line in printed.splitlines() if line.startswith("linear")).split()[1]) >= 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_clips_without_usable_values_are_unreadable(value):
+    clips = torch.rand(3, 1, 4, 16, 16)
+    clips[1, 0, 2, 3, 3] = value
+    some = data(dataset=TensorDataset(clips), frames=2, stride=1, val_fraction=0, max_unreadable=1.0, batch_size=3)
+    (batch,) = list(some.train_dataloader())
+    assert batch["video"].float().isfinite().all()
+    assert ["[1]" in name for name in some.unreadable] == [True]

@@ -1,0 +1,103 @@
+"""The order of training samples: a function of seed and epoch, shared out over ranks, that can start anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sized
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import DistributedSampler
+
+from jepa_lightning.data.samples import ReportingLoader
+from jepa_lightning.modality import Batch
+from jepa_lightning.randomness import undisturbed
+
+
+class Draw(NamedTuple):
+    """A sample to read, and what its augmentation is drawn from."""
+
+    position: int
+    seed: int
+
+
+class EpochSampler(DistributedSampler):
+    """Every sample once an epoch, in an order and with augmentation seeds drawn from (seed, epoch) alone.
+
+    So a run that is resumed sees what it would have seen, whatever the number of workers. A DistributedSampler by type,
+    so that Lightning takes it as it is and calls `set_epoch`.
+
+    Args:
+        dataset: what has a length.
+        seed: of the run.
+        ranks: processes that share the samples out.
+        rank: this one.
+        drop_last: leave out what does not fill all ranks evenly; else the first samples are repeated to fill them.
+
+    Attributes:
+        start: how many of its samples the next iteration leaves out; set it before each.
+    """
+
+    def __init__(
+        self, dataset: Sized, *, seed: int = 0, ranks: int = 1, rank: int = 0, drop_last: bool = False
+    ) -> None:
+        super().__init__(dataset, num_replicas=ranks, rank=rank, seed=seed, drop_last=drop_last)  # type: ignore[arg-type]
+        # torch's own count does not leave an even split alone with drop_last, nor does it say that it never repeats
+        share = len(dataset) / ranks
+        self.num_samples = math.floor(share) if drop_last else math.ceil(share)
+        self.total_size = self.num_samples * ranks
+        self.start = 0
+
+    def __iter__(self) -> Iterator[Draw]:
+        """What this rank reads in the epoch, from `start` on."""
+        count = len(self.dataset)  # type: ignore[arg-type]
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = np.resize(rng.permutation(count), self.total_size)
+        seeds = rng.integers(2**63, size=count)
+        mine = order[self.rank : self.total_size : self.num_replicas][self.start :]
+        for position in mine:
+            yield Draw(int(position), int(seeds[position]))
+
+
+class ResumableLoader(ReportingLoader):
+    """The loader of training batches: its place in the epoch is part of a checkpoint.
+
+    A resumed run goes on with the batch after the last one that was trained on; the ones before it are not read.
+    Lightning saves and loads the state of any loader that has these two methods.
+    """
+
+    _epoch = 0
+    _batches = 0  # handed out in this epoch
+    _resume: tuple[int, int] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed, epoch, and how many batches of it were handed out."""
+        return {"seed": getattr(self.sampler, "seed", 0), "epoch": self._epoch, "batches": self._batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after those batches, if the next iteration is of that epoch; and with that seed."""
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.seed = int(state["seed"])
+            self._resume = int(state["epoch"]), int(state["batches"])
+            self._epoch, self._batches = self._resume
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # All of this happens at the first `next`: by then Lightning has told the sampler the epoch.
+        resume, self._resume = self._resume, None
+        self._epoch, self._batches = getattr(self.sampler, "epoch", 0), 0
+        if isinstance(self.sampler, EpochSampler):
+            if resume is not None and resume[0] == self._epoch and resume[1] < len(self):
+                self._batches = resume[1]
+            self.sampler.start = self._batches * (self.batch_size or 1)
+        batches = super().__iter__()
+        while True:
+            try:
+                if self.num_workers:
+                    batch = next(batches)
+                else:
+                    with undisturbed():  # augmentation seeds the generators of this process
+                        batch = next(batches)
+            except StopIteration:
+                return
+            self._batches += 1
+            yield batch

@@ -1,0 +1,44 @@
+"""Random numbers that depend on where a run stands, not on what was drawn before: nothing of them need be saved."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derive_seed(*key: object) -> int:
+    """A seed of 63 bits from what tells one draw from another, e.g. run seed, stage, step and rank."""
+    text = "/".join(map(str, key))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def reseed(seed: int, device: torch.device | None = None) -> None:
+    """Seed the global generators of Python, NumPy and torch on the CPU, and torch's on `device`.
+
+    Takes some 10 microseconds. `torch.manual_seed` takes 20 times as long, since it looks for every kind of device.
+    """
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type not in ("cpu", "meta"):
+        torch.get_device_module(device).manual_seed(seed)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is drawn inside from the CPU's global generators is not drawn as far as the code outside can see.
+
+    Takes some 100 microseconds: enter it once a batch, not once a sample.
+    """
+    python, numpy, torchs = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torchs)
