@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from jepa_lightning import __version__
 from jepa_lightning.checkpoints import Which, find_checkpoint, read_checkpoint, read_config
 from jepa_lightning.encoders import Encoder
+from jepa_lightning.evaluation.layers import encode_layers
 from jepa_lightning.evaluation.pooling import Pooling, pool_tokens
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
@@ -58,6 +59,38 @@ def load(
         ValueError: there is no such checkpoint, it is damaged, of another version or of something else, or names a
             class that is not trusted. The message says what to do.
     """
+    module, config = _load(path, which, module, trust)
+    return Frozen(module, encoder=encoder, config=config, trust=trust).to(map_location)
+
+
+def load_jepa(
+    path: str | Path,
+    *,
+    which: Which = "last",
+    module: JEPA | None = None,
+    map_location: str | torch.device = "cpu",
+    trust: Collection[str] = (),
+) -> JEPA:
+    """The whole JEPA of a run, with its predictor and both encoders, in eval mode and float32.
+
+    `load` gives the encoder alone, which is what features come from. As there, nothing that a checkpoint holds is run.
+    What only training needs (the optimiser, compilation) is left at its defaults.
+
+    Args:
+        path: a checkpoint, or the folder of a run.
+        which: as in `load`.
+        module: likewise.
+        map_location: likewise.
+        trust: likewise.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    return _load(path, which, module, trust)[0].float().train(False).to(map_location)
+
+
+def _load(path: str | Path, which: Which, module: JEPA | None, trust: Collection[str]) -> tuple[JEPA, Config | None]:
+    """The module with the weights of a checkpoint, and the run's configuration where it was built from that."""
     file = find_checkpoint(path, which)
     content = read_checkpoint(file)
     written_by = content.get("jepa_lightning_version")
@@ -79,7 +112,8 @@ def load(
     if mismatch:
         raise ValueError(f"the weights in {file} do not fit the model{_versions(written_by)}: {mismatch}")
     module.load_state_dict(content["state_dict"])
-    return Frozen(module, encoder=encoder, config=config, trust=trust).to(map_location)
+    module.run_seed = content.get("run_seed", module.run_seed)
+    return module, config
 
 
 class Frozen(nn.Module):
@@ -128,17 +162,26 @@ class Frozen(nn.Module):
         return next(self.encoder.parameters()).device
 
     @torch.no_grad()
-    def tokens(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def tokens(self, batch: Batch, *, layers: int = 1) -> tuple[Tensor, Tensor | None]:
         """Representations of all tokens, (B, N, D) float32, and which are real: (B, N) bool, or None where all are.
 
-        The batch may lie on any device.
+        The batch may lie on any device. With more `layers` than 1 they are (B, N, layers D): the outputs of the last
+        blocks side by side. The last has the encoder's own norm, those before it a LayerNorm without affine; see
+        `jepa_lightning.evaluation.layers.encode_layers`.
+
+        Raises:
+            ValueError: more layers than the encoder has blocks.
         """
         tokens = self.tokenizer(move_data_to_device(batch, self.device))
-        return self.encoder(tokens).float(), tokens.valid
+        return encode_layers(self.encoder, tokens, layers).float(), tokens.valid
 
-    def embed(self, batch: Batch, *, pooling: Pooling = "mean") -> Tensor:
-        """One vector a sample: (B, D) float32, or (B, 2 D) with the pooling "mean+max"."""
-        features, valid = self.tokens(batch)
+    def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
+        """One vector a sample: (B, D) float32, or (B, 2 D) with the pooling "mean+max".
+
+        Of several `layers` the vectors lie side by side, (B, layers D), as in I-JEPA's linear evaluation (Assran et al.
+        2023), which takes four; see `tokens` for the norms.
+        """
+        features, valid = self.tokens(batch, layers=layers)
         return pool_tokens(features, valid, how=pooling)
 
     forward = embed

@@ -186,7 +186,7 @@ def test_nothing_there(tmp_path):
     assert "there are checkpoints/step3.ckpt" in refused(tmp_path)
     (tmp_path / "checkpoints" / "last.ckpt").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt" / ".metadata").write_bytes(b"x")
-    assert "consolidate_checkpoint" in refused(tmp_path)
+    assert "cannot read" in refused(tmp_path)  # a checkpoint in shards, but nothing else of it is there
 
 
 def test_damaged_files(image_run, tmp_path):
@@ -199,6 +199,23 @@ def test_damaged_files(image_run, tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}")
     assert "damaged" in refused(path)
+
+
+def test_a_flipped_bit_in_a_tensor_is_noticed(image_run, tmp_path):
+    """torch.load does not look at the checksums of the zip file that a checkpoint is."""
+    file = image_run[0] / "checkpoints" / "last.ckpt"
+    state = torch.load(file, weights_only=True)["state_dict"]
+    stored = max(state.values(), key=torch.numel).numpy().tobytes()
+    content = bytearray(file.read_bytes())
+    content[content.index(stored) + len(stored) // 2] ^= 1
+    path = tmp_path / "flipped.ckpt"
+    path.write_bytes(content)
+    flipped = torch.load(path, weights_only=True)["state_dict"]
+    assert any(not torch.equal(value, flipped[name]) for name, value in state.items())
+    message = refused(path)
+    assert "expected a whole checkpoint, got a damaged one" in message
+    assert "checksum of " in message
+    assert "\n" not in message
 
 
 def test_files_of_something_else(tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from short_runs import fit_shortly
 
 from jepa_lightning import Frozen, load
 from jepa_lightning.commands import probe as command
+from jepa_lightning.commands.embed import embed, write_features
 from jepa_lightning.commands.probe import probe
+from jepa_lightning.evaluation.feature_files import read_features
 from jepa_lightning.modality import Modality
 from jepa_lightning.module import JEPA
 from modalities.audio import Audio
@@ -144,10 +147,10 @@ def test_features_are_those_of_the_encoders(trained, judged):
         "untrained": lambda batch: before.embed(batch, pooling="mean+max"),
         "raw": lambda batch: batch["image"].flatten(1),
     }
-    for name, embed in expected.items():
+    for name, features in expected.items():
         for part, of_part in batches.items():
             found = getattr(encoders[name], part)
-            assert torch.allclose(found.values, torch.cat([embed(batch) for batch in of_part]), atol=1e-5), name
+            assert torch.allclose(found.values, torch.cat([features(batch) for batch in of_part]), atol=1e-5), name
             for label, values in found.labels.items():
                 assert torch.equal(values, torch.cat([batch["labels"][label] for batch in of_part])), label
     assert not torch.equal(encoders["trained"].values, encoders["untrained"].values)
@@ -189,6 +192,113 @@ def test_a_test_split_is_preferred_and_unreadable_samples_are_missing_alike(trai
     assert together["trained"].test is None
     assert torch.equal(together["trained"].values, encoders["trained"].values)
     assert settings["protocol"].folds == 3
+
+
+def test_the_attentive_probe_looks_at_all_tokens(trained, judged):
+    """In the order of the pooled features, a ragged number of tokens included."""
+    for name in ("graph", "image"):
+        folder, _ = trained(name)
+        encoders, settings = judged("--checkpoint", folder, "--probes", "attentive", "--data.batch_size", "7")
+        plain, _ = judged("--checkpoint", folder, "--probes", "knn")
+        assert settings["probes"] == ["attentive"]
+        assert encoders["raw"].tokens is None
+        assert plain["trained"].tokens is None
+        for which in ("trained", "untrained"):
+            found = encoders[which]
+            assert torch.allclose(found.values, plain[which].values, atol=1e-5)
+            assert len(found.tokens.values) == len(found.values) == 54
+            mask = torch.ones(found.tokens.values.shape[:2], dtype=torch.bool)
+            mask = (mask if found.tokens.valid is None else found.tokens.valid).unsqueeze(-1)
+            pooled = (found.tokens.values.float() * mask).sum(1) / mask.sum(1)
+            assert torch.allclose(pooled, found.values, atol=5e-3), which
+
+
+@pytest.mark.parametrize("protocol", ["split", "folds"])
+def test_the_attentive_probe_in_a_report(trained, tmp_path, capsys, protocol):
+    folder, _ = trained("image")
+    words = ["--checkpoint", str(folder), "--probes", "attentive", "knn", "--labels", "shape", "position"]
+    probe([*words, "--protocol", protocol, "--folds", "2", "--out", str(tmp_path), *FAST])
+    found = read(tmp_path)
+    rows = {(s["encoder"], s["label"]): s for s in found["scores"] if s["probe"] == "attentive"}
+    assert set(rows) == {(e, label) for e in ("trained", "untrained") for label in ("shape", "position")}
+    assert rows["trained", "position"]["measure"] == "R2"
+    assert all(len(pair) == 2 for score in rows.values() for pair in score["chosen"])
+    pairs = [(d["encoder"], d["baseline"]) for d in found["differences"] if d["probe"] == "attentive"]
+    assert pairs == [("trained", "untrained")] * 2
+    assert "raw: no attentive probe, since it has no tokens" in found["notes"]
+    assert found["settings"]["samples"]["trained"]["tokens"] > 1
+    assert "weight decay of" in found["settings"]["probes"]["attentive"]
+    table = capsys.readouterr().out
+    assert next(line for line in table.splitlines() if line.startswith("raw ")).split()[1] == "-"
+
+
+def test_a_low_label_curve_and_episodes_from_the_command(trained, tmp_path):
+    folder, _ = trained("image")
+    words = ["--checkpoint", str(folder), "--probes", "knn", "attentive", "--labels", "shape", "--protocol", "repeated"]
+    words += ["--repeats", "2", "--test_share", "0.5", "--label_shares", "0.3", "--shots", "1", "--ways", "2"]
+    probe([*words, "--episodes", "200", "--seed", "3", "--out", str(tmp_path), *FAST])
+    found = read(tmp_path)
+    by_share = {score["share"]: score["train"] for score in found["scores"] if score["probe"] == "attentive"}
+    assert set(by_share) == {0.3, 1.0}
+    assert by_share[0.3] < 0.5 * by_share[1.0]
+    episodes = {score["probe"]: score for score in found["scores"] if "-way" in score["probe"]}
+    assert set(episodes) == {"2-way 1-shot"}
+    assert episodes["2-way 1-shot"]["chance"] == 0.5
+    assert "200 episodes" in episodes["2-way 1-shot"]["over"]
+    division = found["settings"]["division"]
+    assert (division["label_shares"], division["shots"], division["seed"]) == ([0.3], [1], 3)
+    page = (tmp_path / "report.md").read_text()
+    assert "shape by the share of the training labels" in page
+    assert (tmp_path / "plots" / "few-labels-shape-attentive.svg").is_file()
+
+
+def test_layers_side_by_side(trained, judged, tmp_path):
+    folder, _ = trained("image", "deep", "--model.modality.encoder.depth", "3")
+    encoders, settings = judged("--checkpoint", folder, "--layers", "2", "--pooling", "max", "--probes", "attentive")
+    frozen = load(folder)
+    batch = next(iter(frozen.data(drop_last=False, num_workers=0).val_dataloader()))
+    expected = frozen.embed(batch, pooling="max", layers=2)
+    assert expected.shape == (6, 32)
+    assert torch.allclose(encoders["trained"].test.values, expected, atol=1e-5)
+    assert encoders["untrained"].tokens.values.shape[2] == 32
+    assert settings["settings"]["layers"] == 2
+    embed(["--checkpoint", str(folder), "--out", str(tmp_path / "f.npz"), "--split", "val", "--layers", "2",
+           "--pooling", "max", *FAST])  # fmt: skip
+    assert np.allclose(read_features(tmp_path / "f.npz")["features"], expected, atol=1e-5)
+    with pytest.raises(ValueError, match="expected from 1 to 3 layers"):
+        write_features(frozen, frozen.data(drop_last=False), tmp_path / "g.npz", layers=4)
+
+
+def test_alignment_is_that_of_augmented_training_samples(trained, judged, monkeypatch):
+    folder, _ = trained("image")
+    first, second, other = (
+        judged("--checkpoint", folder, "--seed", seed, "--protocol", kind)[0]
+        for seed, kind in ((0, "split"), (0, "folds"), (1, "split"))
+    )
+    for name in ("trained", "untrained", "raw"):
+        assert torch.equal(first[name].viewed, torch.arange(48))
+        assert torch.equal(first[name].views, second[name].views)
+        assert first[name].views.shape == first[name].train.values.shape
+        assert not torch.allclose(first[name].views, other[name].views, atol=1e-4)
+        assert not torch.allclose(first[name].views, first[name].train.values, atol=1e-4)
+    monkeypatch.setattr(command, "training_views", partial(command.training_views, count=20))
+    few, _ = judged("--checkpoint", folder)
+    rows = few["trained"].viewed
+    assert len(rows) == 20
+    assert (rows.diff() > 0).all()
+    whole = first["trained"].train.values
+    nearest = torch.cdist(few["raw"].views, first["raw"].train.values).argmin(1)  # a crop is nearest its own image
+    assert (nearest == rows).float().mean() > 0.5
+    assert torch.equal(few["trained"].train.values, whole)
+
+
+def test_without_augmentation_there_is_no_alignment(trained, tmp_path):
+    folder, _ = trained("graph")  # of which no edges are dropped
+    probe(["--checkpoint", str(folder), "--probes", "knn", "--out", str(tmp_path), *FAST])
+    found = read(tmp_path)
+    note = "alignment: left out, since the data have no augmentation: training samples are seen as they are evaluated"
+    assert note in found["notes"]
+    assert {collapse["alignment"] for collapse in found["collapse"].values()} == {None}
 
 
 def test_several_checkpoints_in_one_table(trained, tmp_path, capsys):
@@ -240,7 +350,8 @@ def test_a_report_beside_the_run_and_each_sample_seen_once(trained, monkeypatch)
     for encoder in {which for which, _ in seen}:
         _, *batches = [ids for which, ids in seen if which == encoder]  # the first is to see whether the data fit
         names = [name for ids in batches for name in ids]
-        assert len(names) == len(set(names)) == 54
+        assert len(set(names[:54])) == 54
+        assert names[54:] == [f"train[{i}]" for i in range(48)]  # augmented, for the alignment
     assert len({which for which, _ in seen}) == 2
 
 
@@ -277,6 +388,15 @@ def test_an_encoder_that_cannot_be_built_anew_is_left_out(trained, tmp_path, mon
         (["--probes", "mlp"], "invalid choice: 'mlp'"),
         (["--test_share", "1.5"], "more than 0 and less than 1"),
         (["--folds", "0"], "expected at least 1, got 0"),
+        (["--label_shares", "0.1", "1.5"], "more than 0 and less than 1, got 1.5"),
+        (["--label_shares", "few"], "invalid _share value: 'few'"),
+        (["--label_draws", "0"], "expected at least 1, got 0"),
+        (["--shots", "0"], "expected at least 1, got 0"),
+        (["--shots", "1", "--episodes", "150"], "a number of episodes that is a multiple of 100"),
+        (["--shots", "1", "--ways", "1"], "expected at least 2 ways"),
+        (["--ways", "3"], "expected at least 2 ways, and shots with them, got 3 and ()"),
+        (["--shots", "40", "--labels", "shape"], "label 'shape': expected at least"),
+        (["--layers", "2"], "expected from 1 to 1 layers, the encoder's blocks, got 2"),
         (["--protocl", "folds"], "no option --protocl; did you mean --protocol?"),
         (["--data.rot", "x"], "no option 'rot'; did you mean root?"),
         (["--data.root", "no/such"], "no folder"),

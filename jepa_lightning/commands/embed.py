@@ -22,6 +22,7 @@ from jepa_lightning.cli import short_errors
 from jepa_lightning.commands.options import (
     Options,
     add_encoder_options,
+    add_layers_option,
     choose_device,
     data_in_order,
     file_hash,
@@ -31,6 +32,7 @@ from jepa_lightning.data import JEPADataModule, Samples
 from jepa_lightning.data.in_order import SPLITS
 from jepa_lightning.evaluation.extraction import Splits
 from jepa_lightning.evaluation.feature_files import Parts, check_format
+from jepa_lightning.evaluation.layers import check_layers
 from jepa_lightning.evaluation.pooling import Pooling
 from jepa_lightning.loading import Frozen, load
 from jepa_lightning.messages import shorten
@@ -58,7 +60,14 @@ def embed(args: Sequence[str] | None = None) -> None:
         checkpoint = find_checkpoint(given.checkpoint, given.which)
         identity = {"checkpoint": file_hash(checkpoint), "encoder": given.encoder, "data": config}
         shapes = write_features(
-            encoder, data, given.out, split=given.split, pooling=given.pooling, part=given.part, identity=identity
+            encoder,
+            data,
+            given.out,
+            split=given.split,
+            pooling=given.pooling,
+            layers=given.layers,
+            part=given.part,
+            identity=identity,
         )
         rows, width = shapes["features"]
         labels = [name.removeprefix("labels.") for name in shapes if name.startswith("labels.")]
@@ -72,6 +81,7 @@ def write_features(
     *,
     split: str = "all",
     pooling: Pooling = "mean",
+    layers: int = 1,
     part: int = PART,
     identity: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[int, ...]]:
@@ -86,6 +96,7 @@ def write_features(
         out: .npz, .safetensors or .parquet, see `jepa_lightning.evaluation.feature_files`.
         split: "train", "val", "test" or "all".
         pooling: of the tokens.
+        layers: the last blocks whose features lie side by side, see `Frozen.embed`.
         part: samples in a part, about.
         identity: what else tells this run from others that write the same file.
 
@@ -94,9 +105,10 @@ def write_features(
 
     Raises:
         ValueError: `out` cannot be written, or its parts are another run's; too many samples cannot be read; there is
-            no such split.
+            no such split, or are not so many layers.
     """
     check_format(out)
+    check_layers(encoder.encoder.blocks, layers)
     splits = Splits(data, split)
     samples = splits.samples
     steps = max(1, part // data.batch_size)  # batches in a part
@@ -105,14 +117,21 @@ def write_features(
         for name, whole in samples.items()
         for start in range(0, len(whole), steps * data.batch_size)
     ]
-    identity = {**(identity or {}), "pooling": pooling, "split": split, "batch_size": data.batch_size, "batches": steps}
+    identity = {
+        **(identity or {}),
+        "pooling": pooling,
+        "layers": layers,
+        "split": split,
+        "batch_size": data.batch_size,
+        "batches": steps,
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = Parts(out, {**identity, "samples": {name: _names(whole) for name, whole in samples.items()}})
     for name, reasons in parts.unreadable.items():
         splits.records[name].reasons |= reasons
     done = len(parts.files)
     started = sum(step.stop - step.start for step in plan[:done])
-    embedders = {"features": partial(encoder.embed, pooling=pooling)}
+    embedders = {"features": partial(encoder.embed, pooling=pooling, layers=layers)}
     with tqdm(total=len(splits), initial=started, unit=" samples", disable=None) as bar:
         for name in samples:
             todo = [step for step in plan[done:] if step.split == name]
@@ -186,4 +205,5 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--split", choices=[*SPLITS, "all"], default="all")
     parser.add_argument("--part", type=positive, default=PART, help="samples that are lost at most in a killed run")
     add_encoder_options(parser)
+    add_layers_option(parser)
     return parser.parse_split(args)

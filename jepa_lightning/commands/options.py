@@ -50,6 +50,14 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_layers_option(parser: argparse.ArgumentParser) -> None:
+    """How many of the last layers features come from."""
+    parser.add_argument(
+        "--layers", type=positive, default=1, metavar="K",
+        help="features of the last K blocks side by side, as I-JEPA does with 4 (1: the encoder's output)",
+    )  # fmt: skip
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     value = int(text)
@@ -84,6 +92,9 @@ def data_in_order(config: Config, modality: Modality, given: argparse.Namespace)
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file; of a checkpoint in shards, which is a folder, that of its files' names and hashes."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return hashlib.sha256("".join(f"{file.name} {file_hash(file)}\n" for file in files).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,10 +6,10 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
@@ -19,16 +19,21 @@ from jepa_lightning.commands.embed import data_config
 from jepa_lightning.commands.options import (
     Options,
     add_encoder_options,
+    add_layers_option,
+    choose_device,
     data_in_order,
     file_hash,
     positive,
 )
 from jepa_lightning.commands.runs import Run, find_curves, load_runs, untrained_twins
 from jepa_lightning.data import JEPADataModule
-from jepa_lightning.evaluation.extraction import Embed, Splits, extract_splits
+from jepa_lightning.evaluation.extraction import Embed, Extracted, Keeping, Splits, extract_splits
 from jepa_lightning.evaluation.judge import Encoded, Protocol, Report, judge
+from jepa_lightning.evaluation.pooling import pool_tokens
 from jepa_lightning.evaluation.probing import DESCRIPTIONS
 from jepa_lightning.evaluation.results import RAW
+from jepa_lightning.evaluation.token_store import TokenStore
+from jepa_lightning.evaluation.views import Views, training_views
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
 from jepa_lightning.rebuild import Config
@@ -47,6 +52,11 @@ def probe(args: Sequence[str] | None = None) -> None:
             repeats=given.repeats,
             test_share=given.test_share,
             group=given.group,
+            label_shares=tuple(given.label_shares),
+            label_draws=given.label_draws,
+            shots=tuple(given.shots),
+            ways=given.ways,
+            episodes=given.episodes,
             seed=given.seed,
         )
         runs = load_runs(given)
@@ -68,8 +78,8 @@ def _folder(given: argparse.Namespace) -> Path:
             raise ValueError(f"expected a folder for --out, got the file {given.out}")
         return cast(Path, given.out)
     first = Path(given.checkpoint[0]).expanduser()
-    if len(given.checkpoint) > 1 or not first.is_dir():
-        find_checkpoint(first, given.which)  # which says if it does not exist at all
+    found = find_checkpoint(first, given.which)  # which says if it does not exist at all
+    if len(given.checkpoint) > 1 or found == first:
         what = "several checkpoints" if len(given.checkpoint) > 1 else "a checkpoint that is no run's folder"
         raise ValueError(f"expected --out FOLDER with {what}: their report has no place of its own")
     return first / "probe"
@@ -101,12 +111,14 @@ def _judge(
     asked = [*(given.labels or ()), *([protocol.group] if protocol.group else ())]
     for label in asked:
         if label not in example["labels"]:
-            raise ValueError(f"no label {label!r} in the data: it has {sorted(example['labels'])}")
+            raise ValueError(
+                f"no label {label!r} in the data: it has {sorted(example['labels'])}{_more(label, config)}"
+            )
     notes: list[str] = []
     twins, untrained = untrained_twins(runs, notes)
     encoders = {run.name: run.encoder for run in runs} | untrained
     embedders: dict[str, Embed] = {
-        name: partial(encoder.embed, pooling=given.pooling) for name, encoder in encoders.items()
+        name: partial(encoder.embed, pooling=given.pooling, layers=given.layers) for name, encoder in encoders.items()
     }
     for name, embed in embedders.items():
         try:
@@ -122,15 +134,18 @@ def _judge(
     else:
         embedders[RAW] = _raw(runs[0].encoder)
     splits = _splits(data, protocol)
-    found = extract_splits(splits, embedders)
+    found = extract_splits(splits, embedders | _keeping(encoders, given))
+    views = training_views(splits, embedders, found, seed=given.seed)
+    if isinstance(views, str):
+        notes.append(f"alignment: left out, since {views}")
+    encoded = {name: _encoded(of, name, None if isinstance(views, str) else views) for name, of in found.items()}
+    names = list(splits.samples)
     if protocol.kind == "split":
-        first, second = found
-        encoded = {name: Encoded(found[first][name], found[second][name]) for name in embedders}
-        division = f"learnt from the split {first}, judged by the split {second}"
+        division = f"learnt from the split {names[0]}, judged by the split {names[1]}"
     else:
-        division = f"the splits {', '.join(found)} together"
-        encoded = {name: Encoded(_together([found[split][name] for split in found])) for name in embedders}
-    sizes = {split: len(next(iter(by_name.values())).values) for split, by_name in found.items()}
+        division = f"the splits {', '.join(names)} together"
+        encoded = {name: _together(of, found[name]) for name, of in encoded.items()}
+    sizes = {split: len(ids) for split, ids in next(iter(found.values())).ids.items()}
     division += f" ({', '.join(f'{split}: {size} samples' for split, size in sizes.items())})"
     missing = {key: why for record in splits.records.values() for key, why in record.reasons.items()}
     if missing:
@@ -147,11 +162,13 @@ def _judge(
         class_names={data.label: classes} if classes and data.label else None,
         compare=pairs,
         k=given.k,
+        device=choose_device(given),
         progress=_progress,
         settings={
             "checkpoints": {run.name: {"file": str(run.file), "sha256": file_hash(run.file)} for run in runs},
             "encoder": given.encoder,
             "pooling": given.pooling,
+            "layers": given.layers,
             "data": {
                 "class": config["class_path"],
                 "root": str(config["init_args"].get("root")),
@@ -163,6 +180,12 @@ def _judge(
         },
     )
     return dataclasses.replace(report, notes=[*notes, *report.notes])
+
+
+def _more(label: str, config: Config) -> str:
+    """What to do about a label that the data's settings leave out."""
+    chosen = config["init_args"].get("labels")
+    return f"; their setting labels names those to read: --data.labels [{','.join([*chosen, label])}]" if chosen else ""
 
 
 def _raw(encoder: Frozen) -> Embed:
@@ -186,13 +209,32 @@ def _splits(data: JEPADataModule, protocol: Protocol) -> Splits:
     return splits
 
 
-def _together(parts: Sequence[Any]) -> Any:
-    """Features of several splits below each other, with the labels that all have."""
-    everything = parts[0]
-    for part in parts[1:]:
+def _keeping(encoders: Mapping[str, Frozen], given: argparse.Namespace) -> dict[str, Embed]:
+    """For the attentive probe, embedders that keep the tokens besides."""
+    if "attentive" not in given.probes:
+        return {}
+    return {
+        name: Keeping(
+            partial(encoder.tokens, layers=given.layers), partial(pool_tokens, how=given.pooling), TokenStore()
+        )
+        for name, encoder in encoders.items()
+    }
+
+
+def _encoded(found: Extracted, name: str, views: Views | None) -> Encoded:
+    """What an encoder makes of the data: the first split to learn from, the second, if any, to be judged by."""
+    train, *others = found.features.values()
+    seen = (None, None) if views is None else (views.features[name], views.rows)
+    return Encoded(train, others[0] if others else None, views=seen[0], viewed=seen[1], tokens=found.tokens)
+
+
+def _together(encoded: Encoded, found: Extracted) -> Encoded:
+    """The same with the features of all splits below each other, and the labels that all have."""
+    everything, *others = found.features.values()
+    for part in others:
         joined = Encoded(everything, part)
         everything = dataclasses.replace(everything, values=joined.values, labels=joined.labels)
-    return everything
+    return dataclasses.replace(encoded, train=everything, test=None)
 
 
 def _progress(line: str) -> None:
@@ -220,7 +262,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--out", type=Path, help="folder of the report (RUN/probe)")
     parser.add_argument(
         "--probes", nargs="+", choices=list(DESCRIPTIONS), default=["knn", "logistic", "ridge"], metavar="PROBE",
-        help="among knn, logistic, svm (classes) and ridge (continuous labels)",
+        help="among knn, logistic, svm (classes), ridge (continuous labels) and attentive (both; looks at all tokens)",
     )  # fmt: skip
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="label columns to judge by (all)")
     parser.add_argument(
@@ -231,7 +273,19 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--repeats", type=positive, default=20, help="random splits of repeated")
     parser.add_argument("--test_share", type=_share, default=0.2, help="of the samples, of repeated")
     parser.add_argument("--group", help="class label that names the groups of groups, such as speaker")
-    parser.add_argument("--seed", type=int, default=0, help="of the division")
+    parser.add_argument(
+        "--label_shares", nargs="+", type=_share, default=[], metavar="SHARE",
+        help="probe with these shares of the training labels, too, such as 0.01 0.05 0.1",
+    )  # fmt: skip
+    parser.add_argument("--label_draws", type=positive, default=5, help="draws of the labels at each share, of split")
+    parser.add_argument(
+        "--shots", nargs="+", type=positive, default=[], metavar="N",
+        help="few-shot episodes with so many samples a class, such as 1 5",
+    )  # fmt: skip
+    parser.add_argument("--ways", type=positive, help="classes an episode (5, or as many as there are)")
+    parser.add_argument("--episodes", type=positive, default=2000, help="their number, a multiple of 100")
+    parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn")
     parser.add_argument("--k", type=positive, default=20, help="neighbours of knn")
     add_encoder_options(parser)
+    add_layers_option(parser)
     return parser.parse_split(args)

@@ -40,7 +40,7 @@ def load_runs(given: argparse.Namespace) -> list[Run]:
     for path, file in zip(given.checkpoint, files, strict=True):
         known = Path(path).expanduser()
         inside = file.parent.parent if file.parent.name == "checkpoints" else None
-        folders.append(known if known.is_dir() else inside)
+        folders.append(known if known.is_dir() and known != file else inside)  # a checkpoint in shards is a folder
     runs: list[Run] = []
     for name, file, folder in zip(_names(files, folders), files, folders, strict=True):
         encoder = load(file, encoder=given.encoder, trust=given.trust, map_location=choose_device(given))

@@ -28,14 +28,14 @@ class Outcome:
         truth: (m,) classes, or (m, d) values.
         predicted: the same.
         train: number of samples learnt from.
-        chosen: the strength of the penalty that was chosen, or None.
+        chosen: the strength of the penalty, or the learning rate and weight decay, that was chosen; or None.
     """
 
     measure: Measure
     truth: Array
     predicted: Array
     train: int
-    chosen: float | None = None
+    chosen: float | tuple[float, float] | None = None
 
     @property
     def score(self) -> float:

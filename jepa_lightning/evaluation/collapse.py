@@ -32,8 +32,8 @@ class Collapse:
         spectrum: eigenvalues of the covariance over their sum, largest first, at most n - 1 or D of them.
         uniformity: log of the mean of exp(-2 d^2) over pairs of samples, d the distance on the unit sphere (Wang and
             Isola 2020, t = 2), 0 where all are the same.
-        alignment: mean square distance on the unit sphere of two views of one sample (Wang and Isola 2020, alpha = 2);
-            None without views.
+        alignment: mean square distance on the unit sphere of two views of one sample (Wang and Isola 2020, alpha = 2),
+            0 where they are the same; None without views.
     """
 
     verdict: Verdict
@@ -45,25 +45,27 @@ class Collapse:
     alignment: float | None = None
 
 
-def collapse(features: Tensor, views: Tensor | None = None) -> Collapse:
+def collapse(features: Tensor, views: Tensor | None = None, *, viewed: Tensor | None = None) -> Collapse:
     """Judge the spread of features, of 2,048 samples drawn at random (always the same) where there are more.
 
     Args:
         features: (n, D), at least 2 samples.
-        views: (n, D) features of another view of each sample, in the same order.
+        views: (m, D) features of another view of some samples.
+        viewed: (m,) numbers of those; None: all, in the same order.
 
     Raises:
         ValueError: fewer than 2 samples, or views that do not match.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"expected features (n, D) of at least 2 samples, got the shape {tuple(features.shape)}")
-    if views is not None and views.shape != features.shape:
-        raise ValueError(f"expected views like the features {tuple(features.shape)}, got {tuple(views.shape)}")
+    of_views = features if viewed is None else features[viewed]
+    if views is not None and views.shape != of_views.shape:
+        raise ValueError(f"expected views like the features {tuple(of_views.shape)}, got {tuple(views.shape)}")
     features = features.detach().float()
     if not features.isfinite().all():
         return Collapse("diverged", math.nan, math.nan, math.nan, (), math.nan, None if views is None else math.nan)
     drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:_SAMPLES]
-    features, views = features[drawn], None if views is None else views[drawn].float()
+    features = features[drawn]
     rank, std = float(effective_rank(features)), float(features.std(0).mean())
     size = float(features.double().square().mean().sqrt())
     relative = std / size if size > 0 else 0.0
@@ -77,8 +79,14 @@ def collapse(features: Tensor, views: Tensor | None = None) -> Collapse:
         relative_std=relative,
         spectrum=tuple(spectrum.tolist()),
         uniformity=uniformity(unit),
-        alignment=None if views is None else float((unit - F.normalize(views, dim=1)).square().sum(1).mean()),
+        alignment=None if views is None else alignment(of_views, views),
     )
+
+
+def alignment(features: Tensor, views: Tensor) -> float:
+    """Mean square distance on the unit sphere of features (m, D) and those of other views of the same samples."""
+    one, other = (F.normalize(values.float(), dim=1) for values in (features, views))
+    return float((one - other).square().sum(1).mean())
 
 
 def uniformity(unit: Tensor) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.evaluation.features import Features
 from jepa_lightning.evaluation.results import Embedding
+from jepa_lightning.evaluation.token_store import TokenFeatures
 
 _POINTS = 1000  # of an embedding's picture
 
@@ -21,12 +22,17 @@ class Encoded:
     Attributes:
         train: features of the training part, or of everything.
         test: of the data's own test part, needed for the protocol "split"; the others take both parts together.
-        views: (n, D) features of another view of each sample of `train`, for the alignment.
+        views: (m, D) features of another view of samples of `train`, for the alignment.
+        viewed: (m,) numbers of these samples; None: all, in order.
+        tokens: features of all tokens of everything, the training part first, for the attentive probe; None where there
+            are none, as of raw input.
     """
 
     train: Features
     test: Features | None = None
     views: Tensor | None = None
+    viewed: Tensor | None = None
+    tokens: TokenFeatures | None = None
 
     @property
     def values(self) -> Tensor:

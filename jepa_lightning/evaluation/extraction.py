@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from jepa_lightning.data import JEPADataModule, Unreadable
 from jepa_lightning.data.in_order import InOrder, splits_in_order
 from jepa_lightning.evaluation.feature_files import Columns
 from jepa_lightning.evaluation.features import Features, extract
+from jepa_lightning.evaluation.token_store import TokenFeatures, TokenStore
 from jepa_lightning.modality import Batch
 
 Embed = Callable[[Batch], Tensor]
+EmbedTokens = Callable[[Batch], tuple[Tensor, Tensor | None]]
 
 
 class Splits:
@@ -29,6 +32,7 @@ class Splits:
 
     Attributes:
         samples: by the name of the split.
+        collate: makes a batch of samples.
         records: likewise; what is held out for validation shares the record of the training data.
 
     Raises:
@@ -37,7 +41,7 @@ class Splits:
 
     def __init__(self, data: JEPADataModule, split: str = "all") -> None:
         self.data = data
-        self.samples, self._collate = splits_in_order(data, split)
+        self.samples, self.collate = splits_in_order(data, split)
         totals = {id(part.dataset): len(part.dataset) for part in self.samples.values()}  # type: ignore[arg-type]
         by_source = {key: Unreadable(total=total, limit=data.max_unreadable) for key, total in totals.items()}
         self.records = {name: by_source[id(part.dataset)] for name, part in self.samples.items()}
@@ -52,7 +56,7 @@ class Splits:
                 InOrder(self.samples[split], start=start),
                 batch_size=self.data.batch_size,
                 num_workers=self.data.train_dataloader().num_workers,
-                collate_fn=self._collate,
+                collate_fn=self.collate,
             )
         )
 
@@ -87,15 +91,55 @@ class Splits:
         return _join(found), missing
 
 
-def extract_splits(splits: Splits, embedders: Mapping[str, Embed]) -> dict[str, dict[str, Features]]:
-    """Features of all samples by several encoders, in one pass over the data: split to encoder to features.
+@dataclass(frozen=True)
+class Extracted:
+    """What one encoder makes of the splits.
+
+    Attributes:
+        features: by split.
+        ids: by split, of the samples (of a video with several clips: its name), in the order of the features.
+        tokens: of all splits behind each other in their order, or None.
+    """
+
+    features: dict[str, Features]
+    ids: dict[str, list[str]]
+    tokens: TokenFeatures | None = None
+
+
+class Keeping:
+    """An `Embed` that pools tokens and keeps them in a store, from one pass of the encoder.
+
+    Args:
+        tokens: batch to (B, N, D) and (B, N) or None.
+        pool: of these.
+        store: where they go.
+    """
+
+    def __init__(self, tokens: EmbedTokens, pool: Callable[[Tensor, Tensor | None], Tensor], store: TokenStore) -> None:
+        self.tokens, self.pool, self.store = tokens, pool, store
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(B, D) features."""
+        values, valid = self.tokens(batch)
+        sources = batch.get("source", ())
+        self.store.append(values, valid, sources=sources if len(sources) == len(values) else None)
+        return self.pool(values, valid)
+
+
+def extract_splits(splits: Splits, embedders: Mapping[str, Embed]) -> dict[str, Extracted]:
+    """Features of all samples by several encoders, in one pass over the data: encoder to what it makes of the splits.
 
     Each sample is read once, and one that cannot be read is missing for all encoders alike.
+
+    Args:
+        splits: of the data.
+        embedders: by encoder; those that are `Keeping` have tokens, too.
 
     Raises:
         ValueError: too many samples of a split cannot be read, or all.
     """
-    found: dict[str, dict[str, Features]] = {}
+    found: dict[str, dict[str, Features]] = {name: {} for name in embedders}
+    ids: dict[str, list[str]] = {}
     with tqdm(total=len(splits), unit=" samples", disable=None) as bar:
         for split in splits.samples:
             by_column = {f"features.{name}": embed for name, embed in embedders.items()}
@@ -107,8 +151,13 @@ def extract_splits(splits: Splits, embedders: Mapping[str, Embed]) -> dict[str, 
                 for name, values in columns.items()
                 if name.startswith("labels.")
             }
-            found[split] = {name: Features(torch.from_numpy(columns[f"features.{name}"]), labels) for name in embedders}
-    return found
+            ids[split] = columns["id"].tolist()
+            for name in embedders:
+                found[name][split] = Features(torch.from_numpy(columns[f"features.{name}"]), labels)
+    return {
+        name: Extracted(found[name], ids, embed.store.finish() if isinstance(embed, Keeping) else None)
+        for name, embed in embedders.items()
+    }
 
 
 def _columns(embedders: Mapping[str, Embed], batch: Batch, *, split: str) -> Columns:

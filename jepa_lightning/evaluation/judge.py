@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD, collapse
 from jepa_lightning.evaluation.encoded import Encoded, embed, parts
@@ -18,6 +19,7 @@ from jepa_lightning.evaluation.report import Report
 from jepa_lightning.evaluation.results import RAW, UNTRAINED, Confusion, Difference, Score
 from jepa_lightning.evaluation.scoring import Scoring
 from jepa_lightning.evaluation.tasks import Protocol, find_tasks, make_splits
+from jepa_lightning.evaluation.token_store import TokenFeatures
 
 __all__ = ["Encoded", "Protocol", "Report", "judge"]
 
@@ -33,6 +35,7 @@ def judge(
     class_names: Mapping[str, Sequence[str]] | None = None,
     compare: Sequence[tuple[str, str]] | None = None,
     k: int = 20,
+    device: str = "cpu",
     settings: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
@@ -42,12 +45,14 @@ def judge(
         encoders: by name, in the order of the table: the trained ones under any name, "untrained", "raw". They hold the
             same samples in the same order.
         protocol: how the samples are divided; the data's own train and test part by default.
-        probes: "knn", "logistic" and "svm" judge class labels, "ridge" continuous ones.
+        probes: "knn", "logistic" and "svm" judge class labels, "ridge" continuous ones, "attentive" both, of those
+            encoders that have tokens.
         labels: the label columns to judge by; None: all that can be, and the report's notes name the others.
         class_names: label to the names of its classes 0, 1, ...
         compare: pairs of names, the first minus the second; None: every encoder but those called "untrained..." and
             "raw..." minus "untrained" and minus "raw", where there are such.
         k: neighbours of the kNN.
+        device: where attentive probes are fitted.
         settings: what the report says besides, such as checkpoints, pooling and data.
         progress: told in a line what is judged next.
 
@@ -62,14 +67,18 @@ def judge(
     groups = None
     if protocol.group is not None:
         groups = Features(first.values, columns).class_label(protocol.group)
+    tokens = _tokens(encoders, probes)
     tasks, notes = find_tasks(columns, asked=labels, names=class_names, group=protocol.group)
+    if tokens:
+        notes += [f"{name}: no attentive probe, since it has no tokens" for name in encoders if name not in tokens]
     scores: list[Score] = []
     differences: list[Difference] = []
     confusions: list[Confusion] = []
     for task in tasks:
-        fitting = [probe for probe in probes if (probe != "ridge") == task.classes]
+        fitting = [probe for probe in probes if probe == "attentive" or (probe != "ridge") == task.classes]
         if not fitting:
-            kind, wanted = ("classes", "knn, logistic or svm") if task.classes else ("continuous", "ridge")
+            kind, wanted = ("classes", "knn, logistic, svm") if task.classes else ("continuous", "ridge")
+            wanted += " or attentive"
             notes.append(f"label {task.name!r}: not judged, since it is {kind} and no probe is {wanted}")
             continue
         try:
@@ -79,9 +88,9 @@ def judge(
                 raise ValueError(f"label {task.name!r}: {error}") from error
             notes.append(f"label {task.name!r}: {error} (left out)")
             continue
-        judged = Scoring(task, protocol, splits, everything, pairs, k)
+        judged = Scoring(task, protocol, splits, everything, pairs, k, tokens=tokens, device=device)
         try:
-            with one_thread_if_small(max(values.numel() for values in everything.values())):
+            with one_thread_if_small(max(values.numel() for values in [*everything.values(), *_values(tokens)])):
                 for probe in fitting:
                     if progress:
                         progress(f"{task.name}: {probe}")
@@ -98,13 +107,35 @@ def judge(
     return Report(
         scores=scores,
         differences=differences,
-        collapses={name: collapse(looked_at[name][0], encoded.views) for name, encoded in encoders.items()},
+        collapses={
+            name: collapse(looked_at[name][0], encoded.views, viewed=encoded.viewed)
+            for name, encoded in encoders.items()
+        },
         confusions=confusions,
         embeddings=[embed(name, *part) for name, part in looked_at.items()],
         tasks=tasks,
         notes=notes,
         settings={**_settings(protocol, probes, k, encoders), **(settings or {})},
     )
+
+
+def _tokens(encoders: Mapping[str, Encoded], probes: Sequence[Probe]) -> dict[str, TokenFeatures]:
+    """The tokens of the encoders that have some, if a probe needs them."""
+    if "attentive" not in probes:
+        return {}
+    found = {name: encoded.tokens for name, encoded in encoders.items() if encoded.tokens is not None}
+    if not found:
+        raise ValueError("expected token features of at least one encoder for the probe attentive, got none")
+    for name, tokens in found.items():
+        if len(tokens.values) != len(encoders[name].values):
+            raise ValueError(
+                f"expected tokens of all {len(encoders[name].values)} samples of {name!r}, got {len(tokens.values)}"
+            )
+    return found
+
+
+def _values(tokens: Mapping[str, TokenFeatures]) -> list[Tensor]:
+    return [found.values for found in tokens.values()]
 
 
 def _rank(probe: Probe) -> int:
@@ -155,6 +186,7 @@ def _settings(protocol: Protocol, probes: Sequence[Probe], k: int, encoders: Map
         "samples": {
             name: {"train": len(e.train.values), "test": 0 if e.test is None else len(e.test.values)}
             | {"width": e.train.values.shape[1]}
+            | ({} if e.tokens is None else {"tokens": e.tokens.values.shape[1]})
             for name, e in encoders.items()
         },
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},

@@ -118,6 +118,8 @@ def _few_labels(report: Report, task: Task, probe: str, title: str) -> str:
     for name in report.encoders:
         found = [s for s in report.scores if (s.encoder, s.label, s.probe) == (name, task.name, probe)]
         found.sort(key=lambda score: score.share)
+        if not found:  # of the attentive probe, where there are no tokens
+            continue
         ends = [(s.estimate.mean, s.estimate.low, s.estimate.high) for s in found]
         curves.append(Curve(name, [s.share for s in found], *(list(column) for column in zip(*ends, strict=True))))
     marks = [(share, f"{share * 100:.3g}%") for share in curves[0].x]

@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa_lightning.evaluation.attentive import DECAYS, LRS, fit_attentive
 from jepa_lightning.evaluation.bootstrap import Outcome
 from jepa_lightning.evaluation.probes import C_GRID, fit_linear, knn_predict, standardise
 from jepa_lightning.evaluation.protocols import LinearClassifier, Split
 from jepa_lightning.evaluation.regression import choose_penalty, fit_ridge
+from jepa_lightning.evaluation.token_store import TokenFeatures
 
-Probe = Literal["knn", "logistic", "svm", "ridge"]
-CLASSIFIERS: tuple[Probe, ...] = ("logistic", "svm", "knn")  # the first of those asked for draws the confusions
+Probe = Literal["knn", "logistic", "svm", "ridge", "attentive"]
+CLASSIFIERS: tuple[Probe, ...] = ("logistic", "svm", "knn", "attentive")  # the first asked for draws the confusions
 _SMALL = 5_000_000
 DESCRIPTIONS = {
     "knn": "k nearest neighbours by cosine, votes weighted by exp(similarity / 0.07), features as they are",
@@ -34,6 +36,12 @@ DESCRIPTIONS = {
     "ridge": (
         "ridge regression on features standardised by the training part; the penalty chosen on a fifth of the "
         "training part"
+    ),
+    "attentive": (
+        "a learned query attends over all tokens (4 heads), norm, linear map; tokens kept as float16, standardised by "
+        "the training part; AdamW, 20 epochs, batches of 128 or an eighth of the samples, cosine schedule; learning "
+        f"rate of {', '.join(f'{lr:g}' for lr in LRS)} and weight decay of {', '.join(f'{d:g}' for d in DECAYS)} "
+        "chosen on a stratified fifth of the training part, then fitted on all of it"
     ),
 }
 
@@ -53,23 +61,44 @@ def one_thread_if_small(numbers: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_probe(probe: Probe, features: Tensor, labels: NDArray[Any], split: Split, *, k: int = 20) -> Outcome:
+def run_probe(
+    probe: Probe,
+    features: Tensor,
+    labels: NDArray[Any],
+    split: Split,
+    *,
+    k: int = 20,
+    tokens: TokenFeatures | None = None,
+    rows: NDArray[np.int64] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Outcome:
     """Fit a probe on the training part of a split, and predict its test part.
 
     Args:
-        probe: "knn", "logistic" or "svm" for classes, "ridge" for continuous labels.
+        probe: "knn", "logistic" or "svm" for classes, "ridge" for continuous labels, "attentive" for both.
         features: (n, D) float32.
         labels: (n,) classes from 0, or (n, d) values.
         split: numbers of rows.
         k: neighbours of the kNN.
+        tokens: of all samples, for "attentive" only.
+        rows: (n,) numbers among them of the samples; None: the same.
+        seed: of "attentive".
+        device: of "attentive".
 
     Returns:
         Truth and predictions, the predictions NaN where a feature is not finite.
+
+    Raises:
+        ValueError: "attentive" without tokens.
     """
+    continuous = np.issubdtype(labels.dtype, np.floating)
+    if probe == "attentive" and tokens is None:
+        raise ValueError("expected token features for the probe attentive, got none")
     here, there = torch.from_numpy(split.train), torch.from_numpy(split.test)
     train, test = features[here], features[there]
     known, truth = labels[split.train], labels[split.test]
-    chosen: float | None = None
+    chosen: float | tuple[float, float] | None = None
     if not (train.isfinite().all() and test.isfinite().all()):
         predicted: NDArray[Any] = np.full(truth.shape, np.nan)
     elif probe == "svm":
@@ -78,11 +107,18 @@ def run_probe(probe: Probe, features: Tensor, labels: NDArray[Any], split: Split
         predicted = model.predict(test.numpy())
     elif probe == "knn":
         predicted = knn_predict(train, torch.from_numpy(known), test, k=k).numpy()
+    elif tokens is not None and probe == "attentive":
+        whole = np.arange(len(labels)) if rows is None else rows
+        learnt, judged = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
+        target = torch.from_numpy(known).float() if continuous else torch.from_numpy(known)
+        fitted = fit_attentive(tokens.values, tokens.valid, target, rows=learnt, seed=seed, device=device)
+        predicted = fitted.predict(tokens.values, tokens.valid, rows=judged).numpy()
+        chosen = fitted.lr, fitted.decay
     else:
         fit = _logistic if probe == "logistic" else _ridge
         scaled, asked = standardise(train, test)
         predicted, chosen = fit(scaled, asked, torch.from_numpy(known))
-    measure: Literal["accuracy", "R2"] = "R2" if probe == "ridge" else "accuracy"
+    measure: Literal["accuracy", "R2"] = "R2" if continuous else "accuracy"
     return Outcome(measure, truth, predicted, train=len(train), chosen=chosen)
 
 

@@ -89,7 +89,8 @@ class Report:
         what = f"{len(task.names)} classes, accuracy" if task.classes else "continuous, R2"
         rows = []
         for encoder in self.encoders:
-            rows.append([encoder, *(_shown(self.score(encoder, task.name, probe).estimate) for probe in probes)])
+            found_of = {score.probe: score for score in scores if (score.encoder, score.share) == (encoder, 1.0)}
+            rows.append([encoder, *(_shown(found_of[p].estimate) if p in found_of else "-" for p in probes)])
         chances = {score.probe: score.chance for score in scores}
         rows.append(["chance", *(f"{chances[probe]:.3f}" for probe in probes)])
         size = scores[0]

@@ -21,7 +21,7 @@ class Score:
     Attributes:
         encoder: its name.
         label: what was asked.
-        probe: "knn", "logistic", "svm", "ridge" or "5-way 1-shot".
+        probe: "knn", "logistic", "svm", "ridge", "attentive" or "5-way 1-shot".
         measure: "accuracy" (0-1) or "R2".
         share: of the training labels that were learnt from.
         estimate: with its interval.
@@ -30,7 +30,8 @@ class Score:
         train: samples learnt from, the mean over splits.
         test: samples judged, the mean over splits.
         values: the score of each split or draw; empty of episodes.
-        chosen: the penalty chosen in each: C, or the ridge's; empty where nothing is chosen.
+        chosen: the penalty chosen in each: C, or the ridge's, or learning rate and weight decay of the attentive probe;
+            empty where nothing is chosen.
     """
 
     encoder: str
@@ -44,7 +45,7 @@ class Score:
     train: float
     test: float
     values: tuple[float, ...] = ()
-    chosen: tuple[float, ...] = ()
+    chosen: tuple[float | tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

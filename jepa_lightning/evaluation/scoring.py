@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from jepa_lightning.evaluation.probing import Probe, run_probe
 from jepa_lightning.evaluation.protocols import Interval, Split, few_labels, interval
 from jepa_lightning.evaluation.results import Confusion, Difference, Score
 from jepa_lightning.evaluation.tasks import Protocol, Task
+from jepa_lightning.evaluation.token_store import TokenFeatures
 
 
 class Scoring:
@@ -26,7 +29,11 @@ class Scoring:
         everything: dict[str, Tensor],
         pairs: list[tuple[str, str]],
         k: int,
+        *,
+        tokens: Mapping[str, TokenFeatures] | None = None,
+        device: str = "cpu",
     ) -> None:
+        self.tokens, self.device = tokens or {}, device
         self.task, self.protocol, self.splits, self.pairs, self.k = task, protocol, splits, pairs, k
         self.features = {name: values[torch.from_numpy(task.rows)] for name, values in everything.items()}
         self.scores: list[Score] = []
@@ -40,17 +47,33 @@ class Scoring:
         for share in sorted({*self.protocol.label_shares, 1.0}, reverse=True):
             splits = self._with_share(share)
             found = {
-                name: [run_probe(probe, values, self.task.values, split, k=self.k) for split in splits]
-                for name, values in self.features.items()
+                name: [self._run(probe, name, split) for split in splits]
+                for name in self.features
+                if probe != "attentive" or name in self.tokens
             }
             for name, outcomes in found.items():
                 self._score(name, probe, share, outcomes)
                 if confuse and share == 1.0 and self.task.classes and np.isfinite(outcomes[0].predicted).all():
                     self._confuse(name, probe, outcomes)
             for name, other in self.pairs:
+                if name not in found or other not in found:
+                    continue
                 estimate = self._estimate(found[name], found[other])
                 measure = found[name][0].measure
                 self.differences.append(Difference(name, other, self.task.name, probe, measure, share, estimate))
+
+    def _run(self, probe: Probe, name: str, split: Split) -> Outcome:
+        return run_probe(
+            probe,
+            self.features[name],
+            self.task.values,
+            split,
+            k=self.k,
+            tokens=self.tokens.get(name),
+            rows=self.task.rows,
+            seed=self.protocol.seed,
+            device=self.device,
+        )
 
     def episodes(self, *, strict: bool) -> list[str]:
         """Few-shot episodes drawn from the samples that any split judges: those of the test part, or everything.

@@ -71,6 +71,8 @@ class Protocol:
                 "expected a number of episodes that is a multiple of 100, at least 200, and at least one shot, got "
                 f"{self.episodes} and {self.shots}"
             )
+        if self.ways is not None and (self.ways < 2 or not self.shots):
+            raise ValueError(f"expected at least 2 ways, and shots with them, got {self.ways} and {self.shots}")
 
     def __str__(self) -> str:
         return {

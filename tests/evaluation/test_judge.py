@@ -1,5 +1,8 @@
 """Known answers of the judge, and that the test part touches nothing but the score."""
 
+import dataclasses
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,10 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from jepa_lightning.evaluation.attentive import fit_attentive
 from jepa_lightning.evaluation.features import Features
 from jepa_lightning.evaluation.judge import Encoded, Protocol, judge
+from jepa_lightning.evaluation.token_store import TokenFeatures
 
 TRAIN, TEST = 240, 120
 
@@ -149,6 +154,86 @@ def test_a_planted_test_sample_leaves_all_else_as_it_was():
     assert np.allclose(here.embeddings[0].points[:5], there.embeddings[0].points[:5])
 
 
+def with_tokens(make, seed=0, tokens=3):
+    """The features as the tokens' mean."""
+    found = encoded(make, seed)
+    spread = noise(len(found.values) * tokens, 9, found.values.shape[1]).unflatten(0, (-1, tokens))
+    values = found.values.unsqueeze(1) + 0.1 * (spread - spread.mean(1, keepdim=True))
+    return dataclasses.replace(found, tokens=TokenFeatures(values.half()))
+
+
+def digits(found, seed):
+    return F.one_hot(found["digit"], 8).float()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Fewer settings and epochs of the attentive probe."""
+    few = partial(fit_attentive, lrs=(5e-3, 2e-2), decays=(0.01,), epochs=6)
+    monkeypatch.setattr("jepa_lightning.evaluation.probing.fit_attentive", few)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("protocol", kinds(), ids=lambda protocol: protocol.kind)
+def test_the_attentive_probe_reads_labels_and_finds_none_in_noise(protocol):
+    data = {"perfect": with_tokens(digits), "untrained": with_tokens(unrelated), "raw": encoded(perfect)}
+    report = judge(data, protocol=protocol, probes=("attentive", "knn"), labels=("digit",))
+    score = report.score("perfect", "digit", "attentive")
+    assert score.estimate.mean == 1.0
+    assert all(lr > 0 and decay > 0 for lr, decay in score.chosen)
+    chance = report.score("untrained", "digit", "attentive")
+    assert chance.estimate.low <= chance.chance <= chance.estimate.high
+    pairs = [(d.encoder, d.baseline) for d in report.differences if d.probe == "attentive"]
+    assert pairs == [("perfect", "untrained")]
+    assert report.differences[0].words.startswith("training helps: +0.")
+    assert report.notes == ["raw: no attentive probe, since it has no tokens"]
+    assert "not finite" not in report.table()
+    with pytest.raises(ValueError, match="no score of"):
+        report.score("raw", "digit", "attentive")
+
+
+def test_the_attentive_probe_of_continuous_labels():
+    data = {"perfect": with_tokens(perfect), "noise": with_tokens(unrelated)}
+    report = judge(data, probes=("attentive",), labels=("place",), compare=[])
+    score = report.score("perfect", "place", "attentive")
+    assert score.measure == "R2"
+    assert score.estimate.mean > 0.7
+    assert report.score("noise", "place", "attentive").estimate.mean < 0.1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_planted_test_sample_leaves_the_attentive_probe_as_it_was():
+    plain = with_tokens(weak)
+    values = plain.tokens.values.clone()
+    values[TRAIN + 5] = 6e4
+    planted = dataclasses.replace(plain, tokens=TokenFeatures(values))
+    settings = {"protocol": Protocol(label_shares=(0.3,), label_draws=2), "labels": ("digit", "place"), "compare": []}
+    reports = [judge({"e": data}, probes=("attentive",), **settings) for data in (plain, planted)]
+    for one, other in zip(*(report.scores for report in reports), strict=True):
+        assert one.chosen == other.chosen
+        if one.measure == "accuracy":  # of the planted sample alone
+            assert np.abs(np.subtract(one.values, other.values)).max() <= 1 / TEST + 1e-9
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_attentive_probe_of_samples_without_a_label_and_of_diverged_features():
+    data = with_tokens(weak)
+    data.train.labels["digit"][:40] = -1
+    bad = dataclasses.replace(data, train=Features(data.train.values + torch.nan, data.train.labels))
+    report = judge({"e": data, "b": bad}, probes=("attentive",), labels=("digit",), compare=[("b", "e")])
+    assert report.score("e", "digit", "attentive").train == TRAIN - 40
+    assert report.score("e", "digit", "attentive").estimate.mean > 0.4
+    assert np.isnan(report.score("b", "digit", "attentive").estimate.mean)
+
+
+def test_views_of_some_samples_give_the_alignment():
+    data, rows = encoded(weak), torch.tensor([3, 5, 200])
+    views = data.train.values[rows] + 0.1
+    report = judge({"e": dataclasses.replace(data, views=views, viewed=rows)}, probes=("knn",), compare=[])
+    apart = F.normalize(data.train.values[rows], dim=1) - F.normalize(views, dim=1)
+    assert report.collapses["e"].alignment == pytest.approx(float(apart.square().sum(1).mean()), rel=1e-5)
+
+
 def test_the_same_features_do_not_differ_and_better_ones_do():
     data = {"again": encoded(weak), "untrained": encoded(weak), "raw": encoded(perfect)}
     for protocol in kinds(shots=(1,), episodes=200, label_shares=(0.2,), label_draws=2)[:2]:
@@ -223,6 +308,14 @@ FOLDS = Protocol(kind="folds", folds=2)
         (lambda: judge(one(digit=[0, 1] * 10), protocol=FOLDS, probes=("tree",)), "expected probes among knn"),
         (lambda: judge(one(digit=[0, 1] * 10)), "encoder 'e': the protocol split needs features of a test part"),
         (lambda: judge({}), "at least one encoder"),
+        (lambda: judge({"a": encoded(weak)}, probes=("attentive",)), "expected token features of at least one encoder"),
+        (
+            lambda: judge(
+                {"a": dataclasses.replace(encoded(weak), tokens=TokenFeatures(noise(9, 0)))}, probes=("attentive",)
+            ),
+            "expected tokens of all 360 samples of 'a', got 9",
+        ),
+        (lambda: Protocol(shots=(1,), ways=1), "at least 2 ways"),
         (
             lambda: judge({"a": encoded(weak), "b": Encoded(encoded(weak).test, encoded(weak).train)}),
             "the same samples",
