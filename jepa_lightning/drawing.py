@@ -15,6 +15,8 @@ GAP = 4  # pixels between panels
 PANEL = 112  # smaller panels are enlarged to about this side
 UNUSED = (0.75, 0.75, 0.75)
 CONTEXT = (0.15, 0.4, 0.85)
+COOL = ((0.05, 0.03, 0.20), (0.25, 0.20, 0.55), (0.15, 0.50, 0.55), (0.35, 0.75, 0.40), (0.98, 0.92, 0.20))
+HOT = ((0.02, 0.01, 0.10), (0.30, 0.07, 0.42), (0.70, 0.20, 0.33), (0.95, 0.50, 0.10), (0.99, 0.96, 0.60))
 TARGETS = ((0.95, 0.45, 0.1), (0.85, 0.1, 0.15), (0.95, 0.75, 0.1), (0.75, 0.2, 0.65))  # of blocks, in turn
 
 
@@ -29,6 +31,36 @@ def to_rgb(values: Tensor) -> Tensor:
     flat = values.flatten(1)
     low, high = (limit.view(-1, 1, *[1] * len(sizes)) for limit in (flat.amin(1), flat.amax(1)))
     return (values - low) / (high - low).clamp(min=1e-6)
+
+
+def colour_map(values: Tensor, colours: Sequence[tuple[float, float, float]] = COOL) -> Tensor:
+    """Numbers of any shape, 0 to 1, as colours (..., 3) between `colours`, the first for 0 and the last for 1.
+
+    `COOL` goes from dark blue over green to yellow and `HOT` from black over red to pale yellow, both ever brighter.
+    """
+    table = torch.tensor(colours)
+    place = values.detach().float().cpu().clamp(0, 1) * (len(table) - 1)
+    before = place.long().clamp(max=len(table) - 2)
+    share = (place - before).unsqueeze(-1)
+    return (1 - share) * table[before] + share * table[before + 1]
+
+
+def heat(values: Tensor, valid: Tensor | None = None) -> Tensor:
+    """A number for each token as a colour, for `Modality.draw_features`; each sample has its own scale.
+
+    Args:
+        values: (B, N); a sample's smallest is black, its largest pale yellow (where all are equal, all are black).
+        valid: (B, N) bool; tokens where it is False, and those whose value is not finite, are grey.
+
+    Returns:
+        (B, N, 3) float32 in 0-1, on the CPU.
+    """
+    values = values.detach().float().cpu()
+    known = values.isfinite() if valid is None else values.isfinite() & valid.cpu()
+    low = values.masked_fill(~known, torch.inf).amin(1, keepdim=True)
+    high = values.masked_fill(~known, -torch.inf).amax(1, keepdim=True)
+    place = torch.where(known, (values - low) / (high - low).clamp(min=1e-12), 0.0)
+    return torch.where(known.unsqueeze(-1), colour_map(place, HOT), torch.tensor(UNUSED))
 
 
 def shown(index: Tensor, valid: Tensor | None, grid: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -14,6 +14,13 @@ from jepa_lightning.tokens import Masks, Tokens
 
 Batch = dict[str, Any]
 """The modality's own key (`image`, `video`, ...), `labels` (name to tensor) where there are any, and `id`."""
+
+
+_MUST_SET = ("name", "spec", "tokenizer", "masker", "encoder")
+
+
+class IncompleteModality(AttributeError, ValueError):
+    """A modality does not set one of the attributes that every modality has; the message says which."""
 
 
 class Modality(ABC):
@@ -45,6 +52,20 @@ class Modality(ABC):
 
     def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor] | None:
         """Pictures of features: `colours` (B, N, 3) in 0-1 for each token; as `draw_masks`."""
+        return None
+
+    if not TYPE_CHECKING:  # or mypy would take any attribute for one of ours
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _MUST_SET:  # called only where the attribute was not found
+                raise IncompleteModality(
+                    f"expected {type(self).__name__} to set {name}, which every modality has, got none: set "
+                    f"self.{name} in its __init__, or for all in the class"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def draw_samples(self, batch: Batch) -> list[Tensor] | None:
+        """Pictures of the samples as they are; as `draw_masks`."""
         return None
 
     def raw_features(self, batch: Batch) -> Tensor | None:

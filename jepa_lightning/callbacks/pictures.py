@@ -6,22 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
 from torch import Tensor
-from torchvision.io import write_png
 
 from jepa_lightning.callbacks.transfer import transfer
 from jepa_lightning.evaluation.pca import pca_colours
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
-
-GAP = 4  # pixels between rows, and between the frames of a strip
-STRIP = 8  # frames in a strip, at most
-STRIPS = 3  # samples that get a strip, at most
-FRAME = 125  # milliseconds that a frame of a GIF is shown
+from jepa_lightning.picture_files import write_pictures
 
 
 class Pictures(Callback):
@@ -74,15 +67,7 @@ class Pictures(Callback):
 
     @rank_zero_only
     def _write(self, trainer: Trainer, name: str, pictures: list[Tensor] | None) -> None:
-        if not pictures:
-            return
-        folder = Path(trainer.default_root_dir) / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
-        moving = pictures[0].ndim == 4
-        if moving:
-            write_gif(beside(pictures), folder / f"{name}.gif")
-            pictures = [strip(picture) for picture in pictures[:STRIPS]]
-        write_png(stack(pictures, gap=GAP * (1 + 3 * moving)), str(folder / f"{name}.png"))
+        write_pictures(pictures, Path(trainer.default_root_dir) / "pictures", name)
 
 
 def first(batch: Batch, samples: int) -> Batch:
@@ -94,30 +79,3 @@ def first(batch: Batch, samples: int) -> Batch:
         return value if isinstance(value, str) or not hasattr(value, "__getitem__") else value[:samples]
 
     return cut(batch)
-
-
-def stack(pictures: list[Tensor], *, gap: int = GAP) -> Tensor:
-    """Uint8 (3, H, W) pictures under each other on white: (3, sum of H, largest W)."""
-    width = max(picture.shape[2] for picture in pictures)
-    rows = [F.pad(picture, (0, width - picture.shape[2], 0, gap), value=255) for picture in pictures]
-    return torch.cat(rows, dim=1)[:, :-gap]
-
-
-def strip(picture: Tensor) -> Tensor:
-    """Frames (F, 3, H, W), at most eight of them, evenly spaced, side by side on white: (3, H, ...)."""
-    kept = torch.linspace(0, len(picture) - 1, min(len(picture), STRIP)).round().long()
-    return torch.cat([F.pad(frame, (0, GAP), value=255) for frame in picture[kept]], dim=2)[:, :, :-GAP]
-
-
-def beside(pictures: list[Tensor]) -> Tensor:
-    """Moving pictures (F, 3, H, W) side by side on white: (F, 3, largest H, ...). Shorter ones stop at their end."""
-    frames, height = (max(picture.shape[axis] for picture in pictures) for axis in (0, 2))
-    padded = [F.pad(picture, (0, GAP, 0, height - picture.shape[2]), value=255) for picture in pictures]
-    padded = [torch.cat([picture, picture[-1:].expand(frames - len(picture), -1, -1, -1)]) for picture in padded]
-    return torch.cat(padded, dim=3)[..., :-GAP]
-
-
-def write_gif(frames: Tensor, path: Path) -> None:
-    """Write (F, 3, H, W) uint8 as an endless GIF."""
-    images = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME, loop=0)

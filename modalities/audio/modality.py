@@ -103,6 +103,10 @@ class Audio(Modality):
         tokenizer = self.tokenizer
         return pictures.features(tokenizer.spectrogram(batch), colours, self.grid, tokenizer.real_frames(batch))
 
+    def draw_samples(self, batch: Batch) -> list[Tensor]:
+        """The spectrogram of each sample."""
+        return pictures.samples(self.tokenizer.spectrogram(batch), self.tokenizer.real_frames(batch))
+
     @torch.no_grad()
     def raw_features(self, batch: Batch) -> Tensor:
         """Mean and spread over the real frames of each mel band: (B, 2 F)."""

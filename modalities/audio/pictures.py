@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jepa_lightning.drawing import paint, panels, shown, veil
+from jepa_lightning.drawing import colour_map, paint, panels, shown, veil
 from jepa_lightning.tokens import Masks
 
-_COLOURS = ((0.05, 0.03, 0.20), (0.25, 0.20, 0.55), (0.15, 0.50, 0.55), (0.35, 0.75, 0.40), (0.98, 0.92, 0.20))
 _STRIPE = 3  # pixels of a stripe over padding
 
 
@@ -38,17 +37,18 @@ def features(spectrogram: Tensor, colours: Tensor, grid: tuple[int, int], frames
     return _column([rgb, paint(colours, grid, rgb.shape[2:])], frames)
 
 
+def samples(spectrogram: Tensor, frames: Tensor | None) -> list[Tensor]:
+    """The spectrogram alone: one uint8 (3, H, W) a sample."""
+    return _column([coloured(spectrogram, frames)], frames)
+
+
 def coloured(spectrogram: Tensor, frames: Tensor | None = None) -> Tensor:
     """(B, F, T) as (B, 3, F, T) in 0-1, from dark blue to yellow over the range of each sample's real frames."""
     values = spectrogram.detach().float().cpu()
     if frames is not None:
         values = torch.where(_padded(values.shape[2], frames)[:, None], values[:, :, :1], values)
     low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-    place = (values - low) / (high - low).clamp(min=1e-6) * (len(_COLOURS) - 1)
-    table = torch.tensor(_COLOURS)
-    before = place.long().clamp(max=len(_COLOURS) - 2)
-    share = (place - before).unsqueeze(-1)
-    return ((1 - share) * table[before] + share * table[before + 1]).movedim(-1, 1)
+    return colour_map((values - low) / (high - low).clamp(min=1e-6)).movedim(-1, 1)
 
 
 def _column(parts: Sequence[Tensor], frames: Tensor | None) -> list[Tensor]:

@@ -111,6 +111,12 @@ class Graph(Modality):
         return pictures.graphs(graphs, [summed / times[:, None]])
 
     @torch.no_grad()
+    def draw_samples(self, batch: Batch) -> list[Tensor]:
+        """Each graph, its nodes coloured by their type where their features are one (a single 1), else grey."""
+        graphs = self.tokenizer.joined(batch)
+        return pictures.graphs(graphs, [pictures.type_colours(graphs.nodes)])
+
+    @torch.no_grad()
     def raw_features(self, batch: Batch) -> Tensor:
         """The sum of the nodes' features (of types: how many nodes have each) and a histogram of degrees: (B, F + 16).
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lightning.drawing import PANEL, panels
+from jepa_lightning.drawing import CONTEXT, PANEL, TARGETS, UNUSED, panels
 from modalities.graph.graphs import GraphBatch
 
 SIDE = 2 * PANEL  # pixels of a graph's picture
@@ -18,6 +18,7 @@ _EDGE = 0.8  # how light a line is
 _RIM = 0.25  # how light a disc's rim is
 _MANY = 300  # nodes; of more, springs are too slow
 _STEPS = 200
+_SHADE = 0.7  # of colours that are used again, for further types
 
 
 def graphs(batch: GraphBatch, colours: Sequence[Tensor]) -> list[Tensor]:
@@ -41,6 +42,15 @@ def graphs(batch: GraphBatch, colours: Sequence[Tensor]) -> list[Tensor]:
         for panel, colour in zip(drawn, colours, strict=True):
             panel.append(_paint(places, mine, colour.detach().float().cpu()[nodes]))
     return panels([torch.stack(panel) for panel in drawn])
+
+
+def type_colours(nodes: Tensor) -> Tensor:
+    """Colours (V, 3) of nodes (V, F): one for each type where every node has exactly one (a single 1), else grey."""
+    nodes = nodes.detach().float().cpu()
+    one_hot = nodes.shape[1] > 1 and bool(((nodes == 0) | (nodes == 1)).all() & (nodes.sum(1) == 1).all())
+    kind = nodes.argmax(1) if one_hot else torch.zeros(len(nodes), dtype=torch.int64)
+    table = torch.tensor([CONTEXT, *TARGETS]) if one_hot else torch.tensor([UNUSED])
+    return table[kind % len(table)] * _SHADE ** (kind // len(table)).unsqueeze(1)
 
 
 def layout(count: int, edges: Tensor) -> Tensor:

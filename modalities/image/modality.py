@@ -53,6 +53,10 @@ class Image(Modality):
         """A row a sample: the image and the colour of each patch."""
         return pictures.features(batch["image"], colours, self.grid)
 
+    def draw_samples(self, batch: Batch) -> list[Tensor]:
+        """Each image."""
+        return pictures.samples(batch["image"])
+
     def raw_features(self, batch: Batch) -> Tensor:
         """All pixels: (B, C H W)."""
         return batch["image"].flatten(1)

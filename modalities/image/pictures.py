@@ -23,3 +23,8 @@ def features(image: Tensor, colours: Tensor, grid: tuple[int, ...]) -> list[Tens
     """Image and colours (B, N, 3) in 0-1 of its patches side by side: one uint8 (3, H, W) a sample."""
     rgb = to_rgb(image)
     return panels([rgb, paint(colours, grid, rgb.shape[-2:])])
+
+
+def samples(image: Tensor) -> list[Tensor]:
+    """The image alone: one uint8 (3, H, W) a sample."""
+    return panels([to_rgb(image)])

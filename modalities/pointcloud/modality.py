@@ -17,6 +17,8 @@ from modalities.pointcloud.encoder import MiniPointNet
 from modalities.pointcloud.geometry import nearest
 from modalities.pointcloud.tokenizer import PointTokenizer
 
+_DARK = 0.15
+
 
 class PointCloud(Modality):
     """Clouds of points as groups of neighbours, without a grid (Point-JEPA, Saito et al. 2024, arXiv:2404.16432).
@@ -85,6 +87,11 @@ class PointCloud(Modality):
     def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor]:
         """A row a sample: two views of the cloud, each point in the colour of the nearest group's centre."""
         return pictures.clouds(batch["points"], [_of_points(batch, tokens, colours)])
+
+    def draw_samples(self, batch: Batch) -> list[Tensor]:
+        """Two views of each cloud, dark."""
+        points = batch["points"]
+        return pictures.clouds(points, [torch.full((*points.shape[:2], 3), _DARK)])
 
     @torch.no_grad()
     def raw_features(self, batch: Batch) -> Tensor:

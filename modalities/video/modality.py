@@ -77,6 +77,10 @@ class Video(Modality):
         """Moving pictures: the clip above the colour of each tubelet."""
         return pictures.features(batch["video"], colours, self.grid)
 
+    def draw_samples(self, batch: Batch) -> list[Tensor]:
+        """Each clip, moving."""
+        return pictures.samples(batch["video"])
+
     def raw_features(self, batch: Batch) -> Tensor:
         """The pixels of the mean frame: (B, C H W)."""
         return batch["video"].float().mean(2).flatten(1)

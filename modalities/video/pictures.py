@@ -28,6 +28,11 @@ def features(video: Tensor, colours: Tensor, grid: tuple[int, ...]) -> list[Tens
     return _column([rgb, paint(colours, grid, rgb.shape[2:])])
 
 
+def samples(video: Tensor) -> list[Tensor]:
+    """The clip alone: one uint8 (T, 3, H, W) a sample."""
+    return _column([to_rgb(video)])
+
+
 def _column(parts: Sequence[Tensor]) -> list[Tensor]:
     """(B, 3, T, H, W) parts under each other."""
     samples = zip(*parts, strict=True)  # of each sample, its parts (3, T, H, W)

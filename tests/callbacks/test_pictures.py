@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from jepa_lightning.callbacks import Pictures
-from jepa_lightning.callbacks.pictures import GAP, STRIP, beside, first, stack, strip
+from jepa_lightning.callbacks.pictures import first
 from jepa_lightning.modality import Modality
+from jepa_lightning.picture_files import GAP, STRIP, WIDE
 
 
 def opened(path):
@@ -29,7 +30,7 @@ def test_masks_and_features_are_written(make_trainer, make_jepa, make_data, tmp_
         "masks.png",
     ]
     side, gap = 32 * 4, 4  # small images are enlarged
-    rows = 3 * side + 2 * GAP
+    rows = 3 * side + 2 * WIDE
     masks = opened(folder / "masks.png")
     assert masks.shape == (rows, 4 * side + 3 * gap, 3)  # image, context, two target blocks
     for step in steps:
@@ -120,17 +121,6 @@ def test_the_first_samples_of_a_batch():
     assert len(batch["id"]) == 5
 
 
-def test_rows_are_stacked_on_white():
-    rows = [torch.zeros(3, 5, 8, dtype=torch.uint8), torch.full((3, 2, 6), 7, dtype=torch.uint8)]
-    picture = stack(rows)
-    assert picture.shape == (3, 5 + GAP + 2, 8)
-    assert picture.dtype == torch.uint8
-    assert (picture[:, :5] == 0).all()
-    assert (picture[:, 5 : 5 + GAP] == 255).all()
-    assert (picture[:, -2:, :6] == 7).all()
-    assert (picture[:, -2:, 6:] == 255).all()
-
-
 def test_moving_pictures_become_a_gif_and_a_strip(make_trainer, make_jepa, make_data, tmp_path):
     """Frames that say by their shade where they belong."""
     jepa = make_jepa()
@@ -140,7 +130,7 @@ def test_moving_pictures_become_a_gif_and_a_strip(make_trainer, make_jepa, make_
     make_trainer(Pictures(), max_steps=1, limit_val_batches=0).fit(jepa, datamodule=make_data())
     folder = tmp_path / "pictures"
     row = opened(folder / "masks.png")
-    assert row.shape == (2 * 10 + 4 * GAP, STRIP * 12 + (STRIP - 1) * GAP, 3)
+    assert row.shape == (2 * 10 + WIDE, STRIP * 12 + (STRIP - 1) * GAP, 3)
     found = [int(row[5, i * (12 + GAP) + 6, 0]) for i in range(STRIP)]
     assert found == [int(shades[2 * i]) for i in range(STRIP)]
     with Image.open(folder / "masks.gif") as gif:
@@ -151,13 +141,3 @@ def test_moving_pictures_become_a_gif_and_a_strip(make_trainer, make_jepa, make_
             pixels = np.asarray(gif.convert("RGB")).astype(int)
             assert abs(pixels[5, 6] - int(shades[i])).max() <= 2
             assert abs(pixels[5, -6] - (255 - int(shades[i]))).max() <= 2
-
-
-def test_moving_pictures_of_different_lengths_and_heights():
-    short, tall = torch.zeros(2, 3, 4, 5, dtype=torch.uint8), torch.full((3, 3, 6, 5), 9, dtype=torch.uint8)
-    both = beside([short, tall])
-    assert both.shape == (3, 3, 6, 10 + GAP)
-    assert (both[:, :, :4, :5] == 0).all()
-    assert (both[:, :, 4:, :5] == 255).all()
-    assert (both[:, :, :, -5:] == 9).all()
-    assert strip(short).shape == (3, 4, 10 + GAP)
