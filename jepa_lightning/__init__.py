@@ -7,15 +7,15 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.tokens import Masks, Tokens
 
 if TYPE_CHECKING:
-    from jepa_lightning.loading import Frozen, load
+    from jepa_lightning.loading import Frozen, load, load_jepa
 
 __version__ = "0.1.0"
-__all__ = ["JEPA", "Batch", "Frozen", "Masks", "Modality", "Tokenizer", "Tokens", "load"]
+__all__ = ["JEPA", "Batch", "Frozen", "Masks", "Modality", "Tokenizer", "Tokens", "load", "load_jepa"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Frozen` and `load` when they are asked for: training needs neither, nor what they import."""
-    if name not in ("Frozen", "load"):
+    """`Frozen`, `load` and `load_jepa` when they are asked for: training needs none of them, nor what they import."""
+    if name not in ("Frozen", "load", "load_jepa"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from jepa_lightning import loading
 

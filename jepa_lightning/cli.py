@@ -18,22 +18,27 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from jepa_lightning.callbacks import (
     BestCheckpoint,
     CollapseMonitor,
+    Faults,
     LastCheckpoint,
     LossBar,
     OnlineProbe,
     Pictures,
     RunSummary,
 )
+from jepa_lightning.endings import ended_well
 from jepa_lightning.messages import shorten
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
+from jepa_lightning.resume import Earlier, earlier_run
 from jepa_lightning.run_folder import default_loggers, set_aside
 from jepa_lightning.shipped_configs import find_configs
+from jepa_lightning.strategies import refuse_fsdp1
 
 TRACEBACK = "JEPA_TRACEBACK"
 MEANT = (  # warnings about what is meant to be so, or is not the user's to change
     r"Found \d+ module\(s\) in eval mode",  # the teacher
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # within Lightning
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run
 )
 
 
@@ -74,9 +79,17 @@ class JEPACLI(LightningCLI):
             (CollapseMonitor, "collapse"),
             (OnlineProbe, "probe"),
             (Pictures, "pictures"),
+            (Faults, "faults"),
             (LastCheckpoint, "checkpoint"),
         ):
             parser.add_lightning_class_args(watcher, key)
+        parser.add_argument(
+            "--auto_resume",
+            type=bool,
+            default=False,
+            help="go on from checkpoints/last.ckpt of the run's folder where it holds an unfinished run; start anew "
+            "where it holds none; do nothing where the run is finished",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Type `fit` for the user, and find shipped configs. sys.argv stays: DDP's child processes read it too."""
@@ -91,6 +104,7 @@ class JEPACLI(LightningCLI):
         Only `fit` writes into the run's folder: validating a run changes nothing of it.
         """
         config = self._get(self.config_init, "trainer")
+        refuse_fsdp1(config.get("strategy"))  # which Lightning would refuse on a CPU only
         callbacks = config.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         callbacks += [BestCheckpoint(), RunSummary()]
@@ -104,8 +118,22 @@ class JEPACLI(LightningCLI):
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def before_fit(self) -> None:
-        """Set aside the files of an earlier run in the same folder, unless it is resumed."""
+        """Set aside the files of an earlier run in the same folder, unless it is resumed.
+
+        With `auto_resume` an unfinished one is resumed; a finished one is left alone, and the program ends.
+        """
         config = self.config["fit"]
+        if config.get("auto_resume") and not config["trainer"].get("fast_dev_run"):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, LastCheckpoint):
+                    callback.requeue = True
+            found, last = earlier_run(self.trainer)
+            if found is Earlier.FINISHED:
+                rank_zero_info(f"The run in {self.trainer.default_root_dir} is finished: nothing to do")
+                sys.exit(0)
+            if found is Earlier.UNFINISHED:
+                self.config_init["fit"]["ckpt_path"] = str(last)
+                return
         rank = getattr(rank_zero_only, "rank", 0)
         if config.get("ckpt_path") is None and rank == 0 and not config["trainer"].get("fast_dev_run"):
             moved = set_aside(self.trainer.default_root_dir)
@@ -133,10 +161,12 @@ def short_errors(program: str) -> Iterator[None]:
 
 
 def fit(args: Sequence[str] | None = None) -> None:
-    """Entry point of `jepa-fit`. Mistakes of the user end in a few lines and exit code 2.
+    """Entry point of `jepa-fit`. Mistakes of the user end in a few lines and exit code 2, faults in code 1.
+
+    A run that SIGTERM or SIGUSR1 has ended, saved, exits with 75, one that Ctrl-C has with 130.
 
     Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
     """
-    with short_errors("jepa-fit"):
+    with short_errors("jepa-fit"), ended_well("jepa-fit"):
         load_plugins()
         JEPACLI(args)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
@@ -18,9 +19,12 @@ from torch.optim import Optimizer
 
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.objectives import PredictionLoss, Regularizer, SmoothL1, pool
-from jepa_lightning.parallel import prepare_blocks
+from jepa_lightning.parallel import parallelize
+from jepa_lightning.precision import HALF, in_half, is_norm, precise, sparing
 from jepa_lightning.predictors import PredictorFactory, TransformerPredictor
+from jepa_lightning.randomness import derive_seed, reseed
 from jepa_lightning.schedules import CosineRamp, LinearRamp, Schedule, WarmupCosine
+from jepa_lightning.strategies import AnyCheckpointIO, refuse_fsdp1
 from jepa_lightning.teacher import Teacher
 from jepa_lightning.tokens import Masks, Tokens, take
 
@@ -62,6 +66,9 @@ class JEPA(LightningModule):
         momentum: schedule of the teacher's EMA momentum.
         target_sees: what the teacher encodes: "all" of the sample, of which the targets are selected (I-JEPA), or the
             "targets" alone, each mask's by themselves (M2D: Niizumi et al. 2023, arXiv:2210.14648).
+        base_batch: samples an optimiser step (batch_size x processes x accumulated batches) that `learning_rate` is
+            meant for; a run with more or fewer scales it in proportion (Goyal et al. 2017, section 2.1; warm-up is the
+            schedule's). None: the learning rate is taken as it is.
         checkpoint_activations: recompute activations in the backward pass, to save memory.
         compile: `torch.compile` every block. Use a masker of fixed size with it.
     """
@@ -78,12 +85,15 @@ class JEPA(LightningModule):
         weight_decay: Schedule = CosineRamp(start=0.04, end=0.4),
         momentum: Schedule = LinearRamp(start=0.996, end=1.0),
         target_sees: Literal["all", "targets"] = "all",
+        base_batch: int | None = None,
         checkpoint_activations: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__()
         if target_sees not in ("all", "targets"):
             raise ValueError(f"target_sees must be all or targets, got {target_sees!r}")
+        if base_batch is not None and base_batch < 1:
+            raise ValueError(f"base_batch must be at least 1, or null for no scaling, got {base_batch}")
         # From the CLI the whole configuration is stored, as plain types; from Python only what is plain.
         built_parts = ["modality", "predictor", "objective", "regularizers", "optimizer"]
         built_parts += ["learning_rate", "weight_decay", "momentum"]
@@ -100,10 +110,47 @@ class JEPA(LightningModule):
         self.target_sees = target_sees
         self.build_optimizer = optimizer
         self.total_steps = 0
+        self.learning_rate_scale = 1.0
+        self.skip_step = False  # set by who has thrown the present step's gradients away
         self.run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        prepare_blocks(self.encoder.blocks, checkpoint_activations=checkpoint_activations, compile=compile)
-        prepare_blocks(self.predictor.blocks, checkpoint_activations=checkpoint_activations, compile=compile)
-        prepare_blocks(self.teacher.encoder.blocks, compile=compile)
+        self.base_batch = base_batch
+        self.checkpoint_activations = checkpoint_activations
+        self.compile_blocks = compile
+        self._parallelized = False
+
+    def configure_model(self) -> None:
+        """Checkpoint activations, compile and shard, once; Lightning calls this before each fit, validate and predict.
+
+        Raises:
+            ValueError: the strategy is FSDP1, splits single layers, or leaves a trained parameter unsharded.
+        """
+        trainer: Any = getattr(self, "_trainer", None)
+        mesh: Any = self._device_mesh
+        if trainer is not None:
+            refuse_fsdp1(trainer.strategy)
+            if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+                trainer.strategy.checkpoint_io = AnyCheckpointIO()
+        if self._parallelized:
+            return
+        self._parallelized = True
+        if mesh is not None and mesh["data_parallel"].size() != mesh.size():
+            raise ValueError("a JEPA has no tensor parallelism: use --trainer.strategy fsdp2")
+        parallelize(
+            self.encoder,
+            self.predictor,
+            self.teacher,
+            others=[self.objective, *self.regularizers],
+            checkpoint_activations=self.checkpoint_activations,
+            compile=self.compile_blocks,
+            mesh=None if mesh is None else mesh["data_parallel"],
+            norms_apart=torch.get_default_dtype() in HALF,  # as Lightning sets it here, for bf16-true
+        )
+        whole = [name for name, p in self.named_parameters() if p.requires_grad and not hasattr(p, "placements")]
+        if mesh is not None and whole:
+            raise ValueError(
+                "fsdp2 shards the encoder, the predictor, the objective and the regularisers, but there "
+                f"is also {whole[0]}: use --trainer.strategy ddp"
+            )
 
     # The idea ----------------------------------------------------------------------------------------------------
 
@@ -111,9 +158,10 @@ class JEPA(LightningModule):
         """What a JEPA is: hide some tokens, encode the rest, predict the teacher's representations of the hidden."""
         tokens = self.tokenizer(batch)
         masks = self.masker(tokens, generator)
-        context = [self.encoder(tokens, mask.context, mask.context_valid) for mask in masks]
+        with in_half(tokens.device):
+            context = [self.encoder(tokens, mask.context, mask.context_valid) for mask in masks]
+            predicted = [self.predict(tokens, seen, mask) for seen, mask in zip(context, masks, strict=True)]
         targets, seen, seen_valid = self.teach(tokens, masks)
-        predicted = [self.predict(tokens, seen, mask) for seen, mask in zip(context, masks, strict=True)]
         losses = [
             self.objective(guess, target, mask.targets_valid)
             for guess, target, mask in zip(predicted, targets, masks, strict=True)
@@ -168,7 +216,7 @@ class JEPA(LightningModule):
         """Let the tokenizer estimate its statistics, unless a checkpoint has brought them."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if self.tokenizer.needs_statistics and data is not None:
-            self._estimate(data.train_dataloader())
+            self._estimate(getattr(data, "statistics_dataloader", data.train_dataloader)())
 
     def _estimate(self, loader: Any) -> None:
         """The same on every rank; the run's own random numbers stay as they are."""
@@ -183,6 +231,8 @@ class JEPA(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One step. Callbacks get what they watch: the first context (B, K, D), the teacher's (B, N, D), the tokens."""
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        # Whatever draws from the global generators (dropout, a tokenizer) draws what it drew before a crash.
+        reseed(self.derive_seed("step", self.global_step, micro_batch), self.device)
         step = self.compare(batch, self.mask_generator("train", self.global_step, micro_batch))
         losses = {"train/loss_prediction": step.prediction_loss}
         losses |= {f"train/loss_{name}": value for name, value in step.penalties.items()}
@@ -204,9 +254,11 @@ class JEPA(LightningModule):
 
     def mask_generator(self, stage: str, step: int, micro_batch: int) -> torch.Generator:
         """A fresh generator seeded from run seed, stage, step, micro-batch and rank: resuming changes no mask."""
-        key = f"{self.run_seed}/{stage}/{step}/{micro_batch}/{self.global_rank}"
-        seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
-        return torch.Generator().manual_seed(seed)
+        return torch.Generator().manual_seed(self.derive_seed(stage, step, micro_batch))
+
+    def derive_seed(self, stage: str, step: int, micro_batch: int) -> int:
+        """A seed from run seed, stage, step, micro-batch and rank."""
+        return derive_seed(self.run_seed, stage, step, micro_batch, self.global_rank)
 
     def configure_optimizers(self) -> Optimizer:
         """The optimiser over two groups, with and without weight decay; see `decays`."""
@@ -226,11 +278,27 @@ class JEPA(LightningModule):
         if total == float("inf"):
             raise ValueError("the schedules need to know the run's length: set trainer.max_epochs or trainer.max_steps")
         self.total_steps = int(total)
+        self.learning_rate_scale = self._scale()
         self.teacher.forget_pairs()
 
     def scheduled(self, name: str, step: int) -> float:
-        """Value of the schedule `name` (lr, weight_decay or momentum) at an optimiser step."""
-        return self.schedules[name](step, self.total_steps)
+        """Value of the schedule `name` (lr, weight_decay or momentum) at an optimiser step; see `base_batch`."""
+        value = self.schedules[name](step, self.total_steps)
+        return value * self.learning_rate_scale if name == "lr" else value
+
+    def _scale(self) -> float:
+        """Samples an optimiser step over `base_batch`."""
+        if self.base_batch is None:
+            return 1.0
+        sources = (self.trainer.train_dataloader, getattr(self.trainer, "datamodule", None))
+        size = next((n for n in (getattr(source, "batch_size", None) for source in sources) if n), None)
+        if size is None:
+            raise ValueError("base_batch needs to know the batch size: give a loader or a data module with batch_size")
+        return size * self.trainer.world_size * self.trainer.accumulate_grad_batches / self.base_batch
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Under bf16-true, norms (and the teacher, by itself) stay in float32; see `precision.in_half`."""
+        return super()._apply(sparing(precise([part for part in self.modules() if is_norm(part)]), fn), recurse)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Set the scheduled values, step, then move the teacher; Lightning calls this once an optimiser step."""
@@ -241,7 +309,8 @@ class JEPA(LightningModule):
             if group["decays"]:
                 group["weight_decay"] = values["weight_decay"]
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.teacher.update(self.encoder, values["momentum"])
+        if not self.skip_step:
+            self.teacher.update(self.encoder, values["momentum"])
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the schedules, at the steps that are logged only: a number logged is a copy to the device."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ class SmoothL1(PredictionLoss):
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
-        if beta <= 0:
+        if not 0 < beta < math.inf:
             raise ValueError(f"beta must be positive, got {beta}; use L1 for the limit of zero")
         self.beta = beta
 
@@ -135,7 +137,7 @@ class VICReg(Regularizer):
 
     def __init__(self, *, variance: float = 1.0, covariance: float = 0.04, target_std: float = 1.0) -> None:
         super().__init__()
-        if target_std <= 0:
+        if not 0 < target_std < math.inf:
             raise ValueError(f"target_std must be positive, got {target_std}")
         self.variance = variance
         self.covariance = covariance

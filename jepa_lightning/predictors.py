@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import TokenSpec
 from jepa_lightning.encoders.rotary import RotaryForm
-from jepa_lightning.encoders.transformer import Transformer, init_weights
+from jepa_lightning.encoders.transformer import Transformer, check_sizes, init_weights
 from jepa_lightning.objectives import pool
 
 
@@ -81,6 +81,7 @@ class TransformerPredictor(Predictor):
         rotary: RotaryForm | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
         self.embed = nn.Linear(dim, width)
         self.positions = None if rotary else spec.positions(width)
         self.mask_token = nn.Parameter(torch.zeros(width))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import shutil
-import warnings
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
 
 RESULTS = ("metrics.csv", "summary.json", "checkpoints")  # a folder with one of them holds a run
 OUTPUTS = (*RESULTS, "config.yaml", "pictures", "hparams.yaml", "events.out.tfevents.*")
@@ -18,25 +21,77 @@ def default_loggers(folder: str | Path) -> list[Logger]:
     return [AppendingCSVLogger(save_dir=folder), TensorBoardLogger(save_dir=folder, name="", version="")]
 
 
+class Metrics(ExperimentWriter):
+    """Lightning's writer of `metrics.csv`, adding to the file that is there; a kill leaves it whole.
+
+    Args:
+        log_dir: the folder.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        header, rows, whole = self._read()
+        self.metrics_keys = header
+        if not whole:
+            self._replace(header, rows)
+
+    def forget_from(self, step: int) -> None:
+        """Drop the rows of this step and later ones."""
+        self.save()
+        header, rows, _ = self._read()
+        kept = [row for row in rows if not row["step"].isdigit() or int(row["step"]) < step]
+        if len(kept) < len(rows):
+            self._replace(header, kept)
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]], bool]:
+        """Header, rows, and whether there was nothing else: no line that a kill cut short."""
+        path = Path(self.metrics_file_path)
+        text = path.read_text() if path.is_file() else ""
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+        if not lines or "step" not in lines[0]:
+            return [], [], not text
+        header = lines[0]
+        rows = [dict(zip(header, line, strict=True)) for line in lines[1:] if len(line) == len(header)]
+        return header, rows, text.endswith("\n") and len(rows) == len(lines) - 1
+
+    def _replace(self, header: list[str], rows: list[dict[str, str]]) -> None:
+        path = Path(self.metrics_file_path)
+        if not header:
+            path.unlink(missing_ok=True)
+            return
+        beside = path.with_name(".metrics.csv.unfinished")
+        with open(beside, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=header)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(beside, path)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._replace(fieldnames, self._read()[1])
+
+    def _check_log_dir_exists(self) -> None:
+        """Lightning deletes an earlier run's file here."""
+
+
 class AppendingCSVLogger(CSVLogger):
-    """Lightning's CSV logger, writing `metrics.csv` directly in `save_dir` and adding to what a resumed run finds."""
+    """Lightning's CSV logger, writing each row to `metrics.csv` in `save_dir` at once, after those that are there."""
 
     def __init__(self, save_dir: str | Path) -> None:
-        super().__init__(save_dir=str(save_dir), name="", version="")
+        super().__init__(save_dir=str(save_dir), name="", version="", flush_logs_every_n_steps=1)
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> object:
+    def experiment(self) -> Metrics:
         """The writer of metrics.csv."""
-        path = Path(self.save_dir) / "metrics.csv"
-        earlier = path.read_text() if self._experiment is None and path.is_file() else None
-        with warnings.catch_warnings():  # that metrics.csv will be deleted, which is mended here
-            warnings.filterwarnings("ignore", message=".*Experiment logs directory")
-            writer = super().experiment
-        if earlier:
-            path.write_text(earlier)
-            writer.metrics_keys = earlier.splitlines()[0].split(",")
-        return writer
+        if self._experiment is None:
+            os.makedirs(self.root_dir, exist_ok=True)
+            self._experiment = Metrics(self.log_dir)
+        return self._experiment  # type: ignore[return-value]
+
+    @rank_zero_only
+    def forget_from(self, step: int) -> None:
+        """Drop the rows of this optimiser step and later ones: a resumed run takes these steps again."""
+        self.experiment.forget_from(step)
 
 
 def set_aside(folder: str | Path) -> Path | None:

@@ -19,8 +19,14 @@ class Schedule(ABC):
         """The value at `step` (from 0) of a run of `total` optimiser steps."""
 
 
+def _check_finite(**values: float) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {value}")
+
+
 def _check_stretch(stretch: float) -> None:
-    if stretch <= 0:
+    if not 0 < stretch < math.inf:
         raise ValueError(f"stretch must be positive, 1 for a schedule as long as the run; got {stretch}")
 
 
@@ -33,6 +39,9 @@ class Constant(Schedule):
     """Always `value` (V-JEPA 2's main phase)."""
 
     value: float
+
+    def __post_init__(self) -> None:
+        _check_finite(value=self.value)
 
     def __call__(self, step: int, total: int) -> float:
         """The value."""
@@ -48,6 +57,7 @@ class LinearRamp(Schedule):
     stretch: float = 1.0
 
     def __post_init__(self) -> None:
+        _check_finite(start=self.start, end=self.end)
         _check_stretch(self.stretch)
 
     def __call__(self, step: int, total: int) -> float:
@@ -64,6 +74,7 @@ class CosineRamp(Schedule):
     stretch: float = 1.0
 
     def __post_init__(self) -> None:
+        _check_finite(start=self.start, end=self.end)
         _check_stretch(self.stretch)
 
     def __call__(self, step: int, total: int) -> float:
@@ -91,6 +102,7 @@ class WarmupCosine(Schedule):
     stretch: float = 1.0
 
     def __post_init__(self) -> None:
+        _check_finite(peak=self.peak, start=self.start, end=self.end)
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of the run, 0 to 1; got {self.warmup}")
         _check_stretch(self.stretch)

@@ -1,23 +1,41 @@
-"""Finds the configs that are shipped with the package."""
+"""Finds the configs that are shipped with the package and with installed plug-ins."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
+
+from jepa_lightning.plugins import GROUP
 
 PACKAGE = Path(__file__).resolve().parent
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # in a wheel; in a checkout
 
 
 def shipped() -> dict[str, Path]:
-    """The shipped configs by the name that `--config` takes, e.g. `image.yaml` or `recipes/ijepa_cifar10.yaml`."""
-    return {
-        path.relative_to(folder).as_posix(): path
-        for folder in FOLDERS
-        if folder.is_dir()
-        for path in sorted(folder.rglob("*.yaml"))
-    }
+    """The shipped configs by the name that `--config` takes, e.g. `image.yaml` or `recipes/ijepa_cifar10.yaml`.
+
+    A plug-in's package may hold configs in a folder `configs` of its own. Where names are the same, ours count.
+    """
+    found: dict[str, Path] = {}
+    for folder in (*reversed(FOLDERS), *_plugin_folders()):
+        for path in sorted(folder.rglob("*.yaml")) if folder.is_dir() else ():
+            found.setdefault(path.relative_to(folder).as_posix(), path)
+    return found
+
+
+def _plugin_folders() -> Iterator[Path]:
+    """The folders `configs` of the packages of plug-ins; nothing of them is imported."""
+    packages = {point.value.partition(":")[0].partition(".")[0] for point in entry_points(group=GROUP)}
+    for package in sorted(packages):
+        try:
+            spec = find_spec(package)
+        except (ImportError, ValueError):  # a stranger's package may be broken in any way
+            continue
+        for place in (spec.submodule_search_locations or ()) if spec else ():
+            yield Path(place) / "configs"
 
 
 def find_config(name: str) -> str:

@@ -387,6 +387,8 @@ def test_options_do_not_change_the_step(option):
     if option == "compile":
         torch.compiler.reset()
     plain, changed = tiny(), tiny(**{option: True})
+    changed.configure_model()
+    changed.configure_model()  # Lightning calls it before each of fit, validate and predict
     batch = {"image": Random(4).images[:4]}
     results = []
     for model in (plain, changed):

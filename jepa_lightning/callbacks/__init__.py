@@ -4,6 +4,7 @@ from lightning.pytorch import Callback
 
 from jepa_lightning.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from jepa_lightning.callbacks.collapse import CollapseMonitor
+from jepa_lightning.callbacks.faults import Faults
 from jepa_lightning.callbacks.pictures import Pictures
 from jepa_lightning.callbacks.probe import OnlineProbe
 from jepa_lightning.callbacks.progress import LossBar
@@ -12,6 +13,7 @@ from jepa_lightning.callbacks.summary import RunSummary
 __all__ = [
     "BestCheckpoint",
     "CollapseMonitor",
+    "Faults",
     "LastCheckpoint",
     "LossBar",
     "OnlineProbe",
@@ -23,4 +25,4 @@ __all__ = [
 
 def default_callbacks() -> list[Callback]:
     """What `jepa-fit` switches on by default, for a Trainer made in Python."""
-    return [CollapseMonitor(), OnlineProbe(), Pictures(), LastCheckpoint(), BestCheckpoint(), RunSummary()]
+    return [CollapseMonitor(), Faults(), OnlineProbe(), Pictures(), RunSummary(), BestCheckpoint(), LastCheckpoint()]

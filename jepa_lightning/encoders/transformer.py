@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from jepa_lightning.encoders.rotary import RotaryForm, rotary
 
+_WIDEST, _DEEPEST = 2**16, 1000  # far beyond any that was trained
+
 
 class Transformer(nn.Module):
     """Pre-norm Transformer blocks (timm's, attention by SDPA) and a final LayerNorm: (B, N, W) to (B, N, W).
@@ -44,10 +46,7 @@ class Transformer(nn.Module):
         rotary: RotaryForm | None = None,
     ) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}: change one of them")
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, got {depth}")
+        check_sizes(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is a share, from 0 to below 1; got {drop_path}")
         if rotary not in (None, "interleaved", "released"):
@@ -96,6 +95,22 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x if added is None else x + added, **given)
         return self.norm(x)
+
+
+def check_sizes(*, width: int, depth: int, heads: int, mlp_ratio: float) -> None:
+    """Refuse the sizes of a Transformer that no machine could build, or that mean nothing.
+
+    Raises:
+        ValueError: which, and what is expected.
+    """
+    if not 1 <= width <= _WIDEST:
+        raise ValueError(f"width must be from 1 to {_WIDEST}, got {width}")
+    if heads < 1 or width % heads:
+        raise ValueError(f"width {width} is not a multiple of heads {heads}: change one of them")
+    if not 1 <= depth <= _DEEPEST:
+        raise ValueError(f"depth must be at least 1 and at most {_DEEPEST}, got {depth}")
+    if not 1 <= width * mlp_ratio <= _WIDEST * 4:
+        raise ValueError(f"mlp_ratio must leave from 1 to {_WIDEST * 4} hidden channels, got {mlp_ratio} of {width}")
 
 
 def init_weights(module: nn.Module) -> None:

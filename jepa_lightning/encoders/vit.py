@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.rotary import RotaryForm
-from jepa_lightning.encoders.transformer import Transformer, init_weights
+from jepa_lightning.encoders.transformer import Transformer, check_sizes, init_weights
 from jepa_lightning.tokens import Ragged, Tokens, take
 
 
@@ -53,6 +53,7 @@ class ViT(Encoder):
             raise ValueError(f"positions_at must be input or every_layer, got {positions_at!r}")
         if rotary and positions_at == "every_layer":
             raise ValueError("rotary attention adds no positions anywhere: leave out rotary, or positions_at")
+        check_sizes(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
         self.dim = width
         self.positions_at = positions_at
         self.flat = spec.embed is None
@@ -74,7 +75,7 @@ class ViT(Encoder):
         everywhere = tokens.positions
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
-        x = self.embed(self._flat(tokens.values) if self.flat else tokens.values)
+        x = self.embed(self._flat(tokens.values).to(self.embed.weight.dtype) if self.flat else tokens.values)
         if self.positions is None:
             return self.transformer(x, tokens.valid, tokens.positions)
         if keep is not None and everywhere.shape[0] == 1 and everywhere.shape[1] < keep.numel():

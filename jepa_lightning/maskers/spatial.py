@@ -115,6 +115,12 @@ class SpatialBlocks(ShareMasker):
 
 
 def _distances(positions: Tensor, centres: Tensor) -> Tensor:
-    """Squared distances (B, C, N) of all tokens at `positions` (B or 1, N, P) to the tokens `centres` (B, C)."""
+    """Squared distances (B, C, N) of all tokens at `positions` (B or 1, N, P) to the tokens `centres` (B, C).
+
+    All are finite, also where squares overflow or a position is NaN: what is left out has an infinite distance, and
+    must be farther than any token.
+    """
+    positions = positions.to(torch.promote_types(positions.dtype, torch.float32))
     here = take(positions, centres).unsqueeze(2)  # (B, C, 1, P)
-    return (positions.unsqueeze(1) - here).square().sum(-1)
+    most = torch.finfo(positions.dtype).max
+    return (positions.unsqueeze(1) - here).square().sum(-1).nan_to_num(nan=most, posinf=most)

@@ -79,7 +79,7 @@ def test_every_so_many_steps(make_trainer, make_jepa, make_data):
     found = []
 
     class Look(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
             found.append(torch.load(path, weights_only=True)["global_step"] if path.exists() else 0)
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils.data import Dataset
 
-from jepa_lightning.callbacks import RunSummary, default_callbacks
+from jepa_lightning.callbacks import CollapseMonitor, OnlineProbe, RunSummary, default_callbacks
 from jepa_lightning.callbacks.summary import table
 from jepa_lightning.encoders import ViT
 
@@ -91,7 +91,8 @@ def test_a_diverged_run_still_writes_json(make_trainer, make_jepa, make_data, tm
             return super().forward(tokens, keep, keep_valid) * float("nan")
 
     jepa = make_jepa(encoder=lambda spec: Diverged(spec, width=32, depth=1, heads=2))
-    fit(make_trainer, jepa, make_data())
+    trainer = make_trainer(CollapseMonitor(), OnlineProbe(), RunSummary(), max_epochs=2)  # without what would stop it
+    trainer.fit(jepa, datamodule=make_data())
     summary = read(tmp_path)
     assert summary["steps"] == 12
     assert {summary[key] for key in ("train_loss", "effective_rank", "knn", "linear")} == {None}

@@ -135,3 +135,20 @@ def test_no_block_is_refused():
 def test_a_drop_path_that_is_no_share_is_refused(drop_path):
     with pytest.raises(ValueError, match="drop_path"):
         Transformer(width=16, depth=2, heads=2, drop_path=drop_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 0}, "width must be from 1"),
+        ({"width": -2}, "width must be from 1"),
+        ({"width": 10**9, "heads": 1}, "width must be from 1"),
+        ({"depth": 10**6}, "depth must be"),
+        ({"mlp_ratio": -1.0}, "mlp_ratio must leave"),
+        ({"mlp_ratio": 1e9}, "mlp_ratio must leave"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio must leave"),
+    ],
+)
+def test_sizes_that_cannot_be_built_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer(**{"width": 8, "depth": 1, "heads": 2, **settings})

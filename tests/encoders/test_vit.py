@@ -217,3 +217,11 @@ def test_positions_that_are_nowhere_added():
         ViT(SPEC, width=WIDTH, depth=1, heads=3, positions_at="all")
     with pytest.raises(ValueError, match="rotary attention adds no positions"):
         ViT(SPEC, width=WIDTH, depth=1, heads=3, rotary="interleaved", positions_at="every_layer")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_values_of_another_precision_meet_the_weights_own(dtype):
+    encoder = ViT(TokenSpec(shape=(5,), grid=(2, 2), positions=SinCosPositions), width=8, depth=1, heads=1)
+    encoded = encoder(Tokens(values=torch.ones(2, 4, 5, dtype=dtype), positions=grid_positions((2, 2)), grid=(2, 2)))
+    assert encoded.dtype == torch.float32
+    assert encoded.isfinite().all()

@@ -1,0 +1,119 @@
+"""Signals that end a run after its present step, and the exit codes that say how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
+CTRL_C = 130  # 128 + SIGINT, as shells have it
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+
+
+class Fault(RuntimeError):
+    """A run that cannot go on, through no mistake in what was typed; the message says in a few lines what to do."""
+
+
+class Interrupted(BaseException):
+    """A signal has ended the run. Not an Exception: nothing that handles errors should take it for one.
+
+    Args:
+        signum: the signal.
+        saved: the checkpoint that holds the run's state; None where it was stopped at once.
+    """
+
+    def __init__(self, signum: int, saved: str | None = None) -> None:
+        super().__init__(signum, saved)
+        self.signum = signum
+        self.saved = saved
+
+    @property
+    def code(self) -> int:
+        """The exit code: 75 asks a scheduler to start the command again, 130 is Ctrl-C's."""
+        return CTRL_C if self.signum == signal.SIGINT else REQUEUE
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.signum).name
+        if self.saved is None:
+            return f"stopped at once by {name}; the last checkpoint is as it was"
+        return f"stopped by {name}; saved {self.saved}: go on with --auto_resume true, or --ckpt_path last"
+
+
+class StopSignals:
+    """Notes SIGTERM, SIGUSR1 and SIGINT while it is installed. A second one ends the program at once.
+
+    It takes the place of Lightning's own handlers, which save in the middle of a step (SIGUSR1 under SLURM) or not at
+    all (SIGTERM).
+
+    Attributes:
+        received: the signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+        self._group: Any = None
+        self._asked: tuple[Any, torch.Tensor] | None = None
+
+    def install(self) -> None:
+        """Handle the signals from now on; not from a thread, where Python does not allow it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for signum in _SIGNALS:
+            before = signal.signal(signum, self._note)
+            if before != self._note:
+                self._before[signum] = before
+
+    def uninstall(self) -> None:
+        """Give the handlers back that were there before."""
+        for signum, handler in self._before.items():
+            if signal.getsignal(signum) == self._note:
+                signal.signal(signum, handler)
+        self._before = {}
+        self._group, self._asked = None, None
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise Interrupted(signum)
+        self.received = signum
+        if signum == signal.SIGINT:
+            sys.stderr.write("\nCtrl-C: saving after this step. Once more stops at once.\n")
+
+    def agreed(self) -> bool:
+        """Whether any rank was told to stop; call it on every rank at the same steps.
+
+        With several processes the answer is that of the call before: they ask each other through the CPU while the
+        device computes, and none waits for it.
+        """
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return self.received is not None
+        if self._group is None:
+            self._group = dist.new_group(backend="gloo")
+        answer = 0
+        if self._asked is not None:
+            work, asked = self._asked
+            work.wait()
+            answer = int(asked.numpy()[0])
+        asked = torch.tensor([self.received or 0])
+        work = dist.all_reduce(asked, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        self._asked = (work, asked)
+        if answer:
+            self.received = self.received or answer
+        return bool(answer)
+
+
+def requeue_slurm() -> None:
+    """Put this SLURM job into the queue again, as Lightning would."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID")
+    if job is not None:
+        subprocess.run(["scontrol", "requeue", job], check=False)

@@ -1,0 +1,161 @@
+"""What goes wrong with the machine ends a run in a few lines, with the last checkpoint whole."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image as PILImage
+from short_runs import IMAGE, SHORT
+from torch.utils.data import get_worker_info
+
+from jepa_lightning import JEPA
+from jepa_lightning.cli import fit
+from jepa_lightning.data import Samples
+from jepa_lightning.endings import explain
+from jepa_lightning.interruption import Interrupted
+
+WORDS = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "6", "--trainer.max_epochs", "100"]
+WORDS += ["--checkpoint.every_n_train_steps", "1"]
+
+
+def ended(capsys, folder, *words):
+    with pytest.raises(SystemExit) as stop:
+        fit([*WORDS, "--trainer.default_root_dir", str(folder), *words])
+    message = capsys.readouterr().err
+    message = message[message.rindex("jepa-fit:") :]
+    assert "Traceback" not in message
+    assert len(message.splitlines()) < 10
+    return stop.value.code, message
+
+
+def last(folder):
+    path = Path(folder) / "checkpoints" / "last.ckpt"
+    return torch.load(path, weights_only=True)["global_step"] if path.exists() else None
+
+
+def at_step(monkeypatch, number, act):
+    step = JEPA.training_step
+
+    def acting(self, batch, batch_idx):
+        if self.global_step == number:
+            act()
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(JEPA, "training_step", acting)
+
+
+def test_a_killed_data_worker(tmp_path, monkeypatch, capsys):
+    read = Samples.__getitem__
+
+    def dying(self, place):
+        self.count = getattr(self, "count", 0) + 1
+        if get_worker_info() is not None and isinstance(place, tuple) and self.count > 60:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, place)
+
+    monkeypatch.setattr(Samples, "__getitem__", dying)
+    code, message = ended(capsys, tmp_path, "--data.num_workers", "1", "--data.samples", "160")
+    assert code == 1
+    assert "A data worker died, most likely for want of memory: lower data.num_workers" in message
+    assert last(tmp_path) >= 1
+
+
+def test_a_full_disk_while_the_checkpoint_is_written(tmp_path, monkeypatch, capsys):
+    """A real limit on the size of files in its place."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    at_step(monkeypatch, 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1])))
+    try:
+        code, message = ended(capsys, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 1
+    assert "no room left to write" in message
+    assert "--auto_resume true goes on" in message
+    assert last(tmp_path) == 2
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_full_disk_while_metrics_are_written(tmp_path, monkeypatch, capsys):
+    def full():
+        from jepa_lightning.run_folder import Metrics
+
+        def save(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.metrics_file_path)
+
+        monkeypatch.setattr(Metrics, "save", save)
+
+    at_step(monkeypatch, 3, full)
+    code, message = ended(capsys, tmp_path, "--trainer.logger", "true", "--trainer.log_every_n_steps", "1")
+    assert code == 1
+    assert "no room left to write" in message
+    assert "metrics.csv" in message
+    assert last(tmp_path) in (3, 4)
+
+
+def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch, capsys):
+    make = Path.mkdir
+
+    def refuse(self, *args, **kwargs):
+        if self.name == "checkpoints":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+        make(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    code, message = ended(capsys, tmp_path)
+    assert code == 1
+    assert "trainer.default_root_dir" in message
+
+
+def test_data_that_vanish(tmp_path, monkeypatch, capsys):
+    for index in range(48):
+        path = tmp_path / "data" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PILImage.new("RGB", (32, 32), (index, 0, 0)).save(path)
+    at_step(monkeypatch, 3, lambda: shutil.rmtree(tmp_path / "data"))
+    words = [
+        "--data.root",
+        str(tmp_path / "data"),
+        "--data.cache",
+        "false",
+        "--data.image_size",
+        "32",
+        "--trainer.limit_val_batches",
+        "0",
+    ]
+    code, message = ended(capsys, tmp_path / "run", *words)
+    assert code == 2
+    assert "cannot be read" in message
+    assert last(tmp_path / "run") == 4
+
+
+def test_numbers_that_are_not_finite(tmp_path, monkeypatch, capsys):
+    step = JEPA.compare
+
+    def poisoned(self, batch, generator):
+        if self.global_step == 3:
+            batch["image"] = batch["image"] * float("nan")
+        return step(self, batch, generator)
+
+    monkeypatch.setattr(JEPA, "compare", poisoned)
+    code, message = ended(capsys, tmp_path)
+    assert code == 1
+    assert "the loss is not finite at step 3" in message
+    assert last(tmp_path) == 3
+
+
+def test_what_is_not_known_is_not_explained():
+    assert explain(RuntimeError("shapes do not match")) is None
+    assert explain(OSError(errno.ECONNRESET, "reset")) is None
+    assert explain(RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")) is not None
+    assert explain(RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly")) is not None
+
+
+def test_codes():
+    assert Interrupted(signal.SIGTERM, "last.ckpt").code == 75
+    assert Interrupted(signal.SIGINT).code == 130
+    assert "saved last.ckpt" in str(Interrupted(signal.SIGUSR1, "last.ckpt"))
