@@ -76,3 +76,18 @@ def test_sound_plugins_give_no_warning(install):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="modality plug-in 'sound'")
         assert "sound" in load_plugins()
+
+
+@pytest.mark.parametrize("name", ["name", "spec", "tokenizer", "masker", "encoder"])
+def test_what_a_modality_forgot_to_set_is_named(name):
+    from jepa_lightning.modality import Modality
+
+    class Forgetful(Modality):
+        length = 3
+
+    with pytest.raises(ValueError, match=f"Forgetful to set {name},"):
+        getattr(Forgetful(), name)
+    assert not hasattr(Forgetful(), name)
+    assert Forgetful().length == 3
+    with pytest.raises(AttributeError, match="no attribute 'width'"):
+        Forgetful().width  # noqa: B018

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import ROOT, blocks, commands, program
 from PIL import Image as PILImage
 
 from jepa_lightning.cli import fit
-from jepa_lightning.commands.embed import embed
-from jepa_lightning.commands.probe import probe
 from jepa_lightning.shipped_configs import shipped
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SHORT = [
     "--trainer.max_epochs=-1",
@@ -22,14 +20,7 @@ SHORT = [
     "--trainer.accelerator=cpu",
     "--trainer.val_check_interval=2",
 ]
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-
-
-def commands() -> list[str]:
-    return [line for block in blocks("bash") for line in block.splitlines() if line.startswith("jepa-")]
+COMMANDS = [line for line in commands(README) if line.startswith("jepa-")]
 
 
 def write_video(path: Path, shade: int) -> None:
@@ -125,7 +116,7 @@ def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
     (tmp_path / "my_clouds").symlink_to(clouds)
     (tmp_path / "my_graphs").symlink_to(graphs)
     shutil.copytree(run, tmp_path / "runs" / "image")
-    for block in blocks("yaml"):
+    for block in blocks(README, "yaml"):
         name = re.match(r"# (\S+\.yaml)", block)
         if name:
             (tmp_path / name[1]).write_text(block)
@@ -133,24 +124,19 @@ def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
 
 
 def test_there_are_commands():
-    assert len(commands()) >= 2
-    assert blocks("python")
+    assert len(COMMANDS) >= 2
+    assert blocks(README, "python")
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", COMMANDS)
 def test_command(folder, command):
-    program, *words = shlex.split(command, comments=True)
-    if program == "jepa-fit":
-        fit([*words, *SHORT])
-    elif program == "jepa-embed":
-        embed(words)
-        assert (folder / "features.npz").is_file()
-    else:
-        probe(words)
-        assert (folder / "runs" / "image" / "probe" / "report.md").is_file()
+    name, *words = shlex.split(command, comments=True)
+    program(name)([*words, *SHORT] if name == "jepa-fit" else words)
+    left = {"jepa-embed": "features.npz", "jepa-probe": "runs/image/probe/report.md", "jepa-view": "runs/image/view"}
+    assert (folder / left.get(name, "runs")).exists()
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", blocks(README, "python"))
 def test_python(folder, block):
     exec(compile(block.replace("max_steps=100", "max_steps=2"), "README.md", "exec"), {"__name__": "readme"})
 

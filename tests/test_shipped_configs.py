@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from jepa_lightning import shipped_configs
+from jepa_lightning.plugins import GROUP
 from jepa_lightning.shipped_configs import find_config, find_configs, shipped
 
 
@@ -74,6 +75,26 @@ def test_several_configs(configs):
     assert found == [
         *("--config", str(configs / "image.yaml"), "--config", str(configs / "recipes" / "paper.yaml"), "image")
     ]
+
+
+def test_a_plugins_configs(configs, tmp_path, monkeypatch):
+    """Those of an installed package are found without importing it; of two with one name, ours counts."""
+    site = tmp_path / "site"
+    for name in ("smell.yaml", "image.yaml"):
+        path = site / "strange_smells" / "configs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a: 3")
+    (site / "strange_smells" / "__init__.py").write_text("raise RuntimeError")
+    for name, module in (("smells", "strange_smells.modality:Smell"), ("lost", "strange_nowhere")):
+        info = site / f"strange_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: strange-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {module}\n")
+    monkeypatch.syspath_prepend(site)
+    assert find_config("smell.yaml") == str(site / "strange_smells" / "configs" / "smell.yaml")
+    assert find_config("image.yaml") == str(configs / "image.yaml")
+    with pytest.raises(ValueError, match=r"did you mean smell.yaml\?"):
+        find_config("smel.yaml")
 
 
 def test_what_is_shipped():
