@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
@@ -71,15 +72,34 @@ class ResumableLoader(ReportingLoader):
     _resume: tuple[int, int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed, epoch, and how many batches of it were handed out."""
-        return {"seed": getattr(self.sampler, "seed", 0), "epoch": self._epoch, "batches": self._batches}
+        """Seed, epoch, how many batches of it were handed out, and how many samples a batch of all ranks has."""
+        place = {"seed": getattr(self.sampler, "seed", 0), "epoch": self._epoch, "batches": self._batches}
+        return {**place, "together": self._together}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after those batches, if the next iteration is of that epoch; and with that seed."""
-        if isinstance(self.sampler, EpochSampler):
-            self.sampler.seed = int(state["seed"])
-            self._resume = int(state["epoch"]), int(state["batches"])
-            self._epoch, self._batches = self._resume
+        """Go on after those batches, if the next iteration is of that epoch; and with that seed.
+
+        With another batch size or number of ranks it goes on behind as many samples, and warns: Lightning counts the
+        batches of the epoch, so with larger ones it may end early.
+        """
+        if not isinstance(self.sampler, EpochSampler):
+            return
+        batches, together = int(state["batches"]), int(state.get("together", self._together))
+        if batches and together != self._together:
+            warnings.warn(
+                f"the checkpoint is from the middle of an epoch with {together} samples in the batches of all "
+                f"processes, now there are {self._together}: the rest of this epoch is not what it would have been",
+                stacklevel=2,
+            )
+            batches = -(-batches * together // self._together)
+        self.sampler.seed = int(state["seed"])
+        self._resume = int(state["epoch"]), batches
+        self._epoch, self._batches = self._resume
+
+    @property
+    def _together(self) -> int:
+        """Samples in the batches of all ranks."""
+        return (self.batch_size or 1) * getattr(self.sampler, "num_replicas", 1)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # All of this happens at the first `next`: by then Lightning has told the sampler the epoch.

@@ -127,14 +127,23 @@ def test_a_loader_goes_on_where_another_was(workers):
     for _ in range(4):
         next(batches)
     state = first.state_dict()
-    assert state == {"seed": 0, "epoch": 3, "batches": 4}
+    assert state == {"seed": 0, "epoch": 3, "batches": 4, "together": 4}
     second = DrawsData(num_workers=workers).train_dataloader()
     second.load_state_dict(state)
     assert second.state_dict() == state
     assert len(second) == 10
     assert torch.equal(epoch(second, 3), whole[4:])
-    assert second.state_dict() == {"seed": 0, "epoch": 3, "batches": 10}
+    assert second.state_dict() == {**state, "batches": 10}
     assert torch.equal(epoch(second, 4), epoch(DrawsData().train_dataloader(), 4))
+
+
+def test_with_other_batches_a_loader_goes_on_behind_as_many_samples():
+    loader = DrawsData(batch_size=8).train_dataloader()
+    with pytest.warns(UserWarning, match="4 samples in the batches of all processes, now there are 8"):
+        loader.load_state_dict({"seed": 0, "epoch": 0, "batches": 4, "together": 4})
+    order = [draw.position for draw in DrawsData().train_dataloader().sampler]
+    assert len(list(loader)) == 3
+    assert [draw.position for draw in loader.sampler] == order[16:]
 
 
 def test_skipped_samples_are_not_read():
