@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +23,7 @@ from jepa_lightning.data.streams import Place, StreamLoader, StreamSamples, epoc
 from jepa_lightning.modality import Batch
 
 
-class JEPADataModule(LightningDataModule):
+class JEPADataModule(LightningDataModule, ABC):
     """Loaders of batch dicts for training, validation, test and the online probe.
 
     A modality's data module sets `name`, implements `load` and `transforms`, and perhaps `batch_transform`. Where
@@ -67,6 +67,10 @@ class JEPADataModule(LightningDataModule):
         epoch_samples: int | None = None,
     ) -> None:
         super().__init__()
+        if not getattr(self, "name", None):
+            raise DataError(
+                f"expected a class attribute `name`, the key of the input in a batch: {type(self).__name__} has none"
+            )
         if batch_size < 1:
             raise DataError(f"expected batch_size of at least 1, got {batch_size}")
         if num_workers is not None and num_workers < 0:

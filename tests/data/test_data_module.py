@@ -244,3 +244,23 @@ def test_in_a_trainer():
     assert len(module.seen) == 900
     assert module.validated == 100
     assert data.unreadable == {"train[7]": "OSError: broken pipe"}
+
+
+def test_a_data_module_that_lacks_a_piece_is_told_which():
+    class Nameless(JEPADataModule):
+        def load(self):
+            return {}
+
+        def transforms(self):
+            return None, None
+
+    class Untransformed(JEPADataModule):
+        name = "thing"
+
+        def load(self):
+            return {}
+
+    with pytest.raises(DataError, match="`name`.*Nameless has none"):
+        Nameless()
+    with pytest.raises(TypeError, match="transforms"):
+        Untransformed()
