@@ -226,3 +226,10 @@ def test_the_angle_of_a_layer_normed_target_is_at_most_one():
 def test_hyperbola_needs_two_halves(dim):
     with pytest.raises(ValueError, match=f"an even number of channels, got {dim}"):
         Hyperbola()(torch.zeros(1, 1, 1, dim), torch.zeros(1, 1, 1, dim))
+
+
+def test_settings_that_are_nan_are_refused():
+    with pytest.raises(ValueError, match="beta must be positive"):
+        SmoothL1(beta=float("nan"))
+    with pytest.raises(ValueError, match="target_std must be positive"):
+        VICReg(target_std=float("nan"))

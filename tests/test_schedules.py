@@ -109,3 +109,18 @@ def test_a_stretch_that_is_no_length_is_refused(stretch):
             make(0.0, 1.0, stretch=stretch)
     with pytest.raises(ValueError, match="stretch must be positive"):
         WarmupCosine(peak=1.0, stretch=stretch)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Constant(float("nan")),
+        lambda: LinearRamp(0.9, float("nan")),
+        lambda: CosineRamp(float("inf"), 0.1),
+        lambda: CosineRamp(0.1, 0.2, stretch=float("nan")),
+        lambda: WarmupCosine(peak=float("nan")),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(make):
+    with pytest.raises(ValueError, match=r"finite|positive"):
+        make()

@@ -75,7 +75,10 @@ class ViT(Encoder):
         everywhere = tokens.positions
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
-        x = self.embed(self._flat(tokens.values).to(self.embed.weight.dtype) if self.flat else tokens.values)
+        values = tokens.values
+        if self.flat:
+            values = self._flat(values).to(self.embed.weight.dtype)  # type: ignore[arg-type]
+        x = self.embed(values)
         if self.positions is None:
             return self.transformer(x, tokens.valid, tokens.positions)
         if keep is not None and everywhere.shape[0] == 1 and everywhere.shape[1] < keep.numel():

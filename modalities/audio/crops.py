@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.data import DataError, Sample
-from modalities.audio.reading import Waveform, resample
+from modalities.audio.reading import LARGEST, Waveform, resample
 
 Short = Literal["pad", "tile"]
 """What is done with clips that are too short: zeros behind them, or played again and again."""
@@ -78,6 +78,8 @@ def as_sound(value: Any, *, sample_rate: int, own_rate: int | None = None) -> So
     wave = wave.mean(0) if wave.ndim == 2 else wave
     if not np.isfinite(wave).all():
         raise OSError("there are NaN or infinite samples in it")
+    if np.abs(wave).max() > LARGEST:
+        raise OSError(f"there are samples beyond {LARGEST:g} in it")
     return ArraySound(resample(wave, own_rate or sample_rate, sample_rate))
 
 
@@ -86,7 +88,7 @@ class Crop:
 
     Args:
         samples: L.
-        random: at a uniformly drawn place (by torch's global generator, which loaders seed in each worker); else the
+        random: at a uniformly drawn place (by torch's global generator, seeded for each training sample); else the
             middle.
         short: what is done with sounds that are shorter than L. Padding is behind the sound, and `length` is less
             than L; tiled sounds count as real from end to end.

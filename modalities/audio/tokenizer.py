@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -56,8 +57,10 @@ class SpectrogramTokenizer(Tokenizer):
         super().__init__()
         if (mean is None) != (std is None):
             raise ValueError(f"expected both mean and std, or neither; got {mean} and {std}")
-        if std is not None and not std > 0:
+        if std is not None and not 0 < std < math.inf:
             raise ValueError(f"std must be positive, got {std}")
+        if mean is not None and not math.isfinite(mean):
+            raise ValueError(f"mean must be a finite number, got {mean}")
         self.front_end = front_end
         self.samples = samples
         self.frames = front_end.frames(samples)
@@ -144,6 +147,8 @@ class SpectrogramTokenizer(Tokenizer):
         """Log-mel (B, F, T) float32 before normalisation, on the batch's device or another."""
         given = _input(batch)
         inside = (self.samples,) if "waveform" in batch else (self.front_end.mels, self.frames)
+        if not given.is_floating_point():
+            raise ValueError(f"expected sounds as floats from -1 to 1, got {given.dtype}: use AudioData, or scale them")
         if tuple(given.shape[1:]) != inside:
             what = "waveforms of (samples,)" if "waveform" in batch else "log_mel of (bands, frames)"
             raise ValueError(

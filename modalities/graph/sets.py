@@ -123,7 +123,7 @@ class Graphs(Dataset[dict[str, Any]]):
             DataError: it has other features than wanted, or is no graph.
             ValueError: a broken graph.
         """
-        if index not in self._samples:
+        if index not in self._samples or getattr(self.dataset, "streamed", False):  # index 0 is another one each time
             item = self.dataset[index]
             sample: dict[str, Any] = {}
             if isinstance(item, dict) and "graph" in item:

@@ -19,6 +19,8 @@ class PatchTokenizer(Tokenizer):
 
     def __init__(self, *, image_size: tuple[int, int], patch_size: tuple[int, int], channels: int) -> None:
         super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}")
         self.shape = (channels, *image_size)
         self.patch_size = patch_size
         axes = {"height": "image_size", "width": "image_size"}
@@ -33,6 +35,10 @@ class PatchTokenizer(Tokenizer):
             raise ValueError(
                 f"expected images of (channels, height, width) {self.shape}, got {tuple(image.shape[1:])}: "
                 "make the modality's image_size and channels those of the data"
+            )
+        if not image.is_floating_point():
+            raise ValueError(
+                f"expected images as normalised floats, got {image.dtype}: use ImageData, or normalise them yourself"
             )
         positions = grid_positions(self.grid, image.device)
         return Tokens(values=patchify(image, self.patch_size), positions=positions, grid=self.grid)

@@ -16,6 +16,8 @@ from jepa_lightning.data.boxes import Box, central_box, random_box
 from jepa_lightning.modality import Batch
 from modalities.image.folders import MODES, convert
 
+_LARGEST = 1e18  # of a value; its square is still a float
+
 
 class _Crop:
     """Cuts a box out of `image` and resizes it, antialiased and bicubic."""
@@ -98,6 +100,7 @@ def standard(image: Any, channels: int) -> Image.Image | Tensor:
 
     Raises:
         DataError: not an image, or a tensor with another number of channels.
+        OSError: as `usable`.
     """
     if isinstance(image, Image.Image):
         if channels not in MODES:
@@ -118,11 +121,24 @@ def standard(image: Any, channels: int) -> Image.Image | Tensor:
             f"set the model's and the data's channels to {image.shape[0]}, or convert the images"
         )
     if image.dtype != torch.uint8:
-        return image.float()
+        return usable(image.float())
     if channels not in MODES:
         return image.float() / 255
     pixels = image.permute(1, 2, 0).numpy()
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if channels == 1 else pixels))
+
+
+def usable(image: Tensor) -> Tensor:
+    """A float image, unless it is one that no model could learn from.
+
+    Raises:
+        OSError: it holds no pixel, or values that are NaN, infinite or beyond 1e18.
+    """
+    if not image.numel():
+        raise OSError(f"there are no pixels in it, its shape is {tuple(image.shape)}")
+    if not image.abs().amax() < _LARGEST:  # NaN is not less
+        raise OSError(f"there are values in it that are NaN, infinite or beyond {_LARGEST:g}")
+    return image
 
 
 class Normalise:

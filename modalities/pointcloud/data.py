@@ -74,9 +74,9 @@ class PointCloudData(FileDataModule):
         super().__init__(samples=samples, **shared)
         if rotation not in ("none", "x", "y", "z", "so3"):
             raise DataError(f"expected rotation to be none, x, y, z or so3, got {rotation!r}")
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] < float("inf"):
             raise DataError(f"expected scale as a lower and an upper factor above 0, got {list(scale)}")
-        if jitter < 0 or jitter_clip < 0:
+        if not (0 <= jitter < float("inf") and 0 <= jitter_clip < float("inf")):
             raise DataError(f"expected jitter and jitter_clip of at least 0, got {jitter:g} and {jitter_clip:g}")
         if not 0 <= dropout < 1:
             raise DataError(f"expected dropout from 0 to below 1, got {dropout:g}")

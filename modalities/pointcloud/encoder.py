@@ -36,6 +36,6 @@ class MiniPointNet(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Embed groups."""
-        x = self.first(points)
+        x = self.first(points.to(next(self.first.parameters()).dtype))
         x = self.of_point(x) + self.of_group(x.amax(-2, keepdim=True))
         return self.last(F.relu(self.norm(x))).amax(-2)

@@ -19,6 +19,7 @@ from jepa_lightning.data.file_table import SPLITS
 from modalities.pointcloud.reading import EXTENSIONS, INSTALL, Cloud, read
 
 HDF5 = (".h5", ".hdf5")
+_DEFLATED = 1100  # times its size, what compression can unpack to at most
 _CLASS_NAMES = "shape_names.txt"  # beside ModelNet40's HDF5 files: a class a line
 
 
@@ -225,6 +226,14 @@ def class_names(folder: Path) -> list[str] | None:
     return file.read_text(encoding="utf-8").split() if file.is_file() else None
 
 
+def _stored(dataset: Any) -> NDArray[Any]:
+    """The array in a dataset of an HDF5 file; errors of any kind where the file is damaged."""
+    size, stored = dataset.nbytes, dataset.id.get_storage_size()
+    if size > _DEFLATED * stored + _DEFLATED:  # the rest would be filled in, however much it is
+        raise OSError(f"{dataset.name} {dataset.shape} should hold {size} bytes, and {stored} are there")
+    return dataset[()]
+
+
 def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     try:
         import h5py
@@ -232,10 +241,11 @@ def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
         raise DataError(f"HDF5 files need h5py, which is not installed: {INSTALL}") from None
     try:
         with h5py.File(path) as file:
-            found = {name: file[name][()] for name in ("data", "normal", "label") if name in file}
+            found = {name: _stored(file[name]) for name in ("data", "normal", "label") if name in file}
             names = ", ".join(list(file)[:10])
-    except OSError as error:
-        raise DataError(f"expected an HDF5 file, got {path}, which cannot be read: {str(error)[:150]}") from None
+    except Exception as error:  # h5py has one of its own for each thing that can be wrong inside a file
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise DataError(f"expected an HDF5 file, got {path}, which cannot be read: {reason}") from None
     data, normal, label = (found.get(name) for name in ("data", "normal", "label"))
     if data is None or data.ndim != 3 or data.shape[2] < 3 or data.dtype.kind not in "iuf":
         what = f"the datasets {names}" if data is None else f"data of {data.dtype} {data.shape}"

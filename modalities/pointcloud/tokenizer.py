@@ -20,10 +20,11 @@ class PointTokenizer(Tokenizer):
     Tokens come in Point-JEPA's order (`greedy_order`): neighbours in the order are neighbours in space, mostly, and
     `OrderedRuns` hides runs of it.
 
-    In training, sampling starts at a random point of each cloud, drawn from torch's global generator on the device, so
-    the same cloud is cut differently at each step. In evaluation it starts at the point farthest from the centroid, and
-    the tokens of a cloud do not depend on the order of its points (where no two distances are equal). Training is
-    training mode with gradients switched on: probes and pictures during a run get what evaluation gives.
+    In training, sampling starts at a random point of each cloud, drawn from torch's global generator on the device
+    (which the module seeds at each step), so the same cloud is cut differently at each step. In evaluation it starts at
+    the point farthest from the centroid, and the tokens of a cloud do not depend on the order of its points (where no
+    two distances are equal). Training is training mode with gradients switched on: probes and pictures during a run get
+    what evaluation gives.
 
     Args:
         groups: number of tokens G.
@@ -43,7 +44,7 @@ class PointTokenizer(Tokenizer):
         for name, value, least in (("groups", groups, 1), ("group_size", group_size, 1), ("features", features, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if radius is not None and not radius > 0:
+        if radius is not None and not 0 < radius < float("inf"):
             raise ValueError(f"radius must be positive or null, got {radius:g}")
         self.groups = groups
         self.group_size = group_size
@@ -67,7 +68,8 @@ class PointTokenizer(Tokenizer):
         relative = grouped[..., :3] - centres.unsqueeze(2)
         if self.radius is not None:
             relative = relative / self.radius
-        values = torch.cat([relative, grouped[..., 3:]], dim=-1).to(points.dtype)
+        values = torch.cat([relative, grouped[..., 3:]], dim=-1)
+        values = values.to(points.dtype if points.is_floating_point() else cloud.dtype)
         return Tokens(values=values, positions=centres)
 
     def _checked(self, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,11 +41,15 @@ class TubeletTokenizer(Tokenizer):
         std: Sequence[float],
     ) -> None:
         super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}")
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != channels:
                 raise ValueError(f"expected {name} with one value for each of {channels} channels, got {list(values)}")
-        if min(std) <= 0:
-            raise ValueError(f"expected std above 0 for each channel, got {list(std)}")
+        if not all(0 < value < math.inf for value in std) or not all(map(math.isfinite, mean)):
+            raise ValueError(
+                f"expected std above 0 and finite means for each channel, got std {list(std)} and mean {list(mean)}"
+            )
         self.shape = (channels, frames, *image_size)
         self.tubelet = (tubelet, *patch_size)
         axes = {"frames": "frames", "height": "image_size", "width": "image_size"}

@@ -15,6 +15,8 @@ from jepa_lightning.modality import Batch
 from modalities.video.clips import ClipSampler
 from modalities.video.files import VideoFile
 
+_LARGEST = 1e18  # of a value; its square is still a float
+
 
 class CentreCrop:
     """For evaluation: the largest central part of the wanted shape, resized (bicubic, antialiased).
@@ -137,6 +139,7 @@ def standard(clip: Any, channels: int) -> Tensor:
 
     Raises:
         DataError: not a clip, or one with another number of channels.
+        OSError: it has no pixel, or values that are NaN, infinite or beyond 1e18.
     """
     if isinstance(clip, np.ndarray) and clip.ndim in (3, 4):
         tensor = torch.from_numpy(np.ascontiguousarray(clip))
@@ -153,4 +156,11 @@ def standard(clip: Any, channels: int) -> Tensor:
             f"expected clips with {channels} channels, got {tensor.shape[1]} (shape {tuple(clip.shape)}): "
             f"set the model's channels to {tensor.shape[1]}, or convert the clips"
         )
-    return tensor if tensor.dtype == torch.uint8 else tensor.float()
+    if not tensor.numel():
+        raise OSError(f"there are no pixels in it, its shape is {tuple(clip.shape)}")
+    if tensor.dtype == torch.uint8:
+        return tensor
+    tensor = tensor.float()
+    if not tensor.abs().amax() < _LARGEST:  # NaN is not less
+        raise OSError(f"there are values in it that are NaN, infinite or beyond {_LARGEST:g}")
+    return tensor

@@ -283,3 +283,10 @@ def test_arguments(settings, message):
 def test_sizes(name):
     with pytest.raises(DataError, match=f"{name} of at least"):
         make(**{name: -1}).setup()
+
+
+def test_graph_files_that_do_not_fit_each_other_are_refused(tudataset):
+    labels = tudataset / "RINGS" / "raw" / "RINGS_graph_labels.txt"
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(DataError, match="do not fit each other"):
+        make(tudataset, name="RINGS").setup()

@@ -4,9 +4,9 @@ import pytest
 import torch
 from patched_graphs import cut, join
 
-from jepa_lightning.drawing import GAP
+from jepa_lightning.drawing import GAP, UNUSED
 from modalities.graph.graphs import GraphBatch
-from modalities.graph.pictures import SIDE, graphs, layout
+from modalities.graph.pictures import SIDE, graphs, layout, type_colours
 
 RED, BLUE = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
 
@@ -79,3 +79,13 @@ def test_nodes_without_edges_and_loops(count):
         assert torch.isfinite(places).all()
         if count > 1:
             assert torch.pdist(places).max() > 0.5
+
+
+def test_types_have_colours_and_other_features_are_grey():
+    kinds = torch.tensor([0, 6, 3, 0, 2])
+    colours = type_colours(torch.eye(8)[kinds])
+    assert torch.equal(colours[0], colours[3])
+    assert len(colours.unique(dim=0)) == 4
+    assert len(type_colours(torch.eye(20)).unique(dim=0)) == 20
+    for nodes in (torch.rand(5, 8), torch.zeros(5, 0), torch.ones(5, 1), torch.ones(5, 2)):
+        assert torch.equal(type_colours(nodes), torch.tensor(UNUSED).expand(5, 3))

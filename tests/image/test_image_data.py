@@ -488,3 +488,43 @@ def test_from_yaml(tmp_path):
     data = parser.instantiate_classes(parser.parse_args(["--config", str(config)])).data
     assert isinstance(data.dataset, FakeData)
     assert next(iter(data.train_dataloader()))["image"].shape == (8, 3, 16, 24)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_arrays_without_usable_values_are_unreadable(tmp_path, value):
+    for name in "abc":
+        image = np.zeros((3, 16, 16), np.float32)
+        image[0, 2, 3] = value if name == "b" else 0.5
+        np.save(tmp_path / f"{name}.npy", image)
+    data = ImageData(
+        root=str(tmp_path), image_size=8, channels=3, batch_size=3, num_workers=0, val_fraction=0, max_unreadable=1.0
+    )
+    (batch,) = list(data.train_dataloader())
+    assert batch["image"].isfinite().all()
+    assert ["b.npy" in name for name in data.unreadable] == [True]
+
+
+def test_a_picture_that_asks_for_more_memory_than_there_is_cannot_be_read(tmp_path, monkeypatch):
+    def out_of_memory(self):
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", out_of_memory)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", out_of_memory)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(OSError, match="more memory than there is"):
+        read_image(str(tmp_path / "a.png"), channels=3)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"no zip", b"", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_archive_is_refused(tmp_path, content):
+    (tmp_path / "train.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.npz to be a \.npz file"):
+        ImageData(root=str(tmp_path), image_size=8, channels=3, batch_size=1).setup()
+
+
+def test_statistics_that_are_nan_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((1, 8, 8), np.float32))
+    with pytest.raises(DataError, match="finite means"):
+        ImageData(
+            root=str(tmp_path), image_size=8, channels=1, mean=[float("nan")], val_fraction=0, batch_size=1
+        ).setup()

@@ -117,3 +117,11 @@ def test_the_modality_draws_its_own_masks_and_features():
     colours = torch.rand(2, 6, 3)
     drawn = modality.draw_features(batch, tokens, colours)
     assert all(torch.equal(a, b) for a, b in zip(drawn, pictures.features(batch["image"], colours, GRID), strict=True))
+
+
+def test_samples_are_the_images():
+    modality = Image(image_size=(H, W), patch_size=PATCH)
+    whole = modality.draw_features({"image": image()}, None, torch.rand(2, 6, 3))
+    for alone, beside in zip(modality.draw_samples({"image": image()}), whole, strict=True):
+        assert alone.shape == (3, 7 * H, 7 * W)
+        assert torch.equal(alone, beside[:, :, : 7 * W])

@@ -84,3 +84,14 @@ def test_images_of_another_shape(tokenizer):
 def test_a_batch_without_images(tokenizer):
     with pytest.raises(ValueError, match=r"needs the key 'image', this one has \['id', 'video'\]"):
         tokenizer({"video": images(), "id": []})
+
+
+def test_whole_numbers_are_refused_as_not_normalised():
+    tokenizer = PatchTokenizer(image_size=(8, 8), patch_size=(4, 4), channels=3)
+    with pytest.raises(ValueError, match=r"normalised floats, got torch\.uint8"):
+        tokenizer({"image": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)})
+
+
+def test_no_channels_are_refused():
+    with pytest.raises(ValueError, match="channels must be at least 1, got 0"):
+        PatchTokenizer(image_size=(8, 8), patch_size=(4, 4), channels=0)

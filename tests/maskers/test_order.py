@@ -309,3 +309,15 @@ def test_tokens_that_do_not_fit(name):
         draw(BOTH[name], count=4)
     with pytest.raises(ValueError, match=r"Tokens.valid must be \(4, 64\)"):
         draw(BOTH[name], valid=torch.ones(4, 63, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("scale", [1e30, float("nan")])
+def test_blocks_where_distances_overflow_never_show_a_target(scale):
+    positions = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0)) * scale
+    tokens = Tokens(values=torch.zeros(2, 9, 1), positions=positions)
+    for seed in range(20):
+        (masks,) = SpatialBlocks()(tokens, torch.Generator().manual_seed(seed))
+        shown = masks.context if masks.context_valid is None else masks.context.masked_fill(~masks.context_valid, -1)
+        for context, targets in zip(shown.tolist(), samples(masks), strict=True):
+            hidden = {token for block in targets[1] for token in block}
+            assert not hidden & {token for token in context if token >= 0}
