@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 import yaml
 
-Which = Literal["last", "best"]
+from jepa_lightning.sharded import SHARDS, read_sharded
 
-SHARDS = ".metadata"  # the table of contents of a checkpoint in shards, which is a folder
+Which = Literal["last", "best"]
 
 
 def find_checkpoint(path: str | Path, which: Which = "last") -> Path:
@@ -91,8 +91,6 @@ def _unpickle(path: Path) -> Any:
         _check_file(path)
     try:
         if sharded:
-            from jepa_lightning.sharded import read_sharded
-
             return read_sharded(path, only=("state_dict",))
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -117,10 +115,13 @@ def _check_file(path: Path) -> None:
     if zipped and not zipfile.is_zipfile(path):
         raise ValueError(f"expected a whole checkpoint, got one that was cut off: {path}; copy it again")
     if zipped:
-        with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("/data.pkl") or name == "data.pkl" for name in archive.namelist()):
-                raise ValueError(f"expected a checkpoint, got a zip file of something else: {path}")
-            wrong = _first_damaged(archive)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names, wrong = archive.namelist(), _first_damaged(archive)
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:  # its table of contents
+            raise ValueError(f"expected a whole checkpoint, got a damaged one: {path} ({error})") from None
+        if not any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+            raise ValueError(f"expected a checkpoint, got a zip file of something else: {path}")
         if wrong is not None:
             raise ValueError(
                 f"expected a whole checkpoint, got a damaged one: {path} (the checksum of {wrong} does not fit); copy "

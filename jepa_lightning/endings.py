@@ -58,6 +58,13 @@ def explain(error: BaseException) -> str | None:
             f"may not write or read{_where(error)} ({error.strerror}). Set trainer.default_root_dir to a folder that "
             f"may be written, or mend its permissions. {_GO_ON}"
         )
+    if isinstance(error, RuntimeError) and re.search(r"out of memory|can't allocate memory", str(error), re.IGNORECASE):
+        first = str(error).strip().splitlines()[0]
+        return (
+            f"{first}\nThe model and a batch do not fit: lower data.batch_size (and raise "
+            "trainer.accumulate_grad_batches as much), set model.checkpoint_activations or trainer.precision "
+            "bf16-mixed, or make the model smaller."
+        )
     if re.search(r"DataLoader worker \(pid\(?s?\)? ?[^)]*\) .*(killed|exited)", str(error)):
         first = str(error).strip().splitlines()[0]
         return (

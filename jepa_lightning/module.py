@@ -278,6 +278,9 @@ class JEPA(LightningModule):
         if total == float("inf"):
             raise ValueError("the schedules need to know the run's length: set trainer.max_epochs or trainer.max_steps")
         self.total_steps = int(total)
+        for step in (0, self.total_steps // 2, self.total_steps):
+            if not 0 <= (momentum := self.scheduled("momentum", step)) <= 1:
+                raise ValueError(f"expected a momentum from 0 to 1, got {momentum:g} at step {step}")
         self.learning_rate_scale = self._scale()
         self.teacher.forget_pairs()
 

@@ -15,8 +15,7 @@ from torch.distributed.checkpoint import CheckpointException, DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import ReadItem
 
-from jepa_lightning.checkpoints import SHARDS
-
+SHARDS = ".metadata"  # the table of contents
 REST = "meta.pt"  # what Lightning names the file with everything but tensors
 
 _METADATA = "torch.distributed.checkpoint.metadata"

@@ -151,6 +151,8 @@ def test_numbers_that_are_not_finite(tmp_path, monkeypatch, capsys):
 def test_what_is_not_known_is_not_explained():
     assert explain(RuntimeError("shapes do not match")) is None
     assert explain(OSError(errno.ECONNRESET, "reset")) is None
+    assert "batch_size" in explain(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert "batch_size" in explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     assert explain(RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")) is not None
     assert explain(RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly")) is not None
 

@@ -218,6 +218,17 @@ def test_a_flipped_bit_in_a_tensor_is_noticed(image_run, tmp_path):
     assert "\n" not in message
 
 
+def test_a_name_in_the_archive_that_is_no_text(tmp_path):
+    path = tmp_path / "last.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("last/dätä.pkl", b"\x80\x02}")
+    content = path.read_bytes()
+    path.write_bytes(content.replace("dätä".encode(), b"d\xe1\xe1t\xe1\xe1"))
+    message = refused(path)
+    assert "damaged" in message
+    assert str(path) in message
+
+
 def test_files_of_something_else(tmp_path):
     path = tmp_path / "other.ckpt"
     path.write_text("epoch 3: loss 0.2\n")

@@ -322,6 +322,12 @@ def test_run_without_an_end_is_refused(tmp_path):
         trainer(tmp_path, max_epochs=-1).fit(tiny(), DataLoader(Random(8), batch_size=4))
 
 
+def test_a_momentum_out_of_range_is_refused(tmp_path):
+    model = tiny(momentum=LinearRamp(start=0.996, end=1.5))
+    with pytest.raises(ValueError, match=r"momentum from 0 to 1, got 1\.5 at step 2"):
+        trainer(tmp_path).fit(model, DataLoader(Random(8), batch_size=4))
+
+
 def test_a_step_never_waits_for_the_device():
     """On the meta device reading a value, or copying one to the CPU, raises; masks are drawn on the CPU."""
     model = tiny().to("meta")

@@ -115,7 +115,10 @@ def decode_array(file: Encoded) -> NDArray[Any]:
     """
     if not file.name.lower().endswith(".npy"):
         raise DataError(f"expected .npy files for these data, got {file.name}: name another field with dataset.input")
-    array: NDArray[Any] = np.load(file.open(), allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.load(file.open(), allow_pickle=False)
+    except MemoryError as error:  # a header that lies
+        raise ValueError(str(error)) from error
     return array
 
 
