@@ -189,7 +189,11 @@ def test_training_crops_move_and_evaluation_crops_do_not(tmp_path):
         soundfile.write(tmp_path / f"{i}.wav", ramp, RATE, subtype="FLOAT")
     for cache in (False, True):
         data = make(tmp_path, cache=cache, val_fraction=0.5)
-        starts = torch.cat([batch["waveform"][:, 0] for _ in range(20) for batch in data.train_dataloader()])
+        loader, found = data.train_dataloader(), []
+        for epoch in range(20):
+            loader.sampler.set_epoch(epoch)
+            found += [batch["waveform"][:, 0] for batch in loader]
+        starts = torch.cat(found)
         assert starts.min() < 0.15
         assert starts.max() > 0.6
         for batch in data.val_dataloader():
