@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jepa_lightning.evaluation.attentive import DECAYS, LRS, fit_attentive
 from jepa_lightning.evaluation.bootstrap import Outcome
-from jepa_lightning.evaluation.probes import C_GRID, fit_linear, knn_predict, standardise
+from jepa_lightning.evaluation.probes import C_GRID, best_c, fit_linear, knn_predict, standardise
 from jepa_lightning.evaluation.protocols import LinearClassifier, Split
 from jepa_lightning.evaluation.regression import choose_penalty, fit_ridge
 from jepa_lightning.evaluation.token_store import TokenFeatures
@@ -134,11 +134,7 @@ def choose_stratified_c(features: Tensor, labels: Tensor, *, grid: tuple[float, 
         held[members[: max(1, len(members) // 5) if len(members) > 1 else 0]] = True
     if not held.any():
         return 1.0
-    right = []
-    for c in grid:
-        weight, bias = fit_linear(features[~held], labels[~held], c=c)
-        right.append(int((F.linear(features[held], weight, bias).argmax(1) == labels[held]).sum()))
-    return grid[right.index(max(right))]
+    return best_c(features[~held], labels[~held], features[held], labels[held], grid=grid)
 
 
 def _logistic(train: Tensor, test: Tensor, labels: Tensor) -> tuple[NDArray[Any], float]:

@@ -236,3 +236,13 @@ def test_chosen_c_does_not_look_at_the_test_set():
     test = Features(values=torch.randn(40, 8, generator=generator), labels={"y": torch.arange(40) % 3})
     twice = Features(values=test.values.repeat(2, 1), labels={"y": test.labels["y"].repeat(2)})
     assert probe(train, test) == probe(train, twice)
+
+
+def test_beginning_elsewhere_ends_in_the_same_place():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 6, generator=generator, dtype=torch.float64)
+    labels = (features[:, :3] + torch.randn(200, 3, generator=generator, dtype=torch.float64)).argmax(1)
+    cold = fit_linear(features, labels, c=0.1)
+    warm = fit_linear(features, labels, c=0.1, start=fit_linear(features, labels, c=10.0))
+    for one, other in zip(cold, warm, strict=True):
+        torch.testing.assert_close(one - one.mean(0), other - other.mean(0), rtol=0, atol=1e-4)
