@@ -13,19 +13,24 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
-from jepa_lightning.strategies import AnyCheckpointIO
+from jepa_lightning.sharded import is_sharded, read_sharded
 
 UNFINISHED = ".unfinished"  # ends the name of a file or folder that is being written
 REPLACED = ".replaced"  # ends the name of a folder that is about to be deleted
 
 
-class SafeCheckpointIO(AnyCheckpointIO):
-    """Writes `last.ckpt` as `.last.ckpt.unfinished` in the same folder, then renames it.
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Reads a checkpoint in one file or in shards; writes one file beside the older one and renames it.
 
+    `last.ckpt` is written as `.last.ckpt.unfinished` in the same folder.
     Lightning's own goes through a file in the system's temporary folder: where that is another disk, what should be a
     rename is a copy, which a kill cuts short. It also holds a second copy of the checkpoint in memory. Checkpoints in
-    shards are written by their strategy; `LastCheckpoint` renames those.
+    shards are written by their strategy.
     """
+
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint; shards are joined."""
+        return read_sharded(Path(path)) if is_sharded(Path(path)) else super().load_checkpoint(path, *args, **kwargs)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         """Write a checkpoint; whatever was at `path` stays until the new one is complete.
@@ -56,7 +61,7 @@ class SafeCheckpointIO(AnyCheckpointIO):
 
 def protect(trainer: Trainer) -> None:
     """Give the trainer's strategy a `SafeCheckpointIO`, unless someone chose another than Lightning's default."""
-    if type(trainer.strategy.checkpoint_io) in (TorchCheckpointIO, AnyCheckpointIO):
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = SafeCheckpointIO()
 
 
@@ -73,6 +78,7 @@ def publish(beside: Path, target: Path) -> None:
     """
     old = target.with_name(f".{target.name}{REPLACED}")
     if target.is_dir() or (beside.is_dir() and target.exists()):
+        remove(old)
         os.replace(target, old)
     os.replace(beside, target)
     with contextlib.suppress(OSError):  # not all file systems let a folder be flushed
@@ -81,7 +87,7 @@ def publish(beside: Path, target: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    _remove(old)
+    remove(old)
 
 
 def tidy(folder: str | Path) -> list[Path]:
@@ -97,7 +103,7 @@ def tidy(folder: str | Path) -> list[Path]:
             os.replace(old, target)
     leftovers = [*folder.glob(f".*{UNFINISHED}"), *folder.glob(f".*{REPLACED}")]
     for path in leftovers:
-        _remove(path)
+        remove(path)
     return leftovers
 
 
@@ -107,7 +113,8 @@ def _os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -10,13 +10,13 @@ from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from jepa_lightning.checkpoint_io import protect
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.objectives import PredictionLoss, Regularizer, SmoothL1, pool
 from jepa_lightning.parallel import parallelize
@@ -24,7 +24,7 @@ from jepa_lightning.precision import HALF, in_half, is_norm, precise, sparing
 from jepa_lightning.predictors import PredictorFactory, TransformerPredictor
 from jepa_lightning.randomness import derive_seed, reseed
 from jepa_lightning.schedules import CosineRamp, LinearRamp, Schedule, WarmupCosine
-from jepa_lightning.strategies import AnyCheckpointIO, refuse_fsdp1
+from jepa_lightning.strategies import refuse_fsdp1
 from jepa_lightning.teacher import Teacher
 from jepa_lightning.tokens import Masks, Tokens, take
 
@@ -128,8 +128,7 @@ class JEPA(LightningModule):
         mesh: Any = self._device_mesh
         if trainer is not None:
             refuse_fsdp1(trainer.strategy)
-            if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-                trainer.strategy.checkpoint_io = AnyCheckpointIO()
+            protect(trainer)
         if self._parallelized:
             return
         self._parallelized = True

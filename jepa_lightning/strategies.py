@@ -1,16 +1,12 @@
-"""`--trainer.strategy fsdp2`, and checkpoints that go from any strategy to any other."""
+"""`--trainer.strategy fsdp2`."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, StrategyRegistry
@@ -18,6 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from jepa_lightning.checkpoint_io import publish, remove, unfinished
 from jepa_lightning.sharded import by_index, empty, is_sharded, read_sharded
 
 FSDP1 = "FSDP1 cannot shard the teacher: use --trainer.strategy fsdp2"
@@ -76,15 +73,14 @@ class FSDP2Strategy(ModelParallelStrategy):
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint beside an older one of that name, which is replaced when the new one is whole."""
         path = Path(self.broadcast(filepath))
-        part = path.with_name(f"{path.name}.part")
+        beside = unfinished(path)
         if self.is_global_zero:
-            _remove(part)
+            remove(beside)
         self.barrier()
-        super().save_checkpoint(checkpoint, part, storage_options)
+        super().save_checkpoint(checkpoint, beside, storage_options)
         self.barrier()
         if self.is_global_zero:
-            with _replaced(path):
-                part.rename(path)
+            publish(beside, path)
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
@@ -133,22 +129,6 @@ def _like(value: Any, twin: Tensor | None) -> Any:
     return distribute_tensor(value.to(twin.device), twin.device_mesh, twin.placements)
 
 
-class AnyCheckpointIO(TorchCheckpointIO):
-    """Lightning's reading and writing of one file, and reading of checkpoints in shards."""
-
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint; shards are joined."""
-        return read_sharded(Path(path)) if is_sharded(path) else super().load_checkpoint(path, *args, **kwargs)
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write one file, also where a checkpoint in shards has its name."""
-        if not is_sharded(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        with _replaced(Path(path)):
-            super().save_checkpoint(checkpoint, path, storage_options)
-
-
 def refuse_fsdp1(strategy: Any) -> None:
     """Refuse FSDP1, by its name or as an object.
 
@@ -158,30 +138,6 @@ def refuse_fsdp1(strategy: Any) -> None:
     name = strategy.lower().rsplit(".", 1)[-1] if isinstance(strategy, str) else ""  # of a class path, the class
     if (name.startswith("fsdp") and not name.startswith("fsdp2")) or isinstance(strategy, FSDPStrategy):
         raise ValueError(FSDP1)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[None]:
-    """Inside, `path` is free; what was there is removed afterwards, or put back if that failed."""
-    old = path.with_name(f"{path.name}.old")
-    there = path.exists()
-    if there:
-        _remove(old)
-        path.rename(old)
-    try:
-        yield
-    except BaseException:
-        if there and not path.exists():
-            old.rename(path)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def register() -> None:
