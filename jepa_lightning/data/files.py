@@ -52,13 +52,13 @@ def find_files(
         return _from_table(csv, root, kind, labels)
     if root is None:
         raise DataError(f"expected a folder of {kind}s or a CSV file, got neither: set data.root")
-    if labels is not None:
-        raise DataError(f"expected labels only beside a CSV file, got the folder {root}: its classes are its folders")
     base = Path(root).expanduser()
     if not base.is_dir():
         if base.exists():
             raise DataError(f"expected a folder of {kind}s, got the file {root}: name the folder that holds it")
         raise DataError(f"expected a folder of {kind}s, but there is no folder {root}{_nearest(base)}: check data.root")
+    if labels is not None:
+        raise DataError(f"expected labels only beside a CSV file, got the folder {root}: its classes are its folders")
     scan = _Scan(kind, extensions)
     names = {SPLITS[entry.name.lower()]: entry for entry in _folders(base) if entry.name.lower() in SPLITS}
     if "train" not in names:
