@@ -260,7 +260,7 @@ def test_a_data_module_that_lacks_a_piece_is_told_which():
         def load(self):
             return {}
 
-    with pytest.raises(DataError, match="`name`.*Nameless has none"):
+    with pytest.raises(DataError, match=r"`name`.*Nameless has none"):
         Nameless()
     with pytest.raises(TypeError, match="transforms"):
         Untransformed()
