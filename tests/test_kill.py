@@ -106,7 +106,7 @@ def check(processes, tmp_path, *, kills, steps):
 
 
 def test_killed_and_started_again(processes, tmp_path):
-    check(processes, tmp_path, kills=3, steps=24)
+    check(processes, tmp_path, kills=2, steps=24)
 
 
 @pytest.mark.slow

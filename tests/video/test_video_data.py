@@ -201,7 +201,7 @@ def test_from_yaml(tmp_path, monkeypatch, capsys):
                 pixels[10:20, at : at + 8] = 255
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             container.mux(stream.encode(None))
-    words = ["--data.root=clips", "--data.batch_size=8", "--data.val_fraction=0.2", "--data.num_workers=1"]
+    words = ["--data.root=clips", "--data.batch_size=8", "--data.val_fraction=0.2", "--data.num_workers=0"]
     words += ["--data.decoder=pyav", "--data.eval_clips=2", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
     fit(["--config", "video.yaml", *words, "--trainer.check_val_every_n_epoch=1"])
     printed = capsys.readouterr().out
