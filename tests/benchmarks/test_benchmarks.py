@@ -229,6 +229,7 @@ def test_real_data_scores_trained_untrained_and_raw_input(tmp_path):
     assert real_data.main(words) == results
 
 
+@pytest.mark.slow
 def test_real_data_on_clips_with_several_labels_and_variants(tmp_path):
     """Moving MNIST's layout: every label is probed, each variant is a run of its own."""
     import numpy as np
