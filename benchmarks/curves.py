@@ -3,7 +3,7 @@
     for name in image video audio pointcloud graph; do jepa-fit --config $name.yaml; done
     python -m benchmarks.curves runs/image runs/video runs/audio runs/pointcloud runs/graph
 
-writes docs/curves_NAME.svg for each folder, NAME being that of the folder. Solid lines are the trained teacher, dashed
+writes docs/curves_NAME.svg for each folder, NAME being that of the folder. Solid lines are the trained encoder, dashed
 ones those of the same network before training. A probe of a run is measured at each validation; the first point of its
 line is the untrained figure.
 """

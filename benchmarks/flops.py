@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_lightning import JEPA
+from jepa_lightning.pretexts.masked import ask
+from jepa_lightning.tokens import Latents, take
 
 # TFLOP/s without sparsity, from NVIDIA's data sheets: bf16 tensor cores, tf32 tensor cores, fp32. First match counts.
 PEAKS = {
@@ -41,7 +43,7 @@ def peak(card: str, precision: str) -> float | None:
 def model_flops(model: JEPA, image: tuple[int, ...], steps: range) -> dict[str, float]:
     """FLOPs of one training step, mean over the masks of `steps`: forward, and backward as twice the forward.
 
-    The teacher counts once (it has no backward); nothing that is computed again counts. Matrix products, attention and
+    The target counts once (it has no backward); nothing that is computed again counts. Matrix products, attention and
     convolutions count, a multiply-add as two. The pass is made on the meta device, where nothing is really computed.
 
     Args:
@@ -54,12 +56,13 @@ def model_flops(model: JEPA, image: tuple[int, ...], steps: range) -> dict[str, 
     """
     twin = copy.deepcopy(model).to("meta")
     tokens = twin.tokenizer({"image": torch.empty(image, device="meta")})
-    total = {"target": float(_count(twin.teacher, tokens)), "context": 0.0, "predictor": 0.0}
+    total = {"target": float(_count(twin.target, tokens)), "context": 0.0, "predictor": 0.0}
     for step in steps:
         for mask in twin.masker(tokens, twin.mask_generator("train", step, 0)):
-            context = torch.empty(*mask.context.shape, twin.encoder.dim, device="meta")
+            values = torch.empty(*mask.context.shape, twin.encoder.dim, device="meta")
+            context = Latents(values=values, positions=take(tokens.positions, mask.context))
             total["context"] += 3 * _count(twin.encoder, tokens, mask.context) / len(steps)
-            total["predictor"] += 3 * _count(twin.predict, tokens, context, mask) / len(steps)
+            total["predictor"] += 3 * _count(twin.predictor, context, ask(tokens, mask)) / len(steps)
     return {**total, "step": sum(total.values())}
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.graph_table --root data/tudataset --sets MUTAG PROTEINS IMDB-BINARY ENZYMES \
         --seeds 0 1 2 3 4 --threads 1
 
-Stratified ten-fold logistic regression on pooled features of the frozen teacher, standardised, C chosen inside each
+Stratified ten-fold logistic regression on pooled features of the frozen encoder, standardised, C chosen inside each
 training fold. A seed is another initialisation, pre-training and shuffling of folds. Two variants:
 
 - `--pretrain all`: pre-training on all graphs, without labels, once a seed (so the inputs of test graphs were seen);
@@ -39,7 +39,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from benchmarks.repeated_splits import POOLINGS, poolings, teacher_features, train
+from benchmarks.repeated_splits import POOLINGS, encoder_features, poolings, train
 from benchmarks.report import at_least, machine, options, table, write_json
 from benchmarks.wl import histograms, read_graphs, wl_accuracy, wl_kernels
 from jepa_lightning.evaluation.protocols import LinearClassifier, Split, accuracies, few_labels, interval
@@ -111,7 +111,7 @@ def _train(
     # No graphs held out: what is trained on is said here. No workers: they would not keep the cut graphs.
     words = ["--data.val_fraction", "0", "--data.num_workers", "0", *words]
     run, figures = train(recipe, root, words, seed=seed, folder=folder, choose=lambda *_: split)
-    found: dict[str, Any] = {"labels": run.labels, **teacher_features(run)}
+    found: dict[str, Any] = {"labels": run.labels, **encoder_features(run)}
     np.savez_compressed(path.with_suffix(".npz"), **found)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     path.write_text(json.dumps({**figures, "asked": asked}, indent=2) + "\n")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from jepa_lightning import JEPA
-from jepa_lightning.encoders import TimmEncoder, TokenSpec, ViT
+from jepa_lightning.encoders import TimmEncoder, ViT
 from jepa_lightning.maskers import MultiBlock
 from jepa_lightning.modality import EncoderFactory
-from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.predictors import PredictorSpec, TransformerPredictor
 from modalities.image import Image
 
 SIZES = {  # width, depth, heads
@@ -50,9 +50,9 @@ def build(
         width, depth, heads = SIZES[name]
         encoder = partial(ViT, width=width, depth=depth, heads=heads)
 
-    def predictor(dim: int, spec: TokenSpec) -> TransformerPredictor:
-        depth = predictor_depth or (6 if dim <= 768 else 12)
-        return TransformerPredictor(dim, spec, width=predictor_width, depth=depth, heads=predictor_width // HEAD)
+    def predictor(spec: PredictorSpec) -> TransformerPredictor:
+        depth = predictor_depth or (6 if spec.dim <= 768 else 12)
+        return TransformerPredictor(spec, width=predictor_width, depth=depth, heads=predictor_width // HEAD)
 
     masker = MultiBlock(fixed_size=fixed_size)
     modality = Image(image_size=image_size, patch_size=patch_size, encoder=encoder, masker=masker)

@@ -5,7 +5,7 @@
 
 For each seed: train, then fit kNN (k 20, cosine, temperature 0.07) and logistic regression (standardised, L2, C chosen
 from 0.001 to 10 on a fifth of the training features) for each class label, and ridge regression (its penalty chosen
-likewise) for each continuous one, on frozen, mean-pooled teacher features of labelled training samples, and score them
+likewise) for each continuous one, on frozen, mean-pooled features of labelled training samples, and score them
 on the test split; the same for the encoder before training, and for raw input: pixels of images, the mean frame of
 clips, mean and spread over time of a sound's mel bands, a cloud's extents, principal variances and the distribution of
 distances between its points (D2: Osada et al. 2002), a graph's node types and degrees (each modality's
@@ -33,27 +33,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.report import table
 from jepa_lightning.callbacks.probe import embedder
 from jepa_lightning.cli import JEPACLI
+from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import Features, extract, probe
 from jepa_lightning.evaluation.features import is_class
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
+from jepa_lightning.targets import represent
 
 
 class Run(JEPACLI):
     """`jepa-fit` that keeps the encoder as it was before training."""
 
-    untrained: nn.Module
+    untrained: Encoder
 
     def before_fit(self) -> None:
-        """Copy the untrained teacher."""
+        """Copy the untrained encoder."""
         super().before_fit()
-        self.untrained = copy.deepcopy(self.model.teacher)
+        self.untrained = copy.deepcopy(self.model.evaluated_encoder)
 
 
 def raw_input(module: JEPA) -> Callable[[Batch], Tensor] | None:
@@ -63,7 +65,7 @@ def raw_input(module: JEPA) -> Callable[[Batch], Tensor] | None:
     return modality.raw_features if has_any else None  # type: ignore[return-value]
 
 
-def by_time(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:
+def by_time(module: JEPA, encoder: Encoder) -> Callable[[Batch], Tensor]:
     """Features pooled over all axes of the grid but the first, one after the other: a batch to (B, T D)."""
 
     @torch.no_grad()
@@ -71,7 +73,7 @@ def by_time(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:
         tokens = module.tokenizer(batch)
         if tokens.grid is None or tokens.valid is not None:
             raise ValueError("--keep-time needs tokens that fill a grid, without padding: leave it out")
-        return teacher(tokens).unflatten(1, (tokens.grid[0], -1)).mean(2).flatten(1)
+        return represent(encoder, tokens).unflatten(1, (tokens.grid[0], -1)).mean(2).flatten(1)
 
     return embed_times
 
@@ -100,7 +102,7 @@ def judge(
     data.trainer = run.trainer  # which has the model, whose sizes the data takes
     pooled = by_time if keep_time else embedder
     encoders: dict[str, Callable[[Batch], Tensor] | None] = {
-        "trained": pooled(module, module.teacher),
+        "trained": pooled(module, module.evaluated_encoder),
         "untrained": pooled(module, run.untrained.cpu().eval()),
         "raw": raw_input(module),
     }

@@ -6,7 +6,7 @@ For data whose own test split is too small for a figure. All labelled samples, o
 training and a test part anew for each repeat, with the classes' shares and the sizes of the data's own split (or
 `--test-share`). Each repeat trains the recipe, with its own seed, on the inputs of its training part alone (and those
 of `--extra ROOT`, without labels); then a linear SVM (or `--classifier logistic`) on standardised, pooled features of
-the frozen teacher learns the labels of the training part, C chosen inside it, and is scored on the test part. The same
+the frozen encoder learns the labels of the training part, C chosen inside it, and is scored on the test part. The same
 for the encoder before training, and for raw input where the modality has a floor. So nothing of a test part, not even
 its inputs, is seen before it is scored.
 
@@ -25,18 +25,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from benchmarks.real_data import Run, raw_input
 from benchmarks.report import table
 from jepa_lightning.data.split import known_targets
+from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import extract
 from jepa_lightning.evaluation.pooling import Pooling, pool_tokens
 from jepa_lightning.evaluation.protocols import LinearClassifier, Split, accuracies, interval, repeated_splits
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
+from jepa_lightning.targets import represent
 
 POOLINGS: tuple[Pooling, ...] = ("mean", "max", "mean+max")
 
@@ -101,13 +103,13 @@ def poolings(values: np.ndarray) -> dict[Pooling, np.ndarray]:
     return {"mean": values[:, :width], "max": values[:, width:], "mean+max": values}
 
 
-def teacher_features(run: SplitRun) -> dict[str, np.ndarray]:
-    """Features of all samples by the teacher, "trained" and "untrained", pooled as "mean+max": (n, 2 D)."""
+def encoder_features(run: SplitRun) -> dict[str, np.ndarray]:
+    """Features of all samples by the encoder, "trained" and "untrained", pooled as "mean+max": (n, 2 D)."""
     module: JEPA = run.model.cpu().eval()
-    encoders: dict[str, nn.Module] = {"trained": module.teacher, "untrained": run.untrained.cpu().eval()}
+    encoders: dict[str, Encoder] = {"trained": module.evaluated_encoder, "untrained": run.untrained.cpu().eval()}
     batches = run.datamodule.test_dataloader()
     return {
-        name: extract(pooler(module, teacher, "mean+max"), batches).values.numpy() for name, teacher in encoders.items()
+        name: extract(pooler(module, encoder, "mean+max"), batches).values.numpy() for name, encoder in encoders.items()
     }
 
 
@@ -115,7 +117,7 @@ def features_of_all(run: SplitRun) -> dict[str, np.ndarray]:
     """Features of all samples, by encoder and pooling ("trained mean", ..., "raw")."""
     found = {
         f"{name} {how}": pooled
-        for name, values in teacher_features(run).items()
+        for name, values in encoder_features(run).items()
         for how, pooled in poolings(values).items()
     }
     raw = raw_input(run.model)
@@ -124,13 +126,13 @@ def features_of_all(run: SplitRun) -> dict[str, np.ndarray]:
     return found
 
 
-def pooler(module: JEPA, teacher: nn.Module, how: Pooling) -> Callable[[Batch], Tensor]:
-    """The function from a batch to pooled features of `teacher`."""
+def pooler(module: JEPA, encoder: Encoder, how: Pooling) -> Callable[[Batch], Tensor]:
+    """The function from a batch to pooled features of `encoder`."""
 
     @torch.no_grad()
     def embed(batch: Batch) -> Tensor:
         tokens = module.tokenizer(batch)
-        return pool_tokens(teacher(tokens).float(), tokens.valid, how=how)
+        return pool_tokens(represent(encoder, tokens).float(), tokens.valid, how=how)
 
     return embed
 

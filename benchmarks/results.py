@@ -6,7 +6,7 @@
 Each set is trained and judged several times: over seeds where the data have a test split (CIFAR-10, moving MNIST,
 count_depth, shapes_factors) or are divided in folds (MUTAG: pre-trained on its graphs without labels, ten folds), over
 the speaker left out (FSDD), over random divisions (BIMNet10; what is pre-trained on is divided too). The probes are
-those of `jepa-probe`, on mean-pooled features of the frozen teacher: their settings are chosen inside the training
+those of `jepa-probe`, on mean-pooled features of the frozen encoder: their settings are chosen inside the training
 part. The untrained encoder is the very one that the run began with; raw input is the modality's floor (where it is the
 same for all seeds, it is judged once).
 
@@ -186,10 +186,13 @@ def run_entry(entry: Entry, number: int, *, data: Path, folder: Path) -> dict[st
 
 
 def _embedders(run: Run, *, pooled: bool = True, raw: bool = True) -> Embedders:
-    """The trained and the untrained teacher and, if wanted, raw input."""
+    """The trained and the untrained encoder and, if wanted, raw input."""
     module = run.model.cpu().eval()
     make = embedder if pooled else by_time
-    found: Embedders = {"trained": make(module, module.teacher), "untrained": make(module, run.untrained.cpu().eval())}
+    found: Embedders = {
+        "trained": make(module, module.evaluated_encoder),
+        "untrained": make(module, run.untrained.cpu().eval()),
+    }
     floor = raw_input(module) if raw else None
     return {**found, "raw": floor} if floor is not None else found
 

@@ -26,6 +26,7 @@ from benchmarks import report
 from benchmarks.flops import PRECISIONS, model_flops, peak
 from benchmarks.models import SIZES, build
 from jepa_lightning import JEPA, Batch
+from jepa_lightning.pretexts.masked import Masked, ask, encode_context
 
 PARTS = ("tokenizer", "masker", "target", "context", "predictor", "objective", "backward", "optimiser", "ema")
 
@@ -70,7 +71,7 @@ def training_step(
     bf16: bool = False,
     lap: Callable[[str], None] = no_lap,
 ) -> Tensor:
-    """One step of training: the pieces of `JEPA.compare`, then backward, optimiser and EMA; returns the loss.
+    """One step of training: the pieces of `Masked.predict`, then backward, optimiser and EMA; returns the loss.
 
     Masks and schedules are those of step `step` of a run of `model.total_steps`.
     """
@@ -81,11 +82,12 @@ def training_step(
         lap("tokenizer")
         masks = model.masker(tokens, generator)
         lap("masker")
-        targets, _, _ = model.teach(tokens, masks)
+        targets, _ = Masked().targets(model.target, tokens, masks)
         lap("target")
-        context = [model.encoder(tokens, mask.context, mask.context_valid) for mask in masks]
+        nets = model.networks
+        context = [encode_context(nets, tokens, mask) for mask in masks]
         lap("context")
-        predicted = [model.predict(tokens, seen, mask) for seen, mask in zip(context, masks, strict=True)]
+        predicted = [nets.predictor(seen, ask(tokens, mask)) for seen, mask in zip(context, masks, strict=True)]
         lap("predictor")
         losses = [
             model.objective(guess, target, mask.targets_valid)
@@ -102,7 +104,7 @@ def training_step(
     optimizer.step()
     optimizer.zero_grad()
     lap("optimiser")
-    model.teacher.update(model.encoder, model.scheduled("momentum", step))
+    model.target.update(model.encoder, step, model.total_steps)
     lap("ema")
     return loss.detach()
 

@@ -9,7 +9,7 @@ from jepa_lightning.tokens import Masks, Tokens
 if TYPE_CHECKING:
     from jepa_lightning.loading import Frozen, load, load_jepa
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["JEPA", "Batch", "Frozen", "Masks", "Modality", "Tokenizer", "Tokens", "load", "load_jepa"]
 
 

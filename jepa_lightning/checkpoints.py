@@ -6,6 +6,7 @@ import pickle
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,9 +58,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 "load_state_dict and wrap that as jepa_lightning.Frozen(module)"
             )
         raise ValueError(f"expected a checkpoint of a run in {path}, got {_kind(content)}: name the run's folder")
-    if not any(key.startswith("teacher.") for key in state):
-        raise ValueError(f"expected a checkpoint of a JEPA in {path}, got one of another module: it has no teacher")
+    refuse_older(content, path)
+    if not any(key.startswith("encoder.") for key in state):
+        raise ValueError(f"expected a checkpoint of a JEPA in {path}, got one of another module: it has no encoder")
     return content
+
+
+def refuse_older(content: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse checkpoints of 0.1, whose modules have other parts.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if any(str(key).startswith("teacher.") for key in content.get("state_dict", ())):
+        version = content.get("jepa_lightning_version", "0.1")
+        raise ValueError(
+            f"{path} was written by jepa-lightning {version}, whose checkpoints this version cannot read: train again, "
+            "or use jepa-lightning 0.1"
+        )
 
 
 def _in_shards(path: Path) -> bool:

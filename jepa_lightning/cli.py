@@ -7,9 +7,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning.pytorch import LightningDataModule, Trainer
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -31,12 +33,12 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
 from jepa_lightning.resume import Earlier, earlier_run
 from jepa_lightning.run_folder import default_loggers, set_aside
-from jepa_lightning.shipped_configs import find_configs
+from jepa_lightning.shipped_configs import find_config, find_configs
 from jepa_lightning.strategies import refuse_fsdp1
 
 TRACEBACK = "JEPA_TRACEBACK"
 MEANT = (  # warnings about what is meant to be so, or is not the user's to change
-    r"Found \d+ module\(s\) in eval mode",  # the teacher
+    r"Found \d+ module\(s\) in eval mode",  # an EMA target
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # within Lightning
     r"Checkpoint directory .* exists and is not empty",  # a resumed run
 )
@@ -53,12 +55,18 @@ class Parser(LightningArgumentParser):
 
 
 class JEPACLI(LightningCLI):
-    """The command line: `jepa-fit [fit|validate|predict] --config image.yaml [--key value ...]`."""
+    """The command line: `jepa-fit [fit|validate|predict] --config image.yaml [--key value ...]`.
+
+    The model is a `JEPA`, whose settings stand right below `model`. Where a config or an option names another class
+    (`model: {class_path: ..., init_args: {...}}`), any LightningModule is trained in its place.
+    """
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
+        named = names_model_class(sys.argv[1:] if args is None else args)
         super().__init__(
-            JEPA,
+            LightningModule if named else JEPA,
             LightningDataModule,
+            subclass_mode_model=named,
             subclass_mode_data=True,
             parser_class=Parser,
             save_config_kwargs={"overwrite": True},  # an earlier run's files are set aside, see before_fit
@@ -74,7 +82,9 @@ class JEPACLI(LightningCLI):
         return {name: skip for name, skip in LightningCLI.subcommands().items() if name != "test"}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What watches a run is always on and has its own settings."""
+        """What watches a run is always on and has its own settings; the pretext is `Masked` unless another is named."""
+        if not self.subclass_mode_model:
+            parser.set_defaults({"model.pretext": {"class_path": "jepa_lightning.pretexts.Masked"}})
         for watcher, key in (
             (CollapseMonitor, "collapse"),
             (OnlineProbe, "probe"),
@@ -139,6 +149,25 @@ class JEPACLI(LightningCLI):
             moved = set_aside(self.trainer.default_root_dir)
             if moved is not None:
                 rank_zero_info(f"The files of an earlier run were moved to {moved}")
+
+
+def names_model_class(words: Sequence[str]) -> bool:
+    """Whether command-line words, or a config that they name, say which LightningModule to train."""
+    words = list(words)
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag in ("--model", "--model.class_path"):
+            return True
+        if flag in ("--config", "-c"):
+            file = Path(find_config(value if equals else following))
+            try:
+                config = yaml.safe_load(file.read_text())
+            except (OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with it
+                continue
+            model = config.get("model") if isinstance(config, dict) else None
+            if isinstance(model, dict) and "class_path" in model:
+                return True
+    return False
 
 
 def fail(message: str, *, program: str = "jepa-fit") -> NoReturn:

@@ -24,7 +24,7 @@ from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.rebuild import Config, build_data, build_model
 
-WhichEncoder = Literal["teacher", "context"]
+WhichEncoder = Literal["target", "context"]
 
 _NAMED = 3  # keys in an error
 
@@ -32,7 +32,7 @@ _NAMED = 3  # keys in an error
 def load(
     path: str | Path,
     *,
-    encoder: WhichEncoder = "teacher",
+    encoder: WhichEncoder | None = None,
     which: Which = "last",
     module: JEPA | None = None,
     map_location: str | torch.device = "cpu",
@@ -48,7 +48,8 @@ def load(
 
     Args:
         path: a checkpoint, or the folder of a run.
-        encoder: the "teacher" (the moving average, which is what JEPAs are judged by) or the "context" encoder.
+        encoder: the "target" encoder (of an EMA, the moving average) or the "context" encoder; None for the one that
+            the run's target says it is judged by: an EMA's average, otherwise the encoder that was trained.
         which: of a folder, the "last" checkpoint or the "best".
         module: a JEPA built as the one that was trained, for checkpoints of runs made in Python; its weights are
             replaced. Checkpoints of `jepa-fit` say themselves how to build it.
@@ -121,12 +122,12 @@ class Frozen(nn.Module):
 
     Args:
         module: the JEPA it comes from; its tokenizer and encoder are copied.
-        encoder: "teacher" or "context".
+        encoder: "target", "context", or None for the one that the run is judged by.
         config: the run's configuration, as in its config.yaml; None for a JEPA built in Python.
         trust: packages whose classes `config` may name.
 
     Attributes:
-        modality: of the JEPA.
+        modality: of the JEPA; its tokenizer and encoder are this one's.
         config: as given. `config["model"]` is what the checkpoint holds, `config["data"]` is there where the run's
             config.yaml lies beside it.
     """
@@ -135,20 +136,21 @@ class Frozen(nn.Module):
         self,
         module: JEPA,
         *,
-        encoder: WhichEncoder = "teacher",
+        encoder: WhichEncoder | None = None,
         config: Config | None = None,
         trust: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if encoder not in ("teacher", "context"):
-            raise ValueError(f"expected the encoder teacher or context, got {encoder!r}")
-        self.modality: Modality = module.modality
+        if encoder not in (None, "target", "context"):
+            raise ValueError(f"expected the encoder target or context, got {encoder!r}")
         self.config = config
         self.which = encoder
         self.trust = tuple(trust)
         self.tokenizer = copy.deepcopy(module.tokenizer)
-        chosen: nn.Module = module.teacher.encoder if encoder == "teacher" else module.encoder
-        self.encoder: Encoder = copy.deepcopy(chosen)  # type: ignore[assignment]
+        chosen = {None: module.evaluated_encoder, "target": module.target.encoder, "context": module.encoder}[encoder]
+        self.encoder: Encoder = copy.deepcopy(chosen)
+        self.modality: Modality = copy.copy(module.modality)
+        self.modality.tokenizer, self.modality.encoder = self.tokenizer, self.encoder  # no second encoder in memory
         self.float().requires_grad_(False).train(False)
 
     @property

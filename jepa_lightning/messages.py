@@ -15,14 +15,21 @@ from torch.optim import Optimizer
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Modality
-from jepa_lightning.objectives import PredictionLoss, Regularizer
+from jepa_lightning.objectives import PredictionLoss
 from jepa_lightning.predictors import Predictor
+from jepa_lightning.pretexts import Pretext
+from jepa_lightning.regularizers import Regularizer
 from jepa_lightning.schedules import Schedule
+from jepa_lightning.targets import Target
 
 SWAPPABLE = (
-    *(Modality, Encoder, Masker, Predictor, PredictionLoss, Regularizer, Schedule),
+    *(Modality, Pretext, Target, Encoder, Masker, Predictor, PredictionLoss, Regularizer, Schedule),
     *(LightningDataModule, Optimizer, Callback),
 )
+MOVED = {  # options of 0.1, and where they are now
+    "model.momentum": "model.target.momentum (target: {class_path: EMA, init_args: {momentum: ...}})",
+    "model.target_sees": "model.pretext.target_sees (pretext: {class_path: Masked, init_args: {target_sees: ...}})",
+}
 LINES = 6  # of a message for which there is no better form
 _NAME_FIRST = "name a class first, as --{} CLASS or class_path in the YAML, then its options"
 
@@ -32,6 +39,9 @@ def shorten(message: str, parser: Any = None) -> str:
     message = message.strip()
     if "Original Traceback" in message:  # from a data loader's worker: its last line says what happened
         return message.splitlines()[-1]
+    for old, new in MOVED.items():
+        if re.search(rf"(?<![\w.]){re.escape(old)}\b", message):
+            return f"{old} is now {new}"
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     forms: tuple[Callable[[str, str], str | None], ...] = (
         *(_no_option, _no_import, _no_class, _no_class_given, _wrong_value),

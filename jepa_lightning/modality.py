@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.base import Encoder, EncoderFactory, TokenSpec
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.tokens import Masks, Tokens
+
+__all__ = ["Batch", "EncoderFactory", "IncompleteModality", "Modality", "Tokenizer", "estimate_statistics"]
+
+STATISTICS_BATCHES = 32  # training batches that a tokenizer's statistics are estimated from
 
 Batch = dict[str, Any]
 """The modality's own key (`image`, `video`, ...), `labels` (name to tensor) where there are any, and `id`."""
@@ -34,7 +40,7 @@ class Modality(ABC):
         spec: what the encoder is told about a token.
         tokenizer: parameter-free module, batch to `Tokens`.
         masker: draws contexts and targets.
-        encoder: the context encoder; the module makes the teacher from it.
+        encoder: the context encoder; the module makes the target from it.
     """
 
     name: str
@@ -90,5 +96,14 @@ class Tokenizer(nn.Module, ABC):
         """Tokens of a batch, on the batch's device."""
 
 
-EncoderFactory = Callable[[TokenSpec], Encoder]
-"""How a modality is told of its encoder: anything that builds one from a `TokenSpec` (an `Encoder` class does)."""
+def estimate_statistics(tokenizer: Tokenizer, loader: Iterable[Batch], device: torch.device) -> None:
+    """Let a tokenizer learn its statistics from the first training batches.
+
+    The same on every rank; the run's own random numbers stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer.estimate(
+            {k: v.to(device) if hasattr(v, "to") else v for k, v in batch.items()}
+            for batch in islice(loader, STATISTICS_BATCHES)
+        )

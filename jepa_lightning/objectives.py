@@ -1,13 +1,16 @@
-"""What a JEPA minimises: a distance between predicted and target representations, and regularisers of the context."""
+"""Prediction losses: the distance between predicted and target representations."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Over = Literal["mean", "min"]
 
 
 class PredictionLoss(nn.Module, ABC):
@@ -20,12 +23,44 @@ class PredictionLoss(nn.Module, ABC):
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Distance of each token: two (..., D) to (...)."""
 
-    def forward(self, predicted: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Mean distance of `predicted` and `target`, both (B, M, T, D), where `valid` (B, M, T) is True."""
-        distance = self.distance(predicted.float(), target.float())
-        if valid is None:
-            return distance.mean()
-        return distance.masked_fill(~valid, 0).sum() / valid.sum().clamp(min=1)
+    def forward(
+        self,
+        predicted: Tensor,
+        target: Tensor,
+        valid: Tensor | None = None,
+        weight: Tensor | None = None,
+        over: Over = "mean",
+    ) -> Tensor:
+        """Weighted mean distance of predictions and targets.
+
+        Args:
+            predicted: (B, M, T, D), or (S, B, M, T, D) for S draws of a latent variable z.
+            target: (B, M, T, D).
+            valid: (B, M, T) bool, False for filler, which does not count; None: all count.
+            weight: (B, M, T) of each token, at least zero; None: one each.
+            over: what becomes of the draws: their "mean", or for each sample the "min" of its mean distance, so that
+                one draw has to be right and the others are free (several futures for one past).
+
+        Returns:
+            A scalar: the sum of weight x distance over the sum of weights.
+
+        Raises:
+            ValueError: `over` is neither.
+        """
+        if over not in ("mean", "min"):
+            raise ValueError(f"over must be mean or min, got {over!r}")
+        distance = self.distance(predicted.float(), target.float().expand_as(predicted))  # (..., B, M, T)
+        if weight is None and over == "mean":
+            if valid is None:
+                return distance.mean()
+            draws = distance.numel() // valid.numel()
+            return distance.masked_fill(~valid, 0).sum() / (draws * valid.sum().clamp(min=1))
+        weight = torch.ones_like(distance[(0,) * (distance.ndim - 3)]) if weight is None else weight.float()
+        if valid is not None:
+            weight, distance = weight.masked_fill(~valid, 0), distance.masked_fill(~valid, 0)
+        of_sample = (distance * weight).sum((-2, -1)).view(-1, len(weight))  # (draws, B)
+        summed = of_sample.mean(0) if over == "mean" else of_sample.amin(0)
+        return summed.sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 class SmoothL1(PredictionLoss):
@@ -96,15 +131,9 @@ class Hyperbola(PredictionLoss):
         return self.smooth_l1.distance(predicted[..., :2], torch.stack([angle.cosh(), angle.sinh()], dim=-1))
 
 
-class Regularizer(nn.Module, ABC):
-    """A penalty on the context's representations, added to the prediction loss."""
-
-    name: str
-    """The name under which it is logged, as `train/loss_NAME`."""
-
-    @abstractmethod
-    def forward(self, context: Tensor, valid: Tensor | None = None) -> Tensor:
-        """A scalar from (B, K, D) representations, of which those where `valid` (B, K) is True count."""
+def mean_of(losses: list[Tensor]) -> Tensor:
+    """The mean of scalars."""
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 
 def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -113,45 +142,3 @@ def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
         return features.mean(1)
     valid = valid.unsqueeze(-1)
     return features.masked_fill(~valid, 0).sum(1) / valid.sum(1).clamp(min=1)
-
-
-class VICReg(Regularizer):
-    """Variance and covariance terms on the pooled context, as C-JEPA adds them to I-JEPA (Mo and Tong 2024).
-
-    The terms are those of VICReg (Bardes et al. 2022, equations 1-4): a hinge that keeps each channel's standard
-    deviation over the batch above a target, and the squared off-diagonal covariance, over D. Computed in float32 on
-    each rank's own batch.
-
-    The target is one in the papers. Pooled over the tokens of one image, features that are layer-normed token by token
-    rarely spread so far without encoding noise, so `target_std` is a setting: the terms are those of the features
-    divided by it, and once the spread is reached the variance term is silent.
-
-    Args:
-        variance: weight of the variance term.
-        covariance: weight of the covariance term.
-        target_std: standard deviation that the variance term asks for (gamma in VICReg).
-    """
-
-    name = "vicreg"
-
-    def __init__(self, *, variance: float = 1.0, covariance: float = 0.04, target_std: float = 1.0) -> None:
-        super().__init__()
-        if not 0 < target_std < math.inf:
-            raise ValueError(f"target_std must be positive, got {target_std}")
-        self.variance = variance
-        self.covariance = covariance
-        self.target_std = target_std
-
-    def forward(self, context: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Weighted sum of the two terms for a context (B, K, D) of at least two samples."""
-        features = pool(context.float(), valid)
-        batch, dim = features.shape
-        if batch < 2:
-            raise ValueError("VICReg needs at least two samples a batch on each rank, got 1: raise data.batch_size")
-        features = (features - features.mean(0)) / self.target_std
-        variance = features.square().sum(0) / (batch - 1)
-        hinge = F.relu(1 - (variance + 1e-4).sqrt()).mean()
-        with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision
-            covariance = features.T @ features / (batch - 1)
-        off_diagonal = (covariance.square().sum() - variance.square().sum()) / dim
-        return self.variance * hinge + self.covariance * off_diagonal

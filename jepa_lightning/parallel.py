@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jepa_lightning.encoders.base import Encoder
 from jepa_lightning.precision import is_norm
-from jepa_lightning.predictors import Predictor
-from jepa_lightning.teacher import Teacher
+
+if TYPE_CHECKING:
+    from jepa_lightning.module import JEPA
 
 
 def parallelize(
-    encoder: Encoder,
-    predictor: Predictor,
-    teacher: Teacher,
+    jepa: JEPA,
     *,
-    others: Iterable[nn.Module] = (),
     checkpoint_activations: bool = False,
     compile: bool = False,
     mesh: Any = None,
@@ -30,28 +27,42 @@ def parallelize(
     """Change the parts of a JEPA in place: checkpoint activations, then compile, then shard.
 
     The order matters: what is recomputed is inside what is compiled, and both are inside what is gathered. Compiled and
-    sharded are single blocks; the rest of each part (embedding, positions, last norm, mask token) is sharded as one.
-    The teacher is the copy that it was made as, sharded like the student, so that each rank moves its own shards.
+    sharded are single layers; the rest of each part (embedding, positions, last norm, mask token) is sharded as one.
+    A target with an encoder of its own is sharded like the context encoder, so that each rank moves its own shards; it
+    keeps no activations. Pretext, objective and regularisers are sharded whole.
 
     Args:
-        encoder: the context encoder.
-        predictor: the predictor.
-        teacher: the teacher; it keeps no activations.
-        others: modules with trained parameters beside these (an objective, regularisers); sharded whole.
-        checkpoint_activations: recompute each block in the backward pass instead of keeping its activations.
-        compile: `torch.compile` each block.
-        mesh: one-dimensional device mesh to shard over (FSDP2); None for no sharding.
+        jepa: with `encoder`, `predictor`, `target`, `pretext`, `objective` and `regularizers`.
+        checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
+        compile: `torch.compile` each layer.
+        mesh: device mesh to shard over (FSDP2); None for no sharding.
         norms_apart: shard norms by themselves, since FSDP2 takes trained parameters of one type together only.
+
+    Raises:
+        ValueError: the mesh splits single layers, or a trained parameter is left unsharded.
     """
+    encoder, predictor, target = jepa.encoder, jepa.predictor, jepa.target
     for blocks in (encoder.blocks, predictor.blocks):
         prepare_blocks(blocks, checkpoint_activations=checkpoint_activations, compile=compile)
-    prepare_blocks(teacher.encoder.blocks, compile=compile)
+    if target.owns_encoder:
+        prepare_blocks(target.encoder.blocks, compile=compile)
     if mesh is None:
         return
-    _same_everywhere([encoder, predictor, teacher, *others], mesh)
+    if mesh["data_parallel"].size() != mesh.size():
+        raise ValueError("a JEPA has no tensor parallelism: use --trainer.strategy fsdp2")
+    mesh = mesh["data_parallel"]
+    others = [jepa.objective, jepa.pretext, *jepa.regularizers]
+    _same_everywhere([encoder, predictor, target, *others], mesh)
     for root, blocks in ((encoder, encoder.blocks), (predictor, predictor.blocks), *((other, ()) for other in others)):
         _shard(root, blocks, mesh=mesh, norms_apart=norms_apart)
-    _shard(teacher.encoder, teacher.encoder.blocks, mesh=mesh)
+    if target.owns_encoder:
+        _shard(target.encoder, target.encoder.blocks, mesh=mesh)
+    whole = [name for name, p in jepa.named_parameters() if p.requires_grad and not hasattr(p, "placements")]
+    if whole:
+        raise ValueError(
+            "fsdp2 shards the encoder, the predictor, the pretext, the objective and the regularisers, but there is "
+            f"also {whole[0]}: use --trainer.strategy ddp"
+        )
 
 
 def prepare_blocks(blocks: Iterable[nn.Module], *, checkpoint_activations: bool = False, compile: bool = False) -> None:

@@ -37,10 +37,14 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
         ValueError: the configuration does not fit this version, a package is missing, or one is not trusted.
     """
     config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, "_instantiator")})
-    encoder = _inside(config, "modality", "init_args", "encoder")
-    if not pretrained and str(encoder.get("class_path", "")).endswith(".TimmEncoder"):
-        for key in ("pretrained", "weights"):
-            encoder.get("init_args", {}).pop(key, None)
+    encoder, target = _inside(config, "modality", "init_args", "encoder"), _inside(config, "target")
+    if str(target.get("class_path", "")).endswith(".Pretrained"):  # its weights are in the checkpoint
+        settings = target.setdefault("init_args", {})
+        settings.pop("checkpoint", None)
+        settings["build"] = settings.get("build") or encoder or {"class_path": "jepa_lightning.encoders.ViT"}
+        _without_weights(settings["build"])
+    if not pretrained:
+        _without_weights(encoder)
     model = {"class_path": config.pop("_class_path", "jepa_lightning.JEPA"), "init_args": config}
     return _build(JEPA, model, what="model", trust=trust)
 
@@ -99,6 +103,12 @@ def _in_a_line(error: BaseException) -> str:
     error = cause or error
     lines = [line.strip() for line in shorten(str(error) or repr(error)).splitlines()]
     return lines[0] if len(lines) == 1 else textwrap.shorten(" ".join(lines), 300)
+
+
+def _without_weights(encoder: dict[str, Any]) -> None:
+    if str(encoder.get("class_path", "")).endswith(".TimmEncoder"):
+        for key in ("pretrained", "weights"):
+            encoder.get("init_args", {}).pop(key, None)
 
 
 def _inside(config: Any, *keys: str) -> dict[str, Any]:

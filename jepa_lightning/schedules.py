@@ -19,6 +19,11 @@ class Schedule(ABC):
         """The value at `step` (from 0) of a run of `total` optimiser steps."""
 
 
+def value_at(value: float | Schedule, step: int, total: int) -> float:
+    """A number, or a schedule's value at `step` of `total`."""
+    return value(step, total) if isinstance(value, Schedule) else value
+
+
 def _check_finite(**values: float) -> None:
     for name, value in values.items():
         if not math.isfinite(value):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from jepa_lightning.plugins import GROUP
+from jepa_lightning.plugins import packages
 
 PACKAGE = Path(__file__).resolve().parent
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # in a wheel; in a checkout
@@ -28,8 +27,7 @@ def shipped() -> dict[str, Path]:
 
 def _plugin_folders() -> Iterator[Path]:
     """The folders `configs` of the packages of plug-ins; nothing of them is imported."""
-    packages = {point.value.partition(":")[0].partition(".")[0] for point in entry_points(group=GROUP)}
-    for package in sorted(packages):
+    for package in sorted(packages()):
         try:
             spec = find_spec(package)
         except (ImportError, ValueError):  # a stranger's package may be broken in any way

@@ -17,11 +17,11 @@ from torch.optim import Optimizer
 from jepa_lightning.checkpoint_io import publish, remove, unfinished
 from jepa_lightning.sharded import by_index, empty, is_sharded, read_sharded
 
-FSDP1 = "FSDP1 cannot shard the teacher: use --trainer.strategy fsdp2"
+FSDP1 = "FSDP1 cannot shard an EMA target: use --trainer.strategy fsdp2"
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Fully sharded data parallelism (FSDP2): parameters, gradients, optimiser and teacher in shards over all ranks.
+    """Fully sharded data parallelism (FSDP2): parameters, gradients, optimiser and target in shards over all ranks.
 
     On one machine or several, on GPUs (NCCL) or CPUs (gloo). Gives what `ddp` gives, with less memory.
 

@@ -1,7 +1,7 @@
-"""`Tokens` and `Masks`: the only two things that pass between the parts of a JEPA.
+"""What passes between the parts of a JEPA: `Tokens`, `Masks`, `Latents` and `Query`.
 
 Letters used everywhere: B batch, N tokens, D width, K kept context tokens, M target blocks, T tokens a block,
-P position coordinates.
+P position coordinates, L layers.
 """
 
 from __future__ import annotations
@@ -116,3 +116,43 @@ class Masks:
             context_valid=move(self.context_valid),
             targets_valid=move(self.targets_valid),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latents:
+    """What an encoder made of tokens, and where they lie; also what a predictor is told besides (a condition).
+
+    Attributes:
+        values: (B, K, D) representations, or (B, K, L, D) of several layers.
+        positions: (B or 1, K, P) float coordinates; None for what lies nowhere (an action, a caption, a latent z).
+        valid: (B, K) bool, False for filler, or None when all are real.
+    """
+
+    values: Tensor
+    positions: Tensor | None = None
+    valid: Tensor | None = None
+
+    def pooled(self) -> Tensor:
+        """Mean over the real tokens in float32: (B, D), or (B, L, D)."""
+        values = self.values.float()
+        if self.valid is None:
+            return values.mean(1)
+        valid = self.valid.reshape(*self.valid.shape, *[1] * (values.ndim - 2))
+        return values.masked_fill(~valid, 0).sum(1) / valid.sum(1).clamp(min=1)
+
+    def detach(self) -> Latents:
+        """The same without gradient."""
+        return replace(self, values=self.values.detach())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What a predictor is asked: where the tokens lie that it should predict.
+
+    Attributes:
+        positions: (B, M, T, P) float coordinates of M blocks of T tokens.
+        valid: (B, M, T) bool, False for filler, or None when all are real.
+    """
+
+    positions: Tensor
+    valid: Tensor | None = None

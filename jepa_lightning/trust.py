@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from threading import Lock
 from typing import Any
 
 import jsonargparse
 from jsonargparse._common import parsing_settings
 
-from jepa_lightning.plugins import GROUP
+from jepa_lightning.plugins import packages
 
 TRUSTED = (  # the parts of libraries that hold what a configuration names, not those that load files or run code
     *("jepa_lightning", "timm.layers", "timm.models", "timm.optim"),
@@ -34,8 +33,7 @@ def trusted(trust: Collection[str] = ()) -> list[str]:
     """
     if isinstance(trust, str) or not all(part.isidentifier() for name in trust for part in name.split(".")):
         raise ValueError(f"expected trust to be a list of package names, such as ['mypackage'], got {trust!r}")
-    plugins = {point.value.partition(":")[0].partition(".")[0] for point in entry_points(group=GROUP)}
-    return sorted({*TRUSTED, *plugins, *trust})
+    return sorted({*TRUSTED, *packages(), *trust})
 
 
 @contextmanager

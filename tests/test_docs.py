@@ -22,7 +22,7 @@ RUN = {
     "judging.md",
     "modalities.md",
 }  # whose Python is run; else it is compiled
-ELSEWHERE = {"new-modality.md"}  # whose commands need its package: test_new_modality_page.py runs them
+ELSEWHERE = {"new-modality.md", "new-pretext.md"}  # whose commands need their packages: other tests run them
 
 
 class Parse(JEPACLI):

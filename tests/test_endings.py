@@ -134,14 +134,14 @@ def test_data_that_vanish(tmp_path, monkeypatch, capsys):
 
 
 def test_numbers_that_are_not_finite(tmp_path, monkeypatch, capsys):
-    step = JEPA.compare
+    step = JEPA.step
 
     def poisoned(self, batch, generator):
         if self.global_step == 3:
             batch["image"] = batch["image"] * float("nan")
         return step(self, batch, generator)
 
-    monkeypatch.setattr(JEPA, "compare", poisoned)
+    monkeypatch.setattr(JEPA, "step", poisoned)
     code, message = ended(capsys, tmp_path)
     assert code == 1
     assert "the loss is not finite at step 3" in message

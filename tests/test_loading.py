@@ -80,7 +80,7 @@ def test_untrained_is_what_training_began_with(image_run):
     state = torch.get_rng_state()
     untrained = trained.untrained()
     assert torch.equal(torch.get_rng_state(), state)
-    assert same(untrained.encoder, run.before.teacher.encoder)
+    assert same(untrained.encoder, run.before.target.encoder)
     assert not same(untrained.encoder, trained.encoder)
     assert not same(trained.untrained(seed=1).encoder, untrained.encoder)
     assert same(load(folder, encoder="context").untrained().encoder, run.before.encoder)
@@ -88,7 +88,7 @@ def test_untrained_is_what_training_began_with(image_run):
 
 def test_untrained_of_another_seed(tmp_path):
     run = fit_shortly("image", tmp_path, "--seed_everything", "7", "--model.regularizers", "null")
-    assert same(load(tmp_path).untrained().encoder, run.before.teacher.encoder)
+    assert same(load(tmp_path).untrained().encoder, run.before.target.encoder)
 
 
 @pytest.mark.parametrize("name", ["graph", "audio", "pointcloud"])
@@ -99,13 +99,13 @@ def test_other_modalities(name, tmp_path):
     assert type(data) is type(run.datamodule)
     batch = next(iter(data.val_dataloader()))
     tokens = run.model.tokenizer(batch)
-    expected = run.model.teacher(tokens)
+    expected = run.model.target(tokens)
     features, valid = encoder.tokens(batch)
     assert torch.equal(features, expected)
     assert (valid is None) == (tokens.valid is None)
     assert torch.equal(encoder.embed(batch, pooling="max"), pool_tokens(expected, tokens.valid, how="max"))
     untrained = encoder.untrained()
-    assert same(untrained.encoder, run.before.teacher.encoder)
+    assert same(untrained.encoder, run.before.target.encoder)
     # Statistics of the data belong to the input, not to what was learned.
     for one, other in zip(untrained.tokenizer.buffers(), run.model.tokenizer.buffers(), strict=True):
         assert torch.equal(one, other)
@@ -157,7 +157,7 @@ def test_frozen_leaves_the_module_as_it_was(make_jepa):
     assert module.training
     assert all(parameter.requires_grad for parameter in module.encoder.parameters())
     assert same(frozen.encoder, module.encoder)
-    with pytest.raises(ValueError, match="teacher or context, got 'student'"):
+    with pytest.raises(ValueError, match="target or context, got 'student'"):
         Frozen(module, encoder="student")
 
 
@@ -241,7 +241,7 @@ def test_files_of_something_else(tmp_path):
     torch.save(torch.zeros(2), path)
     assert "got a Tensor" in refused(path)
     torch.save({"state_dict": {"backbone.weight": torch.zeros(2)}}, path)
-    assert "has no teacher" in refused(path)
+    assert "it has no encoder" in refused(path)
 
 
 def test_another_version(content, tmp_path):
@@ -249,11 +249,11 @@ def test_another_version(content, tmp_path):
     assert content["jepa_lightning_version"] == jepa_lightning.__version__
     content["jepa_lightning_version"] = "0.0.7"
     state = content["state_dict"]
-    renamed = next(key for key in state if key.startswith("teacher.encoder."))
-    state["teacher.old_name"] = state.pop(renamed)
+    renamed = next(key for key in state if key.startswith("target.encoder."))
+    state["target.old_name"] = state.pop(renamed)
     torch.save(content, path)
     message = refused(path)
-    assert f"missing: {renamed}; unexpected: teacher.old_name" in message
+    assert f"missing: {renamed}; unexpected: target.old_name" in message
     assert f"0.0.7, this is {jepa_lightning.__version__}" in message
     content["hyper_parameters"]["modality"]["init_args"]["hue"] = 3
     torch.save(content, path)

@@ -14,10 +14,12 @@ from jepa_lightning import JEPA
 from jepa_lightning.callbacks import LastCheckpoint, LossBar, default_callbacks
 from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import Masker, MultiBlock
-from jepa_lightning.module import decays
-from jepa_lightning.objectives import MSE, VICReg
+from jepa_lightning.objectives import MSE
+from jepa_lightning.optimization import decays
 from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.regularizers import VICReg
 from jepa_lightning.schedules import Constant, CosineRamp, LinearRamp, WarmupCosine
+from jepa_lightning.targets import EMA
 from jepa_lightning.tokens import Masks
 from modalities.image import Image, PatchTokenizer
 
@@ -106,14 +108,14 @@ def plain_encode(encoder, image, places, columns, patch=4):
 
 
 def plain_loss(model, images, mask, columns):
-    """Equation of I-JEPA, section 3: mean over blocks of the distance to the layer-normed teacher's patches."""
+    """Equation of I-JEPA, section 3: mean over blocks of the distance to the layer-normed target's patches."""
     total, count = 0.0, 0
     width = model.predictor.mask_token.shape[0]
     for b, image in enumerate(images):
         seen = mask.context[b].tolist()
         context = plain_encode(model.encoder, image, seen, columns)
         with torch.no_grad():
-            teacher = plain_encode(model.teacher.encoder, image, range(columns * 6), columns)
+            seen_by_target = plain_encode(model.target.encoder, image, range(columns * 6), columns)
         for block in mask.targets[b].tolist():
             known = [
                 model.predictor.embed.weight @ context[i] + model.predictor.embed.bias
@@ -124,7 +126,7 @@ def plain_loss(model, images, mask, columns):
             out = plain_trunk(torch.stack(known + asked), model.predictor.transformer)[len(known) :]
             predicted = out @ model.predictor.project.weight.T + model.predictor.project.bias
             for guess, place in zip(predicted, block, strict=True):
-                target = teacher[place]
+                target = seen_by_target[place]
                 target = (target - target.mean()) / torch.sqrt(((target - target.mean()) ** 2).mean() + 1e-5)
                 total = total + ((guess - target) ** 2).mean()
                 count += 1
@@ -132,8 +134,9 @@ def plain_loss(model, images, mask, columns):
 
 
 def test_step_equals_plain_float64_reference(tmp_path):
-    model = tiny(objective=MSE(), momentum=Constant(0.9), learning_rate=Constant(0.01), weight_decay=Constant(0.1))
-    with torch.no_grad():  # biases, norms and a teacher that differs from the student: nothing is trivially zero
+    ema = partial(EMA, momentum=Constant(0.9))
+    model = tiny(objective=MSE(), target=ema, learning_rate=Constant(0.01), weight_decay=Constant(0.1))
+    with torch.no_grad():  # biases, norms and a target that differs from the context encoder: nothing is trivially zero
         for i, p in enumerate(model.parameters()):
             p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
     reference = tiny(objective=MSE())
@@ -148,14 +151,16 @@ def test_step_equals_plain_float64_reference(tmp_path):
         {n: p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
     )
     grads: dict[str, torch.Tensor] = {}
-    original = model.compare
+    original, draw = model.step, model.pretext.masks
 
-    def compare(batch, generator):
-        step = original(batch, generator)
-        losses.append((step.loss.detach(), step.masks[0], batch["image"]))
-        return step
+    def step(batch, generator):
+        outcome = original(batch, generator)
+        losses.append((sum(model.losses(outcome).values()).detach(), masks[-1], batch["image"]))
+        return outcome
 
-    model.compare = compare  # type: ignore[method-assign]
+    masks = []
+    model.step = step  # type: ignore[method-assign]
+    model.pretext.masks = lambda *given: masks.extend(draw(*given)) or masks[-1:]  # type: ignore[method-assign]
     fit.fit(model, DataLoader(images, batch_size=6))
 
     loss, mask, batch = losses[0]
@@ -168,7 +173,7 @@ def test_step_equals_plain_float64_reference(tmp_path):
         if name in trained:
             torch.testing.assert_close(grads[name].double(), parameter.grad, rtol=1e-4, atol=1e-7)
 
-    # AdamW's first step (Loshchilov and Hutter 2019, algorithm 2), then the teacher (I-JEPA, section 3).
+    # AdamW's first step (Loshchilov and Hutter 2019, algorithm 2), then the target (I-JEPA, section 3).
     after = dict(model.named_parameters())
     decaying = decays(reference)
     for name in trained:
@@ -177,20 +182,21 @@ def test_step_equals_plain_float64_reference(tmp_path):
         moved = start - 0.01 * gradient / (gradient.abs() + 1e-8)
         torch.testing.assert_close(after[name].double(), moved, rtol=1e-6, atol=1e-8)
         if name.startswith("encoder."):
-            teacher = 0.9 * before[f"teacher.{name}"] + 0.1 * after[name].double()
-            torch.testing.assert_close(after[f"teacher.{name}"].double(), teacher, rtol=1e-6, atol=1e-8)
+            average = 0.9 * before[f"target.{name}"] + 0.1 * after[name].double()
+            torch.testing.assert_close(after[f"target.{name}"].double(), average, rtol=1e-6, atol=1e-8)
 
 
 def test_target_branch_gets_no_gradient():
     model = tiny()
-    step = model.compare({"image": Random(4).images[:4]}, model.mask_generator("train", 0, 0))
-    assert not step.target.requires_grad
-    step.loss.backward()
-    assert all(p.grad is None for p in model.teacher.parameters())
+    outcome = model.step({"image": Random(4).images[:4]}, model.mask_generator("train", 0, 0))
+    assert not outcome.target[0].values.requires_grad
+    assert not outcome.predictions[0].target.requires_grad
+    sum(model.losses(outcome).values()).backward()
+    assert all(p.grad is None for p in model.target.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
     optimizer = model.configure_optimizers()
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert not held & {id(p) for p in model.teacher.parameters()}
+    assert not held & {id(p) for p in model.target.parameters()}
     assert held == {id(p) for p in model.parameters() if p.requires_grad}
 
 
@@ -209,11 +215,11 @@ def test_schedules_follow_optimiser_steps(tmp_path, accumulate):
     model = tiny(
         learning_rate=WarmupCosine(peak=0.01, start=0.001, end=0.0, warmup=0.25),
         weight_decay=CosineRamp(0.0, 0.4),
-        momentum=LinearRamp(0.5, 1.0),
+        target=partial(EMA, momentum=LinearRamp(0.5, 1.0)),
     )
     seen, momenta = [], []
-    update = model.teacher.update
-    model.teacher.update = lambda student, m: (momenta.append(m), update(student, m))  # type: ignore[method-assign]
+    average = model.target.average
+    model.target.average = lambda student, m: (momenta.append(m), average(student, m))  # type: ignore[method-assign]
     model.on_before_zero_grad = lambda optimizer: None  # type: ignore[method-assign]
     step = torch.optim.AdamW.step
 
@@ -256,25 +262,24 @@ def test_masks_depend_on_seed_step_and_rank_alone():
     assert len({str(d) for d in drawn}) == 5
 
 
-def test_several_masks_average_and_share_the_teacher():
+def test_several_masks_average_and_share_the_target():
     class Two(MultiBlock):
         def __call__(self, tokens, generator):
             return super().__call__(tokens, generator) + super().__call__(tokens, generator)
 
-    model = tiny(masker=Two(min_context=4), regularizers=[VICReg()])
+    model = tiny(masker=Two(min_context=4), regularizers=[VICReg])
     batch, calls = {"image": Random(4).images[:4]}, []
-    model.teacher.register_forward_hook(lambda *_: calls.append(1))
-    step = model.compare(batch, model.mask_generator("train", 0, 0))
+    model.target.register_forward_hook(lambda *_: calls.append(1))
+    outcome = model.step(batch, model.mask_generator("train", 0, 0))
     assert len(calls) == 1
-    assert len(step.context) == 2
-    single = []
-    for mask in step.masks:
-        model.masker = lambda tokens, generator, mask=mask: [mask]
-        single.append(model.compare(batch, model.mask_generator("train", 0, 0)))
-    torch.testing.assert_close(step.prediction_loss, (single[0].prediction_loss + single[1].prediction_loss) / 2)
-    vicreg = (single[0].penalties["vicreg"] + single[1].penalties["vicreg"]) / 2
-    torch.testing.assert_close(step.penalties["vicreg"], vicreg)
-    torch.testing.assert_close(step.loss, step.prediction_loss + step.penalties["vicreg"])
+    assert len(outcome.context) == len(outcome.predictions) == 2
+    losses, single = model.losses(outcome), []
+    for mask in model.masker(model.tokenizer(batch), model.mask_generator("train", 0, 0)):
+        model.modality.masker = lambda tokens, generator, mask=mask: [mask]
+        single.append(model.losses(model.step(batch, model.mask_generator("train", 0, 0))))
+    assert set(losses) == {"prediction", "vicreg"}
+    for name, value in losses.items():
+        torch.testing.assert_close(value, (single[0][name] + single[1][name]) / 2)
 
 
 class SaveFirstEpoch(Callback):
@@ -306,7 +311,7 @@ def test_checkpoint_loads_with_weights_only(tmp_path):
     fit.fit(model, DataLoader(Random(8), batch_size=4))
     fit.save_checkpoint(tmp_path / "x.ckpt")
     state = torch.load(tmp_path / "x.ckpt", weights_only=True)
-    assert {k.split(".")[0] for k in state["state_dict"]} == {"encoder", "teacher", "predictor"}
+    assert {k.split(".")[0] for k in state["state_dict"]} == {"encoder", "target", "predictor"}
     again = JEPA.load_from_checkpoint(
         tmp_path / "x.ckpt",
         modality=tiny().modality,
@@ -323,7 +328,7 @@ def test_run_without_an_end_is_refused(tmp_path):
 
 
 def test_a_momentum_out_of_range_is_refused(tmp_path):
-    model = tiny(momentum=LinearRamp(start=0.996, end=1.5))
+    model = tiny(target=partial(EMA, momentum=LinearRamp(start=0.996, end=1.5)))
     with pytest.raises(ValueError, match=r"momentum from 0 to 1, got 1\.248 at step 1"):
         trainer(tmp_path).fit(model, DataLoader(Random(8), batch_size=4))
 
@@ -334,11 +339,11 @@ def test_a_step_never_waits_for_the_device():
     optimizer = model.configure_optimizers()
     for step in range(2):
         batch = {"image": torch.empty(2, 3, 24, 32, device="meta")}
-        loss = model.compare(batch, model.mask_generator("train", step, 0)).loss
+        loss = sum(model.losses(model.step(batch, model.mask_generator("train", step, 0))).values())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        model.teacher.update(model.encoder, 0.99)
+        model.target.average(model.encoder, 0.99)
     with pytest.raises(RuntimeError, match="meta"):
         float(loss.detach())  # what such a read looks like
 
@@ -398,7 +403,7 @@ def test_options_do_not_change_the_step(option):
     batch = {"image": Random(4).images[:4]}
     results = []
     for model in (plain, changed):
-        loss = model.compare(batch, model.mask_generator("train", 0, 0)).loss
+        loss = sum(model.losses(model.step(batch, model.mask_generator("train", 0, 0))).values())
         loss.backward()
         results.append((loss.detach(), [p.grad for p in model.parameters() if p.requires_grad]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
@@ -430,7 +435,7 @@ class Centred(PatchTokenizer):
 def test_statistics_are_estimated_once_and_kept(make_trainer, make_jepa, make_data, given):
     def build():
         module = make_jepa()
-        module.tokenizer = Centred()
+        module.tokenizer = module.modality.tokenizer = Centred()
         return module
 
     class Ids(Callback):

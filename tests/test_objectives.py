@@ -1,4 +1,4 @@
-"""Losses and regularisers against plain float64 loops."""
+"""Losses against plain float64 loops."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jepa_lightning.objectives import L1, MSE, Cosine, Hyperbola, SmoothL1, VICReg, pool
+from jepa_lightning.objectives import L1, MSE, Cosine, Hyperbola, SmoothL1, pool
 
 B, M, T, D = 2, 3, 4, 5
 
@@ -114,70 +114,130 @@ def test_pool_is_the_mean_over_real_tokens():
     assert torch.equal(pool(features, torch.zeros_like(valid)), torch.zeros(2, 3))
 
 
-def plain_vicreg(z, variance, covariance, eps=1e-4):
-    """VICReg's equations 1 to 4 on rows z[i][j], gamma = 1."""
-    n, d = len(z), len(z[0])
-    means = [sum(row[j] for row in z) / n for j in range(d)]
+# Weights of tokens, and draws of z -----------------------------------------------------------------------------------
 
-    def cov(a, b):
-        return sum((row[a] - means[a]) * (row[b] - means[b]) for row in z) / (n - 1)
-
-    v = sum(max(0.0, 1 - math.sqrt(cov(j, j) + eps)) for j in range(d)) / d
-    c = sum(cov(i, j) ** 2 for i in range(d) for j in range(d) if i != j) / d
-    return variance * v + covariance * c
-
-
-def test_vicreg_is_the_papers_variance_and_covariance():
-    generator = torch.Generator().manual_seed(0)
-    context = torch.randn(9, 4, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
-    valid = torch.rand(9, 4, generator=generator) > 0.3
-    valid[:, 0] = True
-    rows = []
-    for b in range(9):
-        real = [context[b, k].double() for k in range(4) if valid[b, k]]
-        rows.append((sum(real) / len(real)).tolist())
-    for weights in ((1.0, 0.0), (0.0, 1.0), (25.0, 3.0)):
-        found = VICReg(variance=weights[0], covariance=weights[1])(context, valid)
-        assert float(found) == pytest.approx(plain_vicreg(rows, *weights), rel=1e-5)
+DISTANCES = {  # of one token: two (D,) to a scalar, in float64
+    "SmoothL1": lambda p, t: sum(d * d / 4 if abs(d) < 2 else abs(d) - 1 for d in p - t) / D,
+    "L1": lambda p, t: sum(abs(d) for d in p - t) / D,
+    "MSE": lambda p, t: sum(d * d for d in p - t) / D,
+    "Cosine": lambda p, t: 1 - sum(p * t) / sum(p * p).sqrt() / sum(t * t).sqrt(),
+}
+OBJECTIVES = {"SmoothL1": SmoothL1(beta=2.0), "L1": L1(), "MSE": MSE(), "Cosine": Cosine()}
+every_objective = pytest.mark.parametrize("name", OBJECTIVES)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-def test_vicreg_is_computed_in_float32(autocast):
-    context = torch.randn(16, 4, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found = VICReg(variance=0.0, covariance=1.0)(context)
+def plain_weighted(distance, predicted, target, valid, weight, over):
+    """Token by token: predicted (S, B, M, T, D) and the rest in float64; the draws of a sample at its end."""
+    total, weights = 0.0, 0.0
+    for b in range(B):
+        draws = [0.0] * len(predicted)
+        for m in range(M):
+            for t in range(T):
+                if valid is not None and not valid[b, m, t]:
+                    continue
+                w = 1.0 if weight is None else float(weight[b, m, t])
+                weights += w
+                for s in range(len(predicted)):
+                    draws[s] = draws[s] + w * distance(predicted[s, b, m, t], target[b, m, t])
+        total = total + (sum(draws) / len(draws) if over == "mean" else min(draws))
+    return total / weights
+
+
+def draws_of(count=3):
+    """Predictions (S, B, M, T, D), targets, validity and weights, of which some are zero."""
+    generator = torch.Generator().manual_seed(7)
+    predicted = 2 * torch.randn(count, B, M, T, D, generator=generator)
+    target = 2 * torch.randn(B, M, T, D, generator=generator)
+    valid = torch.rand(B, M, T, generator=generator) > 0.3
+    weight = 3 * torch.rand(B, M, T, generator=generator)
+    weight[0, 1], weight[1, 2, 3] = 0.0, 0.0
+    return predicted, target, valid, weight
+
+
+@every_objective
+@pytest.mark.parametrize("over", ["mean", "min"])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_weights_and_draws_are_those_of_plain_loops(name, over, padded, weighted, drawn):
+    predicted, target, valid, weight = draws_of(3 if drawn else 1)
+    valid, weight = valid if padded else None, weight if weighted else None
+    given = (predicted if drawn else predicted[0]).clone().requires_grad_()
+    exact, exact_target = predicted.double().requires_grad_(), target.double().requires_grad_()
+    expected = plain_weighted(DISTANCES[name], exact, exact_target, valid, weight, over)
+    expected.backward()
+    target.requires_grad_()
+    loss = OBJECTIVES[name](given, target, valid, weight, over)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    torch.testing.assert_close(given.grad.double(), exact.grad if drawn else exact.grad[0], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(target.grad.double(), exact_target.grad, rtol=1e-4, atol=1e-7)
+    if weighted:
+        assert (given.grad[..., 0, 1, :, :] == 0).all()  # weights of zero
+
+
+def test_only_the_best_draw_of_each_sample_learns():
+    _, target, valid, weight = draws_of()
+    predicted = (target + torch.tensor([[3.0, 0.1], [2.0, 5.0], [0.2, 4.0]]).view(3, B, 1, 1, 1)).requires_grad_()
+    loss = MSE()(predicted, target, valid, weight, "min")
+    loss.backward()
+    moved = predicted.grad.abs().sum((2, 3, 4)) > 0
+    assert moved.tolist() == [[False, True], [False, False], [True, False]]
+    shares = [float((weight * valid)[b].sum()) for b in range(B)]
+    assert float(loss.detach()) == pytest.approx((0.04 * shares[0] + 0.01 * shares[1]) / sum(shares), rel=1e-4)
+
+
+@every_objective
+@pytest.mark.parametrize("over", ["mean", "min"])
+def test_one_draw_is_the_plain_mean(name, over):
+    predicted, target, valid, _ = draws_of(1)
+    for real in (None, valid):
+        expected = OBJECTIVES[name](predicted[0], target, real)
+        torch.testing.assert_close(OBJECTIVES[name](predicted, target, real, over=over), expected)
+        torch.testing.assert_close(OBJECTIVES[name](predicted[0], target, real, over=over), expected)
+
+
+@every_objective
+def test_equal_weights_change_nothing(name):
+    predicted, target, valid, _ = draws_of()
+    for real in (None, valid):
+        expected = OBJECTIVES[name](predicted, target, real)
+        torch.testing.assert_close(OBJECTIVES[name](predicted, target, real, torch.full((B, M, T), 0.25)), expected)
+
+
+@every_objective
+@pytest.mark.parametrize("over", ["mean", "min"])
+def test_weights_of_zero_are_a_loss_of_zero(name, over):
+    predicted, target, valid, weight = draws_of()
+    predicted.requires_grad_()
+    loss = OBJECTIVES[name](predicted, target, valid, torch.zeros_like(weight), over)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert (predicted.grad == 0).all()
+
+
+@every_objective
+@pytest.mark.parametrize("over", ["mean", "min"])
+def test_garbage_in_masked_tokens_of_draws_changes_nothing(name, over):
+    predicted, target, valid, weight = draws_of()
+    clean = OBJECTIVES[name](predicted, target, valid, weight, over)
+    target[~valid], weight[~valid] = torch.nan, torch.nan
+    assert torch.equal(OBJECTIVES[name](predicted, target, valid, weight, over), clean)
+    empty = torch.zeros_like(valid)
+    assert float(OBJECTIVES[name](predicted, target, empty, weight, over)) == 0
+
+
+def test_draws_and_weights_of_half_precision_are_computed_in_float32():
+    predicted, target, valid, weight = draws_of()
+    halves = [x.bfloat16() for x in (predicted, target, weight)]
+    found = MSE()(halves[0], halves[1], valid, halves[2], "min")
     assert found.dtype == torch.float32
-    assert torch.equal(found, VICReg(variance=0.0, covariance=1.0)(context.float()))
+    assert torch.equal(found, MSE()(halves[0].float(), halves[1].float(), valid, halves[2].float(), "min"))
 
 
-def test_a_collapsed_context_is_penalised_and_pushed_apart():
-    generator = torch.Generator().manual_seed(0)
-    healthy = torch.randn(64, 1, 8, generator=generator) * 1.5
-    collapsed = torch.ones(64, 4, 8) + 1e-3 * torch.randn(64, 1, 8, generator=generator)
-    tells_positions_apart = torch.randn(1, 4, 8, generator=generator).expand(64, 4, 8)
-    one_dimension = torch.randn(64, 1, 1, generator=generator).expand(64, 1, 8) * 1.5
-    vicreg = VICReg()
-    assert float(vicreg(healthy)) < 0.1
-    assert float(vicreg(collapsed)) > 0.9
-    assert float(vicreg(tells_positions_apart)) > 0.9
-    assert float(vicreg(one_dimension)) > 10 * float(vicreg(healthy))
-    collapsed.requires_grad_()
-    vicreg(collapsed).backward()
-    moved = collapsed.detach() - 1e-2 * collapsed.grad
-    assert moved.mean(1).std(0).mean() > collapsed.detach().mean(1).std(0).mean()
-
-
-def test_vicreg_of_one_sample_says_what_to_do():
-    with pytest.raises(ValueError, match=r"at least two samples.*batch_size"):
-        VICReg()(torch.zeros(1, 4, 8))
-
-
-def test_vicreg_target_std_rescales_the_features():
-    context = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(3))
-    one, fifth = VICReg(variance=2.0, covariance=0.3), VICReg(variance=2.0, covariance=0.3, target_std=0.2)
-    torch.testing.assert_close(fifth(context), one(context * 5))
-    with pytest.raises(ValueError, match="target_std must be positive, got 0"):
-        VICReg(target_std=0)
+def test_what_becomes_of_draws_is_checked():
+    with pytest.raises(ValueError, match="over must be mean or min, got 'max'"):
+        MSE()(*pair(), over="max")
 
 
 # The hyperbola -------------------------------------------------------------------------------------------------------
@@ -228,8 +288,6 @@ def test_hyperbola_needs_two_halves(dim):
         Hyperbola()(torch.zeros(1, 1, 1, dim), torch.zeros(1, 1, 1, dim))
 
 
-def test_settings_that_are_nan_are_refused():
+def test_a_beta_that_is_nan_is_refused():
     with pytest.raises(ValueError, match="beta must be positive"):
         SmoothL1(beta=float("nan"))
-    with pytest.raises(ValueError, match="target_std must be positive"):
-        VICReg(target_std=float("nan"))

@@ -15,12 +15,12 @@ from torch._dynamo.testing import CompileCounter
 from jepa_lightning.checkpoints import read_checkpoint
 from jepa_lightning.cli import fit
 from jepa_lightning.maskers import Random
-from jepa_lightning.module import decays
+from jepa_lightning.optimization import decays
 from jepa_lightning.parallel import prepare_blocks
 from jepa_lightning.schedules import Constant, LinearRamp
 from jepa_lightning.sharded import REST, by_index, is_sharded
 from jepa_lightning.strategies import FSDP2Strategy, refuse_fsdp1
-from jepa_lightning.teacher import Teacher
+from jepa_lightning.targets import EMA
 
 FSDP1 = "lightning.pytorch.strategies.FSDPStrategy"
 
@@ -32,7 +32,7 @@ class Moments(Callback):
         self.context, self.losses = [], []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.context.append(outputs["context"].dtype)
+        self.context.append(outputs["outcome"].context[0].values.dtype)
         self.losses.append(float(outputs["loss"]))
 
 
@@ -60,10 +60,10 @@ def test_no_recompilation_after_the_second_step(
     seen = []
     module = make_jepa(compile=True, checkpoint_activations=checkpoint_activations)
     make_trainer(Graphs(), max_steps=6, limit_val_batches=0).fit(module, datamodule=make_data())
-    blocks = [*module.encoder.blocks, *module.predictor.blocks, *module.teacher.encoder.blocks]
+    blocks = [*module.encoder.blocks, *module.predictor.blocks, *module.target.encoder.blocks]
     assert compiled == blocks
     assert seen[1:] == [seen[1]] * 5
-    assert seen[1] == 3  # encoder, predictor, teacher: their blocks share a graph
+    assert seen[1] == 3  # encoder, predictor, target: their blocks share a graph
     assert not torch._dynamo.utils.counters["graph_break"]
     assert not torch._dynamo.utils.counters["recompile_limit"]
 
@@ -92,7 +92,7 @@ def test_blocks_are_changed_once_however_often_lightning_asks(make_jepa):
     forward = module.encoder.blocks[0].forward
     module.configure_model()
     assert module.encoder.blocks[0].forward is forward
-    assert not isinstance(module.teacher.encoder.blocks[0].forward, partial)  # it keeps no activations
+    assert not isinstance(module.target.encoder.blocks[0].forward, partial)  # it keeps no activations
 
 
 # Precision -----------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_blocks_are_changed_once_however_often_lightning_asks(make_jepa):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_precisions(make_jepa, make_data, make_trainer, precision):
-    module = make_jepa(momentum=Constant(0.999), learning_rate=Constant(1e-3))
+    module = make_jepa(target=partial(EMA, momentum=Constant(0.999)), learning_rate=Constant(1e-3))
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     moments = Moments()
     make_trainer(moments, max_steps=6, precision=precision).fit(module, datamodule=make_data())
@@ -109,30 +109,30 @@ def test_precisions(make_jepa, make_data, make_trainer, precision):
     norms = {name for name, _ in module.named_parameters() if ".norm" in name}
     assert len(norms) > 10
     if precision == "bf16-true":
-        assert half == {n for n in before if not n.startswith("teacher.")} - norms
+        assert half == {n for n in before if not n.startswith("target.")} - norms
     else:
         assert not half
-    for name, parameter in module.teacher.named_parameters():
+    for name, parameter in module.target.named_parameters():
         # 0.999 of the way stays; in bfloat16, a step of a thousandth of what the student moves would round to nothing
         student = dict(module.encoder.named_parameters())[name.removeprefix("encoder.")]
         if student.ndim > 1:
-            assert 0 < (parameter - before[f"teacher.{name}"]).abs().max() < 0.1 * 6e-3
+            assert 0 < (parameter - before[f"target.{name}"]).abs().max() < 0.1 * 6e-3
             assert parameter.dtype == torch.float32
 
 
-def test_the_teacher_is_exact_under_bf16_true():
+def test_an_ema_is_exact_under_bf16_true():
     torch.manual_seed(0)
     student = nn.Linear(64, 64)
-    teacher = Teacher(student)
-    around = nn.ModuleDict({"student": student, "teacher": teacher}).to(torch.bfloat16)
+    target = EMA(student)
+    around = nn.ModuleDict({"student": student, "target": target}).to(torch.bfloat16)
     assert student.weight.dtype == torch.bfloat16
-    expected = teacher.encoder.weight.double()
+    expected = target.encoder.weight.double()
     for step in range(20):
         with torch.no_grad():
             student.weight += 0.1 * torch.randn(64, 64, generator=torch.Generator().manual_seed(step)).bfloat16()
-        around["teacher"].update(student, 0.9996)
+        around["target"].average(student, 0.9996)
         expected = 0.9996 * expected + 0.0004 * student.weight.double()
-    torch.testing.assert_close(teacher.encoder.weight.double(), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(target.encoder.weight.double(), expected, rtol=0, atol=1e-7)
 
 
 def test_other_conversions_take_all_along(make_jepa):
@@ -192,7 +192,9 @@ def test_learning_rate_scales_with_the_global_batch(make_jepa, make_data, make_t
             rates.update(group["lr"] for group in trainer.optimizers[0].param_groups)
 
     rates = set()
-    module = make_jepa(base_batch=base, learning_rate=Constant(1e-3), momentum=LinearRamp(0.9, 1.0))
+    module = make_jepa(
+        base_batch=base, learning_rate=Constant(1e-3), target=partial(EMA, momentum=LinearRamp(0.9, 1.0))
+    )
     trainer = make_trainer(Rates(), max_steps=2, accumulate_grad_batches=accumulate, limit_val_batches=0)
     trainer.fit(module, datamodule=make_data(batch_size=16))
     assert max(rates) == pytest.approx(1e-3 * factor)

@@ -55,7 +55,7 @@ BROKEN = {
 def test_a_broken_plugin_costs_a_line(install, name):
     install("sound", SOUND)
     install(name, BROKEN[name])
-    with pytest.warns(UserWarning, match=f"modality plug-in '{name}'") as caught:
+    with pytest.warns(UserWarning, match=f"plug-in '{name}'") as caught:
         loaded = load_plugins()
     assert "sound" in loaded
     assert name not in loaded

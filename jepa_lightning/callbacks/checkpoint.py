@@ -16,7 +16,7 @@ from jepa_lightning.callbacks.faults import require_finite
 from jepa_lightning.callbacks.probe import OnlineProbe
 from jepa_lightning.checkpoint_io import protect, publish, tidy, unfinished
 from jepa_lightning.interruption import Interrupted, StopSignals, requeue_slurm
-from jepa_lightning.module import is_logged
+from jepa_lightning.optimization import is_logged
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from jepa_lightning.interruption import Fault
-from jepa_lightning.module import JEPA, is_logged
+from jepa_lightning.module import JEPA
+from jepa_lightning.optimization import is_logged
 
 _LISTED = 8  # sample ids in a message
 _IN_A_ROW = 50  # skipped steps after which skipping is hopeless
@@ -26,7 +27,7 @@ class Faults(Callback):
 
     To stop costs no host sync: whether a step was finite stays on the device, and is read at the steps at which
     metrics are logged. So the run may go on for up to `trainer.log_every_n_steps` steps, but no checkpoint is written
-    of weights that are not finite. To skip costs one sync a step: weights, teacher and the optimiser's state stay as
+    of weights that are not finite. To skip costs one sync a step: weights, target and the optimiser's state stay as
     they were, and `train/skipped` counts. In 16-mixed, gradients that overflow are the scaler's business, and are not
     looked at.
 

@@ -15,13 +15,15 @@ from jepa_lightning.evaluation.pca import pca_colours
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.picture_files import write_pictures
+from jepa_lightning.targets import represent
 
 
 class Pictures(Callback):
     """Writes pictures of a few fixed samples into `pictures/` of the run's folder.
 
     `masks.png` (what context and targets show, drawn when training starts) and, before training and at each
-    validation, `features_STEP.png`: the first three principal components of the teacher's token features as colours.
+    validation, `features_STEP.png`: the first three principal components of the token features as colours, of the
+    encoder that the run is judged by.
     The modality draws; one that draws nothing costs nothing. Moving pictures are written twice: as a GIF, samples side
     by side, and as a PNG with a strip of at most eight frames for each of the first three samples.
 
@@ -38,15 +40,17 @@ class Pictures(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
         """Fix the samples, draw masks and the untrained features."""
         data: Any = getattr(trainer, "datamodule", None)
-        loader = None if data is None or not self.enabled else data.val_dataloader()
+        applies = data is not None and self.enabled and isinstance(pl_module, JEPA)
+        loader = data.val_dataloader() if applies else None
         if not loader:
             return
         batch = transfer(trainer, first(next(iter(loader)), self.samples))
         with torch.no_grad():
             tokens = pl_module.tokenizer(batch)
-            masks = pl_module.masker(tokens, pl_module.mask_generator("pictures", 0, 0))
+            generator = pl_module.mask_generator("pictures", 0, 0)
+            masks = pl_module.pretext.masks(pl_module.networks, tokens, generator)
         self._batch = batch
-        self._write(trainer, "masks", pl_module.modality.draw_masks(batch, masks))
+        self._write(trainer, "masks", pl_module.modality.draw_masks(batch, masks) if masks else None)
         self._draw_features(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
@@ -60,7 +64,7 @@ class Pictures(Callback):
             return
         with trainer.precision_plugin.forward_context():
             tokens = pl_module.tokenizer(self._batch)
-            features = pl_module.teacher(tokens)
+            features = represent(pl_module.evaluated_encoder, tokens)
         colours = pca_colours(features, tokens.valid)
         pictures = pl_module.modality.draw_features(self._batch, tokens, colours)
         self._write(trainer, f"features_{trainer.global_step:06d}", pictures)

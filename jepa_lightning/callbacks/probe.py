@@ -8,25 +8,28 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa_lightning.callbacks.transfer import transfer
+from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import extract, probe
 from jepa_lightning.evaluation.features import is_class
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.objectives import pool
+from jepa_lightning.targets import represent
 
 
 class OnlineProbe(Callback):
-    """At each validation: kNN and a linear classifier on frozen, mean-pooled teacher features; R2 of continuous labels.
+    """At each validation: kNN and a linear classifier on frozen, mean-pooled features; R2 of continuous labels.
 
-    Classes are logged as `probe/knn` and `probe/linear` (accuracies), every continuous label as `probe/r2_NAME` (ridge
-    regression). Fits on the data module's `probe_dataloader` (a labelled subset of the training part, evaluation
-    transforms), scores on its `val_dataloader`. It has no state in the module and leaves none in the checkpoint. The
-    same encoder before training is scored under the same protocol and logged beside it, as `probe/knn_untrained` and so
-    on: a random network is a strong feature, and a number without this row says nothing. Where the training or the
-    validation data have no such labels (or there are no validation data), there is no probe.
+    Classes are logged as `probe/knn` and `probe/linear` (accuracies), every continuous label as `probe/r2_NAME`
+    (ridge regression). Fits on the data module's `probe_dataloader` (a labelled subset of the training part,
+    evaluation transforms), scores on its `val_dataloader`. The target says which encoder is probed (an EMA's own;
+    the trained one where there is no teacher). It has no state in the module and leaves none in the checkpoint. The
+    same encoder before training is scored under the same protocol and logged beside it, as `probe/knn_untrained`
+    and so on: a random network is a strong feature, and a number without this row says nothing. Where the training
+    or the validation data have no such labels (or there are no validation data), there is no probe.
 
     Args:
         label: which class label, where samples have several; the first by default.
@@ -42,39 +45,40 @@ class OnlineProbe(Callback):
         self.c = c
         self.enabled = enabled
         self.untrained: dict[str, float] | None = None
-        self._before: nn.Module | None = None
+        self._before: Encoder | None = None
 
     def setup(self, trainer: Trainer, pl_module: JEPA, stage: str) -> None:  # type: ignore[override]
         """Keep the encoder as it is before a checkpoint is loaded; whether one will be is not known yet."""
         if stage == "fit" and self.applies(trainer):
-            self._before = copy.deepcopy(pl_module.teacher)
+            self._before = copy.deepcopy(pl_module.evaluated_encoder)
 
     def on_train_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
         """Score the encoder before training."""
         before, self._before = self._before, None
         if self.applies(trainer):
-            teacher: nn.Module = pl_module.teacher
+            encoder = pl_module.evaluated_encoder
             if before is not None and trainer.ckpt_path is not None:  # a resumed run
-                teacher = trainer.precision_plugin.convert_module(before).to(pl_module.device)
-            self.untrained = self.score(trainer, pl_module, teacher)
+                encoder = before.to(pl_module.device)
+            self.untrained = self.score(trainer, pl_module, encoder)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
-        """Score the teacher as it is now and log it beside the untrained row."""
+        """Score the encoder as it is now and log it beside the untrained row."""
         if trainer.sanity_checking or not self.applies(trainer):
             return
-        scores = {f"probe/{name}": value for name, value in self.score(trainer, pl_module, pl_module.teacher).items()}
+        found = self.score(trainer, pl_module, pl_module.evaluated_encoder)
+        scores = {f"probe/{name}": value for name, value in found.items()}
         if self.untrained is not None:
             scores |= {f"probe/{name}_untrained": value for name, value in self.untrained.items()}
         pl_module.log_dict(scores, batch_size=1, sync_dist=True)
 
-    def score(self, trainer: Trainer, pl_module: JEPA, teacher: nn.Module) -> dict[str, float]:
-        """What `evaluation.probe` finds in `teacher`'s features."""
+    def score(self, trainer: Trainer, pl_module: JEPA, encoder: Encoder) -> dict[str, float]:
+        """What `evaluation.probe` finds in `encoder`'s features."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
 
         def batches(loader: Any) -> Iterator[Batch]:
             return (transfer(trainer, batch) for batch in loader)
 
-        embed = embedder(pl_module, teacher)
+        embed = embedder(pl_module, encoder)
         train = extract(embed, batches(data.probe_dataloader()))
         test = extract(embed, batches(data.val_dataloader()))
         return probe(train, test, label=self.label, k=self.k, c=self.c)
@@ -86,7 +90,8 @@ class OnlineProbe(Callback):
     def main_metric(self, trainer: Trainer) -> str | None:
         """What says best how good the features are: `probe/linear`, or R2 of the first continuous label; or None."""
         data: Any = getattr(trainer, "datamodule", None)
-        if not self.enabled or not getattr(data, "labelled", False):
+        judged = self.enabled and isinstance(trainer.lightning_module, JEPA)
+        if not judged or not getattr(data, "labelled", False):
             return None
         found = [first_labels(loader) for loader in (data.probe_dataloader(), data.val_dataloader())]
         if self.label is not None:  # a wrong name is an error with the right ones, not a run without a probe
@@ -102,13 +107,13 @@ def first_labels(loader: Any) -> dict[str, Tensor]:
     return {name: torch.as_tensor(value).unsqueeze(0) for name, value in labels.items()}
 
 
-def embedder(module: JEPA, teacher: nn.Module) -> Callable[[Batch], Tensor]:
-    """The function from a batch to `teacher`'s mean-pooled features (B, D), in the trainer's precision."""
+def embedder(module: JEPA, encoder: Encoder) -> Callable[[Batch], Tensor]:
+    """The function from a batch to `encoder`'s mean-pooled features (B, D), in the trainer's precision."""
 
     @torch.no_grad()
     def embed(batch: Batch) -> Tensor:
         with module.trainer.precision_plugin.forward_context():
             tokens = module.tokenizer(batch)
-            return pool(teacher(tokens).float(), tokens.valid)
+            return pool(represent(encoder, tokens).float(), tokens.valid)
 
     return embed

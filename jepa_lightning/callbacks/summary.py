@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from jepa_lightning.module import JEPA, is_logged
+from jepa_lightning.module import JEPA
+from jepa_lightning.optimization import is_logged
 
 LOGGED = {
     "train_loss": "train/loss",
@@ -55,7 +56,7 @@ class RunSummary(Callback):
         self, trainer: Trainer, pl_module: JEPA, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count; show the rate at the steps that are logged."""
-        self._window_samples += outputs["tokens"].batch_size * trainer.world_size
+        self._window_samples += _samples(outputs, batch) * trainer.world_size
         if is_logged(trainer):
             rate = self._window_samples / max(time.perf_counter() - self._window_start, 1e-9)
             pl_module.log("train/samples_per_second", rate, batch_size=1)
@@ -82,7 +83,7 @@ class RunSummary(Callback):
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics = {name: value for name, value in numbers.items() if math.isfinite(value)}  # JSON has no NaN
         self.summary = {
-            "modality": pl_module.modality.name,
+            "modality": getattr(getattr(pl_module, "modality", None), "name", None),
             "steps": trainer.global_step,
             "seconds": round(time.perf_counter() - self._start, 2),
             "samples_per_second": round(self._samples / self._training_seconds, 2) if self._samples else None,
@@ -98,6 +99,12 @@ class RunSummary(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.summary, indent=2) + "\n")
         print(table(self.summary) + f"\nsummary            {path}", flush=True)
+
+
+def _samples(outputs: Any, batch: Any) -> int:
+    """Samples of a batch: a JEPA's outcome knows, of another module's step the batch says."""
+    outcome = outputs.get("outcome") if isinstance(outputs, dict) else None
+    return outcome.batch_size if outcome is not None else len(batch["id"] if isinstance(batch, dict) else batch)
 
 
 def _last_checkpoint(trainer: Trainer) -> str | None:

@@ -42,7 +42,7 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Options of how a run's encoder is read and used."""
     parser.add_argument("--which", choices=["last", "best"], default="last", help="which checkpoint of the folder")
     parser.add_argument("--pooling", choices=["mean", "max", "mean+max"], default="mean", help="of a sample's tokens")
-    parser.add_argument("--encoder", choices=["teacher", "context"], default="teacher")
+    parser.add_argument("--encoder", choices=["target", "context"])
     parser.add_argument("--batch_size", type=positive, help="in place of the run's")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(

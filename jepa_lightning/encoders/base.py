@@ -57,3 +57,7 @@ class Encoder(nn.Module, ABC):
         Returns:
             (B, K, D), or (B, N, D) without `keep`. Rows of padding hold finite but meaningless numbers.
         """
+
+
+EncoderFactory = Callable[[TokenSpec], Encoder]
+"""How a modality is told of its encoder: anything that builds one from a `TokenSpec` (an `Encoder` class does)."""

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
+from jepa_lightning.pretexts import Masked
 from jepa_lightning.tokens import Tokens
 
 DRAWS = 64
 ENOUGH = 8  # times that every token was a target, after which no more masks are drawn
-_AT_ONCE = 8  # draws that the teacher's targets are held for
+_AT_ONCE = 8  # draws whose contexts and targets are held at once
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,15 @@ def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = 
         seed: of the masks.
 
     Raises:
-        ValueError: fewer than one draw.
+        ValueError: fewer than one draw, or a pretext that hides nothing.
     """
     if draws < 1:
         raise ValueError(f"expected at least 1 draw of masks, got {draws}")
+    pretext = jepa.pretext
+    if not isinstance(pretext, Masked):
+        raise ValueError(
+            f"errors of tokens are those of masked prediction, and this model's pretext is {type(pretext).__name__}"
+        )
     tokens = jepa.tokenizer(move_data_to_device(batch, jepa.device))
     generator = torch.Generator().manual_seed(seed)
     summed = torch.zeros(tokens.batch_size, tokens.count, device=tokens.device)
@@ -65,13 +71,10 @@ def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = 
     done = 0
     while done < draws and bool((times[real] < enough).any()):
         several = min(_AT_ONCE, draws - done)
-        masks = [mask for _ in range(several) for mask in jepa.masker(tokens, generator)]
+        masks = [mask for _ in range(several) for mask in pretext.masks(jepa.networks, tokens, generator)]
         done += several
-        targets, _, _ = jepa.teach(tokens, masks)
-        for mask, target in zip(masks, targets, strict=True):
-            context = jepa.encoder(tokens, mask.context, mask.context_valid)
-            predicted = jepa.predict(tokens, context, mask)
-            distance = jepa.objective.distance(predicted.float(), target.float())  # (B, M, T)
+        for mask, found in zip(masks, pretext.predict(jepa.networks, tokens, masks).predictions, strict=True):
+            distance = jepa.objective.distance(found.predicted.float(), found.target.float())  # (B, M, T)
             judged = torch.ones_like(distance) if mask.targets_valid is None else mask.targets_valid.float()
             where = mask.targets.flatten(1)
             times.scatter_add_(1, where, judged.flatten(1))

@@ -39,19 +39,19 @@ def run(main, tmp_path, *options):
 def test_the_split_step_is_the_step_of_the_module(model, bf16):
     batch = {"image": torch.randn(4, 3, 32, 32)}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        expected = model.compare(batch, model.mask_generator("train", 3, 0)).loss
-        other = model.compare(batch, model.mask_generator("train", 4, 0)).loss
+        outcomes = [model.step(batch, model.mask_generator("train", step, 0)) for step in (3, 4)]
+        expected, other = (sum(model.losses(outcome).values()) for outcome in outcomes)
     loss = training_step(model, model.configure_optimizers(), batch, 3, bf16=bf16)
     assert torch.equal(loss, expected)
     assert not torch.equal(loss, other)
 
 
-def test_the_split_step_trains_and_moves_the_teacher(model):
+def test_the_split_step_trains_and_moves_the_target(model):
     before = {name: p.clone() for name, p in model.named_parameters()}
     laps = []
     training_step(model, model.configure_optimizers(), {"image": torch.randn(4, 3, 32, 32)}, 0, lap=laps.append)
     moved = {name.split(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert {"encoder", "predictor", "teacher"} <= moved
+    assert {"encoder", "predictor", "target"} <= moved
     assert tuple(laps) == PARTS
 
 

@@ -97,13 +97,13 @@ def test_extra_inputs_are_trained_on_without_labels(words, runs, tmp_path):
     assert len(runs[0].everything) == 24
 
 
-def test_features_are_the_teachers_pooled_tokens(words, runs):
+def test_features_are_the_encoders_pooled_tokens(words, runs):
     repeated_splits.main([*words, "--repeats", "1"])
     run = runs[0]
     found = repeated_splits.features_of_all(run)
     with torch.no_grad():
         batches = [(run.model.tokenizer(batch)) for batch in run.datamodule.test_dataloader()]
-        for name, teacher in {"trained": run.model.teacher, "untrained": run.untrained}.items():
+        for name, encoder in {"trained": run.model.target.encoder, "untrained": run.untrained}.items():
             for how in repeated_splits.POOLINGS:
-                pooled = torch.cat([pool_tokens(teacher(t), t.valid, how=how) for t in batches]).numpy()
+                pooled = torch.cat([pool_tokens(encoder(t), t.valid, how=how) for t in batches]).numpy()
                 assert found[f"{name} {how}"] == pytest.approx(pooled, abs=1e-6)

@@ -21,7 +21,7 @@ class Scores(OnlineProbe):
         super().__init__()
         self.scores, self.weights = list(scores), []
 
-    def score(self, trainer, pl_module, teacher):
+    def score(self, trainer, pl_module, encoder):
         if self.untrained is None:
             return {"knn": 0.0, "linear": 0.0}
         self.weights.append({name: value.clone() for name, value in pl_module.state_dict().items()})
@@ -126,12 +126,12 @@ def test_a_resumed_run_remembers_the_best(make_trainer, make_jepa, make_data):
     assert load(again, "best")["global_step"] == 6
 
 
-def test_the_teacher_is_in_the_checkpoint(make_trainer, make_jepa, make_data):
+def test_the_target_is_in_the_checkpoint(make_trainer, make_jepa, make_data):
     jepa = make_jepa()
     trainer = make_trainer(LastCheckpoint(), max_epochs=1)
     trainer.fit(jepa, datamodule=make_data())
     names = set(load(trainer, "last")["state_dict"])
-    assert {f"teacher.encoder.{name}" for name, _ in jepa.encoder.named_parameters()} <= names
+    assert {f"target.encoder.{name}" for name, _ in jepa.encoder.named_parameters()} <= names
 
 
 def test_an_untested_run_writes_nothing(make_trainer, make_jepa, make_data, tmp_path):

@@ -59,8 +59,8 @@ class Seen(Callback):
         self.targets, self.contexts, self.metrics = [], [], {}
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.targets.append(outputs["target"].clone())
-        self.contexts.append(outputs["context"].clone())
+        self.targets.append(outputs["outcome"].target[0].values.clone())
+        self.contexts.append([latents.values.clone() for latents in outputs["outcome"].context])
         self.metrics[trainer.global_step] = dict(trainer.callback_metrics)
 
 
@@ -85,7 +85,7 @@ def test_a_collapsed_encoder_gets_one_warning_in_plain_words(make_trainer, make_
     jepa = make_jepa(encoder=encoder, learning_rate=Constant(0.0))
     trainer, _, warned = run(make_trainer, jepa, make_data(), CollapseMonitor())
     assert len(warned) == 1
-    for setting in ("model.learning_rate", "model.momentum", "masker", "data.batch_size", "model.regularizers"):
+    for setting in ("model.learning_rate", "model.target.momentum", "masker", "data.batch_size", "model.regularizers"):
         assert setting in warned[0]
     assert "step 2" in warned[0]
     assert trainer.callback_metrics["collapse/effective_rank"] < 2
@@ -102,7 +102,7 @@ def test_the_numbers_are_those_of_the_last_samples(make_trainer, make_jepa, make
         pooled = torch.cat([t.mean(1) for t in seen.targets[:step]])[-20:]
         assert float(metrics["collapse/effective_rank"]) == pytest.approx(float(effective_rank(pooled)), rel=1e-4)
         assert float(metrics["collapse/std"]) == pytest.approx(float(pooled.std(0).mean()), rel=1e-4)
-        contexts = [F.layer_norm(c, (32,)).mean(1) for c in seen.contexts[:step]]
+        contexts = [F.layer_norm(c, (32,)).mean(1) for (c,) in seen.contexts[:step]]
         pooled = torch.cat(contexts)[-20:]
         assert float(metrics["collapse/context_effective_rank"]) == pytest.approx(
             float(effective_rank(pooled)), rel=1e-4

@@ -39,7 +39,7 @@ class Log(Callback):
             self.rows.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("probe/")})
 
 
-def direct(teacher, data, k=20, c=1.0):
+def direct(encoder, data, k=20, c=1.0):
     """The probe done by hand, without trainer or callback."""
     sets = []
     for loader in (data.probe_dataloader(), data.val_dataloader()):
@@ -48,7 +48,7 @@ def direct(teacher, data, k=20, c=1.0):
         positions = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))[None]
         with torch.no_grad():
             values = [
-                teacher(Tokens(values=p.reshape(len(p), 16, 3, 8, 8), positions=positions)).mean(1) for p in patches
+                encoder(Tokens(values=p.reshape(len(p), 16, 3, 8, 8), positions=positions)).mean(1) for p in patches
             ]
         labels = {name: torch.cat([b["labels"][name] for b in batches]) for name in batches[0]["labels"]}
         sets.append(Features(values=torch.cat(values), labels=labels))
@@ -65,20 +65,20 @@ NAMES = rows("knn", "linear", "r2_position", "r2_size")  # of the generated imag
 
 def test_rows_are_those_of_a_direct_evaluation(make_trainer, make_jepa, make_data):
     jepa, data, log = make_jepa(), make_data(), Log()
-    before = copy.deepcopy(jepa.teacher)
+    before = copy.deepcopy(jepa.evaluated_encoder)
     trainer = make_trainer(OnlineProbe(k=7, c=0.1), log, max_epochs=2)
     trainer.fit(jepa, datamodule=data)
     assert len(log.rows) == 2
     assert all(set(row) == NAMES for row in log.rows)
-    untrained, trained = direct(before, data, k=7, c=0.1), direct(jepa.teacher, data, k=7, c=0.1)
+    untrained, trained = direct(before, data, k=7, c=0.1), direct(jepa.evaluated_encoder, data, k=7, c=0.1)
     for name in ("knn", "linear", "r2_position", "r2_size"):
         assert all(row[f"probe/{name}_untrained"] == pytest.approx(untrained[name], abs=1e-6) for row in log.rows)
         assert log.rows[-1][f"probe/{name}"] == pytest.approx(trained[name], abs=1e-6)
 
 
-def test_the_teacher_is_what_is_probed(make_trainer, make_jepa, make_data):
+def test_the_target_is_what_is_probed(make_trainer, make_jepa, make_data):
     jepa, data, log = make_jepa(), make_data(), Log()
-    untrained = direct(jepa.teacher, data)
+    untrained = direct(jepa.evaluated_encoder, data)
     with torch.no_grad():
         for parameter in jepa.encoder.parameters():
             parameter.zero_()
@@ -99,7 +99,7 @@ def test_a_resumed_run_shows_the_same_untrained_row(make_trainer, make_jepa, mak
     assert len(resumed.rows) == 1
     for name in ("probe/knn_untrained", "probe/linear_untrained"):
         assert resumed.rows[0][name] == log.rows[0][name]
-    trained = direct(jepa.teacher, make_data())
+    trained = direct(jepa.evaluated_encoder, make_data())
     assert resumed.rows[0]["probe/linear"] == trained["linear"]
 
 
@@ -107,17 +107,17 @@ def test_a_resumed_run_shows_the_same_untrained_row(make_trainer, make_jepa, mak
 def test_the_untrained_row_of_a_resumed_run_is_not_that_of_the_checkpoint(
     make_trainer, make_jepa, make_data, precision
 ):
-    """With a teacher whose weights the checkpoint changes beyond doubt."""
+    """With a target whose weights the checkpoint changes beyond doubt."""
     jepa = make_jepa()
     make_trainer(LastCheckpoint(), max_epochs=1, limit_val_batches=0).fit(jepa, datamodule=make_data())
     path = make_trainer().default_root_dir + "/checkpoints/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     for name, value in checkpoint["state_dict"].items():
-        if name.startswith("teacher."):
+        if name.startswith("target."):
             value.zero_()
     torch.save(checkpoint, path)
     log, jepa = Log(), make_jepa()
-    expected = direct(jepa.teacher, make_data())
+    expected = direct(jepa.evaluated_encoder, make_data())
     probe = OnlineProbe()
     trainer = make_trainer(probe, log, max_epochs=2, limit_train_batches=1, precision=precision)
     trainer.fit(jepa, datamodule=make_data(), ckpt_path=path)
@@ -202,7 +202,7 @@ def test_validate_probes_too(make_trainer, make_jepa, make_data):
     """`trainer.validate` runs in inference mode, where no classifier can be fitted without care."""
     jepa, data = make_jepa(), make_data()
     found = make_trainer(OnlineProbe()).validate(jepa, datamodule=data, verbose=False)[0]
-    assert found["probe/linear"] == pytest.approx(direct(jepa.teacher, data)["linear"])
+    assert found["probe/linear"] == pytest.approx(direct(jepa.evaluated_encoder, data)["linear"])
     assert "probe/linear_untrained" not in found
 
 

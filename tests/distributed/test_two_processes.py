@@ -11,7 +11,7 @@ import torch
 
 from jepa_lightning import load
 from jepa_lightning.commands.probe import probe
-from jepa_lightning.module import decays
+from jepa_lightning.optimization import decays
 from jepa_lightning.sharded import is_sharded
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,7 +63,7 @@ def assert_same(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "recomputed"])
 def test_two_processes_are_one_with_the_same_global_batch(one, two, name):
-    """Student, teacher, buffers and loss after eight clipped optimiser steps of two accumulated batches each."""
+    """Student, target, buffers and loss after eight clipped optimiser steps of two accumulated batches each."""
     expected, watch = one
     found, folder = two
     assert len(watch.losses) == two_processes.STEPS
@@ -74,7 +74,7 @@ def test_two_processes_are_one_with_the_same_global_batch(one, two, name):
         assert_same(torch.load(folder / f"{name}-{rank}.pt"), expected)
     start = two_processes.state(two_processes.make_jepa())
     weights = [k for k in expected if k.endswith("weight") and "unused" not in k]
-    assert all((expected[k] - start[k]).abs().max() > 1e-3 for k in weights)  # all has moved, the teacher too
+    assert all((expected[k] - start[k]).abs().max() > 1e-3 for k in weights)  # all has moved, the target too
 
 
 def test_all_is_sharded(two):
@@ -123,7 +123,7 @@ def test_precisions_under_fsdp2(two, precision):
     half = {name for name, dtype in found["dtypes"].items() if dtype == "torch.bfloat16"}
     if precision == "bf16-true":
         assert any(name.endswith("qkv.weight") for name in half)
-        assert not [name for name in half if "norm" in name or name.startswith("teacher")]
+        assert not [name for name in half if "norm" in name or name.startswith("target")]
     else:
         assert not half
 

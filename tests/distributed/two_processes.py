@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from jepa_lightning import JEPA
 from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import Masker
-from jepa_lightning.module import decays
 from jepa_lightning.objectives import MSE
+from jepa_lightning.optimization import decays
 from jepa_lightning.predictors import TransformerPredictor
 from jepa_lightning.schedules import CosineRamp, LinearRamp, WarmupCosine
+from jepa_lightning.targets import EMA
 from jepa_lightning.tokens import Masks
 from modalities.image import Image
 
@@ -76,7 +77,7 @@ def make_jepa(**settings):
         objective=MSE(),
         learning_rate=WarmupCosine(peak=0.01, start=0.001, end=0.0001, warmup=0.25),
         weight_decay=CosineRamp(0.04, 0.4),
-        momentum=LinearRamp(0.8, 1.0),
+        target=partial(EMA, momentum=LinearRamp(0.8, 1.0)),
     )
     return JEPA(
         modality, predictor=partial(TransformerPredictor, width=15, depth=1, heads=3), **{**defaults, **settings}
@@ -140,7 +141,7 @@ def fit(folder, module, *callbacks, strategy="auto", devices=1, batch=BATCH, ckp
 
 
 def shards(module, trainer):
-    """Of the trained parameters, the teacher and the optimiser: what this process holds, and what all hold."""
+    """Of the trained parameters, the target and the optimiser: what this process holds, and what all hold."""
 
     def count(tensors):
         tensors = [t for t in tensors if t.ndim]
@@ -149,7 +150,7 @@ def shards(module, trainer):
 
     moments = [v for s in trainer.optimizers[0].state.values() for v in s.values() if isinstance(v, torch.Tensor)]
     trained = [p for p in module.parameters() if p.requires_grad]
-    return {"student": count(trained), "teacher": count(module.teacher.parameters()), "optimizer": count(moments)}
+    return {"student": count(trained), "target": count(module.target.parameters()), "optimizer": count(moments)}
 
 
 def main(folder):
@@ -181,7 +182,7 @@ def main(folder):
 
     # Each precision for a few steps.
     for precision in ("32-true", "bf16-mixed", "bf16-true"):
-        module, watch = make_jepa(momentum=LinearRamp(0.999, 0.999)), Watch()
+        module, watch = make_jepa(target=partial(EMA, momentum=LinearRamp(0.999, 0.999))), Watch()
         before = state(module)
         trainer = two(module, watch, strategy=fsdp2, precision=precision, max_steps=4)
         after = state(module)
@@ -190,7 +191,7 @@ def main(folder):
             "moved": min(
                 float((after[k] - before[k]).abs().max())
                 for k in before
-                if k.startswith("teacher") and k.endswith("weight") and "unused" not in k
+                if k.startswith("target") and k.endswith("weight") and "unused" not in k
             ),
             "dtypes": {name: str(p.dtype) for name, p in module.named_parameters()},
         }

@@ -10,7 +10,7 @@ from torch import nn
 
 from jepa_lightning.encoders import SinCosPositions, TimmEncoder, TokenSpec
 from jepa_lightning.encoders.positions import grid_positions, sincos
-from jepa_lightning.module import decays
+from jepa_lightning.optimization import decays
 from jepa_lightning.tokens import Tokens
 
 SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 2}

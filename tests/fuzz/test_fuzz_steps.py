@@ -52,11 +52,12 @@ def train(modality, batch, *, weights=torch.float32, seed=0):
             torch.set_default_dtype(weights)
             module = module.to(weights)
             batch = {k: v.to(weights) if torch.is_tensor(v) and v.is_floating_point() else v for k, v in batch.items()}
-        step = attempt(lambda: module.compare(batch, torch.Generator().manual_seed(seed)))
-        if step is None:
+        outcome = attempt(lambda: module.step(batch, torch.Generator().manual_seed(seed)))
+        if outcome is None:
             return
-        assert step.loss.isfinite()
-        step.loss.backward()
+        loss = sum(module.losses(outcome).values())
+        assert loss.isfinite()
+        loss.backward()
         found = [p.grad for p in module.parameters() if p.grad is not None]
         assert found
         assert all(bool(grad.isfinite().all()) for grad in found)

@@ -14,8 +14,10 @@ from jepa_lightning.callbacks.pictures import first
 from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import Counts, Random
 from jepa_lightning.modality import Modality
-from jepa_lightning.objectives import Hyperbola, SmoothL1, VICReg, pool
+from jepa_lightning.objectives import Hyperbola, SmoothL1
 from jepa_lightning.predictors import MLPPredictor, TransformerPredictor
+from jepa_lightning.pretexts import Masked
+from jepa_lightning.regularizers import VICReg
 from jepa_lightning.tokens import Masks
 from modalities.graph import pictures
 from modalities.graph.embedding import GINE
@@ -55,7 +57,7 @@ def make_jepa(predictor="mlp", *, settings=None, **of_modality):
     with torch.no_grad():  # away from the small initial values, so that everything has an effect
         for parameter in jepa.encoder.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
-        jepa.teacher.update(jepa.encoder, 0.0)
+        jepa.target.average(jepa.encoder, 0.0)
     return jepa
 
 
@@ -106,9 +108,9 @@ def test_hidden_patches_do_not_change_one_bit(training):
 def test_padding_is_not_attended_to():
     jepa = make_jepa().eval()
     tokens = jepa.tokenizer({"graph": join(*SIZES)})
-    before = jepa.teacher(tokens)
+    before = jepa.target(tokens)
     tokens.positions[~tokens.valid] = 100.0
-    after = jepa.teacher(tokens)
+    after = jepa.target(tokens)
     assert torch.equal(after[tokens.valid], before[tokens.valid])
     assert not torch.equal(after[~tokens.valid], before[~tokens.valid])  # they were read, so this test sees something
     assert torch.isfinite(after).all()
@@ -139,7 +141,7 @@ def test_numbers_of_nodes_do_not_matter():
 @pytest.mark.parametrize("objective", [SmoothL1, Hyperbola])
 def test_a_larger_graph_beside_them_changes_no_loss(predictor, target_sees, objective):
     """The same masks, and none for the larger graph: the loss is that of the others."""
-    jepa = make_jepa(predictor, settings={"target_sees": target_sees, "objective": objective()})
+    jepa = make_jepa(predictor, settings={"pretext": Masked(target_sees=target_sees), "objective": objective()})
     graphs = [tree(size, seed=i) for i, size in enumerate((1, 2, 5, 9))]
     few, more = {"graph": GraphBatch.join(graphs)}, {"graph": GraphBatch.join([*graphs, tree(40)])}
     (mask,) = Counts(context=2)(jepa.tokenizer(few), generator())
@@ -147,9 +149,9 @@ def test_a_larger_graph_beside_them_changes_no_loss(predictor, target_sees, obje
     def longer(index):
         return torch.cat([index, torch.zeros_like(index[:1])])
 
-    jepa.masker = Given([mask])
-    expected = jepa.compare(few, generator())
-    jepa.masker = Given(
+    jepa.modality.masker = Given([mask])
+    expected = jepa.step(few, generator())
+    jepa.modality.masker = Given(
         [
             Masks(
                 context=longer(mask.context),
@@ -159,14 +161,14 @@ def test_a_larger_graph_beside_them_changes_no_loss(predictor, target_sees, obje
             )
         ]
     )
-    found = jepa.compare(more, generator())
-    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-5, atol=1e-6)
-    assert float(expected.loss.detach()) > 0.01
+    found = jepa.step(more, generator())
+    loss, wanted = (sum(jepa.losses(outcome).values()) for outcome in (found, expected))
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-6)
+    assert float(wanted.detach()) > 0.01
     # What the collapse monitor pools.
-    shown = pool(found.context[0], longer(mask.context_valid))[:4], pool(found.target, found.target_valid)[:4]
-    wanted = pool(expected.context[0], mask.context_valid), pool(expected.target, expected.target_valid)
-    torch.testing.assert_close(shown, wanted, rtol=0, atol=1e-5)
-    found.loss.backward()
+    for shown, own in zip(found.context + found.target, expected.context + expected.target, strict=True):
+        torch.testing.assert_close(shown.pooled()[:4], own.pooled(), rtol=0, atol=1e-5)
+    loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in jepa.parameters() if p.grad is not None)
 
 
@@ -178,24 +180,25 @@ def test_a_larger_graph_beside_them_changes_no_loss(predictor, target_sees, obje
 @pytest.mark.parametrize("target_sees", ["all", "targets"])
 @pytest.mark.parametrize("objective", [SmoothL1, Hyperbola])
 def test_every_parameter_is_trained(name, predictor, target_sees, objective):
-    settings = {"target_sees": target_sees, "objective": objective(), "regularizers": [VICReg()]}
+    settings = {"pretext": Masked(target_sees=target_sees), "objective": objective(), "regularizers": [VICReg]}
     jepa = make_jepa(predictor, masker=MASKERS[name], settings=settings)
-    step = jepa.compare({"graph": join(*SIZES, 30)}, generator())
-    assert step.context[0].shape[0] == 5
-    step.loss.backward()
-    assert torch.isfinite(step.loss)
+    outcome = jepa.step({"graph": join(*SIZES, 30)}, generator())
+    assert outcome.batch_size == 5
+    loss = sum(jepa.losses(outcome).values())
+    loss.backward()
+    assert torch.isfinite(loss)
     for part in (jepa.encoder, jepa.predictor):
         for parameter_name, parameter in part.named_parameters():
             assert parameter.grad is not None, parameter_name
             assert torch.isfinite(parameter.grad).all(), parameter_name
             assert parameter.grad.abs().sum() > 0, parameter_name
-    assert all(parameter.grad is None for parameter in jepa.teacher.parameters())
+    assert all(parameter.grad is None for parameter in jepa.target.parameters())
 
 
 @pytest.mark.parametrize("target_sees", ["all", "targets"])
 def test_batches_of_nothing_to_predict_train_without_nan(target_sees):
-    jepa = make_jepa(settings={"target_sees": target_sees})
-    loss = jepa.compare({"graph": join(1, 1, 1)}, generator()).loss
+    jepa = make_jepa(settings={"pretext": Masked(target_sees=target_sees)})
+    loss = sum(jepa.losses(jepa.step({"graph": join(1, 1, 1)}, generator())).values())
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(torch.isfinite(p.grad).all() for p in jepa.parameters() if p.grad is not None)
@@ -203,12 +206,12 @@ def test_batches_of_nothing_to_predict_train_without_nan(target_sees):
 
 @pytest.mark.parametrize("objective", [SmoothL1, Hyperbola])
 def test_a_few_steps_lower_the_loss(objective):
-    jepa = make_jepa(settings={"target_sees": "targets", "objective": objective()})
+    jepa = make_jepa(settings={"pretext": Masked(target_sees="targets"), "objective": objective()})
     optimizer = torch.optim.AdamW((p for p in jepa.parameters() if p.requires_grad), lr=1e-3)
     batch = {"graph": join(*range(3, 19))}
     losses = []
     for _ in range(30):
-        loss = jepa.compare(batch, generator()).loss
+        loss = sum(jepa.losses(jepa.step(batch, generator())).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -225,7 +228,7 @@ def test_a_run_of_the_trainer(make_trainer, precision):
 
     loader = DataLoader(graphs, batch_size=4, collate_fn=collate)
     trainer = make_trainer(CollapseMonitor(samples=8), max_epochs=2, precision=precision)
-    trainer.fit(make_jepa(settings={"regularizers": [VICReg()]}), loader, loader)
+    trainer.fit(make_jepa(settings={"regularizers": [VICReg]}), loader, loader)
     assert trainer.global_step == 4
     for name in ("train/loss", "val/loss", "collapse/effective_rank"):
         assert torch.isfinite(trainer.callback_metrics[name])

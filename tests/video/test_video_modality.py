@@ -1,4 +1,4 @@
-"""The video modality: tubelets, V-JEPA's masks, one pass of the teacher, pictures."""
+"""The video modality: tubelets, V-JEPA's masks, one pass of the target, pictures."""
 
 from functools import partial
 
@@ -12,6 +12,7 @@ from jepa_lightning.encoders import TimmEncoder, ViT
 from jepa_lightning.maskers import Random, Tube
 from jepa_lightning.objectives import L1
 from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.pretexts.masked import ask
 from modalities.video import TubeletTokenizer, Video
 
 SMALL = {"frames": 8, "image_size": (24, 32), "tubelet": 2, "patch_size": 8}
@@ -26,6 +27,12 @@ def jepa(modality, **settings):
     return JEPA(
         modality, predictor=partial(TransformerPredictor, width=12, depth=1, heads=2), objective=L1(), **settings
     )
+
+
+def step(module, batch):
+    """What a step produces, and its loss."""
+    outcome = module.step(batch, torch.Generator().manual_seed(0))
+    return outcome, sum(module.losses(outcome).values())
 
 
 def clips(batch=2, channels=3, **sizes):
@@ -60,9 +67,9 @@ def test_still_images_are_clips_of_one_frame():
     modality = video(frames=1, tubelet=1)
     assert modality.grid == (1, 3, 4)
     image = clips(frames=1)
-    step = jepa(modality).compare({"video": image}, torch.Generator().manual_seed(0))
-    assert step.loss.isfinite()
-    assert step.target.shape == (2, 12, 24)
+    outcome, loss = step(jepa(modality), {"video": image})
+    assert loss.isfinite()
+    assert outcome.target[0].values.shape == (2, 12, 24)
 
 
 @pytest.mark.parametrize(
@@ -88,24 +95,27 @@ def test_clips_of_another_shape():
         tokenizer({"image": clips()})
 
 
-def test_the_teacher_runs_once_however_many_masks_there_are():
+def test_the_target_runs_once_however_many_masks_there_are():
     module = jepa(video())
     calls = []
-    module.teacher.encoder.register_forward_hook(lambda *_: calls.append(1))
-    step = module.compare({"video": clips(batch=4)}, torch.Generator().manual_seed(0))
+    module.target.encoder.register_forward_hook(lambda *_: calls.append(1))
+    batch = {"video": clips(batch=4)}
+    tokens = module.tokenizer(batch)
+    outcome, loss = step(module, batch)
     assert len(calls) == 1
-    assert len(step.masks) == len(step.context) == 2
-    losses = []
-    for mask, context in zip(step.masks, step.context, strict=True):
+    masks = module.pretext.masks(module.networks, tokens, torch.Generator().manual_seed(0))
+    assert len(masks) == len(outcome.context) == 2
+    target, losses = outcome.target[0].values, []
+    for mask, context in zip(masks, outcome.context, strict=True):
         with torch.no_grad():
-            predicted = module.predict(step.tokens, context, mask)
+            predicted = module.predictor(context, ask(tokens, mask))
         distances = []  # plain loops: over each sample's real targets
         for b in range(4):
             for t, place in enumerate(mask.targets[b, 0]):
                 if mask.targets_valid is None or mask.targets_valid[b, 0, t]:
-                    distances.append(float((predicted[b, 0, t] - step.target[b, place]).abs().mean()))
+                    distances.append(float((predicted[b, 0, t] - target[b, place]).abs().mean()))
         losses.append(np.mean(distances))
-    assert float(step.prediction_loss.detach()) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -131,18 +141,17 @@ def test_hidden_pixels_change_nothing(masker, rotary):
 def test_an_image_trunk_of_timm_trains_on_clips():
     encoder = partial(TimmEncoder, name="vit_tiny_patch16_224", options={"depth": 2, "embed_dim": 24, "num_heads": 2})
     module = jepa(video(encoder))
-    step = module.compare({"video": clips()}, torch.Generator().manual_seed(0))
-    step.loss.backward()
+    step(module, {"video": clips()})[1].backward()
     missing = [name for name, p in module.encoder.named_parameters() if p.grad is None and "cls_token" not in name]
     assert not missing
 
 
 def test_half_precision_modules_take_bytes():
     module = jepa(video()).bfloat16()
-    step = module.compare({"video": clips()}, torch.Generator().manual_seed(0))
-    assert step.context[0].dtype == torch.bfloat16
-    assert step.target.dtype == torch.float32  # the teacher stays so, see `precision.in_half`
-    assert step.loss.isfinite()
+    outcome, loss = step(module, {"video": clips()})
+    assert outcome.context[0].values.dtype == torch.bfloat16
+    assert outcome.target[0].values.dtype == torch.float32  # the target stays so, see `precision.in_half`
+    assert loss.isfinite()
 
 
 def test_pictures_move():

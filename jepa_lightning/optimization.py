@@ -1,0 +1,59 @@
+"""What the optimiser is given: parameter groups, and the learning rate of a batch size; when metrics are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch import nn
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """The trained parameters in two groups, with and without weight decay; see `decays`. Empty groups are left out."""
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    decaying = decays(module)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in trained if name in decaying], "decays": True},
+        {"params": [p for name, p in trained if name not in decaying], "decays": False, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def decays(module: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay applies to: the weight matrices of `module`.
+
+    Biases, the weights of norms and of embeddings, and parameters that stand alone (positions, mask, class and register
+    tokens, layer scales) never decay.
+    """
+    return {
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        for name, parameter in part.named_parameters(recurse=False)
+        if parameter.ndim > 1 and "weight" in name and not isinstance(part, nn.Embedding)
+    }
+
+
+def batch_size(trainer: Trainer) -> int | None:
+    """Samples a batch and process, where the training loader or the data module says; else None."""
+    sources = (trainer.train_dataloader, getattr(trainer, "datamodule", None))
+    return next((n for n in (getattr(source, "batch_size", None) for source in sources) if n), None)
+
+
+def learning_rate_scale(trainer: Trainer, base_batch: int | None) -> float:
+    """Samples an optimiser step over `base_batch` (Goyal et al. 2017, section 2.1); 1 where that is None.
+
+    Raises:
+        ValueError: nobody knows the batch size.
+    """
+    if base_batch is None:
+        return 1.0
+    size = batch_size(trainer)
+    if size is None:
+        raise ValueError("base_batch needs to know the batch size: give a loader or a data module with batch_size")
+    return size * trainer.world_size * trainer.accumulate_grad_batches / base_batch
+
+
+def is_logged(trainer: Trainer) -> bool:
+    """Whether metrics are written after the optimiser step just made: every `trainer.log_every_n_steps`."""
+    every = getattr(trainer, "log_every_n_steps", 0)
+    return bool(every) and trainer.global_step > 0 and trainer.global_step % every == 0

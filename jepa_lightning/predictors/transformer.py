@@ -1,0 +1,137 @@
+"""I-JEPA's predictor: a narrow Transformer over context and mask tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lightning.encoders.rotary import RotaryForm
+from jepa_lightning.encoders.transformer import Transformer, check_sizes, init_weights
+from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
+from jepa_lightning.tokens import Latents, Query
+
+
+class TransformerPredictor(Predictor):
+    """I-JEPA's predictor (Assran et al. 2023, section 3): a narrow ViT over the context and mask tokens.
+
+    The context is projected to the predictor's width once; each target block then joins it as mask tokens (one shared
+    learned vector plus the position), all M blocks of a sample in one call of batch B M. Blocks do not see each other.
+    A condition, where there is one, is projected likewise and stands in front of the context as S more tokens (as
+    actions do in V-JEPA 2-AC: Assran et al. 2025, section 3); a learned vector tells it from the context, and one
+    without positions lies at the origin for rotary attention.
+
+    Args:
+        spec: widths and the tokens' spec, given by the module.
+        width: the predictor's own width (384 in the paper for every encoder).
+        depth: number of layers (6 in the paper for ViT-B, 12 for L and H, by its appendix).
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLP over the width.
+        drop_path: stochastic depth of the last layer.
+        rotary: `interleaved` or `released` for rotary attention on the coordinates (as in V-JEPA 2) in place of the
+            modality's position embedding; the queries are then the mask token alone.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
+        >>> from jepa_lightning.predictors import PredictorSpec, TransformerPredictor
+        >>> from jepa_lightning.tokens import Latents, Query
+        >>> token = TokenSpec(shape=(3, 8, 8), grid=(4, 4), positions=SinCosPositions)
+        >>> spec = PredictorSpec(dim=32, out=32, token=token)
+        >>> predictor = TransformerPredictor(spec, width=16, depth=2, heads=2)
+        >>> context = Latents(values=torch.randn(2, 5, 32), positions=torch.rand(2, 5, 2))
+        >>> predictor(context, Query(positions=torch.rand(2, 4, 3, 2))).shape
+        torch.Size([2, 4, 3, 32])
+    """
+
+    def __init__(
+        self,
+        spec: PredictorSpec,
+        *,
+        width: int = 384,
+        depth: int = 6,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        rotary: RotaryForm | None = None,
+    ) -> None:
+        super().__init__()
+        check_sizes(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
+        self.condition = spec.condition
+        self.embed = nn.Linear(spec.dim, width)
+        self.positions = None if rotary else spec.token.positions(width)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.transformer = Transformer(
+            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path, rotary=rotary
+        )
+        self.project = nn.Linear(width, spec.out)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        init_weights(self.embed)
+        init_weights(self.project)
+        if spec.condition is not None:
+            self.embed_condition = nn.Linear(spec.condition, width)
+            self.condition_token = nn.Parameter(torch.zeros(width))
+            nn.init.trunc_normal_(self.condition_token, std=0.02)
+            init_weights(self.embed_condition)
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """The Transformer's layers."""
+        return self.transformer.blocks
+
+    def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
+        """Predict (B, M, T, out); see `Predictor.forward`."""
+        check_condition(self.condition, condition, type(self).__name__)
+        if context.positions is None:
+            raise ValueError("TransformerPredictor needs to know where the context lies, got Latents without positions")
+        batch, blocks, length = query.positions.shape[:3]
+        seen = self.embed(context.values)
+        if self.positions is None:
+            queries = self.mask_token.to(seen.dtype).expand(batch, blocks, length, -1)
+        else:
+            seen = seen + self.positions(context.positions).to(seen.dtype)
+            queries = (self.mask_token + self.positions(query.positions)).to(seen.dtype)
+        places, valid = context.positions, context.valid
+        if condition is not None:
+            seen, places, valid = self._prepend(condition, seen, places, valid)
+        kept = seen.shape[1]
+        positions = join(places, query.positions) if self.positions is None else None
+        x = self.transformer(join(seen, queries), join_valid(valid, query.valid, kept, query), positions)
+        return self.project(x[:, kept:]).unflatten(0, (batch, blocks))
+
+    def _prepend(
+        self, condition: Latents, seen: Tensor, places: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The condition's tokens in front of the context's: values, positions and validity."""
+        first = self.embed_condition(condition.values.to(self.embed_condition.weight.dtype)) + self.condition_token
+        batch, count = first.shape[:2]
+        where = condition.positions
+        if where is not None and self.positions is not None:
+            first = first + self.positions(where).to(first.dtype)
+        where = places.new_zeros(1, count, places.shape[-1]) if where is None else where
+        where = where.expand(batch, -1, -1)
+        if valid is not None or condition.valid is not None:
+            parts = (condition.valid, first), (valid, seen)
+            valid = torch.cat([v if v is not None else x.new_ones(x.shape[:2], dtype=torch.bool) for v, x in parts], 1)
+        seen = torch.cat([first.to(seen.dtype), seen], dim=1)
+        return seen, torch.cat([where, places.expand(batch, -1, -1)], dim=1), valid
+
+
+def join(context: Tensor, targets: Tensor) -> Tensor:
+    """The sequences [context, one block]: (B, K, ...) and (B, M, T, ...) to (B M, K + T, ...)."""
+    context = context.unsqueeze(1).expand(-1, targets.shape[1], *context.shape[1:])
+    return torch.cat([context, targets], dim=2).flatten(0, 1)
+
+
+def join_valid(context: Tensor | None, targets: Tensor | None, kept: int, query: Query) -> Tensor | None:
+    """Validity (B M, K + T) of the sequences [context, one block], or None when all is real."""
+    if context is None and targets is None:
+        return None
+    batch, blocks, length = query.positions.shape[:3]
+    device = query.positions.device
+    if context is None:
+        context = torch.ones(batch, kept, dtype=torch.bool, device=device)
+    if targets is None:
+        targets = torch.ones(batch, blocks, length, dtype=torch.bool, device=device)
+    return join(context, targets)

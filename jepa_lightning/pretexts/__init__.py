@@ -1,0 +1,6 @@
+"""Pretexts: how the two parts x and y of a JEPA are cut from a batch, and what is predicted from what."""
+
+from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
+from jepa_lightning.pretexts.masked import Masked
+
+__all__ = ["Masked", "Networks", "Outcome", "Prediction", "Pretext"]

@@ -1,0 +1,116 @@
+"""Masked prediction: the method of I-JEPA, V-JEPA, Audio-JEPA, Point-JEPA and Graph-JEPA."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa_lightning.precision import in_half
+from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
+from jepa_lightning.targets.base import Target
+from jepa_lightning.tokens import Latents, Masks, Query, Tokens, take
+
+if TYPE_CHECKING:
+    from jepa_lightning.modality import Batch
+
+
+class Masked(Pretext):
+    """Hide some tokens, encode the rest, predict the target's representations of the hidden.
+
+    I-JEPA (Assran et al. 2023, section 3). Targets are layer-normed. With several masks (V-JEPA: Bardes et al. 2024,
+    section 3.2) the target encodes a sample once, and each mask's prediction counts the same.
+
+    Args:
+        target_sees: what the target encodes: "all" of the sample, of which the hidden tokens are selected (I-JEPA), or
+            the "targets" alone, each mask's by themselves (M2D: Niizumi et al. 2023, arXiv:2210.14648).
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from jepa_lightning import JEPA
+        >>> from jepa_lightning.encoders import ViT
+        >>> from jepa_lightning.predictors import TransformerPredictor
+        >>> from jepa_lightning.pretexts import Masked
+        >>> from modalities.image import Image
+        >>> modality = Image(image_size=48, patch_size=8, encoder=partial(ViT, width=32, depth=2, heads=2))
+        >>> predictor = partial(TransformerPredictor, width=16, depth=1, heads=2)
+        >>> jepa = JEPA(modality, pretext=Masked(target_sees="all"), predictor=predictor)
+        >>> outcome = jepa.step({"image": torch.randn(2, 3, 48, 48)}, torch.Generator().manual_seed(0))
+        >>> outcome.target[0].values.shape
+        torch.Size([2, 36, 32])
+    """
+
+    def __init__(self, *, target_sees: Literal["all", "targets"] = "all") -> None:
+        super().__init__()
+        if target_sees not in ("all", "targets"):
+            raise ValueError(f"target_sees must be all or targets, got {target_sees!r}")
+        self.target_sees = target_sees
+
+    def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
+        """Cut into tokens, draw masks, predict."""
+        tokens = nets.modality.tokenizer(batch)
+        return self.predict(nets, tokens, self.masks(nets, tokens, generator))
+
+    def predict(self, nets: Networks, tokens: Tokens, masks: list[Masks]) -> Outcome:
+        """Encode the contexts, predict the hidden tokens, and encode these."""
+        with in_half(tokens.device):
+            context = [encode_context(nets, tokens, mask) for mask in masks]
+            predicted = [nets.predictor(c, ask(tokens, mask)) for c, mask in zip(context, masks, strict=True)]
+        targets, seen = self.targets(nets.target, tokens, masks)
+        predictions = [
+            Prediction(predicted=guess, target=target, valid=mask.targets_valid)
+            for guess, target, mask in zip(predicted, targets, masks, strict=True)
+        ]
+        return Outcome(predictions=predictions, context=context, target=seen)
+
+    def masks(self, nets: Networks, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
+        """The modality's masker draws them."""
+        return nets.modality.masker(tokens, generator)
+
+    def targets(self, target: Target, tokens: Tokens, masks: list[Masks]) -> tuple[list[Tensor], list[Latents]]:
+        """The target's representations, layer-normed: (B, M, T, D) for each mask, and all that it encoded."""
+        width = (target.dim,)
+        if self.target_sees == "all":
+            seen = F.layer_norm(target(tokens), width)
+            return [take(seen, m.targets) for m in masks], [_latents(seen, tokens.positions, tokens.valid)]
+        targets = [F.layer_norm(encode_apart(target, tokens, m.targets, m.targets_valid), width) for m in masks]
+        places = [take(tokens.positions, m.targets).flatten(1, 2) for m in masks]
+        valid = [None if m.targets_valid is None else m.targets_valid.flatten(1) for m in masks]
+        return targets, [_latents(t.flatten(1, 2), p, v) for t, p, v in zip(targets, places, valid, strict=True)]
+
+
+def encode_context(nets: Networks, tokens: Tokens, mask: Masks) -> Latents:
+    """The context encoder's representations of the kept tokens, and where they lie."""
+    values = nets.encoder(tokens, mask.context, mask.context_valid)
+    return _latents(values, take(tokens.positions, mask.context), mask.context_valid)
+
+
+def ask(tokens: Tokens, mask: Masks) -> Query:
+    """Where the hidden tokens lie."""
+    return Query(positions=take(tokens.positions, mask.targets), valid=mask.targets_valid)
+
+
+def encode_apart(target: Target, tokens: Tokens, targets: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Representations (B, M, T, D) of `targets` (B, M, T) by a target that sees nothing else of the sample.
+
+    The targets of a sample are encoded together, a token that lies in several blocks once.
+    """
+    if targets.shape[1] == 1:
+        return target(tokens, targets[:, 0], None if valid is None else valid[:, 0]).unsqueeze(1)
+    count = tokens.count
+    index = targets if valid is None else targets.masked_fill(~valid, count)
+    ordered = index.flatten(1).sort(dim=1).values
+    new = ordered < count
+    new[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    kept = ordered.masked_fill(~new, 0)
+    encoded = target(tokens, kept, new)
+    place = ordered.masked_fill(~new, count).unsqueeze(-1).expand_as(encoded)  # the rest goes to one slot too many
+    every = encoded.new_zeros(encoded.shape[0], count + 1, encoded.shape[2]).scatter(1, place, encoded)
+    return take(every, targets)
+
+
+def _latents(values: Tensor, positions: Tensor, valid: Tensor | None) -> Latents:
+    return Latents(values=values, positions=positions, valid=valid)

@@ -1,0 +1,37 @@
+"""Sums over all ranks that gradients flow through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce; its gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of `value` over all ranks, on each of them; `value` itself in a run of one process.
+
+    Differentiable. Every rank then computes the same function of all samples, and the gradient that reaches a rank's
+    own representations is that of all ranks' values together: the number of ranks times that of one process with the
+    whole batch. DDP and FSDP average gradients over ranks, which makes it the same.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    return _SumOverRanks.apply(value)

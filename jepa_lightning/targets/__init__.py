@@ -1,0 +1,8 @@
+"""Targets: who encodes what is to be predicted, and with which gradient."""
+
+from jepa_lightning.targets.base import Target, TargetFactory, evaluating, represent
+from jepa_lightning.targets.ema import EMA
+from jepa_lightning.targets.online import Online
+from jepa_lightning.targets.pretrained import Pretrained
+
+__all__ = ["EMA", "Online", "Pretrained", "Target", "TargetFactory", "evaluating", "represent"]

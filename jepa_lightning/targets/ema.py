@@ -1,0 +1,127 @@
+"""The target by an exponential moving average (EMA) of the context encoder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.precision import in_half, precise, sparing
+from jepa_lightning.schedules import LinearRamp, Schedule
+from jepa_lightning.targets.base import Target
+from jepa_lightning.tokens import Tokens
+
+
+class EMA(Target):
+    """EMA copy of the context encoder (I-JEPA: Assran et al. 2023, section 3; BYOL: Grill et al. 2020).
+
+    Never trained, always in eval mode, part of the checkpoint. A run is judged by it. Its parameters do not require
+    gradients, so neither the optimiser nor DDP's reducer sees them. They stay in float32 where the context encoder's
+    are in half precision (bf16-true): at a momentum of 0.996 an average in bfloat16 would round every step away.
+
+    Args:
+        encoder: the context encoder, given by the module; the copy starts with its weights.
+        spec: the tokens' spec, given by the module.
+        momentum: schedule of the momentum m, over the optimiser steps of the run: target = m target + (1 - m) context.
+
+    Example:
+        >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
+        >>> from jepa_lightning.schedules import LinearRamp
+        >>> from jepa_lightning.targets import EMA
+        >>> spec = TokenSpec(shape=(3, 8, 8), grid=(4, 4), positions=SinCosPositions)
+        >>> encoder = ViT(spec, width=32, depth=2, heads=2)
+        >>> target = EMA(encoder, spec, momentum=LinearRamp(0.99, 1.0))
+        >>> target.update(encoder, step=0, total=100)
+    """
+
+    def __init__(
+        self, encoder: Encoder, spec: TokenSpec | None = None, *, momentum: Schedule = LinearRamp(start=0.996, end=1.0)
+    ) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.momentum = momentum
+        self._pairs: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
+        self.train(False)
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:  # type: ignore[override]
+        """The momentum's."""
+        return {"momentum": self.momentum}
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: no dropout, no drop path."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Tensor | None = None,
+        keep_valid: Tensor | None = None,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> Tensor:
+        """Representations without gradient; see `Target.forward`."""
+        with in_half(tokens.device):
+            if layers:
+                return self.encoder(tokens, keep, keep_valid, layers=layers)
+            return self.encoder(tokens, keep, keep_valid)
+
+    def start(self, total: int) -> None:
+        """See `Target.start`."""
+        for step in (0, total // 2, total):
+            if not 0 <= (momentum := self.momentum(step, total)) <= 1:
+                raise ValueError(f"expected a momentum from 0 to 1, got {momentum:g} at step {step}")
+        self.forget_pairs()
+
+    def update(self, student: Encoder, step: int, total: int) -> None:
+        """Move towards the context encoder; see `Target.update` and `average`."""
+        self.average(student, self.momentum(step, total))
+
+    @torch.no_grad()
+    def average(self, student: nn.Module, momentum: float) -> None:
+        """target = momentum target + (1 - momentum) student, for all parameters in a few fused kernels.
+
+        Buffers are copied. Call it after each optimiser step. Sharded alike, each rank moves its own shards; a
+        student in half precision is read in the target's precision.
+        """
+        if self._pairs is None or self._pairs[0] is not student:  # walking all parameters costs more than updating them
+            pairs = [_local(m, t) for m, t in zip(self.encoder.parameters(), student.parameters(), strict=True)]
+            self._pairs = student, [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
+        _, mine_all, theirs_all = self._pairs
+        if any(mine.dtype != theirs.dtype for mine, theirs in zip(mine_all, theirs_all, strict=True)):
+            widened = [torch.empty_like(mine) for mine in mine_all]
+            torch._foreach_copy_(widened, theirs_all)
+            theirs_all = widened
+        torch._foreach_lerp_(mine_all, theirs_all, 1.0 - momentum)
+        for mine, theirs in zip(self.encoder.buffers(), student.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def forget_pairs(self) -> None:
+        """Look the parameters up again at the next update: they were moved or sharded since."""
+        self._pairs = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.forget_pairs()
+        return super()._apply(sparing(precise([self]), fn), recurse)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EMA:
+        clone = type(self)(copy.deepcopy(self.encoder, memo), momentum=self.momentum)
+        memo[id(self)] = clone
+        return clone
+
+
+def _local(mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, or this rank's shards of both.
+
+    Raises:
+        ValueError: they are not sharded alike.
+    """
+    shards = [getattr(tensor, "placements", None) for tensor in (mine, theirs)]
+    if shards[0] != shards[1]:
+        raise ValueError(f"expected a target encoder sharded like the context encoder, got {shards[0]} and {shards[1]}")
+    return (mine, theirs) if shards[0] is None else (mine.to_local(), theirs.to_local())  # type: ignore[attr-defined]

@@ -1,0 +1,97 @@
+"""The target by a frozen encoder that something else has trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.encoders.base import Encoder, EncoderFactory, TokenSpec
+from jepa_lightning.precision import in_half
+from jepa_lightning.targets.base import Target
+from jepa_lightning.tokens import Tokens
+
+
+class Pretrained(Target):
+    """A frozen encoder makes the targets: that of another run, or one with released weights.
+
+    A run is judged by the context encoder, which is what it trains. The frozen weights are part of the checkpoint, so a
+    run needs nothing else later.
+
+    Args:
+        encoder: the context encoder, given by the module.
+        spec: the tokens' spec, given by the module.
+        checkpoint: folder or checkpoint of the run whose evaluated encoder is taken; None where `build` brings weights.
+        build: builds the frozen encoder, where it is not of the context encoder's sizes, or brings weights of its own
+            (`TimmEncoder` with `pretrained: true`). None: sizes of the context encoder.
+        trust: packages whose classes the other run's configuration may name.
+
+    Raises:
+        ValueError: neither a checkpoint nor an encoder is given, or the weights do not fit it.
+
+    Example:
+        target:
+          class_path: Pretrained
+          init_args: {checkpoint: runs/image}
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        spec: TokenSpec,
+        *,
+        checkpoint: str | None = None,
+        build: EncoderFactory | None = None,
+        trust: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        if checkpoint is None and build is None:
+            raise ValueError("Pretrained needs to know whose weights: give checkpoint (a run), or build (an encoder)")
+        frozen = copy.deepcopy(encoder) if build is None else build(spec)
+        if checkpoint is not None:
+            _load(frozen, checkpoint, trust)
+        self.encoder = frozen.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Tensor | None = None,
+        keep_valid: Tensor | None = None,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> Tensor:
+        """Representations without gradient; see `Target.forward`."""
+        with in_half(tokens.device):
+            if layers:
+                return self.encoder(tokens, keep, keep_valid, layers=layers)
+            return self.encoder(tokens, keep, keep_valid)
+
+    def evaluated(self, encoder: Encoder) -> Encoder:
+        """The context encoder: the other one is as it was."""
+        return encoder
+
+
+def _load(encoder: Encoder, checkpoint: str, trust: Collection[str]) -> None:
+    """Fill `encoder` with the evaluated encoder of another run."""
+    from jepa_lightning.loading import load  # which builds JEPAs, and so imports this module
+
+    state: dict[str, Any] = load(checkpoint, trust=trust).encoder.state_dict()
+    own = encoder.state_dict()
+    wrong = sorted(own.keys() ^ state.keys()) or [n for n, v in own.items() if v.shape != state[n].shape]
+    if wrong:
+        name = wrong[0]
+        sizes = [tuple(d[name].shape) if name in d else "nothing" for d in (own, state)]
+        raise ValueError(
+            f"the encoder in {checkpoint} is not of the context encoder's sizes: {name} is {sizes[1]} there and "
+            f"{sizes[0]} here; say how it is built with target.build (class and sizes as in that run's config.yaml)"
+        )
+    encoder.load_state_dict(state)
