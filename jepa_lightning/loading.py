@@ -172,7 +172,8 @@ class Frozen(nn.Module):
         Raises:
             ValueError: more layers than the encoder has, or an encoder that gives its last one alone.
         """
-        tokens = self.tokenizer(move_data_to_device(batch, self.device))
+        seen = {key: value for key, value in batch.items() if key != "views"}  # these need not move
+        tokens = self.tokenizer(move_data_to_device(seen, self.device))
         return encode_last(self.encoder, tokens, layers).float(), tokens.valid
 
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:

@@ -13,7 +13,10 @@ from jepa_lightning.maskers.base import Masker
 from jepa_lightning.tokens import Masks, Tokens
 
 Batch = dict[str, Any]
-"""The modality's own key (`image`, `video`, ...), `labels` (name to tensor) where there are any, and `id`."""
+"""The modality's own key (`image`, `video`, ...), `labels` (name to tensor) where there are any, and `id`.
+
+With several views, `views` is a list of dicts with the modality's own key; the first holds the batch's own tensors.
+"""
 
 
 _MUST_SET = ("name", "spec", "tokenizer", "masker", "encoder")
