@@ -21,6 +21,7 @@ RUN = {
     "index.md",
     "judging.md",
     "modalities.md",
+    "views.md",
 }  # whose Python is run; else it is compiled
 ELSEWHERE = {"new-modality.md"}  # whose commands need its package: test_new_modality_page.py runs them
 
