@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from jepa_lightning import __version__
 from jepa_lightning.checkpoints import Which, find_checkpoint, read_checkpoint, read_config
 from jepa_lightning.encoders import Encoder
-from jepa_lightning.evaluation.layers import encode_layers
+from jepa_lightning.evaluation.last_layers import encode_last
 from jepa_lightning.evaluation.pooling import Pooling, pool_tokens
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
@@ -168,14 +168,15 @@ class Frozen(nn.Module):
         """Representations of all tokens, (B, N, D) float32, and which are real: (B, N) bool, or None where all are.
 
         The batch may lie on any device. With more `layers` than 1 they are (B, N, layers D): the outputs of the last
-        blocks side by side. The last has the encoder's own norm, those before it a LayerNorm without affine; see
-        `jepa_lightning.evaluation.layers.encode_layers`.
+        layers side by side. The last has the encoder's own norm, those before it a LayerNorm without affine; see
+        `jepa_lightning.evaluation.last_layers.encode_last`.
 
         Raises:
-            ValueError: more layers than the encoder has blocks.
+            ValueError: more layers than the encoder has, or an encoder that gives its last one alone.
         """
-        tokens = self.tokenizer(move_data_to_device(batch, self.device))
-        return encode_layers(self.encoder, tokens, layers).float(), tokens.valid
+        seen = {key: value for key, value in batch.items() if key != "views"}  # these need not move
+        tokens = self.tokenizer(move_data_to_device(seen, self.device))
+        return encode_last(self.encoder, tokens, layers).float(), tokens.valid
 
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
         """One vector a sample: (B, D) float32, or (B, 2 D) with the pooling "mean+max".

@@ -19,7 +19,10 @@ __all__ = ["Batch", "EncoderFactory", "IncompleteModality", "Modality", "Tokeniz
 STATISTICS_BATCHES = 32  # training batches that a tokenizer's statistics are estimated from
 
 Batch = dict[str, Any]
-"""The modality's own key (`image`, `video`, ...), `labels` (name to tensor) where there are any, and `id`."""
+"""The modality's own key (`image`, `video`, ...), `labels` (name to tensor) where there are any, and `id`.
+
+With several views, `views` is a list of dicts with the modality's own key; the first holds the batch's own tensors.
+"""
 
 
 _MUST_SET = ("name", "spec", "tokenizer", "masker", "encoder")

@@ -41,7 +41,8 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
     if str(target.get("class_path", "")).endswith(".Pretrained"):  # its weights are in the checkpoint
         settings = target.setdefault("init_args", {})
         settings.pop("checkpoint", None)
-        settings["build"] = settings.get("build") or encoder or {"class_path": "jepa_lightning.encoders.ViT"}
+        like = copy.deepcopy(encoder) or {"class_path": "jepa_lightning.encoders.ViT"}
+        settings["build"] = settings.get("build") or like
         _without_weights(settings["build"])
     if not pretrained:
         _without_weights(encoder)

@@ -21,14 +21,14 @@ torch.set_num_threads(1)
 def make_jepa():
     """Builds a 2-layer JEPA, 32 wide, on 32 px images cut into 4x4 patches; the same weights at every call."""
 
-    def make(*, encoder=None, seed=0, channels=3, **settings):
+    def make(*, encoder=None, seed=0, channels=3, masker=Random, **settings):
         torch.manual_seed(seed)
         modality = Image(
             image_size=32,
             patch_size=8,
             channels=channels,
             encoder=encoder or partial(ViT, width=32, depth=2, heads=2),
-            masker=Random(target_ratio=0.5, targets=2),
+            masker=masker(target_ratio=0.5, targets=2),
         )
         return JEPA(modality, predictor=partial(TransformerPredictor, width=16, depth=1, heads=2), **settings)
 

@@ -21,6 +21,7 @@ RUN = {
     "index.md",
     "judging.md",
     "modalities.md",
+    "views.md",
 }  # whose Python is run; else it is compiled
 ELSEWHERE = {"new-modality.md", "new-pretext.md"}  # whose commands need their packages: other tests run them
 

@@ -396,7 +396,7 @@ def test_an_encoder_that_cannot_be_built_anew_is_left_out(trained, tmp_path, mon
         (["--shots", "1", "--ways", "1"], "expected at least 2 ways"),
         (["--ways", "3"], "expected at least 2 ways, and shots with them, got 3 and ()"),
         (["--shots", "40", "--labels", "shape"], "label 'shape': expected at least"),
-        (["--layers", "2"], "expected from 1 to 1 layers, the encoder's blocks, got 2"),
+        (["--layers", "2"], "expected from 1 to 1 layers, as many as the encoder has, got 2"),
         (["--protocl", "folds"], "no option --protocl; did you mean --protocol?"),
         (["--data.rot", "x"], "no option 'rot'; did you mean root?"),
         (["--data.root", "no/such"], "no folder"),

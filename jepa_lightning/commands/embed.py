@@ -32,7 +32,7 @@ from jepa_lightning.data import JEPADataModule, Samples
 from jepa_lightning.data.in_order import SPLITS
 from jepa_lightning.evaluation.extraction import Splits
 from jepa_lightning.evaluation.feature_files import Parts, check_format
-from jepa_lightning.evaluation.layers import check_layers
+from jepa_lightning.evaluation.last_layers import check_count
 from jepa_lightning.evaluation.pooling import Pooling
 from jepa_lightning.loading import Frozen, load
 from jepa_lightning.messages import shorten
@@ -96,7 +96,7 @@ def write_features(
         out: .npz, .safetensors or .parquet, see `jepa_lightning.evaluation.feature_files`.
         split: "train", "val", "test" or "all".
         pooling: of the tokens.
-        layers: the last blocks whose features lie side by side, see `Frozen.embed`.
+        layers: the last layers whose features lie side by side, see `Frozen.embed`.
         part: samples in a part, about.
         identity: what else tells this run from others that write the same file.
 
@@ -108,7 +108,7 @@ def write_features(
             no such split, or are not so many layers.
     """
     check_format(out)
-    check_layers(encoder.encoder.blocks, layers)
+    check_count(encoder.encoder, layers)
     splits = Splits(data, split)
     samples = splits.samples
     steps = max(1, part // data.batch_size)  # batches in a part

@@ -54,7 +54,7 @@ def add_layers_option(parser: argparse.ArgumentParser) -> None:
     """How many of the last layers features come from."""
     parser.add_argument(
         "--layers", type=positive, default=1, metavar="K",
-        help="features of the last K blocks side by side, as I-JEPA does with 4 (1: the encoder's output)",
+        help="features of the last K layers side by side, as I-JEPA does with 4 (1: the encoder's output)",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from jepa_lightning.data.shards import Shards, ShardStream
 from jepa_lightning.data.sources import FileDataModule, SourcedDataModule
 from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams import Stream
+from jepa_lightning.data.views import PlainViews, ViewTransform, view_seed
 
 __all__ = [
     "ArchiveSamples",
@@ -24,6 +25,7 @@ __all__ = [
     "HuggingFaceStream",
     "JEPADataModule",
     "MemoryCache",
+    "PlainViews",
     "Record",
     "Records",
     "ReportingLoader",
@@ -34,9 +36,11 @@ __all__ = [
     "SourcedDataModule",
     "Stream",
     "Unreadable",
+    "ViewTransform",
     "draw",
     "find_archives",
     "find_files",
     "known_targets",
     "to_sample",
+    "view_seed",
 ]

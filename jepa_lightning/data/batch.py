@@ -15,6 +15,13 @@ from jepa_lightning.modality import Batch
 Sample = dict[str, Any]
 """One sample: the modality's own key, `labels` (a dict, empty where there are none) and `id`."""
 
+OTHER_VIEWS = "other_views"  # key in a sample and in a batch on the way from the loader's workers
+_NOT_OF_A_VIEW = ("labels", "id", "source", "views", OTHER_VIEWS)
+
+
+class OtherViews(list[Sample]):
+    """The views of a sample after the first, at `OTHER_VIEWS` of the sample that is the first."""
+
 
 def to_sample(item: Any, *, name: str, sample_id: str) -> Sample:
     """What a dataset gave, as a sample dict.
@@ -86,22 +93,34 @@ class Collate:
         self.batch_transform = batch_transform
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """The batch; with `unreadable` where samples could not be read."""
+        """The batch; perhaps with `unreadable` samples, and the views after the first at `OTHER_VIEWS`."""
         unreadable = [bad for sample in samples for bad in sample.get("unreadable", ())]
         if any("id" not in sample for sample in samples):  # a sample for which no substitute was found
             return {"unreadable": unreadable}
+        batch = self._join(samples)
+        if isinstance(samples[0].get(OTHER_VIEWS), OtherViews):
+            for view in zip(*(sample[OTHER_VIEWS] for sample in samples), strict=True):
+                batch.setdefault(OTHER_VIEWS, []).append(as_view(self._join(view)))
+        if unreadable:
+            batch["unreadable"] = unreadable
+        return batch
+
+    def _join(self, samples: Sequence[Sample]) -> Batch:
         batch: Batch = {
             key: _stack([sample[key] for sample in samples])
             for key in samples[0]
-            if key not in ("labels", "unreadable")
+            if key not in ("labels", "unreadable") and not isinstance(samples[0][key], OtherViews)
         }
         names = [key for key in samples[0]["labels"] if all(key in sample["labels"] for sample in samples)]
         batch["labels"] = {key: _stack([sample["labels"][key] for sample in samples]) for key in names}
         if self.batch_transform is not None:
             batch = self.batch_transform(batch)
-        if unreadable:
-            batch["unreadable"] = unreadable
         return batch
+
+
+def as_view(batch: Batch) -> Batch:
+    """What a batch holds of its samples as they are seen: all but labels and names."""
+    return {key: value for key, value in batch.items() if key not in _NOT_OF_A_VIEW}
 
 
 def _stack(values: list[Any]) -> Any:

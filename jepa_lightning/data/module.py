@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from jepa_lightning.data.sampler import EpochSampler, ResumableLoader
 from jepa_lightning.data.samples import ReportingLoader, Samples, Unreadable
 from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams import Place, StreamLoader, StreamSamples, epoch_batches, map_style
+from jepa_lightning.data.views import PlainViews, ViewTransform, with_first_view, without_first_view
 from jepa_lightning.modality import Batch
 
 
@@ -42,6 +44,12 @@ class JEPADataModule(LightningDataModule, ABC):
         max_unreadable: largest share of a data set's samples that may be unreadable before the run ends.
         epoch_samples: only for streams, samples of an epoch, of all processes. None: an epoch is the whole run, of
             `trainer.max_steps`.
+        views: of each training sample. With more than one, training batches have `views`, a list of as many dicts
+            like the batch itself, without `labels` and `id`; the first holds the batch's own tensors. View v of a
+            sample is drawn from (seed, epoch, sample, v). All that is not training has the evaluation transform, and
+            no views.
+        view_transform: makes a training view, in place of the modality's training transform (also with one view).
+            None: with one view, that transform; with more, the modality's default, or else that transform.
 
     Attributes:
         in_memory: set by `load` when reading a sample costs next to nothing.
@@ -65,6 +73,8 @@ class JEPADataModule(LightningDataModule, ABC):
         probe_samples: int = 2000,
         max_unreadable: float = 0.01,
         epoch_samples: int | None = None,
+        views: int = 1,
+        view_transform: ViewTransform | None = None,
     ) -> None:
         super().__init__()
         if not getattr(self, "name", None):
@@ -81,6 +91,18 @@ class JEPADataModule(LightningDataModule, ABC):
             raise DataError(f"expected max_unreadable from 0 to 1, got {max_unreadable}")
         if probe_samples < 1:
             raise DataError(f"expected probe_samples of at least 1, got {probe_samples}")
+        if views < 1:
+            raise DataError(f"expected at least 1 view of each sample, got views {views}")
+        if view_transform is not None and not isinstance(view_transform, ViewTransform):
+            raise DataError(
+                f"expected view_transform to be a ViewTransform, got {type(view_transform).__name__}: subclass "
+                "jepa_lightning.data.ViewTransform"
+            )
+        if view_transform is not None and view_transform.name not in (None, self.name):
+            raise DataError(
+                f"expected a view_transform for the input {self.name!r}, got {type(view_transform).__name__}, which is "
+                f"for {view_transform.name!r}: choose another one"
+            )
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.pin_memory = pin_memory
@@ -90,6 +112,9 @@ class JEPADataModule(LightningDataModule, ABC):
         self.probe_samples = probe_samples
         self.max_unreadable = max_unreadable
         self.epoch_samples = epoch_samples
+        self.views = views
+        self.view_transform = view_transform
+        self._train_transform: Callable[[Sample], Sample] | None = None
         self._stream: StreamSamples | None = None
         self._parts: dict[str, Samples] = {}
         self._records: dict[str, Unreadable] = {}
@@ -116,6 +141,10 @@ class JEPADataModule(LightningDataModule, ABC):
         """What is done to a whole batch in the worker (picklable), or None. Called last."""
         return None
 
+    def default_views(self) -> ViewTransform | None:
+        """What makes the views where there are several and no `view_transform`; None: the training transform."""
+        return None
+
     def decoding(self) -> Decode:
         """How files in shards and tables are decoded (picklable); by default, .npy files.."""
         return decode_array
@@ -132,6 +161,7 @@ class JEPADataModule(LightningDataModule, ABC):
             return
         sets = self.load()
         train_transform, eval_transform = self.transforms()
+        train_transform = self._train_transform = self._viewing(train_transform)
         stream = sets["train"] if isinstance(sets["train"], IterableDataset) else None
         if stream is None and self.epoch_samples is not None:
             raise DataError("expected epoch_samples only for streams, got a dataset with a length: leave it out")
@@ -146,6 +176,7 @@ class JEPADataModule(LightningDataModule, ABC):
         train = parts["train"]
         if stream is not None:
             settings: dict[str, Any] = {"name": self.name, "transform": train_transform, "batch_size": self.batch_size}
+            settings["views"] = self.views
             self._stream = StreamSamples(stream, prepare=self.prepared, **settings)
             self._records["train"] = Unreadable(total=None, limit=self.max_unreadable)
         self._targets = known_targets(train.dataset)
@@ -169,7 +200,9 @@ class JEPADataModule(LightningDataModule, ABC):
             train.dataset, name=self.name, split="train", indices=self._probe_indices(kept), transform=eval_transform
         )
         self._records["probe"] = self._records["train"]
-        parts["train"] = Samples(train.dataset, name=self.name, split="train", indices=kept, transform=train_transform)
+        parts["train"] = Samples(
+            train.dataset, name=self.name, split="train", indices=kept, transform=train_transform, views=self.views
+        )
         self._parts = parts
         self._batch_transform = self.batch_transform()
 
@@ -188,14 +221,18 @@ class JEPADataModule(LightningDataModule, ABC):
                 f"expected at least one batch of training samples, got {count} samples with batch_size "
                 f"{self.batch_size}{processes}: lower batch_size, add data, or set drop_last to false"
             )
-        return self._train_loader(EpochSampler(self._part("train"), drop_last=self.drop_last, **self._run()))
+        train = self._part("train")
+        return self._train_loader(EpochSampler(train, drop_last=self.drop_last, **self._run()), train)
 
     def statistics_dataloader(self) -> ReportingLoader:
-        """Training batches that are the same on every rank and for every seed: to estimate statistics from."""
-        self.setup()
-        if self._stream is not None:
-            return self._stream_loader(Place())
-        return self._train_loader(EpochSampler(self._part("train")))
+        """Training batches without views, the same on every rank and for every seed: to estimate statistics from."""
+        train = copy.copy(self._part("train"))
+        stream = copy.copy(self._stream)
+        if stream is not None:
+            stream.views = 1
+            return self._stream_loader(Place(), stream=stream)
+        train.views = 1
+        return self._train_loader(EpochSampler(train), train)
 
     def val_dataloader(self) -> ReportingLoader | list[Any]:
         """Validation batches with the evaluation transform; an empty list where there are none."""
@@ -215,6 +252,23 @@ class JEPADataModule(LightningDataModule, ABC):
     def probe_dataloader(self) -> ReportingLoader | None:
         """The probe's labelled subset of the training data, evaluation transform, fixed order; None when unlabelled."""
         return self._loader("probe") if self.labelled else None
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch, and see that its first view shares its tensors there, too."""
+        if self.views == 1 or not isinstance(batch, dict) or "views" not in batch:
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return with_first_view(super().transfer_batch_to_device(without_first_view(batch), device, dataloader_idx))
+
+    @property
+    def training_transform(self) -> Callable[[Sample], Sample] | None:
+        """What makes a training sample, its first view, of one that was read."""
+        self.setup()
+        return self._train_transform
+
+    @property
+    def viewing(self) -> ViewTransform | None:
+        """`view_transform`, or with several views the modality's default; None: the training transform is used."""
+        return self.view_transform or (self.default_views() if self.views > 1 else None)
 
     @property
     def has_test(self) -> bool:
@@ -259,6 +313,21 @@ class JEPADataModule(LightningDataModule, ABC):
             raise DataError(f"expected {name}, got none and there is no model to take it from: set data.{name}")
         return value
 
+    def _viewing(self, plain: Callable[[Sample], Sample] | None) -> Callable[[Sample], Sample] | None:
+        """What makes a training sample, from the modality's own training transform."""
+        chosen = copy.deepcopy(self.viewing)
+        if chosen is not None:
+            chosen.configure(self)
+            return chosen
+        if self.views == 1:
+            return plain
+        if plain is None:
+            raise DataError(
+                f"expected a view_transform with views {self.views}: {type(self).__name__} has no augmentation, so all "
+                "views would be the same; set data.view_transform"
+            )
+        return PlainViews(plain)
+
     def _part(self, split: str) -> Samples:
         self.setup()
         return self._parts[split]
@@ -288,14 +357,16 @@ class JEPADataModule(LightningDataModule, ABC):
         shares = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
         return {"seed": seed, "ranks": shares.get("num_replicas", 1), "rank": shares.get("rank", 0)}
 
-    def _train_loader(self, sampler: EpochSampler) -> ResumableLoader:
+    def _train_loader(self, sampler: EpochSampler, train: Samples) -> ResumableLoader:
         settings = self._settings("train", keep_workers=True)
-        return ResumableLoader(self._part("train"), sampler=sampler, drop_last=self.drop_last, **settings)
+        return ResumableLoader(train, sampler=sampler, drop_last=self.drop_last, **settings)
 
-    def _stream_loader(self, place: Place, *, batches: int | None = None) -> StreamLoader:
+    def _stream_loader(
+        self, place: Place, *, batches: int | None = None, stream: StreamSamples | None = None
+    ) -> StreamLoader:
         settings = self._settings("train", keep_workers=False)  # workers begin with the place of the epoch
         return StreamLoader(
-            self._stream,
+            stream or self._stream,
             place=place,
             batches=batches,
             epoch=lambda: getattr(self.trainer, "current_epoch", 0),

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jepa_lightning.data.batch import Sample, to_sample
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.views import ViewTransform, draw_views, with_first_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import reseed
 
@@ -43,6 +44,7 @@ class Samples(Dataset[Sample]):
         split: names samples that have no name of their own: "train[12]".
         indices: which samples of the dataset, or None for all.
         transform: sample dict to sample dict, or None. Must be picklable.
+        views: how many views of each sample; more than one need a `ViewTransform`.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Samples(Dataset[Sample]):
         split: str = "",
         indices: NDArray[np.int64] | None = None,
         transform: Callable[[Sample], Sample] | None = None,
+        views: int = 1,
     ) -> None:
         self.dataset = dataset
         self.name = name
         self.split = split
         self.indices = np.arange(len(dataset)) if indices is None else indices  # type: ignore[arg-type]
         self.transform = transform
+        self.views = views
         self._bad: dict[int, str] = {}  # read once, not again in every epoch
 
     def __len__(self) -> int:
@@ -73,9 +77,11 @@ class Samples(Dataset[Sample]):
             return files[index][0]
         return f"{self.split}[{index}]"
 
-    def read(self, index: int) -> Sample:
-        """Sample `index` of the underlying dataset, transformed; errors pass through."""
+    def read(self, index: int, seed: int | None = None) -> Sample:
+        """Sample `index` of the underlying dataset, transformed; errors pass through. Views are drawn from `seed`."""
         sample = to_sample(self.dataset[index], name=self.name, sample_id=self.sample_id(index))
+        if self.views > 1 and isinstance(self.transform, ViewTransform):
+            return draw_views(sample, self.transform, views=self.views, seed=seed)
         return sample if self.transform is None else self.transform(sample)
 
     def __getitem__(self, place: int | tuple[int, int]) -> Sample:
@@ -91,7 +97,7 @@ class Samples(Dataset[Sample]):
                 if seed is not None:
                     reseed(seed)
                 try:
-                    sample = self.read(index)
+                    sample = self.read(index, seed)
                 except DataError:
                     raise  # the dataset as a whole is not what it should be
                 except READ_ERRORS as error:
@@ -182,4 +188,4 @@ class ReportingLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch in super().__iter__():
-            yield self.unreadable.take(batch)
+            yield with_first_view(self.unreadable.take(batch))

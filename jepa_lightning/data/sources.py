@@ -26,7 +26,8 @@ class SourcedDataModule(JEPADataModule, ABC):
         test_dataset: test data.
         samples: number of generated training samples, at least 16.
         **shared: what all data modules take (`JEPADataModule`): batch_size, num_workers, pin_memory, drop_last,
-            seed (which also draws the generated set), val_fraction, probe_samples, max_unreadable, epoch_samples.
+            seed (which also draws the generated set), val_fraction, probe_samples, max_unreadable, epoch_samples,
+            views, view_transform.
 
     Raises:
         DataError: arguments that do not fit each other.

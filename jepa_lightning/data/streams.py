@@ -17,6 +17,7 @@ from jepa_lightning.data.batch import Sample, to_sample
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.records import Encoded, Listed, Record
 from jepa_lightning.data.samples import READ_ERRORS, TRIES, ReportingLoader
+from jepa_lightning.data.views import ViewTransform, draw_views
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import derive_seed, reseed, undisturbed
 
@@ -133,6 +134,7 @@ class StreamSamples(IterableDataset[Sample]):
         name: key of the input.
         transform: sample dict to sample dict, or None. Must be picklable.
         batch_size: samples a batch.
+        views: how many views of each sample; more than one need a `ViewTransform`.
 
     Attributes:
         place: set it before each iteration.
@@ -146,11 +148,13 @@ class StreamSamples(IterableDataset[Sample]):
         name: str,
         transform: Callable[[Sample], Sample] | None,
         batch_size: int,
+        views: int = 1,
     ) -> None:
         self.dataset = as_stream(stream)
         self.name = name
         self.transform = transform
         self.batch_size = batch_size
+        self.views = views
         self.place = Place()
         self._slot = Listed([None])  # a record is put here, and read through what the modality made of it
         self._slot.streamed = True
@@ -170,10 +174,11 @@ class StreamSamples(IterableDataset[Sample]):
             if isinstance(record, Failed):
                 failed.append(record)
             else:
-                reseed(derive_seed(place.seed, place.epoch, part, index))
+                seed = derive_seed(place.seed, place.epoch, part, index)
+                reseed(seed)
                 sample_id = f"stream[{index * parts + part}]"
                 try:
-                    sample = self.read(record, sample_id)
+                    sample = self.read(record, sample_id, seed)
                 except DataError:
                     raise  # the data as a whole are not what they should be
                 except READ_ERRORS as error:
@@ -186,10 +191,12 @@ class StreamSamples(IterableDataset[Sample]):
                 yield {"unreadable": failed}
                 failed = []
 
-    def read(self, record: Any, sample_id: str) -> Sample:
-        """A record as a sample, transformed; errors pass through."""
+    def read(self, record: Any, sample_id: str, seed: int | None = None) -> Sample:
+        """A record as a sample, transformed; errors pass through. Views are drawn from `seed`."""
         self._slot.items[0] = record
         sample = to_sample(self._prepared[0], name=self.name, sample_id=sample_id)
+        if self.views > 1 and isinstance(self.transform, ViewTransform):
+            return draw_views(sample, self.transform, views=self.views, seed=seed)
         return sample if self.transform is None else self.transform(sample)
 
     def _passes(self, part: int, parts: int) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """Encoders: tokens in, representations out."""
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.layers import check_layers, layer_numbers
 from jepa_lightning.encoders.positions import LinearPositions, MLPPositions, SinCosPositions
 from jepa_lightning.encoders.timm_encoder import TimmEncoder
 from jepa_lightning.encoders.transformer import Transformer
@@ -15,4 +16,6 @@ __all__ = [
     "TokenSpec",
     "Transformer",
     "ViT",
+    "check_layers",
+    "layer_numbers",
 ]

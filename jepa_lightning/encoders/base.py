@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -43,19 +44,45 @@ class Encoder(nn.Module, ABC):
     @property
     @abstractmethod
     def blocks(self) -> Iterable[nn.Module]:
-        """The residual blocks in order: the units that are checkpointed, compiled and sharded."""
+        """The layers in order: the units that are checkpointed, compiled and sharded."""
+
+    @cached_property  # and not a property, so that a subclass may set self.depth
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(list(self.blocks))
 
     @abstractmethod
-    def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Tensor | None = None,
+        keep_valid: Tensor | None = None,
+        *,
+        layers: Sequence[int] = (),
+    ) -> Tensor:
         """Encode `tokens`, or those at `keep` (B, K) alone.
+
+        With `layers`, the representations are the outputs of these layers, in this order. The last layer's is the
+        encoder's output, with its final norm; those of the layers before it are as the layer gives them, without any
+        norm, since none was trained for them. Layers after the highest one that is asked for are not computed. All of
+        them carry gradients.
+
+        `layers` is given only where it is not empty, so an encoder without that parameter serves all that needs one
+        layer; see `jepa_lightning.encoders.layers.check_layers`.
 
         Args:
             tokens: a batch of N raw tokens a sample.
             keep: (B, K) int64 indices of the tokens to see; None for all.
             keep_valid: (B, K) bool, False for slots that are filler, or None.
+            layers: indices from 0 to depth - 1; negative ones count from the end (-1 is the last layer). Empty for
+                the encoder's output.
 
         Returns:
-            (B, K, D), or (B, N, D) without `keep`. Rows of padding hold finite but meaningless numbers.
+            (B, K, D), or (B, N, D) without `keep`; with L `layers` (B, K, L, D) or (B, N, L, D). Rows of padding hold
+            finite but meaningless numbers.
+
+        Raises:
+            ValueError: there is no layer with such an index.
         """
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.inflate import TIME
+from jepa_lightning.encoders.layers import layer_numbers, stack_layers
 from jepa_lightning.encoders.timm_models import create_trunk
 from jepa_lightning.tokens import Ragged, Tokens, take
 
@@ -22,7 +24,7 @@ class TimmEncoder(Encoder):
     The families that can run on a subset of the patches are VisionTransformer (ViT, DeiT, DINOv2, CLIP, SigLIP, ...),
     Eva (EVA-02, the rotary ViTs, DINOv3, Perception Encoder) and NaFlexVit. Kept patches are gathered first, embedded
     with the patch embedding's weights as a linear map, and given their own positions and rotary angles; then come the
-    class and register tokens (if the model has them), the blocks and the final norm. The class and register tokens
+    class and register tokens (if the model has them), the layers and the final norm. The class and register tokens
     are not returned. With all patches kept, the output is that of timm's `forward_features`, less those tokens.
 
     Tubelets of (C, t, height, width) on a grid (T, rows, columns) go through the same image models, inflated: the patch
@@ -42,7 +44,7 @@ class TimmEncoder(Encoder):
         weights: file to load instead (.safetensors, or a torch checkpoint that holds tensors only). It must fill the
             whole trunk; a classifier head in it is left out. Weights of image models are inflated; those saved from a
             TimmEncoder on tubelets are taken as they are.
-        drop_path: stochastic depth of the last block; earlier ones get less, linearly.
+        drop_path: stochastic depth of the last layer; earlier ones get less, linearly.
         options: more keyword arguments for `timm.create_model`.
 
     Raises:
@@ -81,11 +83,23 @@ class TimmEncoder(Encoder):
 
     @property
     def blocks(self) -> Iterable[nn.Module]:
-        """The model's residual blocks, in order."""
+        """The model's layers, in order."""
         return self.model.blocks
 
-    def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
-        """Encode all tokens, or the kept ones: (B, N or K, D). See `Encoder.forward`."""
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Tensor | None = None,
+        keep_valid: Tensor | None = None,
+        *,
+        layers: Sequence[int] = (),
+    ) -> Tensor:
+        """Encode all tokens, or the kept ones: (B, N or K, D), or (B, N or K, L, D). See `Encoder.forward`.
+
+        The class and register tokens are cut off every layer's output.
+        """
+        last = len(self.model.blocks) - 1
+        numbers = layer_numbers(layers, last + 1)
         found = tokens.values.shape[1:]
         if isinstance(tokens.values, Ragged) or found != (math.prod(self.grid), *self.shape):
             raise ValueError(
@@ -97,7 +111,18 @@ class TimmEncoder(Encoder):
         patches, prefix = self._add_positions(self._embed(tokens.values), keep)  # type: ignore[arg-type]
         x = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
         x = self.model.norm_pre(self._owner.pos_drop(x))
-        x = self._run_blocks(x, keep, _attention_bias(tokens.valid, prefix.shape[1], x.dtype))
+        bias = _attention_bias(tokens.valid, prefix.shape[1], x.dtype)
+        angles = self._angles(keep)
+        outputs: dict[int, Tensor] = {}
+        for number, block in enumerate(islice(self.model.blocks, max(numbers, default=last) + 1)):
+            given = {} if bias is None else {"attn_mask": bias}
+            if angles is not None:
+                given["rope"] = angles(number)
+            x = block(x, **given)
+            if number in numbers:
+                outputs[number] = x[:, prefix.shape[1] :]
+        if numbers:
+            return stack_layers(outputs, numbers, last, self.model.norm)
         return self.model.norm(x[:, prefix.shape[1] :])
 
     @property
@@ -152,25 +177,23 @@ class TimmEncoder(Encoder):
             return None
         return table
 
-    def _run_blocks(self, x: Tensor, keep: Tensor | None, bias: Tensor | None) -> Tensor:
-        given = {} if bias is None else {"attn_mask": bias}
+    def _angles(self, keep: Tensor | None) -> Callable[[int], Tensor] | None:
+        """Gives the kept tokens' rotary angles for a layer by its number; None for a model without any."""
         rope = getattr(self.model, "rope", None)
         if rope is None:
-            for block in self.model.blocks:
-                x = block(x, **given)
-            return x
+            return None
         # Drawn once a forward: in training some models jitter or rescale the coordinates.
         angles = rope.get_embed() if getattr(rope, "feat_shape", None) else rope.get_embed(shape=list(self.grid[-2:]))
-        mixed = angles.ndim == 4  # (depth, heads, N, R), learned for each block; otherwise (N, R), shared
+        mixed = angles.ndim == 4  # (depth, heads, N, R), learned for each layer; otherwise (N, R), shared
         if len(self.grid) == 3 and self.grid[0] > 1:  # those of a frame, the same in all frames
             if keep is None:
                 angles = angles.repeat(*[1] * (angles.ndim - 2), self.grid[0], 1)
             else:
                 keep = keep % angles.shape[-2]
-        kept = None if mixed else _take_angles(angles, keep)
-        for i, block in enumerate(self.model.blocks):
-            x = block(x, rope=_take_angles(angles[i], keep) if mixed else kept, **given)
-        return x
+        if mixed:
+            return lambda number: _take_angles(angles[number], keep)
+        shared = _take_angles(angles, keep)
+        return lambda number: shared
 
 
 def _take_angles(angles: Tensor, keep: Tensor | None) -> Tensor:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 
 import torch
 from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from jepa_lightning.encoders.layers import layer_numbers, stack_layers
 from jepa_lightning.encoders.rotary import RotaryForm, rotary
 
 _WIDEST, _DEEPEST = 2**16, 1000  # far beyond any that was trained
 
 
 class Transformer(nn.Module):
-    """Pre-norm Transformer blocks (timm's, attention by SDPA) and a final LayerNorm: (B, N, W) to (B, N, W).
+    """Pre-norm Transformer layers (timm's, attention by SDPA) and a final LayerNorm: (B, N, W) to (B, N, W).
 
     Initialisation as in I-JEPA (Assran et al. 2023) and BEiT: truncated normal of std 0.02, biases zero, and the last
     linear map of each residual branch of layer l (counted from 1) divided by sqrt(2 l).
 
     Args:
         width: channels W; a multiple of `heads`.
-        depth: number of blocks.
+        depth: number of layers.
         heads: attention heads.
         mlp_ratio: hidden width of the MLP over W.
-        drop_path: stochastic depth of the last block; earlier ones get less, linearly.
+        drop_path: stochastic depth of the last layer; earlier ones get less, linearly.
         rotary: rotate queries and keys by the tokens' positions, in this form; None for no positions in attention. See
             `jepa_lightning.encoders.rotary.rotary`.
 
@@ -74,16 +77,28 @@ class Transformer(nn.Module):
                 block.mlp.fc2.weight /= math.sqrt(2 * layer)  # type: ignore[union-attr,operator]
 
     def forward(
-        self, x: Tensor, valid: Tensor | None = None, positions: Tensor | None = None, added: Tensor | None = None
+        self,
+        x: Tensor,
+        valid: Tensor | None = None,
+        positions: Tensor | None = None,
+        added: Tensor | None = None,
+        *,
+        layers: Sequence[int] = (),
     ) -> Tensor:
-        """Run the blocks and the norm.
+        """Run the layers and the norm.
 
         Args:
             x: (B, N, W) embedded tokens.
             valid: (B, N) bool; slots where it is False are never attended to.
             positions: (B or 1, N, P) coordinates, with `rotary` only.
-            added: (B, N, W) to add to the input of each block, or None.
+            added: (B, N, W) to add to the input of each layer, or None.
+            layers: indices of the layers whose outputs are wanted; see `jepa_lightning.encoders.Encoder.forward`.
+
+        Returns:
+            (B, N, W), or with L `layers` (B, N, L, W).
         """
+        last = len(self.blocks) - 1
+        numbers = layer_numbers(layers, last + 1)
         if (positions is None) != (self.rotary is None):
             what = (
                 "needs the positions" if positions is None else "has no use for positions: add them to x or set rotary"
@@ -91,10 +106,13 @@ class Transformer(nn.Module):
             raise ValueError(f"a Transformer with rotary {self.rotary} {what}")
         given = {"attn_mask": None if valid is None else valid[:, None, None, :]}
         if positions is not None and self.rotary is not None:
-            given["rope"] = rotary(positions, self.head_dim, form=self.rotary)  # once for all blocks
-        for block in self.blocks:
+            given["rope"] = rotary(positions, self.head_dim, form=self.rotary)  # once for all layers
+        outputs: dict[int, Tensor] = {}
+        for number, block in enumerate(islice(self.blocks, max(numbers, default=last) + 1)):
             x = block(x if added is None else x + added, **given)
-        return self.norm(x)
+            if number in numbers:
+                outputs[number] = x
+        return stack_layers(outputs, numbers, last, self.norm) if numbers else self.norm(x)
 
 
 def check_sizes(*, width: int, depth: int, heads: int, mlp_ratio: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from jepa_lightning.tokens import Ragged, Tokens, take
 
 
 class ViT(Encoder):
-    """Vision Transformer (Dosovitskiy et al. 2021) on raw tokens: linear embedding, positions, blocks, norm.
+    """Vision Transformer (Dosovitskiy et al. 2021) on raw tokens: linear embedding, positions, layers, norm.
 
     There is no class token, as in I-JEPA. Kept tokens are gathered before they are embedded. Where the modality brings
     an embedding of its own (`TokenSpec.embed`), it stands in for the linear one.
@@ -23,10 +23,10 @@ class ViT(Encoder):
     Args:
         spec: the tokens' shape and positions, given by the modality.
         width: channels D of the output (192 tiny, 384 small, 768 base, 1024 large, 1280 huge).
-        depth: number of blocks (12, 12, 12, 24, 32).
+        depth: number of layers (12, 12, 12, 24, 32).
         heads: attention heads (3, 6, 12, 16, 16).
         mlp_ratio: hidden width of the MLP over D.
-        drop_path: stochastic depth of the last block.
+        drop_path: stochastic depth of the last layer.
         rotary: `interleaved` or `released` for rotary attention on the tokens' coordinates (as in V-JEPA 2) in place
             of the modality's position embedding; heads must then have at least two channels for each axis.
         positions_at: where the modality's position embedding is added: at the `input`, or to the input of
@@ -67,11 +67,18 @@ class ViT(Encoder):
 
     @property
     def blocks(self) -> Iterable[nn.Module]:
-        """The Transformer's blocks."""
+        """The Transformer's layers."""
         return self.transformer.blocks
 
-    def forward(self, tokens: Tokens, keep: Tensor | None = None, keep_valid: Tensor | None = None) -> Tensor:
-        """Encode all tokens, or the kept ones: (B, N or K, D). See `Encoder.forward`."""
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Tensor | None = None,
+        keep_valid: Tensor | None = None,
+        *,
+        layers: Sequence[int] = (),
+    ) -> Tensor:
+        """Encode all tokens, or the kept ones: (B, N or K, D), or (B, N or K, L, D). See `Encoder.forward`."""
         everywhere = tokens.positions
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
@@ -80,15 +87,15 @@ class ViT(Encoder):
             values = self._flat(values).to(self.embed.weight.dtype)  # type: ignore[arg-type]
         x = self.embed(values)
         if self.positions is None:
-            return self.transformer(x, tokens.valid, tokens.positions)
+            return self.transformer(x, tokens.valid, tokens.positions, layers=layers)
         if keep is not None and everywhere.shape[0] == 1 and everywhere.shape[1] < keep.numel():
             # Samples share the positions of a grid: embedding each one once is less than embedding all kept tokens.
             places = take(self.positions(everywhere).to(x.dtype), keep)
         else:
             places = self.positions(tokens.positions).to(x.dtype)
         if self.positions_at == "every_layer":
-            return self.transformer(x, tokens.valid, added=places)
-        return self.transformer(x + places, tokens.valid)
+            return self.transformer(x, tokens.valid, added=places, layers=layers)
+        return self.transformer(x + places, tokens.valid, layers=layers)
 
     @staticmethod
     def _flat(values: Tensor | Ragged) -> Tensor:

@@ -59,7 +59,7 @@ def training_views(
     """
     if "train" not in splits.samples:
         return "there is no training split"
-    transform = splits.data.transforms()[0]
+    transform = splits.data.training_transform
     first = next(iter(found.values()))
     ids = first.ids["train"]
     number = {name: row for row, name in enumerate(ids)}

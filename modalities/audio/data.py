@@ -15,6 +15,7 @@ from modalities.audio.cache import LogMelCache, LogMelCrop
 from modalities.audio.crops import Crop, Short
 from modalities.audio.files import GivenSounds, SoundFiles, StoredSound, find_sounds
 from modalities.audio.generated import GeneratedSounds
+from modalities.audio.views import AudioViews
 
 _CACHE_BYTES = 2**30
 
@@ -147,6 +148,10 @@ class AudioData(FileDataModule):
             random = LogMelCrop(cache, self.clip, random=True, short=self.short)
             return random, LogMelCrop(cache, self.clip, short=self.short)
         return Crop(self.clip, random=True, short=self.short, gain=self.gain), Crop(self.clip, short=self.short)
+
+    def default_views(self) -> AudioViews:
+        """Random crops, louder or softer, with a stretch and a band left out."""
+        return AudioViews() if self.log_mel_cache is None else AudioViews(gain=0)
 
     def _front_end(self) -> nn.Module:
         if self.front_end is not None:

@@ -17,6 +17,7 @@ from modalities.graph.files import open_graphs
 from modalities.graph.generated import TYPES, GeneratedGraphs
 from modalities.graph.graphs import RawGraph
 from modalities.graph.sets import Cutting, Graphs, join_graphs, plain_cut, random_cut
+from modalities.graph.views import GraphViews
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +139,10 @@ class GraphData(SourcedDataModule):
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """A random one of the cuts for training; the one with all edges for evaluation."""
         return random_cut, plain_cut
+
+    def default_views(self) -> GraphViews:
+        """Graphs without some of their edges and features."""
+        return GraphViews()
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
         """The graphs of a batch become one `GraphBatch`."""

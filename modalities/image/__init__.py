@@ -5,5 +5,6 @@ from modalities.image.data import ImageData
 from modalities.image.generated import GeneratedImages
 from modalities.image.modality import Image
 from modalities.image.tokenizer import PatchTokenizer
+from modalities.image.views import ImageViews
 
-__all__ = ["ArrayImages", "GeneratedImages", "Image", "ImageData", "PatchTokenizer"]
+__all__ = ["ArrayImages", "GeneratedImages", "Image", "ImageData", "ImageViews", "PatchTokenizer"]

@@ -19,6 +19,7 @@ from modalities.image.arrays import ArrayImages
 from modalities.image.folders import FolderImages, find_images, read_image
 from modalities.image.generated import GeneratedImages
 from modalities.image.transforms import CentreCrop, Normalise, RandomCrop
+from modalities.image.views import ImageViews
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RATIO = (3 / 4, 4 / 3)  # of the random crop's sides, as in the I-JEPA paper
@@ -33,6 +34,7 @@ class ImageData(FileDataModule):
 
     Training images get a random resized crop, as in I-JEPA (Assran et al. 2023, arXiv:2301.08243: area 0.3 to 1, no
     flip or colour change); all others the largest central crop. Resizing is bicubic and antialiased.
+    With `views`, training images get `ImageViews`.
 
     `root` is a folder of images or .npy arrays, with or without class folders, or a CSV file (`FileDataModule`); or a
     .npz file, or a folder with train.npz (and val.npz, test.npz), see `ArrayImages`. A `dataset` gives Pillow images or
@@ -45,7 +47,7 @@ class ImageData(FileDataModule):
             3 channels, 0.5 for other numbers. "auto": mean and std of up to 1000 training images, evenly spaced.
         std: likewise; None is ImageNet's, or 0.25.
         crop_scale: range of the training crop's share of the image's area.
-        flip: mirror half of the training images.
+        flip: mirror half of the training images. With views, `ImageViews` takes the place of both.
         cache: keep decoded images of files in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
         samples: number of generated training images, at most 64 pixels wide (an eighth as many for validation).
@@ -102,6 +104,8 @@ class ImageData(FileDataModule):
     @property
     def smallest(self) -> int:
         """Short side, in pixels, down to which JPEGs may be decoded smaller: enough for the smallest crop."""
+        if isinstance(self.viewing, ImageViews):
+            return self.viewing.smallest(self.size)
         return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
 
     def decoding(self) -> Decode:
@@ -137,6 +141,10 @@ class ImageData(FileDataModule):
         """Random resized crop for training, central crop for evaluation."""
         random = RandomCrop(self.size, channels=self.channel_count, scale=self.crop_scale, ratio=_RATIO, flip=self.flip)
         return random, CentreCrop(self.size, channels=self.channel_count)
+
+    def default_views(self) -> ImageViews:
+        """VICReg's augmentations; of images that are not grey or in colour, those that know no colours."""
+        return ImageViews() if self.channel_count in (1, 3) else ImageViews(jitter=0, grey=0)
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
         """Normalisation."""

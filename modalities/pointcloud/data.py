@@ -14,6 +14,7 @@ from jepa_lightning.data import DataError, FileDataModule, Sample
 from modalities.pointcloud.files import CloudFiles, GivenClouds, HDF5Clouds, class_names, find_clouds, find_hdf5
 from modalities.pointcloud.generated import GeneratedClouds
 from modalities.pointcloud.transforms import Augment, Rotation, TakePoints
+from modalities.pointcloud.views import PointCloudViews
 
 _CACHE_BYTES = 2**30
 _SURFACE = 4  # points sampled on a mesh, in N
@@ -149,6 +150,10 @@ class PointCloudData(FileDataModule):
             normals=self.normals,
         )
         return augment, TakePoints(points, features=features)
+
+    def default_views(self) -> PointCloudViews:
+        """Clouds turned, scaled, jittered and thinned."""
+        return PointCloudViews()
 
     def _hdf5(self, found: dict[str, list[Path]]) -> dict[str, Dataset[Any]]:
         if self.labels is not None:

@@ -5,5 +5,6 @@ from modalities.video.data import VideoData
 from modalities.video.generated import GeneratedClips
 from modalities.video.modality import Video
 from modalities.video.tokenizer import TubeletTokenizer
+from modalities.video.views import VideoViews
 
-__all__ = ["ArrayClips", "GeneratedClips", "TubeletTokenizer", "Video", "VideoData"]
+__all__ = ["ArrayClips", "GeneratedClips", "TubeletTokenizer", "Video", "VideoData", "VideoViews"]

@@ -17,6 +17,7 @@ from modalities.video.clips import ClipSampler
 from modalities.video.files import VideoFile, VideoFiles, check_reading, find_videos
 from modalities.video.generated import GeneratedClips
 from modalities.video.transforms import CentreCrop, RandomCrop, TakeClips, separate_clips
+from modalities.video.views import VideoViews
 
 _RATIO = (3 / 4, 1.35)  # of the random crop's sides, as in V-JEPA
 _DRAWN = 64  # longest side of generated clips, in pixels
@@ -108,6 +109,8 @@ class VideoData(FileDataModule):
     @property
     def smallest(self) -> int:
         """Short side, in pixels, to which larger frames are reduced: enough for the smallest crop."""
+        if isinstance(self.viewing, VideoViews):
+            return self.viewing.smallest(self.size)
         return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
 
     def decoding(self) -> Decode:
@@ -149,6 +152,11 @@ class VideoData(FileDataModule):
         random = RandomCrop(self.size, channels=channels, scale=self.crop_scale, ratio=_RATIO, flip=self.flip)
         centre = CentreCrop(self.size, channels=channels)
         return TakeClips(sampler, random, clips=None), TakeClips(sampler, centre, clips=self.eval_clips)
+
+    def default_views(self) -> VideoViews:
+        """Clips at random times, each augmented as an image; without what knows colours, where there are none."""
+        grey_or_colour = self.or_model("channels", self.channels) in (1, 3)
+        return VideoViews() if grey_or_colour else VideoViews(jitter=0, grey=0)
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
         """Several clips of a video become several samples."""

@@ -1,0 +1,74 @@
+"""Layers of an encoder by index: which ones are meant, whether it can give them, and how they are put together."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jepa_lightning.encoders.base import Encoder
+
+
+def layer_numbers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Indices of layers as numbers from 0 to depth - 1; negative ones count from the end.
+
+    Args:
+        layers: in any order, repeats allowed.
+        depth: number of layers.
+
+    Raises:
+        ValueError: an index is out of range; the message says the range.
+
+    Example:
+        >>> layer_numbers((3, -1), 12)
+        (3, 11)
+    """
+    for layer in layers:
+        if not -depth <= layer < depth:
+            raise ValueError(
+                f"expected layers from 0 to {depth - 1}, or from -{depth} to -1 counted from the end, of an encoder "
+                f"with {depth} layers; got {layer}"
+            )
+    return tuple(layer % depth for layer in layers)
+
+
+def stack_layers(outputs: Mapping[int, Tensor], numbers: Sequence[int], last: int, norm: Callable) -> Tensor:
+    """Put the outputs of layers side by side.
+
+    Args:
+        outputs: (B, K, D) by number of the layer.
+        numbers: of the layers that are wanted, at least one.
+        last: number of the encoder's last layer.
+        norm: the encoder's final norm, which is applied to the last layer's output and to no other.
+
+    Returns:
+        (B, K, L, D) in the order of `numbers`.
+    """
+    found = {number: norm(x) if number == last else x for number, x in outputs.items()}
+    return torch.stack([found[number] for number in numbers], dim=2)
+
+
+def check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
+    """See that `encoder(tokens, layers=layers)` can be called. No layers are always possible.
+
+    Raises:
+        ValueError: the encoder's `forward` takes no `layers`, or it has no layer with one of these indices.
+    """
+    if not layers:
+        return
+    if not takes_layers(encoder):
+        raise ValueError(
+            f"expected an encoder whose forward takes `layers`, got {type(encoder).__name__}, which gives the output "
+            f"of its last layer alone: add `*, layers=()` to its forward (docs/encoders.md), or ask for one layer"
+        )
+    layer_numbers(layers, encoder.depth)
+
+
+def takes_layers(encoder: Encoder) -> bool:
+    """Whether an encoder's `forward` has the parameter `layers`; those written before there was one have not."""
+    known = inspect.signature(encoder.forward).parameters
+    return "layers" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
