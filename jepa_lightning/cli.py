@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -33,6 +33,7 @@ from jepa_lightning.resume import Earlier, earlier_run
 from jepa_lightning.run_folder import default_loggers, set_aside
 from jepa_lightning.shipped_configs import find_configs
 from jepa_lightning.strategies import refuse_fsdp1
+from jepa_lightning.trust import weights_only
 
 TRACEBACK = "JEPA_TRACEBACK"
 MEANT = (  # warnings about what is meant to be so, or is not the user's to change
@@ -97,6 +98,14 @@ class JEPACLI(LightningCLI):
         if not any(word in self.subcommands() or word in ("-h", "--help") for word in words[:1]):
             words = ["fit", *words]
         self.config = parser.parse_args(words)
+
+    def instantiate_classes(self) -> None:
+        """Build what the configuration names; files that PyG's datasets read meanwhile are data, and run nothing."""
+        data = self._get(self.config, "data") or {}
+        datasets = [(data.get("init_args") or {}).get(f"{part}dataset") for part in ("", "val_", "test_")]
+        ours = all("torch_geometric" not in str((dataset or {}).get("class_path")) for dataset in datasets)
+        with nullcontext() if ours else weights_only():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the default loggers, checkpoints, summary and a progress bar that does not sync at each step.

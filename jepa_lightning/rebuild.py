@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import textwrap
 from argparse import ArgumentError
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule
 from jepa_lightning.messages import shorten
 from jepa_lightning.modality import Modality
 from jepa_lightning.module import JEPA
-from jepa_lightning.trust import Untrusted, only_trusted
+from jepa_lightning.trust import Untrusted, library_classes, only_trusted
 
 Config = dict[str, Any]
 
@@ -52,7 +52,8 @@ def build_data(
 
     Args:
         config: `class_path` and `init_args`.
-        overrides: settings that replace those in `init_args`.
+        overrides: settings that replace those in `init_args`; classes of the usual libraries that they
+            name are trusted.
         modality: of the model that the data are for.
         trust: as in `build_model`.
 
@@ -60,6 +61,7 @@ def build_data(
         ValueError: as `build_model`, or the data module refuses its settings.
     """
     settings = {**(config.get("init_args") or {}), **overrides}
+    trust = [*trust, *library_classes(_strings(overrides))]
     data = _build(LightningDataModule, {**config, "init_args": settings}, what="data", trust=trust)
     data.trainer = _NoTrainer(_Model(modality))
     return data
@@ -99,6 +101,14 @@ def _in_a_line(error: BaseException) -> str:
     error = cause or error
     lines = [line.strip() for line in shorten(str(error) or repr(error)).splitlines()]
     return lines[0] if len(lines) == 1 else textwrap.shorten(" ".join(lines), 300)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
 
 
 def _inside(config: Any, *keys: str) -> dict[str, Any]:
