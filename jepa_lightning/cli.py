@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from jepa_lightning.bounded_yaml import MODE
 from jepa_lightning.callbacks import (
     BestCheckpoint,
     CollapseMonitor,
@@ -44,7 +45,10 @@ MEANT = (  # warnings about what is meant to be so, or is not the user's to chan
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser with errors of a few lines."""
+    """Lightning's parser with errors of a few lines, which reads YAML within bounds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"parser_mode": MODE, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, with the nearest name where one was mistyped, and exit with code 2."""

@@ -12,6 +12,7 @@ from typing import Any
 import jsonargparse
 from lightning.pytorch import LightningDataModule
 
+from jepa_lightning.bounded_yaml import MODE, check_values
 from jepa_lightning.messages import shorten
 from jepa_lightning.modality import Modality
 from jepa_lightning.module import JEPA
@@ -36,6 +37,7 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
     Raises:
         ValueError: the configuration does not fit this version, a package is missing, or one is not trusted.
     """
+    check_values(hyperparameters)
     config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, "_instantiator")})
     encoder = _inside(config, "modality", "init_args", "encoder")
     if not pretrained and str(encoder.get("class_path", "")).endswith(".TimmEncoder"):
@@ -60,6 +62,7 @@ def build_data(
     Raises:
         ValueError: as `build_model`, or the data module refuses its settings.
     """
+    check_values(config)
     settings = {**(config.get("init_args") or {}), **overrides}
     trust = [*trust, *library_classes(_strings(overrides))]
     data = _build(LightningDataModule, {**config, "init_args": settings}, what="data", trust=trust)
@@ -82,7 +85,7 @@ class _NoTrainer:
 
 
 def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collection[str]) -> Any:
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, parser_mode=MODE)
     parser.add_subclass_arguments(base, what, fail_untyped=False, required=True)
     try:
         with only_trusted(trust):
