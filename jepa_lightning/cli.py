@@ -30,6 +30,7 @@ from jepa_lightning.endings import ended_well
 from jepa_lightning.messages import shorten
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
+from jepa_lightning.printable import printable
 from jepa_lightning.resume import Earlier, earlier_run
 from jepa_lightning.run_folder import default_loggers, set_aside
 from jepa_lightning.shipped_configs import find_configs
@@ -156,7 +157,7 @@ class JEPACLI(LightningCLI):
 
 def fail(message: str, *, program: str = "jepa-fit") -> NoReturn:
     """Print `message` and exit with code 2."""
-    sys.stderr.write(f"{program}: error: {message.strip()}\n")
+    sys.stderr.write(f"{program}: error: {printable(message.strip(), lines=True)}\n")
     sys.exit(2)
 
 

@@ -38,6 +38,7 @@ from jepa_lightning.evaluation.pooling import Pooling
 from jepa_lightning.loading import Frozen, load
 from jepa_lightning.messages import shorten
 from jepa_lightning.plugins import load_plugins
+from jepa_lightning.printable import printable
 from jepa_lightning.rebuild import Config
 from jepa_lightning.trust import Untrusted, only_trusted
 
@@ -72,7 +73,7 @@ def embed(args: Sequence[str] | None = None) -> None:
         )
         rows, width = shapes["features"]
         labels = [name.removeprefix("labels.") for name in shapes if name.startswith("labels.")]
-        print(f"{given.out}: {rows} samples, {width} features, labels: {', '.join(labels) or 'none'}")
+        print(f"{given.out}: {rows} samples, {width} features, labels: {printable(', '.join(labels)) or 'none'}")
 
 
 def write_features(
