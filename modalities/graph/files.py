@@ -13,6 +13,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.data.file_list import regular_file
 from jepa_lightning.trust import weights_only
 from modalities.graph.requirements import torch_geometric
 
@@ -65,8 +66,18 @@ def open_graphs(
     }
 
 
+def _check_regular(folder: Path) -> None:
+    for file in folder.glob("**/*"):
+        try:
+            if not file.is_dir():
+                regular_file(str(file))
+        except OSError as error:
+            raise DataError(f"cannot read {file}: {error}: remove it") from None
+
+
 def _open(folder: Path, dataset: Callable[[], Dataset[Any]]) -> Dataset[Any]:
     raw = folder / "raw"
+    _check_regular(folder)
     there = raw.is_dir() and any(raw.iterdir())
     cached = folder / "processed"
     try:
