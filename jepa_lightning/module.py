@@ -193,10 +193,11 @@ class JEPA(LightningModule):
         )
 
     def penalise(self, context: list[Tensor], masks: list[Masks]) -> dict[str, Tensor]:
-        """The regularisers' values by name."""
+        """The regularisers' values by name; of those that the batch has enough samples for."""
         return {
             str(regularizer.name): _mean([regularizer(c, m.context_valid) for c, m in zip(context, masks, strict=True)])
             for regularizer in self.regularizers
+            if len(context[0]) >= int(regularizer.least)  # type: ignore[arg-type]
         }
 
     def forward(self, batch: Batch) -> Tensor:
@@ -280,6 +281,7 @@ class JEPA(LightningModule):
         for step in (0, self.total_steps // 2, self.total_steps):
             if not 0 <= (momentum := self.scheduled("momentum", step)) <= 1:
                 raise ValueError(f"expected a momentum from 0 to 1, got {momentum:g} at step {step}")
+        self._check_batch()
         self.learning_rate_scale = self._scale()
         self.teacher.forget_pairs()
 
@@ -287,6 +289,18 @@ class JEPA(LightningModule):
         """Value of the schedule `name` (lr, weight_decay or momentum) at an optimiser step; see `base_batch`."""
         value = self.schedules[name](step, self.total_steps)
         return value * self.learning_rate_scale if name == "lr" else value
+
+    def _check_batch(self) -> None:
+        loader: Any = self.trainer.train_dataloader
+        samples: Any = getattr(loader, "sampler", None)
+        sizes = [getattr(loader, "batch_size", None), len(samples) if hasattr(samples, "__len__") else None]
+        largest = min((size for size in sizes if size), default=None)
+        for regularizer in self.regularizers:
+            if largest is not None and largest < int(regularizer.least):  # type: ignore[arg-type]
+                raise ValueError(
+                    f"{type(regularizer).__name__} needs batches of at least {regularizer.least} samples on each "
+                    f"process, got {largest}: raise data.batch_size, add data, or set model.regularizers to null"
+                )
 
     def _scale(self) -> float:
         """Samples an optimiser step over `base_batch`."""

@@ -102,6 +102,9 @@ class Regularizer(nn.Module, ABC):
     name: str
     """The name under which it is logged, as `train/loss_NAME`."""
 
+    least: int = 1
+    """Samples that a batch must have; a smaller one (what is left over at an epoch's end) is not penalised."""
+
     @abstractmethod
     def forward(self, context: Tensor, valid: Tensor | None = None) -> Tensor:
         """A scalar from (B, K, D) representations, of which those where `valid` (B, K) is True count."""
@@ -133,6 +136,7 @@ class VICReg(Regularizer):
     """
 
     name = "vicreg"
+    least = 2  # for there to be a spread
 
     def __init__(self, *, variance: float = 1.0, covariance: float = 0.04, target_std: float = 1.0) -> None:
         super().__init__()

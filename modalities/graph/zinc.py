@@ -30,7 +30,7 @@ class PlainZINC(ZINC):
         for split in ("train", "val", "test"):
             raw = Path(self.raw_dir)
             molecules = load_plain(raw / f"{split}.pickle")
-            chosen = range(len(molecules))
+            chosen = list(range(len(molecules)))
             if self.subset:
                 chosen = [int(number) for number in (raw / f"{split}.index").read_text().strip().split(",")]
             graphs = []
