@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from jepa_lightning.bounded_yaml import load_yaml
 from jepa_lightning.sharded import SHARDS, read_sharded
 
 Which = Literal["last", "best"]
@@ -86,13 +87,13 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     """The `config.yaml` that lies beside a run's checkpoints; empty where there is none.
 
     Raises:
-        ValueError: the file is broken.
+        ValueError: the file is broken, or its aliases stand for more than any configuration holds.
     """
     for folder in (checkpoint.parent, checkpoint.parent.parent):
         file = folder / "config.yaml"
         if file.is_file():
             try:
-                config = yaml.safe_load(file.read_text())
+                config = load_yaml(file.read_text())
             except (OSError, ValueError, yaml.YAMLError) as error:
                 raise ValueError(f"cannot read {file}: {str(error).splitlines()[0]}") from None
             if not isinstance(config, dict):

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from jepa_lightning.bounded_yaml import MODE, load_yaml
 from jepa_lightning.callbacks import (
     BestCheckpoint,
     CollapseMonitor,
@@ -31,10 +32,12 @@ from jepa_lightning.endings import ended_well
 from jepa_lightning.messages import shorten
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
+from jepa_lightning.printable import printable
 from jepa_lightning.resume import Earlier, earlier_run
 from jepa_lightning.run_folder import default_loggers, set_aside
 from jepa_lightning.shipped_configs import find_config, find_configs
 from jepa_lightning.strategies import refuse_fsdp1
+from jepa_lightning.trust import weights_only
 
 TRACEBACK = "JEPA_TRACEBACK"
 MEANT = (  # warnings about what is meant to be so, or is not the user's to change
@@ -45,7 +48,10 @@ MEANT = (  # warnings about what is meant to be so, or is not the user's to chan
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser with errors of a few lines."""
+    """Lightning's parser with errors of a few lines, which reads YAML within bounds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"parser_mode": MODE, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, with the nearest name where one was mistyped, and exit with code 2."""
@@ -108,6 +114,14 @@ class JEPACLI(LightningCLI):
             words = ["fit", *words]
         self.config = parser.parse_args(words)
 
+    def instantiate_classes(self) -> None:
+        """Build what the configuration names; files that PyG's datasets read meanwhile are data, and run nothing."""
+        data = self._get(self.config, "data") or {}
+        datasets = [(data.get("init_args") or {}).get(f"{part}dataset") for part in ("", "val_", "test_")]
+        ours = all("torch_geometric" not in str((dataset or {}).get("class_path")) for dataset in datasets)
+        with nullcontext() if ours else weights_only():
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the default loggers, checkpoints, summary and a progress bar that does not sync at each step.
 
@@ -161,7 +175,7 @@ def names_model_class(words: Sequence[str]) -> bool:
         if flag in ("--config", "-c"):
             file = Path(find_config(value if equals else following))
             try:
-                config = yaml.safe_load(file.read_text())
+                config = load_yaml(file.read_text())
             except (OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with it
                 continue
             model = config.get("model") if isinstance(config, dict) else None
@@ -172,7 +186,7 @@ def names_model_class(words: Sequence[str]) -> bool:
 
 def fail(message: str, *, program: str = "jepa-fit") -> NoReturn:
     """Print `message` and exit with code 2."""
-    sys.stderr.write(f"{program}: error: {message.strip()}\n")
+    sys.stderr.write(f"{program}: error: {printable(message.strip(), lines=True)}\n")
     sys.exit(2)
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from jepa_lightning.interruption import CTRL_C, REQUEUE, Fault, Interrupted
+from jepa_lightning.printable import printable
 
 FAULT = 1  # exit code
 
@@ -79,6 +80,6 @@ def _where(error: OSError) -> str:
 
 
 def _end(program: str, message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"{program}: {message}\n")
+    sys.stderr.write(f"{program}: {printable(message, lines=True)}\n")
     sys.stderr.flush()
     sys.exit(code)

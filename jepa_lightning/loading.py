@@ -44,7 +44,8 @@ def load(
         vectors = encoder.embed({"image": images})
 
     Nothing that a checkpoint holds is run: tensors and plain values are read, and its configuration names classes of
-    jepa_lightning, the installed plug-ins and the usual libraries alone. The random state stays as it is.
+    jepa_lightning and the installed plug-ins, and modules of torch, timm and torch_geometric, alone (docs/security.md).
+    The random state stays as it is.
 
     Args:
         path: a checkpoint, or the folder of a run.
@@ -217,8 +218,9 @@ class Frozen(nn.Module):
     def data(self, **overrides: Any) -> LightningDataModule:
         """The run's data module, with other settings where they are given: `encoder.data(root="photos", samples=64)`.
 
-        Data are read as their class reads them; some formats of PyG and torchvision are pickles, so look at
-        `config["data"]` before you read the data of a configuration that a stranger wrote.
+        A configuration names data sets of this package and its plug-ins alone, unless `trust` lists others: some of
+        torchvision's and PyG's unpack archives and read pickles. It still says which files are read, so look at
+        `config["data"]` where a stranger wrote it.
 
         Args:
             **overrides: settings of its class, as in the run's config.yaml.

@@ -18,7 +18,7 @@ from jepa_lightning.checkpoints import refuse_older
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
 from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of, pool
-from jepa_lightning.optimization import batch_size, is_logged, learning_rate_scale, parameter_groups
+from jepa_lightning.optimization import is_logged, largest_batch, learning_rate_scale, parameter_groups
 from jepa_lightning.parallel import parallelize
 from jepa_lightning.precision import HALF, is_norm, precise, sparing
 from jepa_lightning.predictors import PredictorFactory, TransformerPredictor
@@ -209,7 +209,7 @@ class JEPA(LightningModule):
         self.total_steps = int(total)
         self.target.start(self.total_steps)
         self.learning_rate_scale = learning_rate_scale(self.trainer, self.base_batch)
-        check_batch_size(self.regularizers, batch_size(self.trainer))
+        check_batch_size(self.regularizers, largest_batch(self.trainer))
 
     def scheduled(self, name: str, step: int) -> float:
         """Value of the schedule `name` (lr, weight_decay, those of the target) at a step; see `base_batch`."""

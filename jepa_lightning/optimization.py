@@ -39,6 +39,13 @@ def batch_size(trainer: Trainer) -> int | None:
     return next((n for n in (getattr(source, "batch_size", None) for source in sources) if n), None)
 
 
+def largest_batch(trainer: Trainer) -> int | None:
+    """Samples that a batch of a process has at most: fewer than the batch size where there are not so many."""
+    samples = getattr(trainer.train_dataloader, "sampler", None)
+    sizes = (batch_size(trainer), len(samples) if hasattr(samples, "__len__") else None)  # type: ignore[arg-type]
+    return min((size for size in sizes if size), default=None)
+
+
 def learning_rate_scale(trainer: Trainer, base_batch: int | None) -> float:
     """Samples an optimiser step over `base_batch` (Goyal et al. 2017, section 2.1); 1 where that is None.
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import textwrap
 from argparse import ArgumentError
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jsonargparse
 from lightning.pytorch import LightningDataModule
 
+from jepa_lightning.bounded_yaml import MODE, check_values
 from jepa_lightning.messages import shorten
 from jepa_lightning.modality import Modality
 from jepa_lightning.module import JEPA
-from jepa_lightning.trust import Untrusted, only_trusted
+from jepa_lightning.trust import Untrusted, library_classes, only_trusted
 
 Config = dict[str, Any]
 
@@ -36,6 +37,7 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
     Raises:
         ValueError: the configuration does not fit this version, a package is missing, or one is not trusted.
     """
+    check_values(hyperparameters)
     config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, "_instantiator")})
     encoder, target = _inside(config, "modality", "init_args", "encoder"), _inside(config, "target")
     if str(target.get("class_path", "")).endswith(".Pretrained"):  # its weights are in the checkpoint
@@ -57,14 +59,17 @@ def build_data(
 
     Args:
         config: `class_path` and `init_args`.
-        overrides: settings that replace those in `init_args`.
+        overrides: settings that replace those in `init_args`; classes of the usual libraries that they
+            name are trusted.
         modality: of the model that the data are for.
         trust: as in `build_model`.
 
     Raises:
         ValueError: as `build_model`, or the data module refuses its settings.
     """
+    check_values(config)
     settings = {**(config.get("init_args") or {}), **overrides}
+    trust = [*trust, *library_classes(_strings(overrides))]
     data = _build(LightningDataModule, {**config, "init_args": settings}, what="data", trust=trust)
     data.trainer = _NoTrainer(_Model(modality))
     return data
@@ -85,7 +90,7 @@ class _NoTrainer:
 
 
 def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collection[str]) -> Any:
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, parser_mode=MODE)
     parser.add_subclass_arguments(base, what, fail_untyped=False, required=True)
     try:
         with only_trusted(trust):
@@ -110,6 +115,14 @@ def _without_weights(encoder: dict[str, Any]) -> None:
     if str(encoder.get("class_path", "")).endswith(".TimmEncoder"):
         for key in ("pretrained", "weights"):
             encoder.get("init_args", {}).pop(key, None)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
 
 
 def _inside(config: Any, *keys: str) -> dict[str, Any]:

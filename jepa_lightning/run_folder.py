@@ -35,11 +35,13 @@ class Metrics(ExperimentWriter):
         if not whole:
             self._replace(header, rows)
 
-    def forget_from(self, step: int) -> None:
-        """Drop the rows of this step and later ones."""
+    def forget_from(self, step: int, *, validation: bool = False) -> None:
+        """Drop the rows of this step and later ones; with `validation` also those of the validation just before it."""
         self.save()
         header, rows, _ = self._read()
         kept = [row for row in rows if not row["step"].isdigit() or int(row["step"]) < step]
+        if validation:
+            kept = [row for row in kept if row["step"] != str(step - 1) or _is_of_training(row)]
         if len(kept) < len(rows):
             self._replace(header, kept)
 
@@ -89,9 +91,16 @@ class AppendingCSVLogger(CSVLogger):
         return self._experiment  # type: ignore[return-value]
 
     @rank_zero_only
-    def forget_from(self, step: int) -> None:
-        """Drop the rows of this optimiser step and later ones: a resumed run takes these steps again."""
-        self.experiment.forget_from(step)
+    def forget_from(self, step: int, *, validation: bool = False) -> None:
+        """Drop the rows of this optimiser step and later ones: a resumed run takes these steps again.
+
+        With `validation` also those of the validation after the step before, which it repeats.
+        """
+        self.experiment.forget_from(step, validation=validation)
+
+
+def _is_of_training(row: dict[str, str]) -> bool:
+    return any(value for name, value in row.items() if name.startswith("train/"))
 
 
 def set_aside(folder: str | Path) -> Path | None:

@@ -260,6 +260,19 @@ def test_another_version(content, tmp_path):
     assert "Image has no option 'hue'" in refused(path)
 
 
+def test_checkpoints_of_the_first_version_are_refused(content, tmp_path, make_jepa, make_trainer, make_data):
+    """By `load` and by a resumed run, whose weights would otherwise be said to be missing one by one."""
+    path = tmp_path / "first.ckpt"
+    state = content["state_dict"]
+    content["state_dict"] = {name.replace("target.", "teacher."): value for name, value in state.items()}
+    content["jepa_lightning_version"] = "0.1.3"
+    torch.save(content, path)
+    says = "written by jepa-lightning 0.1.3, whose checkpoints this version cannot read"
+    assert says in refused(path)
+    with pytest.raises(ValueError, match=says):
+        make_trainer(max_steps=4).fit(make_jepa(), datamodule=make_data(), ckpt_path=path)
+
+
 def test_missing_extra(content, tmp_path, monkeypatch):
     content["hyper_parameters"]["modality"] = {"class_path": "modalities.graph.Graph", "init_args": {"features": 4}}
     torch.save(content, tmp_path / "graph.ckpt")

@@ -150,6 +150,8 @@ def test_every_swappable_base_is_searched_for_names():
         assert name in known
     for name in ("SmoothL1", "Cosine", "VICReg", "LinearRamp", "AdamW", "CollapseMonitor"):
         assert name in known
+    for name in ("Masked", "EMA", "Online", "Pretrained", "AdaLNPredictor", "MLPPredictor"):
+        assert name in known
     assert {Encoder, Masker, Modality} <= set(SWAPPABLE)
     assert EncoderFactory is not None
 

@@ -461,3 +461,35 @@ def test_statistics_are_estimated_once_and_kept(make_trainer, make_jepa, make_da
     again.fit(resumed, datamodule=make_data(), ckpt_path="last")
     assert resumed.tokenizer.seen == 0
     assert resumed.tokenizer.mean == estimated.tokenizer.mean
+
+
+def test_a_batch_of_one_is_not_penalised(make_jepa, make_data, make_trainer):
+    """The loss of what is left over is its prediction's; in validation the mean over samples is what it would be."""
+    model, data = make_jepa(regularizers=[VICReg]), make_data(batch_size=11, val_fraction=12 / 96, samples=96)
+    sizes, found = [], []
+    losses = model.losses
+
+    def watched(outcome, step=0):
+        sizes.append(outcome.batch_size)
+        found.append(losses(outcome, step))
+        return found[-1]
+
+    model.losses = watched
+    (logged,) = make_trainer().validate(model, datamodule=data, verbose=False)
+    assert sizes == [11, 1]
+    assert [list(terms) for terms in found] == [["prediction", "vicreg"], ["prediction"]]
+    first, second = (float(sum(terms.values())) for terms in found)
+    assert logged["val/loss"] == pytest.approx((11 * first + second) / 12)
+    one = next(iter(make_data(batch_size=1).train_dataloader()))
+    terms = losses(model.step(one, torch.Generator().manual_seed(0)))
+    assert list(terms) == ["prediction"]
+    terms["prediction"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_no_batch_large_enough_is_refused_before_the_first_step(make_jepa, make_data, make_trainer):
+    trainer = make_trainer(max_steps=2, num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match="VICReg needs batches of at least 2 samples on each process, got 1: raise"):
+        trainer.fit(make_jepa(regularizers=[VICReg]), datamodule=make_data(batch_size=1))
+    assert trainer.global_step == 0
+    make_trainer(max_steps=1).fit(make_jepa(), datamodule=make_data(batch_size=1))

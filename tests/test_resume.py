@@ -13,6 +13,8 @@ from torch import nn
 from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint
 from jepa_lightning.cli import fit
 from jepa_lightning.encoders import ViT
+from jepa_lightning.interruption import Interrupted
+from jepa_lightning.run_folder import AppendingCSVLogger
 
 EPOCH = 6  # steps
 
@@ -234,3 +236,119 @@ def test_rows_behind_the_checkpoint_are_written_anew(tmp_path, monkeypatch):
         file.write("1.0,0.")  # what a kill cut short
     command(tmp_path, "--auto_resume", "true")
     assert steps(tmp_path) == [0, 1, 2, 3, 3, 4]
+
+
+# Around a validation ------------------------------------------------------------------------------------------------
+
+
+class Failing(Callback):
+    """Fails in the validation after a step, at its start, in a batch or at its end."""
+
+    def __init__(self, at, where):
+        self.at, self.where = at, where
+
+    def fail(self, trainer, where):
+        if where == self.where and trainer.global_step == self.at and not trainer.sanity_checking:
+            raise Broken
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        self.fail(trainer, "start")
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.fail(trainer, "batch")
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        self.fail(trainer, "end")
+
+
+class Broken(Exception):
+    pass
+
+
+def saved(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.fixture
+def fails(make_trainer, make_jepa, make_data):
+    """Fit, with a failure in a validation or without, in a folder."""
+
+    def fails(folder, failing=None, *, resume=False, seed=0, data=None, **settings):
+        watch = Watch()
+        settings = {"max_epochs": 3, "num_sanity_val_steps": 0, "log_every_n_steps": 1, **settings}
+        callbacks = [BestCheckpoint(), LastCheckpoint(), watch, *([failing] if failing else [])]
+        logger = AppendingCSVLogger(folder)
+        trainer = make_trainer(*callbacks, **{**settings, "default_root_dir": str(folder), "logger": logger})
+        model = make_jepa(seed=seed, encoder=partial(Dropping, width=32, depth=1, heads=2))
+        trainer.fit(model, datamodule=make_data(**(data or {})), ckpt_path="last" if resume else None)
+        return trainer, model, watch
+
+    return fails
+
+
+def rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("where", ["start", "batch", "end"])
+@pytest.mark.parametrize(
+    ("at", "settings"),
+    [
+        (6, {}), (12, {}), (18, {}), (4, {"val_check_interval": 2}), (6, {"val_check_interval": 2}),
+        (3, {"accumulate_grad_batches": 2}), (12, {"max_steps": 15, "max_epochs": -1}),
+        (8, {"val_check_interval": 4, "check_val_every_n_epoch": None}),
+    ],
+)  # fmt: skip
+def test_a_failure_in_a_validation_loses_nothing(fails, tmp_path, where, at, settings):
+    whole, model, seen = fails(tmp_path / "whole", **settings)
+    with pytest.raises(Broken):
+        fails(tmp_path / "run", Failing(at, where), **settings)
+    assert saved(tmp_path / "run") == at
+    again, resumed, rest = fails(tmp_path / "run", resume=True, seed=1, **settings)
+    assert again.global_step == whole.global_step
+    assert equal(dict(model.state_dict()), dict(resumed.state_dict()))
+    assert rest.validated == [step for step in seen.validated if step >= at]
+    assert all(equal(seen.seen[key], value) for key, value in rest.seen.items())
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    ends = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "run")]
+    assert equal(ends[0]["loops"]["fit_loop"]["epoch_progress"], ends[1]["loops"]["fit_loop"]["epoch_progress"])
+    finished, _, none = fails(tmp_path / "run", resume=True, **settings)
+    assert not none.seen
+    assert not none.validated
+    assert finished.global_step == whole.global_step
+
+
+def test_a_failure_twice_in_a_row(fails, tmp_path):
+    fails(tmp_path / "whole")
+    for resume in (False, True, True):
+        with pytest.raises(Broken):
+            fails(tmp_path / "run", Failing(6, "end"), resume=resume)
+    fails(tmp_path / "run", resume=True)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+def test_a_failure_in_the_validation_after_the_last_step(fails, tmp_path):
+    """There are no steps to resume, and Lightning validates nothing without any: it is said."""
+    settings = {"max_steps": 12, "max_epochs": -1}
+    with pytest.raises(Broken):
+        fails(tmp_path, Failing(12, "batch"), **settings)
+    assert saved(tmp_path) == 12
+    with pytest.warns(UserWarning, match=r"all 12 steps were made when the last validation failed"):
+        again, _, rest = fails(tmp_path, resume=True, **settings)
+    assert not rest.seen
+    assert again.global_step == 12
+
+
+@pytest.mark.parametrize("settings", [{}, {"val_check_interval": 3}])
+def test_a_signal_in_the_step_before_a_validation(go, monkeypatch, settings):
+    whole, model, seen = go(**settings)
+    with monkeypatch.context() as patch:
+        signalled(patch, signal.SIGTERM, at=5)
+        with pytest.raises(Interrupted):
+            go(**settings)
+    again, resumed, rest = go(resume=True, seed=1, **settings)
+    assert rest.validated == [step for step in seen.validated if step >= 6]
+    assert len(rest.seen) == 3 * EPOCH - 6
+    assert equal(dict(model.state_dict()), dict(resumed.state_dict()))
+    assert again.global_step == whole.global_step

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image as PILImage
 from short_runs import fit_shortly
+from variants import TwoViews
 
 from jepa_lightning import Frozen, load, load_jepa
 from jepa_lightning.commands.view import view
@@ -229,6 +230,11 @@ def test_the_mean_error_is_the_loss(make_jepa, sees):
     assert found.draws == 1
     with pytest.raises(ValueError, match="at least 1 draw"):
         token_errors(jepa, batch, draws=0)
+
+
+def test_errors_are_those_of_masked_prediction(make_jepa):
+    with pytest.raises(ValueError, match="errors of tokens are those of masked prediction"):
+        token_errors(make_jepa(pretext=TwoViews()), {"image": torch.zeros(2, 3, 32, 32)})
 
 
 def test_padding_has_no_error(viewed):

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_warn
 
 from jepa_lightning.callbacks.faults import require_finite
 from jepa_lightning.callbacks.probe import OnlineProbe
@@ -22,12 +23,15 @@ from jepa_lightning.optimization import is_logged
 class LastCheckpoint(ModelCheckpoint):
     """Keeps `checkpoints/last.ckpt` in the run's folder, so that a resumed run goes on as if nothing had happened.
 
-    It is saved after each validation (after each epoch of a run that has none), every so often, and when training ends.
+    It is saved before and after each validation (after each epoch of a run that has none), every so often, and when
+    training ends. So nothing that fails in a validation loses the steps before it; a run that is resumed from before a
+    validation begins with that validation.
 
     It is always the state between two optimiser steps, and it is written in two moves: whole beside the earlier one
     when the step is done, and under its name once the metrics of that step are written. So a kill at any moment loses
-    no row of metrics and repeats none. Weights that are not finite never replace it. Where a validation follows the
-    step, it is saved after that.
+    no row of metrics and repeats none. Weights that are not finite never replace it. Before the validation after the
+    very last of `max_steps`, it gets its name only when that validation fails: a run without steps to go validates no
+    more.
 
     SIGTERM, SIGUSR1 and Ctrl-C save it after the present step and end the run (`Interrupted`); see
     `jepa_lightning.interruption`. In a list of callbacks it belongs behind those whose state it should hold.
@@ -59,6 +63,8 @@ class LastCheckpoint(ModelCheckpoint):
         self._wanted = False  # at the next chance
         self._saved_at = 0.0
         self._stop = False
+        self._before_validation = False  # whether what is being saved is from before a validation
+        self._to_validate = False  # whether the run was resumed from there, and has not validated yet
         self.requeue = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -88,19 +94,19 @@ class LastCheckpoint(ModelCheckpoint):
             for logger in trainer.loggers:
                 forget = getattr(logger, "forget_from", None)
                 if forget is not None:
-                    forget(trainer.global_step)
+                    forget(trainer.global_step, validation=self._to_validate)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after an optimiser step where it is time, unless a validation is about to follow."""
+        """Save after an optimiser step where it is time, unless a validation is about to follow, which saves."""
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate():
             return
         self._stop = self.signals is not None and self.signals.agreed()
         validation = validation_follows(trainer)
         self._wanted |= self._is_time(trainer) or (loop.batch_progress.is_last_batch and not validates(trainer))
-        if self._stop or (self._wanted and not validation):
+        if (self._stop or self._wanted) and not validation:
             self._write(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,10 +124,44 @@ class LastCheckpoint(ModelCheckpoint):
         self._end_if_told(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As at the start of a batch."""
-        if not trainer.sanity_checking:
+        """Save the state that is about to be validated."""
+        if trainer.sanity_checking:
+            return
+        if self._to_validate:
+            self._to_validate = False
+            _count_validation(trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.__dict__, -1)
+        elif not trainer.fit_loop.epoch_loop._should_accumulate():
+            self._before_validation = True
+            try:
+                self._write(trainer)
+            finally:
+                self._before_validation = False
+            self._last_global_step_saved = 0  # the same step is saved once more, validated
+        if self._stop or not 0 <= trainer.max_steps <= trainer.global_step:
             self._publish(trainer)
-            self._end_if_told(trainer)
+        self._end_if_told(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Have Lightning begin with the validation where the state is from before it."""
+        if self._before_validation:
+            _count_validation(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"], 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """With whether a validation is still to come."""
+        return {**super().state_dict(), "before_validation": self._before_validation}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember whether a validation is still to come."""
+        self._to_validate = state_dict.get("before_validation", False)
+        super().load_state_dict(state_dict)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where the validation that was to come was left out."""
+        if self._to_validate:
+            rank_zero_warn(
+                f"all {trainer.global_step} steps were made when the last validation failed, so a resumed run leaves "
+                "it out: jepa-fit validate --ckpt_path last runs it"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As at the start of a batch."""
@@ -216,6 +256,12 @@ class BestCheckpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         require_finite(trainer, kept=filepath)
         super()._save_checkpoint(trainer, filepath)
+
+
+def _count_validation(total: dict[str, int], change: int) -> None:
+    """Count a validation batch as started and not done: by this Lightning knows that it was in the middle of one."""
+    total["ready"] += change
+    total["started"] += change
 
 
 def validation_follows(trainer: Trainer) -> bool:

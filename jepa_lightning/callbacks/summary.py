@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_lightning.module import JEPA
 from jepa_lightning.optimization import is_logged
+from jepa_lightning.printable import printable
 
 LOGGED = {
     "train_loss": "train/loss",
@@ -98,7 +99,7 @@ class RunSummary(Callback):
         path = Path(trainer.default_root_dir) / "summary.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.summary, indent=2) + "\n")
-        print(table(self.summary) + f"\nsummary            {path}", flush=True)
+        print(printable(table(self.summary), lines=True) + f"\nsummary            {path}", flush=True)
 
 
 def _samples(outputs: Any, batch: Any) -> int:

@@ -17,6 +17,7 @@ import jsonargparse
 from lightning.pytorch import LightningDataModule
 from tqdm import tqdm
 
+from jepa_lightning.bounded_yaml import MODE, check_values
 from jepa_lightning.checkpoints import find_checkpoint
 from jepa_lightning.cli import short_errors
 from jepa_lightning.commands.options import (
@@ -37,6 +38,7 @@ from jepa_lightning.evaluation.pooling import Pooling
 from jepa_lightning.loading import Frozen, load
 from jepa_lightning.messages import shorten
 from jepa_lightning.plugins import load_plugins
+from jepa_lightning.printable import printable
 from jepa_lightning.rebuild import Config
 from jepa_lightning.trust import Untrusted, only_trusted
 
@@ -71,7 +73,7 @@ def embed(args: Sequence[str] | None = None) -> None:
         )
         rows, width = shapes["features"]
         labels = [name.removeprefix("labels.") for name in shapes if name.startswith("labels.")]
-        print(f"{given.out}: {rows} samples, {width} features, labels: {', '.join(labels) or 'none'}")
+        print(f"{given.out}: {rows} samples, {width} features, labels: {printable(', '.join(labels)) or 'none'}")
 
 
 def write_features(
@@ -165,8 +167,9 @@ def data_config(config: Config, words: Sequence[str], *, trust: Sequence[str] = 
             "the run's config.yaml is not beside its checkpoint, so its data are not known: name the run's folder, or "
             "a data module, such as --data ImageData --data.root DIR"
         )
-    parser = jsonargparse.ArgumentParser(prog="jepa-embed", exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(prog="jepa-embed", exit_on_error=False, parser_mode=MODE)
     parser.add_subclass_arguments(LightningDataModule, "data", fail_untyped=False, required=True)
+    check_values(stored)
     first = [] if stored is None else ["--data", json.dumps(stored)]
     try:
         with only_trusted(trust):

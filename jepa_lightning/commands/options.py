@@ -15,6 +15,7 @@ from jepa_lightning.data import JEPADataModule
 from jepa_lightning.messages import shorten
 from jepa_lightning.modality import Modality
 from jepa_lightning.rebuild import Config, build_data
+from jepa_lightning.trust import library_classes
 
 
 class Options(argparse.ArgumentParser):
@@ -35,6 +36,7 @@ class Options(argparse.ArgumentParser):
         strange = [word for word in words if word.startswith("-") and not re.match(r"--data(\.|=|$)", word)]
         if strange:
             self.error(f"unrecognized arguments: {strange[0]}")
+        given.trust = [*given.trust, *library_classes(word.rpartition("=")[2] for word in words)]  # typed, not stored
         return given, words
 
 

@@ -36,6 +36,7 @@ from jepa_lightning.evaluation.token_store import TokenStore
 from jepa_lightning.evaluation.views import Views, training_views
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
+from jepa_lightning.printable import printable
 from jepa_lightning.rebuild import Config
 
 RAW_WIDTH = 4096  # numbers of a sample's raw features, at most
@@ -239,7 +240,7 @@ def _together(encoded: Encoded, found: Extracted) -> Encoded:
 
 def _progress(line: str) -> None:
     if sys.stderr.isatty():
-        print(f"probing {line}", file=sys.stderr)
+        print(f"probing {printable(line)}", file=sys.stderr)
 
 
 def _share(text: str) -> float:

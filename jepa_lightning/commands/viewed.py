@@ -19,6 +19,7 @@ from jepa_lightning.data import JEPADataModule
 from jepa_lightning.loading import Frozen, load_jepa
 from jepa_lightning.modality import Batch
 from jepa_lightning.picture_files import GAP, beside, stack, write_picture, write_pictures
+from jepa_lightning.printable import printable
 from jepa_lightning.tokens import Tokens
 from jepa_lightning.viewing import (
     ChosenSamples,
@@ -63,7 +64,7 @@ class Scene:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
     def write(self, pictures: list[Tensor] | None, name: str) -> None:
         """Write one picture a sample and print the files."""

@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.printable import printable
 
 SPLITS = ("train", "val", "test")
 
@@ -41,7 +42,7 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
             raise DataError(f"expected a .npz file of {self.names[-1]}, but there is no file {path}: check data.root")
         try:
             with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+                arrays = {printable(name): archive[name] for name in archive.files}
         except Exception as error:  # damaged ones raise what zipfile, zlib and numpy like, MemoryError too
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise DataError(f"expected {path} to be a .npz file of plain arrays, got: {reason}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,14 @@ class FileList:
         """Full path of file `index`."""
         return os.path.join(self.root, os.fsdecode(self._paths[index]))
 
+    def regular(self, index: int) -> str:
+        """Full path of file `index`, to be opened.
+
+        Raises:
+            OSError: it is a pipe, a socket or a device, at which reading could wait for ever or never end.
+        """
+        return regular_file(self.path(index))
+
     def sample_id(self, index: int) -> str:
         """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
         return os.path.join(self.name, os.fsdecode(self._paths[index]))
@@ -61,6 +70,22 @@ class FileList:
         if self.labels:
             return {name: column[index] for name, column in self.labels.items()}
         return {} if self.targets is None else {"label": self.targets[index]}
+
+
+def regular_file(path: str) -> str:
+    """The path of a file, or of one that is not there: opening it says so.
+
+    Raises:
+        OSError: it is a pipe, a socket, a device or a folder; it was not opened.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return path
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+        raise OSError(f"expected a regular file, got {kinds.get(stat.S_IFMT(mode), 'a device')}, which was not opened")
+    return path
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

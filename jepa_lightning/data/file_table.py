@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.file_list import FileList, nearest
+from jepa_lightning.printable import printable
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The names of a split, of folders and in a CSV file's `split` column."""
@@ -88,7 +89,7 @@ def _rows(file: Path) -> tuple[list[str], list[_Row]]:
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if not lines:
         raise DataError(f"expected a CSV file with a line of column names, got the empty file {file}")
-    header = lines[0][1]
+    header = [printable(name) for name in lines[0][1]]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"expected different column names in {file}, got {twice[0]!r} twice: rename one")

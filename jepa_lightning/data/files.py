@@ -10,6 +10,7 @@ from pathlib import Path
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.file_list import FileList
 from jepa_lightning.data.file_table import SPLITS, read_table
+from jepa_lightning.printable import printable
 
 __all__ = ["FileList", "find_files"]
 
@@ -106,13 +107,13 @@ class _Scan:
         empty = [name for name, paths in by_class.items() if not paths]
         if empty:
             raise DataError(
-                f"expected {self.kind}s in every class folder of {folder}, got none in {', '.join(empty[:10])}: "
+                f"expected {self.kind}s in every class folder of {folder}, got none in {_names(empty)}: "
                 f"remove these folders or fill them; {read}"
             )
         if known and not set(by_class) <= set(known):
             extra = sorted(set(by_class) - set(known))
             raise DataError(
-                f"expected in {folder} the class folders of the training data, got also {', '.join(extra[:10])}: "
+                f"expected in {folder} the class folders of the training data, got also {_names(extra)}: "
                 "rename or remove them"
             )
         classes = known or sorted(by_class)
@@ -127,6 +128,10 @@ class _Scan:
         for where, folders, files in os.walk(folder, followlinks=True):
             folders[:] = [name for name in folders if not name.startswith((".", "__"))]
             yield from (os.path.relpath(os.path.join(where, name), base) for name in files if self._fits(name))
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(map(printable, names[:10]))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.data.file_list import nearest
+from jepa_lightning.data.file_list import nearest, regular_file
 from jepa_lightning.data.records import Encoded, Record, Records, label_value
 from jepa_lightning.data.streams import Failed, Stream
 
@@ -286,7 +286,7 @@ def _input(value: Any, name: str) -> Any:
 
 def _file(path: str) -> Encoded:
     if "://" not in path:
-        return Encoded(path, Path(path).read_bytes())
+        return Encoded(path, Path(regular_file(path)).read_bytes())
     import fsspec
 
     with fsspec.open(path, "rb") as file:

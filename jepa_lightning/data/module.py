@@ -23,6 +23,7 @@ from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams import Place, StreamLoader, StreamSamples, epoch_batches, map_style
 from jepa_lightning.data.views import PlainViews, ViewTransform, with_first_view, without_first_view
 from jepa_lightning.modality import Batch
+from jepa_lightning.printable import printable
 
 
 class JEPADataModule(LightningDataModule, ABC):
@@ -292,7 +293,7 @@ class JEPADataModule(LightningDataModule, ABC):
     def classes(self) -> list[str] | None:
         """Names of the classes, where the training data have them."""
         names = getattr(self._part("train").dataset, "classes", None)
-        return [str(name) for name in names] if names is not None and self.labelled else None
+        return [printable(name) for name in names] if names is not None and self.labelled else None
 
     @property
     def unreadable(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ from jepa_lightning.data.batch import Sample, to_sample
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.views import ViewTransform, draw_views, with_first_view
 from jepa_lightning.modality import Batch
+from jepa_lightning.printable import printable
 from jepa_lightning.randomness import reseed
 
 __all__ = ["READ_ERRORS", "DataError", "ReportingLoader", "Samples", "Unreadable"]
@@ -143,7 +144,7 @@ class Unreadable:
             return
         self.reasons |= new
         for sample_id, reason in new.items():
-            _log.warning("skipped an unreadable sample: %s (%s)", sample_id, reason)
+            _log.warning("skipped an unreadable sample: %s (%s)", printable(sample_id), printable(reason))
         if len(self.reasons) > self.limit * self.total:
             raise DataError(
                 f"{len(self.reasons)} of {self.total} samples cannot be read, more than max_unreadable = "
@@ -167,7 +168,10 @@ class Unreadable:
         return batch
 
     def _listing(self) -> str:
-        lines = [f"  {sample_id} ({reason})" for sample_id, reason in list(self.reasons.items())[:_LISTED]]
+        lines = [
+            f"  {printable(sample_id)} ({printable(reason)})"
+            for sample_id, reason in list(self.reasons.items())[:_LISTED]
+        ]
         if len(self.reasons) > _LISTED:
             lines.append(f"  and {len(self.reasons) - _LISTED} more")
         return "\n".join(lines)

@@ -16,6 +16,7 @@ import numpy as np
 from jepa_lightning.evaluation.plots import Curve, bar_chart, heat_map, line_chart, scatter, stacked_charts
 from jepa_lightning.evaluation.results import plain
 from jepa_lightning.evaluation.tasks import Task
+from jepa_lightning.printable import printable
 
 if TYPE_CHECKING:
     from jepa_lightning.evaluation.report import Report
@@ -164,7 +165,7 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
 
 
 def _escape(words: str) -> str:
-    return re.sub(r"([\\|*_<>\[\]`])", r"\\\1", words)
+    return re.sub(r"([\\|*_<>\[\]`])", r"\\\1", printable(words))
 
 
 def _float(cell: str | None) -> float:

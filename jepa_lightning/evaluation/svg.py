@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from jepa_lightning.printable import printable
+
 # Okabe and Ito's colours, told apart with any colour vision, and a grey and a dark red; faint yellow comes last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999", "#882255", "#F0E442")
 INK, FAINT = "#222222", "#DDDDDD"
@@ -35,7 +37,7 @@ def text(
     more += ' font-weight="bold"' if bold or halo else ""
     more += ' stroke="#FFFFFF" stroke-width="4" stroke-linejoin="round"' if halo else ""
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size:.4g}" fill="{colour}"'
-    return f"<text {place}{more}>{escape(words)}</text>"
+    return f"<text {place}{more}>{_escape(words)}</text>"
 
 
 def line(points: Iterable[tuple[float, float]], colour: str = INK, *, width: float = 1, dashed: bool = False) -> str:
@@ -53,7 +55,7 @@ def area(points: Iterable[tuple[float, float]], colour: str) -> str:
 
 def box(x: float, y: float, width: float, height: float, colour: str, *, title: str = "") -> str:
     """A filled rectangle; a browser shows the title under the pointer."""
-    inside = f"<title>{escape(title)}</title>" if title else ""
+    inside = f"<title>{_escape(title)}</title>" if title else ""
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}">{inside}</rect>'
 
 
@@ -71,7 +73,7 @@ def document(parts: Iterable[str], *, width: float, height: float, title: str) -
     )
     ground = box(0, 0, width, height, "#FFFFFF")
     words = text(fit(title, width - 20, size=15), width / 2, 24, size=15, bold=True)
-    return "\n".join([head, f"<title>{escape(title)}</title>", ground, words, *parts, "</svg>"]) + "\n"
+    return "\n".join([head, f"<title>{_escape(title)}</title>", ground, words, *parts, "</svg>"]) + "\n"
 
 
 def legend(names: Sequence[str], colours: Sequence[str], *, x: float, y: float) -> list[str]:
@@ -92,6 +94,10 @@ def fit(words: str, pixels: float, *, size: float = SIZE) -> str:
     """The words, cut off with an ellipsis where they are wider."""
     room = max(2, int(pixels / (LETTER * size / SIZE)))
     return words if len(words) <= room else words[: room - 1] + "…"
+
+
+def _escape(words: str) -> str:
+    return escape(printable(words))
 
 
 def ticks(low: float, high: float, *, most: int = 6) -> list[float]:

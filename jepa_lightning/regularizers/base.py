@@ -82,7 +82,7 @@ RegularizerFactory = Callable[[RegularizerSpec], Regularizer]
 
 
 def check_batch_size(regularizers: Iterable[nn.Module], size: int | None) -> None:
-    """Refuse a run whose batches, of `size` samples on each rank, are all too small for a regulariser.
+    """Refuse a run whose batches, of at most `size` samples on each process, are all too small for a regulariser.
 
     Raises:
         ValueError: which, and what to do.
@@ -91,6 +91,6 @@ def check_batch_size(regularizers: Iterable[nn.Module], size: int | None) -> Non
         least: Any = part.min_samples
         if size is not None and size < least:
             raise ValueError(
-                f"{type(part).__name__} needs at least {least} samples a batch on each rank, got {size}: raise "
-                "data.batch_size, or leave the regulariser out (model.regularizers: null)"
+                f"{type(part).__name__} needs batches of at least {least} samples on each process, got {size}: raise "
+                "data.batch_size, add data, or set model.regularizers to null"
             )

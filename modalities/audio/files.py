@@ -85,7 +85,7 @@ class SoundFiles(Dataset[dict[str, Any]]):
         """Sound `index`, not decoded yet."""
         if self._cache is not None:
             return ArraySound(self._cache[index])
-        path = self.files.path(index)
+        path = self.files.regular(index)
         if index not in self._known:
             self._known[index] = info(path)
         return FileSound(path, sample_rate=self.sample_rate, known=self._known[index])
@@ -95,7 +95,7 @@ class SoundFiles(Dataset[dict[str, Any]]):
         sizes = []
         for index in np.linspace(0, len(self) - 1, min(64, len(self))).astype(int):
             try:
-                sizes.append(4 * info(self.files.path(index), check=False).length(self.sample_rate))
+                sizes.append(4 * info(self.files.regular(index), check=False).length(self.sample_rate))
             except OSError:  # met again, and reported, when the file is read
                 continue
         return float(np.mean(sizes)) * len(self) if sizes else 0.0
@@ -106,7 +106,7 @@ class SoundFiles(Dataset[dict[str, Any]]):
         self.unreadable = self._cache.unreadable
 
     def _read(self, index: int) -> Waveform:
-        path = self.files.path(index)
+        path = self.files.regular(index)
         info(path)  # looks whether the end is there
         return read(path, sample_rate=self.sample_rate)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.data.file_list import regular_file
+from jepa_lightning.trust import weights_only
 from modalities.graph.requirements import torch_geometric
 
 __all__ = ["open_graphs", "torch_geometric"]
@@ -20,6 +24,9 @@ def open_graphs(
     root: str, name: str | None, *, node_attributes: bool = False, edge_attributes: bool = False
 ) -> dict[str, Dataset[Any]]:
     """The graphs in `root/name` by split, as PyG's datasets.
+
+    Files are data: of what PyG keeps in `processed`, and of ZINC's pickles, tensors and plain values are taken, and a
+    file that holds more is refused.
 
     Args:
         root: folder that has (or gets) the folder `name`, with `raw` in it.
@@ -31,7 +38,9 @@ def open_graphs(
     Raises:
         DataError: no name, no files (and they could not be downloaded), or broken ones; a folder that PyG cannot write.
     """
-    from torch_geometric.datasets import ZINC, TUDataset  # slow to import
+    from torch_geometric.datasets import TUDataset  # slow to import
+
+    from modalities.graph.zinc import PlainZINC
 
     base = Path(root).expanduser()
     if name is None:
@@ -46,7 +55,7 @@ def open_graphs(
             raise DataError("expected node_attributes and edge_attributes to be false for ZINC: it has types only")
         folder, subset = str(base / name), not name.lower().endswith("full")
         return {
-            split: _open(base / name, lambda split=split: ZINC(folder, subset=subset, split=split))  # type: ignore[misc]
+            split: _open(base / name, lambda split=split: PlainZINC(folder, subset=subset, split=split))  # type: ignore[misc]
             for split in ("train", "val", "test")
         }
     return {
@@ -57,12 +66,30 @@ def open_graphs(
     }
 
 
+def _check_regular(folder: Path) -> None:
+    for file in folder.glob("**/*"):
+        try:
+            if not file.is_dir():
+                regular_file(str(file))
+        except OSError as error:
+            raise DataError(f"cannot read {file}: {error}: remove it") from None
+
+
 def _open(folder: Path, dataset: Callable[[], Dataset[Any]]) -> Dataset[Any]:
     raw = folder / "raw"
+    _check_regular(folder)
     there = raw.is_dir() and any(raw.iterdir())
     cached = folder / "processed"
     try:
-        return dataset()
+        with weights_only():
+            return dataset()
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+\.\w+)`?", str(error))
+        raise DataError(
+            f"expected tensors and plain values in {cached}, where PyG keeps what it read, got more"
+            f"{f' ({named[1]})' if named else ''}: such a file can run code, so it was not read; remove the folder, "
+            "and PyG makes it again from the files"
+        ) from None
     except Exception as error:  # whatever the download, or PyG's reader of broken text, stumbles over
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         if not there:

@@ -16,7 +16,7 @@ from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find
 from jepa_lightning.data.records import Decode
 from jepa_lightning.modality import Batch
 from modalities.image.arrays import ArrayImages
-from modalities.image.folders import FolderImages, find_images, read_image
+from modalities.image.folders import MAX_PIXELS, FolderImages, find_images, read_image
 from modalities.image.generated import GeneratedImages
 from modalities.image.transforms import CentreCrop, Normalise, RandomCrop
 from modalities.image.views import ImageViews
@@ -50,6 +50,8 @@ class ImageData(FileDataModule):
         flip: mirror half of the training images. With views, `ImageViews` takes the place of both.
         cache: keep decoded images of files in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
+        max_pixels: most pixels that an image file may be decoded to; larger ones are unreadable samples. A small file
+            may hold a very large image.
         samples: number of generated training images, at most 64 pixels wide (an eighth as many for validation).
         **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); batch_size, num_workers,
             seed and so on (`JEPADataModule`).
@@ -70,6 +72,7 @@ class ImageData(FileDataModule):
         crop_scale: tuple[float, float] = (0.3, 1.0),
         flip: bool = False,
         cache: bool | None = None,
+        max_pixels: int = MAX_PIXELS,
         samples: int = 8000,
         **shared: Any,
     ) -> None:
@@ -83,6 +86,9 @@ class ImageData(FileDataModule):
         self.crop_scale = crop_scale
         self.flip = flip
         self.cache = cache
+        self.max_pixels = max_pixels
+        if max_pixels < 1:
+            raise DataError(f"expected max_pixels of at least 1, got {max_pixels}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,7 +116,7 @@ class ImageData(FileDataModule):
 
     def decoding(self) -> Decode:
         """Images by Pillow, arrays by NumPy."""
-        return partial(read_image, channels=self.channel_count, smallest=self.smallest)
+        return partial(read_image, channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
         """The images in arrays, folders or a CSV file, by split."""
@@ -122,7 +128,7 @@ class ImageData(FileDataModule):
         if sets["train"].targets is not None and "val" in sets and sets["val"].targets is None:
             _log.warning("the validation images have no class folders: what needs their labels is left out")
         for images in sets.values():
-            images.configure(channels=self.channel_count, smallest=self.smallest)
+            images.configure(channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels)
         self._fill_cache([images for split, images in sets.items() if split != "test"])
         return dict(sets)
 

@@ -20,8 +20,13 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a channel count; other counts need .npy files."""
 
+MAX_PIXELS = 64_000_000
+"""Pixels of an image that is decoded, by default: those of the largest cameras; 192 MB as RGB."""
 
-def read_image(path: str | Encoded, *, channels: int, smallest: int = 0) -> NDArray[np.uint8] | Tensor:
+
+def read_image(
+    path: str | Encoded, *, channels: int, smallest: int = 0, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8] | Tensor:
     """Read one file.
 
     Args:
@@ -29,22 +34,26 @@ def read_image(path: str | Encoded, *, channels: int, smallest: int = 0) -> NDAr
         channels: 1 (grey), 3 (RGB) or 4 (RGBA); any number for .npy.
         smallest: a JPEG larger than this on its short side may be decoded at 1/2, 1/4 or 1/8 of its size, as long as
             it stays at least so large.
+        max_pixels: an image that is decoded to more is refused: a file of a few kB may hold any number.
 
     Returns:
         (H, W, C) uint8 for images, turned as their EXIF data say; a tensor (C, H, W) of the file's type for .npy.
 
     Raises:
-        OSError: the file is damaged, truncated or of no known format.
+        OSError: the file is damaged, truncated, of no known format, or has too many pixels.
         ValueError: an .npy file of another shape.
     """
     name, file = (path.name, path.open()) if isinstance(path, Encoded) else (path, path)
     if name.lower().endswith(".npy"):
         return _read_array(file, channels)
     mode = MODES[channels]
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own limit, of the process, gives way to a higher one of the user
     try:
         with Image.open(file) as image:
             if smallest:
                 image.draft("L" if channels == 1 else None, (smallest, smallest))
+            _check_size(image, max_pixels)
             image.load()
             # Looking for an orientation costs as much as decoding a small JPEG; most have no place for one.
             upright = image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}
@@ -67,6 +76,14 @@ def convert(image: Image.Image, mode: str) -> Image.Image:
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert(mode)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise OSError(
+            f"expected an image of at most {max_pixels:,} pixels, got {image.width} x {image.height}: if it is meant "
+            "to be so large, raise data.max_pixels"
+        )
 
 
 def _read_array(file: str | BytesIO, channels: int) -> Tensor:
@@ -107,6 +124,7 @@ class FolderImages(Dataset[Any]):
         self.classes = files.classes
         self.channels = 3
         self.smallest = 0
+        self.max_pixels = MAX_PIXELS
         self.unreadable: dict[int, str] = {}
         self._cache: MemoryCache | None = None
 
@@ -121,7 +139,7 @@ class FolderImages(Dataset[Any]):
         """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
         return self.files.sample_id(index)
 
-    def configure(self, *, channels: int, smallest: int) -> None:
+    def configure(self, *, channels: int, smallest: int, max_pixels: int = MAX_PIXELS) -> None:
         """Set how files are read (see `read_image`).
 
         Raises:
@@ -132,7 +150,7 @@ class FolderImages(Dataset[Any]):
                 f"expected 1 (grey), 3 (RGB) or 4 (RGBA) channels for image files, got {channels}: "
                 "set channels to one of these, or store the images as .npy arrays"
             )
-        self.channels, self.smallest = channels, smallest
+        self.channels, self.smallest, self.max_pixels = channels, smallest, max_pixels
 
     @property
     def arrays(self) -> bool:
@@ -141,7 +159,9 @@ class FolderImages(Dataset[Any]):
 
     def read(self, index: int) -> NDArray[np.uint8] | Tensor:
         """Image `index` from its file."""
-        return read_image(self.path(index), channels=self.channels, smallest=self.smallest)
+        return read_image(
+            self.files.regular(index), channels=self.channels, smallest=self.smallest, max_pixels=self.max_pixels
+        )
 
     def __getitem__(self, index: int) -> Any:
         image = self.read(index) if self._cache is None else self._cache[index]
@@ -155,7 +175,7 @@ class FolderImages(Dataset[Any]):
         sizes = []
         for index in np.linspace(0, len(self) - 1, min(64, len(self))).astype(int):
             try:
-                with Image.open(self.path(index)) as image:
+                with Image.open(self.files.regular(index)) as image:
                     if self.smallest:
                         image.draft(None, (self.smallest, self.smallest))
                     sizes.append(image.width * image.height * self.channels)

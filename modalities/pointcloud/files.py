@@ -75,7 +75,7 @@ class CloudFiles(Dataset[dict[str, Any]]):
         self.unreadable = self._cache.unreadable
 
     def _read(self, index: int) -> Cloud:
-        return read(self.files.path(index), surface=self.surface)[:, : self.columns]
+        return read(self.files.regular(index), surface=self.surface)[:, : self.columns]
 
 
 class HDF5Clouds(Dataset[dict[str, Any]]):
@@ -226,6 +226,22 @@ def class_names(folder: Path) -> list[str] | None:
     return file.read_text(encoding="utf-8").split() if file.is_file() else None
 
 
+def _own(file: Any, name: str) -> Any:
+    """A dataset that lies in the file itself: others would show any file that the user may read.
+
+    Raises:
+        OSError: it is a link, or its values lie in other files.
+    """
+    import h5py
+
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise OSError(f"expected the dataset {name}, got a link, which was not followed: store the values in the file")
+    dataset = file[name]
+    if dataset.is_virtual or dataset.external:
+        raise OSError(f"expected the values of {name} in the file, got some in other files: store them in the file")
+    return dataset
+
+
 def _stored(dataset: Any) -> NDArray[Any]:
     """The array in a dataset of an HDF5 file; errors of any kind where the file is damaged."""
     size, stored = dataset.nbytes, dataset.id.get_storage_size()
@@ -241,8 +257,9 @@ def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
         raise DataError(f"HDF5 files need h5py, which is not installed: {INSTALL}") from None
     try:
         with h5py.File(path) as file:
-            found = {name: _stored(file[name]) for name in ("data", "normal", "label") if name in file}
-            names = ", ".join(list(file)[:10])
+            there = list(file)  # by name alone: asking for one that is a link would open what it names
+            found = {name: _stored(_own(file, name)) for name in ("data", "normal", "label") if name in there}
+            names = ", ".join(there[:10])
     except Exception as error:  # h5py has one of its own for each thing that can be wrong inside a file
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise DataError(f"expected an HDF5 file, got {path}, which cannot be read: {reason}") from None

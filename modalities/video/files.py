@@ -106,5 +106,5 @@ class VideoFiles(Dataset[dict[str, Any]]):
         return self.files.sample_id(index)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        video = VideoFile(self.files.path(index), **self.settings)
+        video = VideoFile(self.files.regular(index), **self.settings)
         return {"video": video, "labels": self.files.labels_of(index), "id": self.sample_id(index)}

@@ -1,16 +1,19 @@
 """The collapse monitor on encoders that are healthy, constant, or blind to the sample."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 from torch import nn
+from variants import TwoMasks, TwoViews
 
 from jepa_lightning.callbacks import CollapseMonitor
 from jepa_lightning.encoders import Encoder, ViT
 from jepa_lightning.evaluation import effective_rank
+from jepa_lightning.pretexts import Masked
 from jepa_lightning.schedules import Constant
 
 
@@ -56,9 +59,12 @@ class Seen(Callback):
     """Keeps what the module hands to callbacks, and what is logged."""
 
     def __init__(self):
-        self.targets, self.contexts, self.metrics = [], [], {}
+        self.targets, self.contexts, self.outcomes, self.metrics = [], [], [], {}
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        outcome = outputs["outcome"]
+        self.outcomes.append(outcome)
+        assert not any(latents.values.requires_grad for latents in (*outcome.context, *outcome.target))
         self.targets.append(outputs["outcome"].target[0].values.clone())
         self.contexts.append([latents.values.clone() for latents in outputs["outcome"].context])
         self.metrics[trainer.global_step] = dict(trainer.callback_metrics)
@@ -109,6 +115,65 @@ def test_the_numbers_are_those_of_the_last_samples(make_trainer, make_jepa, make
         )
         assert float(metrics["collapse/context_std"]) == pytest.approx(float(pooled.std(0).mean()), rel=1e-4)
     assert seen.metrics[4]["collapse/std"] == seen.metrics[3]["collapse/std"]  # no look in between
+
+
+def rank_and_spread(batches):
+    """Of the pooled, layer-normed features (n, D) of all batches."""
+    pooled = torch.cat([F.layer_norm(latents.values, (32,)).mean(1) for latents in batches])
+    return float(effective_rank(pooled)), float(pooled.std(0).mean())
+
+
+@pytest.mark.parametrize("sees", ["all", "targets"])
+def test_of_several_masks_it_sees_each(make_trainer, make_jepa, make_data, sees):
+    """The mean of each one's; a target that sees the whole sample is one for both masks."""
+    jepa = make_jepa(masker=TwoMasks, pretext=Masked(target_sees=sees))
+    _, seen, _ = run(make_trainer, jepa, make_data(), CollapseMonitor(every_n_steps=3), max_steps=3)
+    metrics = seen.metrics[3]
+    for name, prefix, count in (("context", "context_", 2), ("target", "", 1 if sees == "all" else 2)):
+        found = [
+            rank_and_spread(getattr(outcome, name)[i] for outcome in seen.outcomes)
+            for i in range(len(getattr(seen.outcomes[0], name)))
+        ]
+        assert len(found) == count
+        assert float(metrics[f"collapse/{prefix}effective_rank"]) == pytest.approx(
+            sum(rank for rank, _ in found) / count, rel=1e-4
+        )
+        assert float(metrics[f"collapse/{prefix}std"]) == pytest.approx(
+            sum(spread for _, spread in found) / count, rel=1e-4
+        )
+        assert len({rank for rank, _ in found}) == count
+
+
+def test_without_a_target_it_warns_by_the_context(make_trainer, make_jepa, make_data):
+    class Alone(TwoViews):
+        def forward(self, nets, batch, generator):
+            return replace(super().forward(nets, batch, generator), target=[])
+
+    settings = {"pretext": Alone(), "learning_rate": Constant(0.0)}
+    for encoder, collapses in ((None, False), (Constantly, True)):
+        jepa = make_jepa(encoder=encoder, **settings)
+        trainer, _, warned = run(make_trainer, jepa, make_data(), CollapseMonitor(), max_steps=2)
+        assert bool(warned) == collapses
+        assert "collapse/effective_rank" not in trainer.callback_metrics
+        assert (trainer.callback_metrics["collapse/context_effective_rank"] < 2) == collapses
+
+
+def test_steps_of_other_modules_are_let_be(make_trainer, make_data):
+    class Plain(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def training_step(self, batch, batch_idx):
+            return {"loss": self.layer(torch.ones(1)).sum()}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = make_trainer(CollapseMonitor(), max_steps=4)
+    trainer.fit(Plain(), train_dataloaders=[{"id": ["a", "b"]}] * 4)
+    assert trainer.global_step == 4
+    assert not [name for name in trainer.callback_metrics if name.startswith("collapse")]
 
 
 def test_the_target_it_watches_is_layer_normed(make_trainer, make_jepa, make_data):

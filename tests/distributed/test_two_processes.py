@@ -77,6 +77,23 @@ def test_two_processes_are_one_with_the_same_global_batch(one, two, name):
     assert all((expected[k] - start[k]).abs().max() > 1e-3 for k in weights)  # all has moved, the target too
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", two_processes.WITHOUT_A_TEACHER)
+def test_two_processes_without_a_teacher_are_one(two, tmp_path, name, strategy):
+    """With the target's gradient and VICReg over all samples, or without gradient; there is one encoder."""
+    found, folder = two
+    watch, module = two_processes.Watch(), two_processes.make_jepa(**two_processes.WITHOUT_A_TEACHER[name])
+    before = two_processes.state(module)
+    two_processes.fit(tmp_path, module, watch, max_epochs=1)
+    expected = two_processes.state(module)
+    assert not [key for key in expected if key.startswith("target.")]
+    assert found[f"{name}-{strategy}"]["losses"] == pytest.approx(watch.losses, abs=1e-5)
+    for rank in (0, 1):
+        assert_same(torch.load(folder / f"{name}-{strategy}-{rank}.pt"), expected)
+    weights = [key for key in expected if key.endswith("weight") and "unused" not in key]
+    assert all((expected[key] - before[key]).abs().max() > 1e-3 for key in weights)
+
+
 def test_all_is_sharded(two):
     found, _ = two
     for part, (here, whole) in found["fsdp2"]["shards"].items():

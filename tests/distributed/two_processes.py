@@ -22,8 +22,9 @@ from jepa_lightning.maskers import Masker
 from jepa_lightning.objectives import MSE
 from jepa_lightning.optimization import decays
 from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.regularizers import VICReg
 from jepa_lightning.schedules import CosineRamp, LinearRamp, WarmupCosine
-from jepa_lightning.targets import EMA
+from jepa_lightning.targets import EMA, Online
 from jepa_lightning.tokens import Masks
 from modalities.image import Image
 
@@ -82,6 +83,12 @@ def make_jepa(**settings):
     return JEPA(
         modality, predictor=partial(TransformerPredictor, width=15, depth=1, heads=3), **{**defaults, **settings}
     )
+
+
+WITHOUT_A_TEACHER = {
+    "flowing": {"target": partial(Online, stop_gradient=False), "regularizers": [partial(VICReg, gather=True)]},
+    "stopped": {"target": Online},
+}
 
 
 class Watch(Callback):
@@ -168,6 +175,14 @@ def main(folder):
         found[name] = {"losses": watch.losses, "clipped": watch.clipped, "shards": shards(module, trainer)}
         found[name]["decays"] = sorted(decays(module))
         torch.save(state(module), folder / f"{name}-{trainer.global_rank}.pt")
+
+    # Targets by the encoder that is trained, and a regulariser over the samples of both processes.
+    for name, settings in WITHOUT_A_TEACHER.items():
+        for kind, strategy in (("ddp", ddp), ("fsdp2", fsdp2)):
+            watch, module = Watch(), make_jepa(**settings)
+            trainer = two(module, watch, strategy=strategy, max_epochs=1)
+            found[f"{name}-{kind}"] = {"losses": watch.losses}
+            torch.save(state(module), folder / f"{name}-{kind}-{trainer.global_rank}.pt")
 
     # The first half under one strategy, the second under another.
     for before, after, strategy in (

@@ -1,4 +1,4 @@
-"""The losses of the first steps and the weights after them, as version 0.1 had them, for the shipped configs and recipes.
+"""Losses of the first steps and the weights after them, as version 0.1 had them, of shipped configs and recipes.
 
 The figures were taken on one machine. Another machine, another number of threads or another version of torch rounds
 differently, so the test allows for rounding; `python tests/golden/test_golden.py` compares bit for bit, for use on the

@@ -528,3 +528,36 @@ def test_statistics_that_are_nan_are_refused(tmp_path):
         ImageData(
             root=str(tmp_path), image_size=8, channels=1, mean=[float("nan")], val_fraction=0, batch_size=1
         ).setup()
+
+
+# Small files of large images.
+
+
+def test_an_image_of_too_many_pixels(tmp_path, monkeypatch):
+    Image.new("1", (12_000, 12_000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 30_000
+    with pytest.raises(OSError, match=r"at most 64,000,000 pixels, got 12000 x 12000: .* raise data\.max_pixels"):
+        read_image(str(tmp_path / "bomb.png"), channels=3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("L", (100, 100)).save(tmp_path / "a.png")
+    assert read_image(str(tmp_path / "a.png"), channels=1).shape == (100, 100, 1)  # the setting, above Pillow's own
+    with pytest.raises(OSError, match="at most 9,999 pixels"):
+        read_image(str(tmp_path / "a.png"), channels=1, max_pixels=9_999)
+    Image.new("RGB", (800, 800)).save(tmp_path / "a.jpg")
+    assert read_image(str(tmp_path / "a.jpg"), channels=3, smallest=100, max_pixels=10_000).shape == (100, 100, 3)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_max_pixels_is_a_setting(tmp_path, cache):
+    for number in range(8):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{number}.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "large.png")
+    for limit, count in ((1600, 0), (1599, 1)):
+        settings = {"image_size": 16, "channels": 3, "batch_size": 2, "num_workers": 0, "max_unreadable": 0.5}
+        data = ImageData(root=str(tmp_path), max_pixels=limit, cache=cache, **settings)
+        for loader in (data.train_dataloader, data.val_dataloader):
+            data.setup()
+            list(loader())
+        assert len(data.unreadable) == count
+    with pytest.raises(DataError, match="max_pixels of at least 1"):
+        ImageData(max_pixels=0)

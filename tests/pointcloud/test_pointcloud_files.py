@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import h5py
@@ -295,4 +296,54 @@ def test_hdf5_with_a_group_for_a_dataset_is_refused(tmp_path):
     with h5py.File(tmp_path / "train.h5", "w") as file:
         file.create_group("data")
     with pytest.raises(DataError, match="cannot be read"):
+        HDF5Clouds([tmp_path / "train.h5"])
+
+
+# HDF5 files that hold what lies in others.
+
+
+@pytest.mark.parametrize(
+    "kind", ["external link", "soft link", "soft link to an external one", "external storage", "virtual"]
+)
+@pytest.mark.parametrize("name", ["data", "label", "normal"])
+def test_values_in_other_files_are_not_read(tmp_path, kind, name):
+    """They would show any file that the user may read."""
+    arrays = {
+        "data": np.random.rand(8, 16, 3).astype("f4"),
+        "label": np.arange(8) % 2,
+        "normal": np.zeros((8, 16, 3), "f4"),
+    }
+    with h5py.File(tmp_path / "secret.h5", "w") as secret:
+        for key, array in arrays.items():
+            secret[key] = array
+    (tmp_path / "secret.bin").write_bytes(arrays[name].tobytes())
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        for key, array in arrays.items():
+            if key != name:
+                file[key] = array
+        if kind == "external link":
+            file[name] = h5py.ExternalLink(str(tmp_path / "secret.h5"), name)
+        elif kind == "soft link":
+            file["other"] = arrays[name]
+            file[name] = h5py.SoftLink("/other")
+        elif kind == "soft link to an external one":
+            file["out"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/")
+            file[name] = h5py.SoftLink(f"/out/{name}")
+        elif kind == "external storage":
+            where = [(str(tmp_path / "secret.bin"), 0, h5py.h5f.UNLIMITED)]
+            file.create_dataset(name, shape=arrays[name].shape, dtype=arrays[name].dtype, external=where)
+        else:
+            layout = h5py.VirtualLayout(shape=arrays[name].shape, dtype=arrays[name].dtype)
+            layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), name, shape=arrays[name].shape)
+            file.create_virtual_dataset(name, layout)
+    with pytest.raises(DataError, match=r"got a link, which was not followed|got some in other files") as caught:
+        HDF5Clouds([tmp_path / "train.h5"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_to_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        file["data"] = h5py.ExternalLink(str(tmp_path / "pipe"), "data")
+    with pytest.raises(DataError, match="got a link"):
         HDF5Clouds([tmp_path / "train.h5"])

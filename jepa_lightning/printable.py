@@ -1,0 +1,26 @@
+"""Names of files, classes and labels, made fit to be shown: a stranger's data must not steer a terminal."""
+
+from __future__ import annotations
+
+import re
+
+# C0 and C1 codes (ESC, new lines), what turns the direction of writing, other line ends, and what XML may not hold.
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(words: object, *, lines: bool = False) -> str:
+    r"""Words with control codes written out (`\x1b`, `\n`), so that they neither move the cursor nor begin a line.
+
+    Args:
+        words: anything that has a name.
+        lines: keep new lines and tabs: for a whole message, whose names have been made printable.
+
+    Example:
+        >>> print(printable("cat\x1b[31m\n.png"))
+        cat\x1b[31m\n.png
+    """
+    return _STEERING.sub(lambda found: _written_out(found[0], lines=lines), str(words))
+
+
+def _written_out(code: str, *, lines: bool) -> str:
+    return code if lines and code in "\n\t" else code.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -1,0 +1,101 @@
+"""Data of any size, in batches of any size: a run ends with finite numbers, or is refused before its first step."""
+
+import csv
+import math
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from fuzz_helpers import FACTOR, fuzz, must_be_ours
+from hypothesis import example, given
+from hypothesis import strategies as st
+from lightning.pytorch import Trainer
+from torch.utils.data import TensorDataset
+
+from jepa_lightning import JEPA
+from jepa_lightning.callbacks import BestCheckpoint, CollapseMonitor, Faults, LastCheckpoint, OnlineProbe, RunSummary
+from jepa_lightning.encoders import ViT
+from jepa_lightning.maskers import Random
+from jepa_lightning.objectives import VICReg
+from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.run_folder import AppendingCSVLogger
+from modalities.image import Image, ImageData
+
+TINY = {"width": 8, "depth": 1, "heads": 1}
+
+
+def run(folder, *, size, batch, drop_last, val_fraction=0.1, classes=2, epochs=1):
+    """The trainer, and why it was refused; None where it was not."""
+    torch.manual_seed(size)
+    modality = Image(image_size=8, patch_size=4, encoder=partial(ViT, **TINY), masker=Random(target_ratio=0.5))
+    model = JEPA(modality, predictor=partial(TransformerPredictor, **TINY), regularizers=[VICReg()])
+    images = TensorDataset(torch.rand(size, 3, 8, 8), torch.arange(size) % classes)
+    watchers = [CollapseMonitor(), OnlineProbe(), Faults(), LastCheckpoint(), BestCheckpoint(), RunSummary()]
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "devices": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(max_epochs=epochs, callbacks=watchers, logger=AppendingCSVLogger(folder), log_every_n_steps=1,
+                          default_root_dir=folder, **quiet)  # fmt: skip
+        try:
+            data = ImageData(dataset=images, batch_size=batch, drop_last=drop_last, val_fraction=val_fraction,
+                             num_workers=0)  # fmt: skip
+            trainer.fit(model, datamodule=data)
+        except ValueError as error:
+            must_be_ours(error)
+            return trainer, str(error)
+    return trainer, None
+
+
+def check(**sizes):
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, refused = run(folder, **sizes)
+        if refused is not None:
+            assert trainer.global_step == 0, refused
+            assert "expected" in refused or "needs" in refused
+            return refused
+        assert trainer.global_step > 0
+        state = torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)
+        assert state["global_step"] == trainer.global_step
+        assert all(value.isfinite().all() for value in state["state_dict"].values() if value.is_floating_point())
+        with open(Path(folder) / "metrics.csv", newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    assert not value or math.isfinite(float(value)), (name, value)
+        return None
+
+
+@given(
+    size=st.integers(1, 80), batch=st.integers(1, 33), drop_last=st.booleans(),
+    val_fraction=st.sampled_from([0.1, 0.1, 0.0, 0.5]), classes=st.sampled_from([1, 2, 2, 80]),
+)  # fmt: skip
+@example(size=1, batch=1, drop_last=False, val_fraction=0.1, classes=2)
+@example(size=2, batch=2, drop_last=False, val_fraction=0.1, classes=2)  # one of each
+@example(size=3, batch=2, drop_last=False, val_fraction=0.1, classes=2)
+@example(size=12, batch=4, drop_last=True, val_fraction=0.1, classes=2)  # one held out
+@example(size=10, batch=8, drop_last=False, val_fraction=0.1, classes=2)  # 8 and 1 to train with
+@example(size=66, batch=2, drop_last=False, val_fraction=0.5, classes=2)  # 33 held out: 16 batches and 1 sample
+@example(size=40, batch=1, drop_last=False, val_fraction=0.1, classes=2)
+@fuzz(6)
+def test_ends_or_is_refused_before_the_first_step(size, batch, drop_last, val_fraction, classes):
+    check(size=size, batch=batch, drop_last=drop_last, val_fraction=val_fraction, classes=classes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_every_size_and_batch(drop_last):
+    """All of 80 by 33: a quarter of an hour; every seventh pair, or all with JEPA_FUZZ."""
+    pairs = [(size, batch) for size in range(1, 81) for batch in range(1, 34)]
+    for size, batch in pairs if FACTOR > 1 else pairs[::7]:
+        check(size=size, batch=batch, drop_last=drop_last)
+
+
+def test_what_is_refused():
+    assert "VICReg needs batches of at least 2 samples on each process, got 1" in check(
+        size=40, batch=1, drop_last=True
+    )
+    assert "at least 2 training samples" in check(size=1, batch=1, drop_last=False)
+    assert "lower batch_size, add data" in check(size=8, batch=16, drop_last=True)
+    assert check(size=12, batch=4, drop_last=True) is None
