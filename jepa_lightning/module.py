@@ -24,7 +24,7 @@ from jepa_lightning.precision import HALF, is_norm, precise, sparing
 from jepa_lightning.predictors import PredictorFactory, TransformerPredictor
 from jepa_lightning.pretexts import Masked, Networks, Outcome, Pretext
 from jepa_lightning.randomness import derive_seed, reseed
-from jepa_lightning.regularizers import RegularizerFactory, RegularizerSpec, check_batch_size
+from jepa_lightning.regularizers import RegularizerFactory, RegularizerSpec, check_batch_size, number_names
 from jepa_lightning.schedules import CosineRamp, Schedule, WarmupCosine, value_at
 from jepa_lightning.strategies import refuse_fsdp1
 from jepa_lightning.targets import EMA, TargetFactory, represent
@@ -87,7 +87,7 @@ class JEPA(LightningModule):
         self.predictor = predictor(self.pretext.predictor_spec(modality, self.target))
         self.objective = objective or SmoothL1()
         spec = RegularizerSpec(dim=modality.encoder.dim, out=self.target.dim)
-        self.regularizers = nn.ModuleList(build(spec) for build in regularizers or [])
+        self.regularizers = nn.ModuleList(number_names([build(spec) for build in regularizers or []]))
         self.prediction_weight = prediction_weight
         self.schedules: dict[str, Schedule] = {"lr": learning_rate, "weight_decay": weight_decay}
         self.schedules |= self.target.schedules

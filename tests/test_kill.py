@@ -1,7 +1,6 @@
 """A run that is killed again and again, at any moment, and started again each time, ends as if nothing had happened."""
 
 import csv
-import multiprocessing
 import os
 import random
 import signal
@@ -9,7 +8,8 @@ import time
 
 import pytest
 import torch
-from short_runs import IMAGE, SHORT
+from processes import forkserver
+from short_runs import IMAGE, SHORT, fit_shortly
 
 WORDS = [
     *("fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.logger", "true", "--trainer.log_every_n_steps", "1"),
@@ -29,17 +29,9 @@ def fit_quietly(words):
     fit(words)
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that begin with everything imported: a start takes a second, not ten."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jepa_lightning.cli", "jepa_lightning.data", "modalities.image", "tensorboard"])
-    return context
-
-
-def start(processes, folder, steps):
-    words = [*WORDS, "--trainer.default_root_dir", str(folder), "--trainer.max_steps", str(steps)]
-    process = processes.Process(target=fit_quietly, args=(words,))
+def start(folder, steps, more):
+    words = [*WORDS, "--trainer.default_root_dir", str(folder), "--trainer.max_steps", str(steps), *more]
+    process = forkserver().Process(target=fit_quietly, args=(words,))
     process.start()
     return process
 
@@ -71,12 +63,12 @@ def same(one, other):
     return one == other
 
 
-def check(processes, tmp_path, *, kills, steps):
+def check(tmp_path, *more, kills, steps):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start(processes, whole, steps).join()
+    start(whole, steps, more).join()
     chance, done, reached, ahead = random.Random(0), 0, [], steps // (kills + 1)
     while done < kills:
-        process = start(processes, killed, steps)
+        process = start(killed, steps, more)
         # After so many more steps, and a part of one; now and then before the first.
         target = (reached[-1] if reached else 0) + chance.randint(1, ahead)
         while process.is_alive() and step_of(killed) < target:
@@ -91,7 +83,7 @@ def check(processes, tmp_path, *, kills, steps):
             assert torch.load(path, weights_only=True)["global_step"] <= steps
         if (killed / "checkpoints" / "last.ckpt").exists():
             reached.append(last(killed)["global_step"])
-    process = start(processes, killed, steps)
+    process = start(killed, steps, more)
     process.join()
     assert process.exitcode == 0
     print(f"killed {done} times, after steps {reached}")
@@ -105,10 +97,21 @@ def check(processes, tmp_path, *, kills, steps):
     assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_killed_and_started_again(processes, tmp_path):
-    check(processes, tmp_path, kills=2, steps=24)
+def test_killed_and_started_again(tmp_path):
+    check(tmp_path, kills=2, steps=24)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(processes, tmp_path):
-    check(processes, tmp_path, kills=20, steps=120)
+def test_killed_twenty_times(tmp_path):
+    check(tmp_path, kills=20, steps=120)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["Online", "Pretrained"])
+def test_killed_with_other_targets(tmp_path, target):
+    """Started again, the run needs the source of a frozen target no more: its weights are in the checkpoint."""
+    more = ["--model.target", target]
+    if target == "Pretrained":
+        fit_shortly("image", tmp_path / "source")
+        more += ["--model.target.checkpoint", str(tmp_path / "source")]
+    check(tmp_path, *more, kills=2, steps=24)

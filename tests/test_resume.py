@@ -14,7 +14,10 @@ from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint
 from jepa_lightning.cli import fit
 from jepa_lightning.encoders import ViT
 from jepa_lightning.interruption import Interrupted
+from jepa_lightning.regularizers import VICReg
 from jepa_lightning.run_folder import AppendingCSVLogger
+from jepa_lightning.schedules import CosineRamp
+from jepa_lightning.targets import EMA, Online, Pretrained
 
 EPOCH = 6  # steps
 
@@ -48,13 +51,16 @@ class Dropping(ViT):
         return nn.functional.dropout(super().forward(tokens, keep, keep_valid), 0.1, self.training)
 
 
+ENCODER = partial(Dropping, width=32, depth=1, heads=2)
+
+
 @pytest.fixture
 def go(make_trainer, make_jepa, make_data):
-    def go(*, stop=None, resume=False, seed=0, workers=0, every=1, data=None, **settings):
+    def go(*, stop=None, resume=False, seed=0, workers=0, every=1, data=None, model=None, **settings):
         watch = Watch(stop)
         settings = {"max_epochs": 3, "num_sanity_val_steps": 0, **settings}
         trainer = make_trainer(BestCheckpoint(), LastCheckpoint(every_n_train_steps=every), watch, **settings)
-        model = make_jepa(seed=seed, encoder=partial(Dropping, width=32, depth=1, heads=2))
+        model = make_jepa(seed=seed, encoder=ENCODER, **(model or {}))
         trainer.fit(
             model, datamodule=make_data(num_workers=workers, **(data or {})), ckpt_path="last" if resume else None
         )
@@ -93,6 +99,20 @@ def test_from_any_step(go, stop):
     rest, seen = check(go, stop)
     assert len(rest.seen) == 3 * EPOCH - stop  # none is taken twice
     assert [step for step in seen.validated if step > stop] == rest.validated
+
+
+OTHER_TARGETS = {
+    "the encoder itself": {"target": partial(Online, stop_gradient=False), "regularizers": [VICReg]},
+    "the encoder itself without gradient": {"target": Online},
+    "a frozen encoder": {"target": partial(Pretrained, build=ENCODER)},  # that the resumed run has drawn anew
+    "a moving average": {"target": partial(EMA, momentum=CosineRamp(start=0.5, end=1.0))},
+}
+
+
+@pytest.mark.parametrize("model", OTHER_TARGETS.values(), ids=OTHER_TARGETS.keys())
+def test_with_any_target(go, model):
+    rest, _ = check(go, 8, model=model)
+    assert len(rest.seen) == 3 * EPOCH - 8
 
 
 def test_from_the_last_of_every_few_steps(go):
@@ -279,7 +299,7 @@ def fails(make_trainer, make_jepa, make_data):
         callbacks = [BestCheckpoint(), LastCheckpoint(), watch, *([failing] if failing else [])]
         logger = AppendingCSVLogger(folder)
         trainer = make_trainer(*callbacks, **{**settings, "default_root_dir": str(folder), "logger": logger})
-        model = make_jepa(seed=seed, encoder=partial(Dropping, width=32, depth=1, heads=2))
+        model = make_jepa(seed=seed, encoder=ENCODER, **(model or {}))
         trainer.fit(model, datamodule=make_data(**(data or {})), ckpt_path="last" if resume else None)
         return trainer, model, watch
 

@@ -81,6 +81,16 @@ RegularizerFactory = Callable[[RegularizerSpec], Regularizer]
 """Builds a regulariser from its spec; a `Regularizer` class does."""
 
 
+def number_names(regularizers: list[Regularizer]) -> list[Regularizer]:
+    """Give each a name of its own to be logged under: of several of one name, "vicreg", "vicreg_2", ..."""
+    taken: dict[str, int] = {}
+    for part in regularizers:
+        taken[part.name] = taken.get(part.name, 0) + 1
+        if taken[part.name] > 1:
+            part.name = f"{part.name}_{taken[part.name]}"
+    return regularizers
+
+
 def check_batch_size(regularizers: Iterable[nn.Module], size: int | None) -> None:
     """Refuse a run whose batches, of at most `size` samples on each process, are all too small for a regulariser.
 

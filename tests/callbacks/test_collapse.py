@@ -65,8 +65,8 @@ class Seen(Callback):
         outcome = outputs["outcome"]
         self.outcomes.append(outcome)
         assert not any(latents.values.requires_grad for latents in (*outcome.context, *outcome.target))
-        self.targets.append(outputs["outcome"].target[0].values.clone())
-        self.contexts.append([latents.values.clone() for latents in outputs["outcome"].context])
+        self.targets.extend(latents.values.clone() for latents in outcome.target[:1])
+        self.contexts.append([latents.values.clone() for latents in outcome.context])
         self.metrics[trainer.global_step] = dict(trainer.callback_metrics)
 
 

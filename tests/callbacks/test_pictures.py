@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from variants import TwoMasks, TwoViews
+from variants import TwoViews
 
 from jepa_lightning.callbacks import Pictures
 from jepa_lightning.callbacks.pictures import first
@@ -97,13 +97,6 @@ def test_a_pretext_that_hides_nothing_has_no_picture_of_masks(make_trainer, make
     make_trainer(Pictures(), max_epochs=1).fit(make_jepa(pretext=TwoViews()), datamodule=make_data())
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert names == ["features_000000.png", "features_000006.png"]
-
-
-def test_pictures_of_several_masks(make_trainer, make_jepa, make_data, tmp_path):
-    trainer = make_trainer(Pictures(samples=1), max_steps=1, limit_val_batches=0)
-    trainer.fit(make_jepa(masker=TwoMasks), datamodule=make_data())
-    side, gap = 32 * 4, 4
-    assert opened(tmp_path / "pictures" / "masks.png").shape == (side, 7 * side + 6 * gap, 3)  # two masks of 3 panels
 
 
 def test_loaders_without_a_data_module_have_no_pictures(make_trainer, make_jepa, make_data, tmp_path):

@@ -126,6 +126,14 @@ def test_weights_are_numbers_or_schedules(make_jepa):
     torch.testing.assert_close(fixed["vicreg"], 3 * plain["vicreg"])
 
 
+def test_several_of_one_kind_have_names_of_their_own(make_jepa):
+    jepa = make_jepa(regularizers=[VICReg, Mean, partial(VICReg, on="predicted", weight=0.5)])
+    losses = jepa.losses(jepa.step({"image": IMAGES}, generator()))
+    assert list(losses) == ["prediction", "vicreg", "mean", "vicreg_2"]
+    assert losses["vicreg"] != losses["vicreg_2"]
+    assert VICReg.name == "vicreg"
+
+
 def test_a_run_follows_the_schedules_of_the_weights(make_jepa, make_data, make_trainer):
     settings = {"regularizers": [partial(VICReg, weight=LinearRamp(start=0.0, end=1.0))]}
     trainer = make_trainer(max_steps=1, limit_val_batches=0, log_every_n_steps=1)
@@ -178,9 +186,27 @@ def test_what_is_left_over_at_the_end_of_an_epoch_trains_and_validates(make_jepa
 
 
 def test_a_batch_size_below_it_is_refused(make_jepa, make_trainer):
-    says = r"VICReg needs at least 2 samples a batch on each rank, got 1: raise data\.batch_size, or leave the regulari"
+    says = r"VICReg needs batches of at least 2 samples on each process, got 1: raise data\.batch_size, add data, or"
     with pytest.raises(ValueError, match=says):
         make_trainer(max_epochs=1).fit(make_jepa(regularizers=[VICReg]), loader(3, 1))
+    with pytest.raises(ValueError, match=says):  # of a larger batch there is only one
+        make_trainer(max_epochs=1).fit(make_jepa(regularizers=[VICReg]), loader(1, 4))
     make_trainer(max_epochs=1).fit(make_jepa(regularizers=[partial(VICReg, gather=True)]), loader(2, 1))
     check_batch_size([vicreg(D)], None)  # of which nobody knows
     check_batch_size([vicreg(D)], 2)
+
+
+def test_several_of_one_kind_are_terms_of_their_own(make_jepa):
+    """With their own weights: a schedule for the variance, another for the covariance."""
+    halves = [
+        partial(VICReg, variance=1.0, covariance=0.0, weight=LinearRamp(0.0, 1.0)),
+        partial(VICReg, variance=0.0, covariance=0.5, weight=2.0),
+    ]
+    jepa = make_jepa(regularizers=halves)
+    jepa.total_steps = 10
+    outcome = jepa.step({"image": torch.rand(4, 3, 32, 32)}, torch.Generator().manual_seed(0))
+    found = jepa.losses(outcome, 5)
+    assert list(found) == ["prediction", "vicreg", "vicreg_2"]
+    first, second = (part(outcome) for part in jepa.regularizers)
+    assert torch.equal(found["vicreg"], 0.5 * first)
+    assert torch.equal(found["vicreg_2"], 2.0 * second)
