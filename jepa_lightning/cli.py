@@ -40,6 +40,8 @@ from jepa_lightning.strategies import refuse_fsdp1
 from jepa_lightning.trust import weights_only
 
 TRACEBACK = "JEPA_TRACEBACK"
+SUBCOMMANDS = ("fit", "validate", "predict")
+HELP = (["-h"], ["--help"])
 MEANT = (  # warnings about what is meant to be so, or is not the user's to change
     r"Found \d+ module\(s\) in eval mode",  # an EMA target
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # within Lightning
@@ -68,7 +70,9 @@ class JEPACLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
-        named = names_model_class(sys.argv[1:] if args is None else args)
+        words = list(sys.argv[1:] if args is None else args)
+        named = names_model_class(words)
+        self._only = _subcommand(words)  # the parsers of the others take as long to build
         super().__init__(
             LightningModule if named else JEPA,
             LightningDataModule,
@@ -82,10 +86,10 @@ class JEPACLI(LightningCLI):
             args=None if args is None else list(args),
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's subcommands that a JEPA has a step for."""
-        return {name: skip for name, skip in LightningCLI.subcommands().items() if name != "test"}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Lightning's subcommands that a JEPA has a step for; the one that is meant where that is known."""
+        known = {name: skip for name, skip in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
+        return known if self._only is None else {self._only: known[self._only]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What watches a run is always on and has its own settings; the pretext is `Masked` unless another is named."""
@@ -110,7 +114,7 @@ class JEPACLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Type `fit` for the user, and find shipped configs. sys.argv stays: DDP's child processes read it too."""
         words = find_configs(sys.argv[1:] if args is None else args)
-        if not any(word in self.subcommands() or word in ("-h", "--help") for word in words[:1]):
+        if words[:1] not in HELP and words[:1] != [self._only]:
             words = ["fit", *words]
         self.config = parser.parse_args(words)
 
@@ -163,6 +167,13 @@ class JEPACLI(LightningCLI):
             moved = set_aside(self.trainer.default_root_dir)
             if moved is not None:
                 rank_zero_info(f"The files of an earlier run were moved to {moved}")
+
+
+def _subcommand(words: list[str]) -> str | None:
+    """The subcommand that command-line words mean, which is fit where none is named; None for help on all of them."""
+    if words[:1] in HELP:
+        return None
+    return words[0] if words and words[0] in SUBCOMMANDS else "fit"
 
 
 def names_model_class(words: Sequence[str]) -> bool:

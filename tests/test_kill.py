@@ -109,7 +109,6 @@ def test_killed_twenty_times(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["Online", "Pretrained"])
 def test_killed_with_other_targets(tmp_path, target):
-    """Started again, the run needs the source of a frozen target no more: its weights are in the checkpoint."""
     more = ["--model.target", target]
     if target == "Pretrained":
         fit_shortly("image", tmp_path / "source")

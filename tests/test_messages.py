@@ -3,10 +3,11 @@
 import re
 
 import pytest
+import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-from jepa_lightning.cli import Parser
+from jepa_lightning.cli import Parser, fit
 from jepa_lightning.encoders import Encoder, ViT
 from jepa_lightning.maskers import Masker
 from jepa_lightning.messages import LINES, shorten
@@ -139,6 +140,25 @@ def test_an_error_in_a_loaders_worker_is_its_last_line():
         "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File x\n"
     )
     assert shorten(message + "ValueError: the image is too small") == "ValueError: the image is too small"
+
+
+@pytest.mark.parametrize(
+    ("words", "old", "new"),
+    [
+        (["--model.momentum", "LinearRamp"], "model.momentum", "model.target.momentum"),
+        (["--model.momentum.start=0.5"], "model.momentum", "model.target.momentum"),
+        (["--config", "old.yaml"], "model.momentum", "model.target.momentum"),
+        (["--model.target_sees", "targets"], "model.target_sees", "model.pretext.target_sees"),
+    ],
+)
+def test_options_that_have_moved_say_where_to(words, old, new, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ramp = {"class_path": "LinearRamp", "init_args": {"start": 0.97, "end": 1.0}}
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump({"model": {"momentum": ramp}}))
+    with pytest.raises(SystemExit):
+        fit(["--config", "image.yaml", *words])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"jepa-fit: error: {old} is now {new} (")
 
 
 def test_every_swappable_base_is_searched_for_names():

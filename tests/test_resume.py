@@ -299,7 +299,7 @@ def fails(make_trainer, make_jepa, make_data):
         callbacks = [BestCheckpoint(), LastCheckpoint(), watch, *([failing] if failing else [])]
         logger = AppendingCSVLogger(folder)
         trainer = make_trainer(*callbacks, **{**settings, "default_root_dir": str(folder), "logger": logger})
-        model = make_jepa(seed=seed, encoder=ENCODER, **(model or {}))
+        model = make_jepa(seed=seed, encoder=ENCODER)
         trainer.fit(model, datamodule=make_data(**(data or {})), ckpt_path="last" if resume else None)
         return trainer, model, watch
 

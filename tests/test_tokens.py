@@ -5,7 +5,7 @@ import torch
 
 from jepa_lightning.encoders import TokenSpec, ViT
 from jepa_lightning.maskers import Random, Tube
-from jepa_lightning.tokens import Masks, Ragged, Tokens, take
+from jepa_lightning.tokens import Latents, Masks, Ragged, Tokens, take
 
 
 def generator():
@@ -168,3 +168,28 @@ def test_masks_move_with_what_they_have():
     assert moved.targets.is_meta
     assert moved.context_valid.is_meta
     assert moved.targets_valid is None
+
+
+@pytest.mark.parametrize("layers", [(), (3,)])
+def test_latents_are_pooled_over_real_tokens_in_float32(layers):
+    values = torch.randn(2, 4, *layers, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    valid = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    for real in (None, valid):
+        found = Latents(values=values, valid=real).pooled()
+        assert found.dtype == torch.float32
+        for b in range(2):
+            rows = [values[b, k].double() for k in range(4) if real is None or real[b, k]]
+            torch.testing.assert_close(found[b].double(), sum(rows) / len(rows), rtol=1e-6, atol=1e-6)
+    values[~valid] = torch.nan
+    assert Latents(values=values, valid=valid).pooled().isfinite().all()
+    assert (Latents(values=values, valid=torch.zeros_like(valid)).pooled() == 0).all()
+
+
+def test_latents_without_gradient_are_otherwise_the_same():
+    values = torch.randn(2, 3, 4, requires_grad=True)
+    latents = Latents(values=values, positions=torch.zeros(1, 3, 2), valid=torch.ones(2, 3, dtype=torch.bool))
+    kept = latents.detach()
+    assert torch.equal(kept.values, values)
+    assert not kept.values.requires_grad
+    assert kept.positions is latents.positions
+    assert kept.valid is latents.valid
