@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from jepa_lightning.checkpoint_io import protect
@@ -21,10 +21,10 @@ from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of, pool
 from jepa_lightning.optimization import is_logged, largest_batch, learning_rate_scale, parameter_groups
 from jepa_lightning.parallel import parallelize
 from jepa_lightning.precision import HALF, is_norm, precise, sparing
-from jepa_lightning.predictors import PredictorFactory, TransformerPredictor
+from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
 from jepa_lightning.pretexts import Masked, Networks, Outcome, Pretext
 from jepa_lightning.randomness import derive_seed, reseed
-from jepa_lightning.regularizers import RegularizerFactory, RegularizerSpec, check_batch_size, number_names
+from jepa_lightning.regularizers import RegularizerFactory, Regularizers, RegularizerSpec
 from jepa_lightning.schedules import CosineRamp, Schedule, WarmupCosine, value_at
 from jepa_lightning.strategies import refuse_fsdp1
 from jepa_lightning.targets import EMA, TargetFactory, represent
@@ -84,10 +84,12 @@ class JEPA(LightningModule):
         self.encoder = modality.encoder
         self.pretext = pretext or Masked()
         self.target = target(modality.encoder, modality.spec)
-        self.predictor = predictor(self.pretext.predictor_spec(modality, self.target))
+        self.pretext.build(modality, self.target)
+        asked = self.pretext.predictor_spec(modality, self.target)
+        self.predictor = NoPredictor() if asked is None else predictor(asked)
         self.objective = objective or SmoothL1()
-        spec = RegularizerSpec(dim=modality.encoder.dim, out=self.target.dim)
-        self.regularizers = nn.ModuleList(number_names([build(spec) for build in regularizers or []]))
+        spec = RegularizerSpec(*self.pretext.latent_dims(modality, self.target))
+        self.regularizers = Regularizers(regularizers or [], spec)
         self.prediction_weight = prediction_weight
         self.schedules: dict[str, Schedule] = {"lr": learning_rate, "weight_decay": weight_decay}
         self.schedules |= self.target.schedules
@@ -135,13 +137,10 @@ class JEPA(LightningModule):
         return self.pretext(self.networks, batch, generator)
 
     def losses(self, outcome: Outcome, step: int = 0) -> dict[str, Tensor]:
-        """The weighted terms of the loss by name, "prediction" and the regularisers'; their sum is minimised.
-
-        A regulariser that a batch has too few samples for is left out.
-        """
+        """The weighted terms of the loss by name, "prediction" and the regularisers'; their sum is minimised."""
         terms = [self.objective(p.predicted, p.target, p.valid, p.weight, p.over) for p in outcome.predictions]
         found = [("prediction", mean_of(terms), self.prediction_weight)] if terms else []
-        found += [(r.name, r(outcome), r.weight) for r in self.regularizers if outcome.batch_size >= r.min_samples]  # type: ignore[misc,operator]
+        found += self.regularizers.terms(outcome, derive_seed(self.run_seed, "regularizers", step))
         return {name: value * value_at(weight, step, self.total_steps) for name, value, weight in found}
 
     def forward(self, batch: Batch) -> Tensor:
@@ -179,8 +178,9 @@ class JEPA(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss on held-out data under masks that are the same at every validation."""
         outcome = self.step(batch, self.mask_generator("val", 0, batch_idx))
-        loss = sum(self.losses(outcome, self.global_step).values())
-        self.log("val/loss", loss, batch_size=outcome.batch_size, sync_dist=True)
+        losses = self.losses(outcome, self.global_step)
+        if losses:
+            self.log("val/loss", sum(losses.values()), batch_size=outcome.batch_size, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Pooled features, (B, D)."""
@@ -209,7 +209,7 @@ class JEPA(LightningModule):
         self.total_steps = int(total)
         self.target.start(self.total_steps)
         self.learning_rate_scale = learning_rate_scale(self.trainer, self.base_batch)
-        check_batch_size(self.regularizers, largest_batch(self.trainer))
+        self.regularizers.check_batch_size(largest_batch(self.trainer))
 
     def scheduled(self, name: str, step: int) -> float:
         """Value of the schedule `name` (lr, weight_decay, those of the target) at a step; see `base_batch`."""

@@ -1,13 +1,14 @@
 """Predictors: from the context's representations, where the targets lie and what else is known to the targets'."""
 
 from jepa_lightning.predictors.adaln import AdaLNPredictor
-from jepa_lightning.predictors.base import Predictor, PredictorFactory, PredictorSpec
+from jepa_lightning.predictors.base import NoPredictor, Predictor, PredictorFactory, PredictorSpec
 from jepa_lightning.predictors.mlp import MLPPredictor
 from jepa_lightning.predictors.transformer import TransformerPredictor
 
 __all__ = [
     "AdaLNPredictor",
     "MLPPredictor",
+    "NoPredictor",
     "Predictor",
     "PredictorFactory",
     "PredictorSpec",

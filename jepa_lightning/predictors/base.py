@@ -58,6 +58,19 @@ PredictorFactory = Callable[[PredictorSpec], Predictor]
 """Builds a predictor from its spec; a `Predictor` class does."""
 
 
+class NoPredictor(Predictor):
+    """Stands where a pretext has no predictor."""
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """None."""
+        return ()
+
+    def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
+        """Refuse to predict."""
+        raise TypeError("this pretext predicts nothing: its predictor_spec is None")
+
+
 def check_condition(width: int | None, condition: Latents | None, name: str) -> None:
     """See that a predictor was given a condition just where it was built for one.
 

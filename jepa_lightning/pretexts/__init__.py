@@ -2,5 +2,6 @@
 
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.pretexts.masked import Masked
+from jepa_lightning.pretexts.views import Views
 
-__all__ = ["Masked", "Networks", "Outcome", "Prediction", "Pretext"]
+__all__ = ["Masked", "Networks", "Outcome", "Prediction", "Pretext", "Views"]

@@ -98,9 +98,16 @@ class Pretext(nn.Module, ABC):
     may own parameters (a codebook of latents), which are trained with the rest.
     """
 
-    def predictor_spec(self, modality: Modality, target: Target) -> PredictorSpec:
-        """What the predictor is built for; a pretext with a condition says its width here."""
+    def build(self, modality: Modality, target: Target) -> None:
+        """Make the pretext's own parts, now that the widths are known; most have none."""
+
+    def predictor_spec(self, modality: Modality, target: Target) -> PredictorSpec | None:
+        """What the predictor is built for, a condition's width too; None where the pretext has no predictor."""
         return PredictorSpec(dim=modality.encoder.dim, out=target.dim, token=modality.spec)
+
+    def latent_dims(self, modality: Modality, target: Target) -> tuple[int, int]:
+        """Widths of the outcome's context, and of its targets and predictions."""
+        return modality.encoder.dim, target.dim
 
     @abstractmethod
     def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:

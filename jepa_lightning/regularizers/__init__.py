@@ -4,11 +4,11 @@ from jepa_lightning.regularizers.base import (
     On,
     Regularizer,
     RegularizerFactory,
+    Regularizers,
     RegularizerSpec,
-    check_batch_size,
-    number_names,
 )
 from jepa_lightning.regularizers.gather import sum_over_ranks
+from jepa_lightning.regularizers.sigreg import SIGReg
 from jepa_lightning.regularizers.vicreg import VICReg
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "Regularizer",
     "RegularizerFactory",
     "RegularizerSpec",
+    "Regularizers",
+    "SIGReg",
     "VICReg",
-    "check_batch_size",
-    "number_names",
     "sum_over_ranks",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from jepa_lightning.tokens import Latents
 On = Literal["context", "target", "predicted"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RegularizerSpec:
     """What a regulariser is told of what it will get; a field that is added breaks no regulariser.
 
@@ -43,10 +43,12 @@ class Regularizer(nn.Module, ABC):
         dim: width of what it looks at.
         min_samples: fewer samples in a batch tell it nothing; of such a batch (what is left over at the end of a
             validation set) it is left out.
+        seed: of the present step, the same on all ranks, for what a regulariser draws; set by the module.
     """
 
     name: str
     min_samples: int = 1
+    seed: int = 0
 
     def __init__(self, spec: RegularizerSpec, *, on: On = "context", weight: float | Schedule = 1.0) -> None:
         super().__init__()
@@ -81,26 +83,44 @@ RegularizerFactory = Callable[[RegularizerSpec], Regularizer]
 """Builds a regulariser from its spec; a `Regularizer` class does."""
 
 
-def number_names(regularizers: list[Regularizer]) -> list[Regularizer]:
-    """Give each a name of its own to be logged under: of several of one name, "vicreg", "vicreg_2", ..."""
-    taken: dict[str, int] = {}
-    for part in regularizers:
-        taken[part.name] = taken.get(part.name, 0) + 1
-        if taken[part.name] > 1:
-            part.name = f"{part.name}_{taken[part.name]}"
-    return regularizers
+class Regularizers(nn.ModuleList):
+    """The regularisers of a run, each with a name of its own: of several of one kind "vicreg", "vicreg_2", ..."""
 
+    def __init__(self, build: Iterable[RegularizerFactory], spec: RegularizerSpec) -> None:
+        super().__init__([make(spec) for make in build])
+        taken: dict[str, int] = {}
+        for part in self.parts():
+            taken[part.name] = taken.get(part.name, 0) + 1
+            if taken[part.name] > 1:
+                part.name = f"{part.name}_{taken[part.name]}"
 
-def check_batch_size(regularizers: Iterable[nn.Module], size: int | None) -> None:
-    """Refuse a run whose batches, of at most `size` samples on each process, are all too small for a regulariser.
+    def parts(self) -> list[Regularizer]:
+        """All of them."""
+        return list(self)  # type: ignore[arg-type]
 
-    Raises:
-        ValueError: which, and what to do.
-    """
-    for part in regularizers:
-        least: Any = part.min_samples
-        if size is not None and size < least:
-            raise ValueError(
-                f"{type(part).__name__} needs batches of at least {least} samples on each process, got {size}: raise "
-                "data.batch_size, add data, or set model.regularizers to null"
-            )
+    def terms(self, outcome: Outcome, seed: int) -> list[tuple[str, Tensor, float | Schedule]]:
+        """Name, value and weight of each that the batch has enough samples for.
+
+        Args:
+            outcome: of the step.
+            seed: of what they draw, the same on all ranks.
+        """
+        found: list[tuple[str, Tensor, float | Schedule]] = []
+        for part in self.parts():
+            part.seed = seed
+            if outcome.batch_size >= part.min_samples:
+                found.append((part.name, part(outcome), part.weight))
+        return found
+
+    def check_batch_size(self, size: int | None) -> None:
+        """Refuse a run whose batches, of at most `size` samples on each process, are all too small for one.
+
+        Raises:
+            ValueError: which, and what to do.
+        """
+        for part in self.parts():
+            if size is not None and size < part.min_samples:
+                raise ValueError(
+                    f"{type(part).__name__} needs batches of at least {part.min_samples} samples on each process, got "
+                    f"{size}: raise data.batch_size, add data, or set model.regularizers to null"
+                )

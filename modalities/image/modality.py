@@ -23,6 +23,8 @@ class Image(Modality):
         channels: number of channels of an image.
         encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
         masker: draws contexts and targets; I-JEPA's multi-block by default.
+        any_size: also take images of other sizes that the patch divides, as local views are; the encoder must, too, as
+            `ViT` does.
     """
 
     name = "image"
@@ -35,11 +37,14 @@ class Image(Modality):
         channels: int = 3,
         encoder: EncoderFactory = ViT,
         masker: Masker | None = None,
+        any_size: bool = False,
     ) -> None:
         self.image_size = _pair(image_size)
         self.patch_size = _pair(patch_size)
         self.channels = channels
-        self.tokenizer = PatchTokenizer(image_size=self.image_size, patch_size=self.patch_size, channels=self.channels)
+        self.tokenizer = PatchTokenizer(
+            image_size=self.image_size, patch_size=self.patch_size, channels=channels, any_size=any_size
+        )
         self.grid = self.tokenizer.grid
         self.spec = TokenSpec(shape=(channels, *self.patch_size), grid=self.grid, positions=SinCosPositions)
         self.masker = masker or MultiBlock()

@@ -8,7 +8,7 @@ from seeing import vicreg
 from torch.utils.data import DataLoader
 
 from jepa_lightning.pretexts import Outcome, Prediction
-from jepa_lightning.regularizers import Regularizer, RegularizerSpec, VICReg, check_batch_size
+from jepa_lightning.regularizers import Regularizer, Regularizers, RegularizerSpec, VICReg
 from jepa_lightning.schedules import LinearRamp
 from jepa_lightning.targets import Online
 from jepa_lightning.tokens import Latents
@@ -192,8 +192,8 @@ def test_a_batch_size_below_it_is_refused(make_jepa, make_trainer):
     with pytest.raises(ValueError, match=says):  # of a larger batch there is only one
         make_trainer(max_epochs=1).fit(make_jepa(regularizers=[VICReg]), loader(1, 4))
     make_trainer(max_epochs=1).fit(make_jepa(regularizers=[partial(VICReg, gather=True)]), loader(2, 1))
-    check_batch_size([vicreg(D)], None)  # of which nobody knows
-    check_batch_size([vicreg(D)], 2)
+    Regularizers([lambda spec: vicreg(D)], RegularizerSpec(D, D)).check_batch_size(None)  # of which nobody knows
+    Regularizers([lambda spec: vicreg(D)], RegularizerSpec(D, D)).check_batch_size(2)
 
 
 def test_several_of_one_kind_are_terms_of_their_own(make_jepa):

@@ -1,0 +1,110 @@
+"""Sketched isotropic Gaussian regularisation (LeJEPA)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.pretexts.base import Outcome
+from jepa_lightning.regularizers.base import On, Regularizer, RegularizerSpec
+from jepa_lightning.regularizers.gather import sum_over_ranks
+from jepa_lightning.schedules import Schedule
+
+
+class SIGReg(Regularizer):
+    """Pulls representations towards an isotropic Gaussian (LeJEPA: Balestriero and LeCun 2025, arXiv:2511.08544).
+
+    Pooled representations are projected on random directions, drawn anew at each step; on each, the Epps-Pulley
+    statistic measures how far the samples' distribution is from N(0, 1):
+
+        N * integral of |mean_n exp(i t x_n) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt
+
+    by the trapezoidal rule over `points` knots on [0, `limit`], twice (the integrand is even). The value is the mean
+    over directions. Of N samples of N(0, 1) it is 1.06 on average (sqrt(2 pi) - sqrt(2 pi / 3)), whatever N; of a
+    collapsed batch it grows with N. Computed in float32. The directions are a function of (run seed, step): the same
+    on all ranks, and after resuming.
+
+    Args:
+        spec: widths, given by the module.
+        directions: random directions a step (1024 in the paper's experiments).
+        points: knots of the integral.
+        limit: where the integral ends.
+        on: which representations: context, target or predicted.
+        weight: a number or a schedule; the paper's lambda (0.05, beside `prediction_weight` 0.95).
+        gather: the statistic over the samples of all ranks, in place of each rank's own; the gradient too.
+        per_sample: divide by N, so that the gradient does not grow with the batch.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.pretexts import Outcome
+        >>> from jepa_lightning.regularizers import RegularizerSpec, SIGReg
+        >>> from jepa_lightning.tokens import Latents
+        >>> sigreg = SIGReg(RegularizerSpec(dim=8, out=8))
+        >>> gaussian = torch.randn(512, 1, 8, generator=torch.Generator().manual_seed(0))
+        >>> bool(sigreg(Outcome(context=[Latents(values=gaussian)])) < 1.3)
+        True
+        >>> bool(sigreg(Outcome(context=[Latents(values=0.0 * gaussian)])) > 100)
+        True
+    """
+
+    name = "sigreg"
+    knots: Tensor
+    gaussian: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        spec: RegularizerSpec,
+        *,
+        directions: int = 1024,
+        points: int = 17,
+        limit: float = 5.0,
+        on: On = "context",
+        weight: float | Schedule = 0.05,
+        gather: bool = True,
+        per_sample: bool = False,
+    ) -> None:
+        super().__init__(spec, on=on, weight=weight)
+        if directions < 1 or points < 2 or not 0 < limit < math.inf:
+            raise ValueError(
+                f"SIGReg needs at least 1 direction, 2 points and a positive limit, got {directions}, {points}, {limit}"
+            )
+        self.directions = directions
+        self.gather = gather
+        self.per_sample = per_sample
+        self.min_samples = 1 if gather else 2
+        knots = torch.linspace(0, limit, points)
+        weights = torch.full((points,), 2 * limit / (points - 1))  # twice: the integrand is even
+        weights[[0, -1]] /= 2
+        gaussian = torch.exp(-knots.square() / 2)
+        self.register_buffer("knots", knots, persistent=False)
+        self.register_buffer("gaussian", gaussian, persistent=False)
+        self.register_buffer("weights", weights * gaussian, persistent=False)
+
+    def forward(self, outcome: Outcome) -> Tensor:
+        """Mean of the statistic over directions, and over contexts where there are several."""
+        values = [self.statistic(latents.pooled().flatten(1)) for latents in self.looked_at(outcome)]
+        return values[0] if len(values) == 1 else torch.stack(values).mean()
+
+    def statistic(self, features: Tensor) -> Tensor:
+        """The mean statistic of features (N, D) in float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            angles = (features @ self.draw(features)).unsqueeze(-1) * self.knots  # (N, directions, points)
+            total = sum_over_ranks if self.gather else _itself
+            count = total(features.new_full((), len(features)))
+            real, imaginary = total(angles.cos().sum(0)) / count, total(angles.sin().sum(0)) / count
+            distance = (real - self.gaussian).square() + imaginary.square()
+            found = (distance * self.weights).sum(-1).mean()
+            return found if self.per_sample else found * count
+
+    def draw(self, features: Tensor) -> Tensor:
+        """Random unit directions (D, directions) of this step."""
+        generator = torch.Generator(features.device).manual_seed(self.seed)
+        drawn = torch.randn(features.shape[1], self.directions, generator=generator, device=features.device)
+        return drawn / drawn.norm(dim=0)
+
+
+def _itself(value: Tensor) -> Tensor:
+    return value
