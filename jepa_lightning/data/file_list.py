@@ -50,17 +50,29 @@ class FileList:
 
     def path(self, index: int) -> str:
         """Full path of file `index`."""
-        return os.path.join(self.root, os.fsdecode(self._paths[index]))
+        return os.path.join(self.root, self.relative(index))
+
+    def relative(self, index: int) -> str:
+        """Path of file `index` below `root`, or absolute, as it was given."""
+        return os.fsdecode(self._paths[index])
 
     def sample_id(self, index: int) -> str:
-        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
-        return os.path.join(self.name, os.fsdecode(self._paths[index]))
+        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it; see `printable`."""
+        return printable(os.path.join(self.name, self.relative(index)))
 
     def labels_of(self, index: int) -> dict[str, Any]:
         """Labels of file `index` by name: the columns of a CSV file, or "label" for a class folder; perhaps none."""
         if self.labels:
             return {name: column[index] for name, column in self.labels.items()}
         return {} if self.targets is None else {"label": self.targets[index]}
+
+
+def printable(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8, and control characters, as escapes (caf\\xe9.png)."""
+    if name.isprintable():
+        return name
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.file_list import FileList, nearest
-
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""The names of a split, of folders and in a CSV file's `split` column."""
+from jepa_lightning.data.split_names import SPLITS, plain_split_of
 
 PATH_COLUMNS = ("path", "file", "filename", "video", "audio", "image")
 LABEL_COLUMNS = ("label", "class")
@@ -117,12 +115,13 @@ def _splits(file: Path, header: list[str], rows: list[_Row]) -> list[str]:
     found = []
     for row in rows:
         value = _cell(file, row, header, at)
-        if value.lower() not in SPLITS:
+        split = plain_split_of(value)
+        if split is None:
             raise DataError(
                 f"expected train, val or test in line {row[0]}, column {header[at]}, of {file}, got "
                 f"{value!r}{nearest(value.lower(), SPLITS)}"
             )
-        found.append(SPLITS[value.lower()])
+        found.append(split)
     return found
 
 

@@ -8,13 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Encoded, FileList, MemoryCache, find_files
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
+_OPTIONAL = {  # what Pillow reads where it was built with the library
+    "webp": (".webp",),
+    "avif": (".avif", ".avifs"),
+    "jpg_2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+}
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".npy"),
+    *(".jpe", ".jfif", ".mpo", ".apng", ".dib", ".pbm", ".pnm", ".pfm", ".tga", ".pcx", ".qoi", ".sgi", ".ras"),
+    *(ending for library, endings in _OPTIONAL.items() if features.check(library) for ending in endings),
+)
 """File name endings that are read, in any case. `.npy` holds an array (C, H, W), (H, W, C) or (H, W)."""
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}

@@ -142,7 +142,7 @@ def ids(files):
     return [files.sample_id(i) for i in range(len(files))]
 
 
-def test_modelnet_s_folders(tmp_path):
+def test_modelnet_s_folders(tmp_path, caplog):
     for name in ("chair", "desk"):
         for split, count in (("train", 3), ("test", 2)):
             for i in range(count):
@@ -153,8 +153,9 @@ def test_modelnet_s_folders(tmp_path):
     assert found["test"].classes == ["chair", "desk"]
     assert all(f"/{split}/" in name for split, files in found.items() for name in ids(files))
     assert CloudFiles(found["test"], surface=64, features=3)[2]["points"].shape == (64, 6)
-    box(tmp_path / "desk" / "extra.off")  # now the folders are none of splits
-    assert {split: len(files) for split, files in find_clouds(str(tmp_path)).items()} == {"train": 11}
+    box(tmp_path / "desk" / "extra.off")  # a stray
+    assert {split: len(files) for split, files in find_clouds(str(tmp_path)).items()} == {"train": 6, "test": 4}
+    assert "1 file in no folder of a split, such as desk/extra.off" in caplog.text
 
 
 def test_txt_files_count_where_there_are_no_others(tmp_path):
@@ -171,6 +172,48 @@ def test_txt_files_count_where_there_are_no_others(tmp_path):
     (tmp_path / "new").mkdir()
     with pytest.raises(DataError, match=r"expected point clouds in .*an empty one"):
         find_clouds(str(tmp_path / "new"))
+
+
+def test_modelnet_as_texts_with_its_lists(tmp_path):
+    for name in ("airplane", "bathtub"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            np.savetxt(tmp_path / name / f"{name}_{i:04d}.txt", points(columns=6), delimiter=",")
+    (tmp_path / "modelnet40_shape_names.txt").write_text("airplane\nbathtub\n")
+    (tmp_path / "filelist.txt").write_text(
+        "".join(f"{c}/{c}_{i:04d}.txt\n" for c in ("airplane", "bathtub") for i in range(6))
+    )
+    for start, sizes in (("modelnet10", (2, 1)), ("modelnet40", (4, 2))):
+        names = [
+            [f"{c}_{i:04d}\n" for c in ("airplane", "bathtub") for i in r]
+            for r in (range(sizes[0]), range(4, 4 + sizes[1]))
+        ]
+        (tmp_path / f"{start}_train.txt").write_text("".join(names[0]))
+        (tmp_path / f"{start}_test.txt").write_text("".join(names[1]))
+    found = find_clouds(str(tmp_path))
+    assert {split: len(files) for split, files in found.items()} == {"train": 8, "test": 4}
+    assert found["train"].classes == ["airplane", "bathtub"]
+    assert all(int(name[-8:-4]) >= 4 for name in ids(found["test"]))
+    trimesh.creation.box().export(tmp_path / "preview.ply")  # a stray of another format
+    assert {split: len(files) for split, files in find_clouds(str(tmp_path)).items()} == {"train": 8, "test": 4}
+
+
+def test_shapenetpart_s_layout(tmp_path):
+    for synset in ("02691156", "02773838"):
+        (tmp_path / synset).mkdir()
+        for i in range(5):
+            np.savetxt(tmp_path / synset / f"{synset[-2:]}f{i}.txt", points(columns=7))
+    (tmp_path / "synsetoffset2category.txt").write_text("Airplane\t02691156\nBag\t02773838\nCap\t02954340\n")
+    lists = tmp_path / "train_test_split"
+    lists.mkdir()
+    for split, numbers in (("train", (0, 1, 2)), ("val", (3,)), ("test", (4,))):
+        names = [f"shape_data/{s}/{s[-2:]}f{i}" for s in ("02691156", "02773838") for i in numbers]
+        (lists / f"shuffled_{split}_file_list.json").write_text(str(names).replace("'", '"'))
+    found = find_clouds(str(tmp_path))
+    assert {split: len(files) for split, files in found.items()} == {"train": 6, "val": 2, "test": 2}
+    assert found["test"].classes == ["Airplane", "Bag"]
+    assert found["test"].targets.tolist() == [0, 1]
+    assert CloudFiles(found["val"], surface=64, features=3)[0]["points"].shape == (50, 6)  # without the parts' labels
 
 
 def test_cache_gives_the_same_clouds(tmp_path):
