@@ -75,6 +75,8 @@ def _label(key: str, value: Any) -> Tensor:
 class Collate:
     """Samples to a batch: tensors and arrays of one shape are stacked, everything else becomes a list.
 
+    A label that some samples lack is -1 for these, or NaN where it is no class.
+
     Runs in the loader's worker processes, so that work on the whole batch (`batch_transform`) is done there, once
     for all samples.
 
@@ -95,13 +97,20 @@ class Collate:
             for key in samples[0]
             if key not in ("labels", "unreadable")
         }
-        names = [key for key in samples[0]["labels"] if all(key in sample["labels"] for sample in samples)]
-        batch["labels"] = {key: _stack([sample["labels"][key] for sample in samples]) for key in names}
+        names = dict.fromkeys(key for sample in samples for key in sample["labels"])
+        batch["labels"] = {key: _stack(_whole([sample["labels"].get(key) for sample in samples])) for key in names}
         if self.batch_transform is not None:
             batch = self.batch_transform(batch)
         if unreadable:
             batch["unreadable"] = unreadable
         return batch
+
+
+def _whole(labels: list[Tensor | None]) -> list[Tensor]:
+    """Labels of one name, with -1, or NaN, for the samples that have none."""
+    one = next(label for label in labels if label is not None)
+    none = torch.full_like(one, torch.nan if one.is_floating_point() else -1)
+    return [none if label is None else label for label in labels]
 
 
 def _stack(values: list[Any]) -> Any:

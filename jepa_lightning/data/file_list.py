@@ -7,9 +7,13 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, ends of lines
 
 
 class FileList:
@@ -72,7 +76,7 @@ def printable(name: str) -> str:
     if name.isprintable():
         return name
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c.encode("unicode_escape").decode() if category(c) in _ESCAPED else c for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -35,12 +35,15 @@ def find_files(
     "no label". Hidden files and folders are left out; each folder is read once, whatever links lead to it.
     What was understood is logged in a line, and what was left out, with the endings that are not read, in another.
 
-    CSV: the first line names the columns. Paths stand in the first found of path, file, filename, video, audio, image
-    (in any case). A column `split` says train, val or test (or the folders' other names); without it all is training
-    data. Labels are the columns that `labels` names, the first being the primary one; without `labels` the column
-    `label`, or else `class`, and no other. A column of text or of whole numbers holds classes, numbered from 0 in
-    sorted order over all splits (a negative number is "no label"); any other column of numbers is continuous, float32
-    (write 3.0, not 3). Only the first few files are looked for here; one that is missing later is an unreadable one.
+    CSV: the first line names the columns; cells lie between commas, semicolons, tabs or |, perhaps in "quotation marks"; the
+    text is UTF-8 or UTF-16. Paths stand in the first found of path, file, filename, video, audio, image (in any case). A
+    column `split` says train, val or test (or the folders' other names); without it all is training data. Labels are the
+    columns that `labels` names, the first being the primary one; without `labels` the column `label`, or else `class`, and
+    no other. A column of text or of whole numbers holds classes, numbered from 0 in sorted order over all splits (01 and
+    1_1 are text); any other column of numbers, also with decimal commas, is continuous, float32 (write 3.0, not 3). An empty
+    cell is "no label": -1, or NaN; among numbers so are NA, NaN and null. So is -1, where it is the only negative number
+    beside at least two others, as in torchvision; of -1 and 1 there are two classes. Only the first few files are looked for
+    here; one that is missing later is an unreadable one.
 
     Args:
         root: a folder; or a CSV file, whose relative paths then start from its own folder.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,11 +135,10 @@ def label_value(value: Any, *, name: str, classes: Sequence[str] | None) -> Any:
     text = value.strip()
     if classes is not None and text in classes:
         return list(classes).index(text)
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    if re.fullmatch(r"[+-]?[0-9]+", text):  # not 1_1, which Python takes for 11
+        return int(text)
+    with suppress(ValueError):
+        return float("" if "_" in text else text)
     if classes is not None:
         raise DataError(f"expected label {name!r} to be one of the classes, got {text!r}{nearest(text, classes)}")
     raise DataError(
