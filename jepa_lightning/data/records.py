@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.file_list import nearest
 
@@ -118,7 +119,7 @@ def decode_array(file: Encoded) -> NDArray[Any]:
     if not file.name.lower().endswith(".npy"):
         raise DataError(f"expected .npy files for these data, got {file.name}: name another field with dataset.input")
     try:
-        array: NDArray[Any] = np.load(file.open(), allow_pickle=False)
+        array: NDArray[Any] = native(np.load(file.open(), allow_pickle=False))
     except MemoryError as error:  # a header that lies
         raise ValueError(str(error)) from error
     return array

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Encoded, FileList, MemoryCache, find_files
+from jepa_lightning.data.arrays import native
+from modalities.image.values import EIGHT, Values, values_of
 
 _OPTIONAL = {  # what Pillow reads where it was built with the library
     "webp": (".webp",),
@@ -26,11 +30,15 @@ EXTENSIONS = (
 )
 """File name endings that are read, in any case. `.npy` holds an array (C, H, W), (H, W, C) or (H, W)."""
 
+_log = logging.getLogger(__name__)
+
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a channel count; other counts need .npy files."""
 
 
-def read_image(path: str | Encoded, *, channels: int, smallest: int = 0) -> NDArray[np.uint8] | Tensor:
+def read_image(
+    path: str | Encoded, *, channels: int, smallest: int = 0, values: Values | None = None
+) -> NDArray[np.uint8] | Tensor:
     """Read one file.
 
     Args:
@@ -38,6 +46,8 @@ def read_image(path: str | Encoded, *, channels: int, smallest: int = 0) -> NDAr
         channels: 1 (grey), 3 (RGB) or 4 (RGBA); any number for .npy.
         smallest: a JPEG larger than this on its short side may be decoded at 1/2, 1/4 or 1/8 of its size, as long as
             it stays at least so large.
+        values: which of them become 0 and 255, of image files with other than 8 bits; None: by the file itself
+            (`values_of`).
 
     Returns:
         (H, W, C) uint8 for images, turned as their EXIF data say; a tensor (C, H, W) of the file's type for .npy.
@@ -48,7 +58,7 @@ def read_image(path: str | Encoded, *, channels: int, smallest: int = 0) -> NDAr
     """
     name, file = (path.name, path.open()) if isinstance(path, Encoded) else (path, path)
     if name.lower().endswith(".npy"):
-        return _read_array(file, channels)
+        return _read_array(file, channels)  # whose values are scaled later, with those of other arrays
     mode = MODES[channels]
     try:
         with Image.open(file) as image:
@@ -57,7 +67,7 @@ def read_image(path: str | Encoded, *, channels: int, smallest: int = 0) -> NDAr
             image.load()
             # Looking for an orientation costs as much as decoding a small JPEG; most have no place for one.
             upright = image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}
-            pixels = np.asarray(convert(image if upright else ImageOps.exif_transpose(image), mode))
+            pixels = np.asarray(convert(image if upright else ImageOps.exif_transpose(image), mode, values))
     except OSError:
         raise
     except MemoryError as error:  # most often a damaged header, and not a large picture
@@ -67,12 +77,17 @@ def read_image(path: str | Encoded, *, channels: int, smallest: int = 0) -> NDAr
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def convert(image: Image.Image, mode: str) -> Image.Image:
-    """An image in another mode; 16-bit grey is scaled to 8 bits, which Pillow would clip."""
+def convert(image: Image.Image, mode: str, values: Values | None = None) -> Image.Image:
+    """An image in another mode; grey of 16 or 32 bits and floats are scaled to 8 bits, where Pillow would clip them.
+
+    Raises:
+        OSError: values that are not finite, or outside of `values`.
+    """
     if image.mode == mode:
         return image
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I") or image.mode == "F":
+        pixels = np.asarray(image)
+        image = Image.fromarray((values or values_of([pixels]) or EIGHT).byte(pixels))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert(mode)
@@ -94,9 +109,7 @@ def _read_array(file: str | BytesIO, channels: int) -> Tensor:
         raise ValueError(
             f"expected numbers of shape ({channels}, H, W) or (H, W, {channels}), got {array.dtype} {shape}"
         )
-    if array.dtype == np.uint16:  # torch can do little with it
-        array = array.astype(np.float32) / 65535
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.ascontiguousarray(native(array)))
 
 
 class FolderImages(Dataset[Any]):
@@ -116,6 +129,7 @@ class FolderImages(Dataset[Any]):
         self.classes = files.classes
         self.channels = 3
         self.smallest = 0
+        self.values: Values | None = None
         self.unreadable: dict[int, str] = {}
         self._cache: MemoryCache | None = None
 
@@ -130,7 +144,24 @@ class FolderImages(Dataset[Any]):
         """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
         return self.files.sample_id(index)
 
-    def configure(self, *, channels: int, smallest: int) -> None:
+    def look(self) -> Values | None:
+        """The range of values of up to 64 of the images; None where all are of 8 bits, or are .npy files."""
+        return None if self.arrays else values_of(self._deep())
+
+    def _deep(self) -> Iterator[NDArray[Any]]:
+        colours = 0
+        for index in np.linspace(0, len(self) - 1, min(64, len(self))).astype(int):
+            try:
+                with Image.open(self.path(index)) as image:
+                    colours += ";16" in str(image.tile) and image.mode not in ("I;16", "I;16B", "I;16L", "I")
+                    if image.mode.startswith("I") or image.mode == "F":
+                        yield np.asarray(image)
+            except Exception:  # a damaged file: met again, and reported, when it is read
+                continue
+        if colours:
+            _log.warning("%s: of 16-bit colour images 8 bits are read; store them as .npy to keep all", self.files.root)
+
+    def configure(self, *, channels: int, smallest: int, values: Values | None = None) -> None:
         """Set how files are read (see `read_image`).
 
         Raises:
@@ -141,7 +172,7 @@ class FolderImages(Dataset[Any]):
                 f"expected 1 (grey), 3 (RGB) or 4 (RGBA) channels for image files, got {channels}: "
                 "set channels to one of these, or store the images as .npy arrays"
             )
-        self.channels, self.smallest = channels, smallest
+        self.channels, self.smallest, self.values = channels, smallest, values
 
     @property
     def arrays(self) -> bool:
@@ -150,7 +181,7 @@ class FolderImages(Dataset[Any]):
 
     def read(self, index: int) -> NDArray[np.uint8] | Tensor:
         """Image `index` from its file."""
-        return read_image(self.path(index), channels=self.channels, smallest=self.smallest)
+        return read_image(self.path(index), channels=self.channels, smallest=self.smallest, values=self.values)
 
     def __getitem__(self, index: int) -> Any:
         image = self.read(index) if self._cache is None else self._cache[index]
