@@ -232,6 +232,23 @@ def test_labels_that_not_all_samples_have_are_filled(frozen, tmp_path):
     np.testing.assert_array_equal(found["labels.b"], np.array([*[np.nan] * 9, 1, 1, np.nan], np.float32))
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".parquet"])
+def test_names_that_are_not_utf8_are_written_with_escapes(frozen, tmp_path, suffix):
+    for name in "ab":
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(3):
+            PILImage.new("RGB", (16, 16)).save(tmp_path / "d" / name / f"{i}.png")
+    os.rename(tmp_path / "d" / "a" / "0.png", os.fsencode(tmp_path) + b"/d/a/caf\xe9.png")
+    out = tmp_path / f"f{suffix}"
+    write_features(frozen, image_data(root=str(tmp_path / "d"), val_fraction=0.0), out)
+    if suffix == ".parquet":
+        ids = pytest.importorskip("pyarrow.parquet").read_table(out)["id"].to_pylist()
+    else:
+        ids = read_features(out)["id"].tolist()
+    assert r"d/a/caf\xe9.png" in ids
+    assert len(ids) == 6
+
+
 def test_labels_that_a_whole_part_lacks_are_filled(tmp_path):
     parts = Parts(tmp_path / "f.npz", {})
     for rows, more in ((2, {}), (3, {"labels.a": np.arange(3), "labels.b": np.ones((3, 2), np.float32)}), (1, {})):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from jepa_lightning.data.samples import ReportingLoader, Samples, Unreadable
 from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams import Place, StreamLoader, StreamSamples, epoch_batches, map_style
 from jepa_lightning.modality import Batch
+
+
+_log = logging.getLogger(__name__)
 
 
 class JEPADataModule(LightningDataModule, ABC):
@@ -149,6 +153,9 @@ class JEPADataModule(LightningDataModule, ABC):
             self._stream = StreamSamples(stream, prepare=self.prepared, **settings)
             self._records["train"] = Unreadable(total=None, limit=self.max_unreadable)
         self._targets = known_targets(train.dataset)
+        if self._targets is not None and (self._targets < 0).any() and not hasattr(train.dataset, "files"):
+            count = int((self._targets < 0).sum())
+            _log.warning("%d of %d samples have a negative label, which means none", count, len(self._targets))
         kept = np.arange(len(train))
         if "val" not in parts and self.val_fraction > 0 and stream is None:
             number = max(1, round(self.val_fraction * len(train)))

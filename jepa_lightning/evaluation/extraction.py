@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from jepa_lightning.data import JEPADataModule, Unreadable
+from jepa_lightning.data.file_list import printable
 from jepa_lightning.data.in_order import InOrder, splits_in_order
 from jepa_lightning.evaluation.feature_files import Columns, filled
 from jepa_lightning.evaluation.features import Features, extract
@@ -164,7 +165,7 @@ def _columns(embedders: Mapping[str, Embed], batch: Batch, *, split: str) -> Col
     by_name = {name: extract(embed, [batch]) for name, embed in embedders.items()}  # which joins clips of one video
     ids = list(dict.fromkeys(batch["source"])) if "source" in batch else batch["id"]
     columns = {name: features.values.numpy() for name, features in by_name.items()}
-    columns |= {"id": np.array(ids), "split": np.array([split] * len(ids))}
+    columns |= {"id": np.array([printable(name) for name in ids]), "split": np.array([split] * len(ids))}
     labels = next(iter(by_name.values())).labels
     return columns | {f"labels.{name}": value.numpy() for name, value in labels.items()}
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileList, MemoryCache, find_files, known_targets
+from jepa_lightning.data.arrays import native
 from jepa_lightning.data.folder_tree import read_tree
 from jepa_lightning.data.split_names import SPLITS, plain_split_of, split_of
-from modalities.pointcloud.reading import EXTENSIONS, INSTALL, Cloud, read
+from modalities.pointcloud.reading import EXTENSIONS, INSTALL, Cloud, points_first, read
 
 HDF5 = (".h5", ".hdf5")
 _DEFLATED = 1100  # times its size, what compression can unpack to at most
@@ -274,6 +275,10 @@ def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise DataError(f"expected an HDF5 file, got {path}, which cannot be read: {reason}") from None
     data, normal, label = (found.get(name) for name in ("data", "normal", "label"))
+    if data is not None and data.ndim == 3 and data.dtype.kind in "iuf":
+        data = native(points_first(data))
+    if normal is not None:
+        normal = points_first(normal)
     if data is None or data.ndim != 3 or data.shape[2] < 3 or data.dtype.kind not in "iuf":
         what = f"the datasets {names}" if data is None else f"data of {data.dtype} {data.shape}"
         raise DataError(f"expected in {path} a dataset data (clouds, points, 3 or more) of numbers, got {what}")

@@ -7,11 +7,13 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from jepa_lightning.data import DataError
 from modalities.pointcloud.files import CloudFiles, HDF5Clouds, find_clouds, find_hdf5
-from modalities.pointcloud.reading import read, shifted
+from modalities.pointcloud.reading import points_first, read, shifted
+from modalities.pointcloud.transforms import as_cloud
 
 
 def points(n=50, columns=3, seed=0):
@@ -50,6 +52,70 @@ def test_arrays_and_texts(tmp_path):
         assert cloud.dtype == np.float32
         shift = 0 if file.suffix in (".npy", ".npz") else want.mean(0) * [1, 1, 1, 0, 0, 0]
         np.testing.assert_allclose(cloud + shift, want, atol=1e-5, err_msg=file.name)
+
+
+P = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0.5, 0, 1.25]]
+
+
+def lines(separator=" ", *, comma=False):
+    rows = [separator.join(f"{value:g}" for value in row) for row in P]
+    return "\n".join(row.replace(".", ",") if comma else row for row in rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("leica.pts", "4\n" + lines()),
+        ("count.xyz", "4\n" + lines(", ")),
+        ("cloudcompare.asc", "//X Y Z\n4\n" + lines()),
+        ("comments.xyz", "# made by hand\n" + lines() + "// the end\n"),
+        ("header.txt", "x,y,z\n" + lines(",")),
+        ("quoted.txt", '"x";"y";"z"\n' + lines(";")),
+        ("bom.txt", "\ufeff" + lines()),
+        ("bom_count.pts", "\ufeff4\r\n" + lines().replace("\n", "\r\n")),
+        ("semicolon.txt", lines(";")),
+        ("last.txt", lines(";").replace("\n", ";\n")),
+        ("bar.txt", lines(" | ")),
+        ("tab.txt", lines("\t")),
+        ("comma.xyz", lines(comma=True)),
+        ("comma.asc", "X;Y;Z\n" + lines(";", comma=True)),
+        ("comma_tab.txt", lines("\t", comma=True)),
+        ("comma_comma.txt", lines(", ", comma=True)),
+        ("comma_count.pts", "4\n" + lines(comma=True)),
+        ("mixed.txt", lines(", ").replace("1, 0, 0", "1 0,0")),
+    ],
+)
+def test_text_clouds_as_programmes_write_them(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    np.testing.assert_allclose(read(str(tmp_path / name)), np.array(P) - np.mean(P, 0), atol=1e-6)
+
+
+def test_text_clouds_that_are_cut(tmp_path):
+    (tmp_path / "a.pts").write_text("5\n" + lines())
+    with pytest.raises(OSError, match="it says that it holds 5 points, and 4 are there"):
+        read(str(tmp_path / "a.pts"))
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8", "<i4", ">u2"])
+@pytest.mark.parametrize("rows", [3, 6])
+def test_clouds_stored_channels_first(tmp_path, dtype, rows):
+    want = (points(100, rows) * 100 + 500).astype(dtype)
+    np.save(tmp_path / "a.npy", want)
+    np.save(tmp_path / "b.npy", want.T)
+    np.testing.assert_array_equal(read(str(tmp_path / "a.npy")), read(str(tmp_path / "b.npy")))
+    assert as_cloud(want.T).shape == (100, 3)
+    assert as_cloud(torch.from_numpy(want.T.astype("f4"))).shape == (100, 3)
+    for name, data in (("a.h5", want[None]), ("b.h5", want.T[None])):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["data"] = data
+        assert HDF5Clouds([tmp_path / name])[0]["points"].shape == (100, rows)
+    assert points_first(points(4, 8)).shape == (4, 8)  # too few to tell
+
+
+def test_complex_clouds_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((40, 3), complex))
+    with pytest.raises(OSError, match=r"expected numbers \(n, 3 or more\), got complex128"):
+        read(str(tmp_path / "a.npy"))
 
 
 @pytest.mark.parametrize("suffix", [".off", ".ply", ".obj", ".stl", ".OFF"])
