@@ -12,7 +12,6 @@ from unicodedata import category
 import numpy as np
 from numpy.typing import NDArray
 
-
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, ends of lines
 
 

@@ -190,8 +190,10 @@ def _column(file: Path, header: list[str], rows: list[_Row], at: int) -> tuple[N
     known = [cell not in missing for cell in cells]
     if not any(known):
         _cell(file, rows[0], header, at)
-        raise DataError(f"expected a finite number in line {rows[0][0]}, column {header[at]}, of {file}, got {cells[0]}: "
-                        "give one or remove the line")  # fmt: skip
+        raise DataError(
+            f"expected a finite number in line {rows[0][0]}, column {header[at]}, of {file}, got {cells[0]}: "
+            "give one or remove the line"
+        )
     if not all(known):
         _log.info("%s, column %s: %d of %d rows have no label", file, header[at], known.count(False), len(known))
     if numeric is None:
@@ -224,8 +226,8 @@ def _column(file: Path, header: list[str], rows: list[_Row], at: int) -> tuple[N
 def class_numbers(values: Sequence[int | None]) -> tuple[NDArray[np.int64], list[str]]:
     """Classes numbered from 0 without gaps, -1 for None, and their names, which are the whole numbers that they were.
 
-    -1 means "no label", as in torchvision, where it is the only negative number beside two others or more. Else negative
-    numbers are classes as any: of -1 and 1 there are two.
+    -1 means "no label", as in torchvision, where it is the only negative number beside two others or more. Else
+    negative numbers are classes as any: of -1 and 1 there are two.
     """
     found = sorted({value for value in values if value is not None})
     if found[:1] == [-1] and len(found) > 2:
@@ -253,15 +255,16 @@ def _numbers(file: Path, name: str, rows: list[_Row], cells: list[str]) -> list[
     if all(commas):
         if all(re.fullmatch(r"[+-]?[0-9]{1,3},[0-9]{3}|[0-9]+", cell) for cell in known):
             raise DataError(
-                f"expected numbers that can be read in one way in column {name} of {file}, got {known[0]}, which may be "
-                "a thousand or a decimal comma: write them with a decimal point, or without a comma"
+                f"expected numbers that can be read in one way in column {name} of {file}, got {known[0]}, which may "
+                "be a thousand or a decimal comma: write them with a decimal point, or without a comma"
             )
         _log.info("%s, column %s: read with decimal commas", file, name)
         return [None if c in _MISSING else float(c.replace(".", "").replace(",", ".")) for c in cells]
     if all(map(any, zip(points, commas, strict=True))):
         both = [next(cell for cell, a in zip(known, kind, strict=True) if not a) for kind in (commas, points)]
         raise DataError(
-            f"expected one decimal sign in column {name} of {file}, got {both[0]} and {both[1]}: write all numbers alike"
+            f"expected one decimal sign in column {name} of {file}, got {both[0]} and {both[1]}: write all "
+            "numbers alike"
         )
     return None
 

@@ -26,24 +26,25 @@ def find_files(
     """The files under a folder, or listed in a CSV file, by split: "train", and "val" and "test" where they exist.
 
     Folders: `root/train/CLASS/*`, with `val` and `test` beside it where they exist; `root/CLASS/*`;
-    `root/CLASS/train/*` and `root/CLASS/test/*`; each also without class folders, then unlabelled. A class's files may lie in
-    subfolders. A single folder in place of several is looked into. Splits have other names, too: Training, Testing,
-    train2017, valid, validation, dev, eval, seg_train beside seg_test, several folders of one split; or they are lists of
-    files (train.txt, testing_list.txt) beside the data. Folders are no classes where they are parts (batch_001, fold1,
-    2024-05-31), masks or labels beside a folder of images, or `_background_noise_`, or where most files lie beside them;
-    a few files beside class folders are left out. A split without class folders beside one with them has the class -1,
-    "no label". Hidden files and folders are left out; each folder is read once, whatever links lead to it.
-    What was understood is logged in a line, and what was left out, with the endings that are not read, in another.
+    `root/CLASS/train/*` and `root/CLASS/test/*`; each also without class folders, then unlabelled. A class's files may
+    lie in subfolders. A single folder in place of several is looked into. Splits have other names, too: Training,
+    Testing, train2017, valid, validation, dev, eval, seg_train beside seg_test, several folders of one split; or they
+    are lists of files (train.txt, testing_list.txt) beside the data. Folders are no classes where they are parts
+    (batch_001, fold1, 2024-05-31), masks or labels beside a folder of images, or `_background_noise_`, or where most
+    files lie beside them; a few files beside class folders are left out. A split without class folders beside one with
+    them has the class -1, "no label". Hidden files and folders are left out; each folder is read once, whatever links
+    lead to it. What was understood is logged in a line, and what was left out, with the endings that are not read, in
+    another.
 
-    CSV: the first line names the columns; cells lie between commas, semicolons, tabs or |, perhaps in "quotation marks"; the
-    text is UTF-8 or UTF-16. Paths stand in the first found of path, file, filename, video, audio, image (in any case). A
-    column `split` says train, val or test (or the folders' other names); without it all is training data. Labels are the
-    columns that `labels` names, the first being the primary one; without `labels` the column `label`, or else `class`, and
-    no other. A column of text or of whole numbers holds classes, numbered from 0 in sorted order over all splits (01 and
-    1_1 are text); any other column of numbers, also with decimal commas, is continuous, float32 (write 3.0, not 3). An empty
-    cell is "no label": -1, or NaN; among numbers so are NA, NaN and null. So is -1, where it is the only negative number
-    beside at least two others, as in torchvision; of -1 and 1 there are two classes. Only the first few files are looked for
-    here; one that is missing later is an unreadable one.
+    CSV: the first line names the columns; cells lie between commas, semicolons, tabs or |, perhaps in "quotation
+    marks"; the text is UTF-8 or UTF-16. Paths stand in the first found of path, file, filename, video, audio, image (in
+    any case). A column `split` says train, val or test (or the folders' other names); without it all is training data.
+    Labels are the columns that `labels` names, the first being the primary one; without `labels` the column `label`, or
+    else `class`, and no other. A column of text or of whole numbers holds classes, numbered from 0 in sorted order over
+    all splits (01 and 1_1 are text); any other column of numbers, also with decimal commas, is continuous, float32
+    (write 3.0, not 3). An empty cell is "no label": -1, or NaN; among numbers so are NA, NaN and null. So is -1, where
+    it is the only negative number beside at least two others, as in torchvision; of -1 and 1 there are two classes.
+    Only the first few files are looked for here; one that is missing later is an unreadable one.
 
     Args:
         root: a folder; or a CSV file, whose relative paths then start from its own folder.

@@ -7,6 +7,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from jepa_lightning.data.file_list import printable
+
 _OF_SYSTEMS = {"@eadir", "lost+found", "$recycle.bin", "system volume information"}
 _BESIDE_DATA = {
     *("", ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".md", ".rst", ".yaml", ".yml", ".html", ".htm", ".pdf"),
@@ -74,67 +76,69 @@ def read_tree(base: str, fits: Callable[[str, str], bool]) -> tuple[Folder, list
         base: a folder.
         fits: whether a file is read, by its folder and its name.
     """
-    root = Folder(base, os.path.basename(os.path.normpath(base)))
-    seen = {_identity(base)}
-    waiting, links = deque([root]), deque[tuple[Folder, str]]()
-    order, above, said = [root], {id(root): None}, []
-    while waiting or links:
-        if not waiting:
-            parent, name = links.popleft()
-            path = os.path.join(parent.path, name)
-            if _identity(path) in seen or _lies_in(parent.path, path):
-                said.append(f"left out: the link {os.path.relpath(path, base)}, to a folder that is read already")
+    reader = _Reader(base, fits)
+    return reader.root, reader.said
+
+
+class _Reader:
+    """See `read_tree`."""
+
+    def __init__(self, base: str, fits: Callable[[str, str], bool]) -> None:
+        self.fits = fits
+        self.root = Folder(base, os.path.basename(os.path.normpath(base)))
+        self.said: list[str] = []
+        self.seen = {_identity(base)}
+        self.waiting = deque([self.root])
+        self.links: deque[tuple[Folder, str]] = deque()
+        self.above: list[tuple[Folder, Folder | None]] = [(self.root, None)]
+        while self.waiting or self.links:
+            if self.waiting:
+                self.read(self.waiting.popleft())
                 continue
-            _add(parent, name, path, seen, waiting, order, above)
-            continue
-        folder = waiting.popleft()
+            parent, name = self.links.popleft()  # after all folders have been read under their own names
+            path = os.path.join(parent.path, name)
+            if _identity(path) in self.seen or _lies_in(parent.path, path):
+                self.said.append(f"left out: the link {self._name(path)}, to a folder that is read already")
+            else:
+                self.add(parent, name, path)
+        for folder, parent_of in reversed(self.above):
+            folder.folders.sort(key=lambda inner: inner.name)
+            folder.count += len(folder.files)
+            if parent_of is not None:
+                parent_of.count += folder.count
+
+    def read(self, folder: Folder) -> None:
         try:
             entries = sorted(os.scandir(folder.path), key=lambda entry: entry.name)
         except OSError as error:
-            said.append(f"left out: {os.path.relpath(folder.path, base)}, which cannot be read ({error.strerror})")
-            continue
+            self.said.append(f"left out: {self._name(folder.path)}, which cannot be read ({error.strerror})")
+            return
         for entry in entries:
             if entry.name.startswith((".", "__")):
                 continue
             if entry.is_dir():
-                if entry.name.lower() in _OF_SYSTEMS:
-                    continue
                 if entry.is_symlink():
-                    links.append((folder, entry.name))
-                else:
-                    _add(folder, entry.name, entry.path, seen, waiting, order, above)
+                    self.links.append((folder, entry.name))
+                elif entry.name.lower() not in _OF_SYSTEMS:
+                    self.add(folder, entry.name, entry.path)
             elif entry.is_file() or entry.is_symlink():  # a link that leads nowhere is a file that cannot be read
-                if fits(folder.path, entry.name):
+                if self.fits(folder.path, entry.name):
                     folder.files.append(entry.name)
                 else:
                     folder.others[os.path.splitext(entry.name)[1].lower()] += 1
-    for folder in reversed(order):
-        folder.folders.sort(key=lambda inner: inner.name)
-        folder.count += len(folder.files)
-        parent_of = above[id(folder)]
-        if parent_of is not None:
-            parent_of.count += folder.count
-    return root, said
 
+    def add(self, parent: Folder, name: str, path: str) -> None:
+        identity = _identity(path)
+        if identity in self.seen:  # the same folder, mounted twice
+            return
+        self.seen.add(identity)
+        child = Folder(path, name)
+        parent.folders.append(child)
+        self.waiting.append(child)
+        self.above.append((child, parent))
 
-def _add(
-    parent: Folder,
-    name: str,
-    path: str,
-    seen: set[tuple[int, int]],
-    waiting: deque[Folder],
-    order: list[Folder],
-    above: dict[int, Folder | None],
-) -> None:
-    identity = _identity(path)
-    if identity in seen:  # the same folder, mounted twice
-        return
-    seen.add(identity)
-    child = Folder(path, name)
-    parent.folders.append(child)
-    waiting.append(child)
-    order.append(child)
-    above[id(child)] = parent
+    def _name(self, path: str) -> str:
+        return printable(os.path.relpath(path, self.root.path))
 
 
 def _identity(path: str) -> tuple[int, int]:

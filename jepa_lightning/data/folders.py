@@ -16,7 +16,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.file_list import FileList, printable
 from jepa_lightning.data.folder_tree import Folder, read_tree
 from jepa_lightning.data.split_lists import find_lists
-from jepa_lightning.data.split_names import ORDER, group_by_split, plain_split_of, split_of
+from jepa_lightning.data.split_names import ORDER, group_by_split, plain_split_of
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ _PARTS = re.compile(  # a folder of these names is a part of the data, and no cl
 )
 _SAMPLES = {"image", "images", "img", "imgs", "jpegimages", "rgb", "photos", "scans"}
 _TRUTH = {
-    *("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt", "groundtruth"),
-    *("ground_truth", "segmentationclass", "segmentationobject", "seg", "labelstr", "depth", "depths"),
+    *("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt"),
+    *("groundtruth", "ground_truth", "segmentationclass", "segmentationobject", "seg", "labelstr", "depth", "depths"),
 }  # fmt: skip
 _CLASSES_OF_THAT_FORM = {"_silence_", "_unknown_"}
 
@@ -154,8 +154,8 @@ class Meaning:
         if found and not others and len(found) > 1:
             raise DataError(
                 f"expected a folder of training data in {folder.path}, got only "
-                f"{_listed([one.name for part in found.values() for one in part])}: name it train, or name one of these "
-                "folders as data.root"
+                f"{_listed([one.name for part in found.values() for one in part])}: name it train, or name one of "
+                "these folders as data.root"
             )
         held = {split: part for split, part in found.items() if part and not any(one.files for one in part)}
         if not held or len(others) < 2:
@@ -297,10 +297,9 @@ class Meaning:
             what = f"{labelled:,} of them {what}"
         sizes = ", ".join(f"{split} {len(part):,}" for split, part in lists.items())
         where = printable(str(base))
-        rank_zero_info(
-            f"{where}: {total:,} {self.kind}{'s' if total > 1 else ''}{',' if labelled < total and classes else ''} {what}"
-            f"{how}{f': {sizes}' if len(lists) > 1 else ''}"
-        )
+        comma = "," if classes and labelled < total else ""
+        how += f": {sizes}" if len(lists) > 1 else ""
+        rank_zero_info(f"{where}: {total:,} {self.kind}{'s' if total > 1 else ''}{comma} {what}{how}")
         unread = tree.unread()
         if unread:
             count = sum(unread.values())

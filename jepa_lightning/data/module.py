@@ -23,7 +23,6 @@ from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams import Place, StreamLoader, StreamSamples, epoch_batches, map_style
 from jepa_lightning.modality import Batch
 
-
 _log = logging.getLogger(__name__)
 
 

@@ -139,7 +139,7 @@ class Shards(Records):
         primary = next((next(iter(labels)) for labels in self._labels if labels), None)
         self.targets = _targets(self._labels, primary)
         self._labels = [] if primary is None else self._labels
-        example = next((labels[primary] for labels in self._labels if labels), None)
+        example = next((value for labels in self._labels for value in labels.values()), None)
         self._without = {} if primary is None else {primary: math.nan if isinstance(example, float) else -1}
 
     def __len__(self) -> int:

@@ -31,9 +31,9 @@ def find_lists(folders: Iterable[str], paths: Sequence[str]) -> Lists | None:
     """The lists in some folders that name files among `paths`; None where there are none.
 
     A list has a split in its name and ends in .txt, .lst or .json. It holds a file a line, or is a JSON array of them:
-    a path, with or without ending and with or without the folders above, and perhaps something after a blank. Of several
-    groups of lists (modelnet10_*, modelnet40_*) the one that names the most files is taken. Files that no list names are
-    training data where there is no list of these.
+    a path, with or without ending and with or without the folders above, and perhaps something after a blank. Of
+    several groups of lists (modelnet10_*, modelnet40_*) the one that names the most files is taken. Files that no list
+    names are training data where there is no list of these.
 
     Args:
         folders: to look in, not below.
@@ -46,8 +46,8 @@ def find_lists(folders: Iterable[str], paths: Sequence[str]) -> Lists | None:
             says = split_of(stem)
             if ending.lower() not in (".txt", ".lst", ".json") or says is None or name.startswith("."):
                 continue
-            group = os.path.join(folder, re.sub("|".join(sorted(SPLITS, key=len, reverse=True)), "*", stem.lower()))
-            groups.setdefault(group, []).append((says[0], os.path.join(folder, name)))
+            key = os.path.join(folder, re.sub("|".join(sorted(SPLITS, key=len, reverse=True)), "*", stem.lower()))
+            groups.setdefault(key, []).append((says[0], os.path.join(folder, name)))
     if not groups:
         return None
     known = _Known(paths)

@@ -166,8 +166,8 @@ def probe(
     for name in both:
         values, truth = train.labels[name], test.labels[name]
         has, asks = (part.reshape(len(part), -1).isfinite().all(1) for part in (values, truth))  # NaN is "no label"
-        known = finite and bool(has.any() and asks.any())
-        scores[f"r2_{name}"] = r2(scaled[has], values[has], scaled_asked[asks], truth[asks]) if known else math.nan
+        usable = finite and bool(has.any() and asks.any())
+        scores[f"r2_{name}"] = r2(scaled[has], values[has], scaled_asked[asks], truth[asks]) if usable else math.nan
     return scores
 
 

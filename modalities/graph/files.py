@@ -50,13 +50,13 @@ def open_graphs(
             split: _open(base / name, lambda split=split: ZINC(folder, subset=subset, split=split))  # type: ignore[misc]
             for split in ("train", "val", "test")
         }
-    found = _open(
+    dataset = _open(
         base / name,
         lambda: TUDataset(str(base), name, use_node_attr=node_attributes, use_edge_attr=edge_attributes),
     )
-    _add_last(found, base / name / "raw" / f"{name}_graph_indicator.txt", "nodes")
-    _add_last(found, base / name / "raw" / f"{name}_graph_labels.txt", "labels")
-    return {"train": found}
+    _add_last(dataset, base / name / "raw" / f"{name}_graph_indicator.txt", "nodes")
+    _add_last(dataset, base / name / "raw" / f"{name}_graph_labels.txt", "labels")
+    return {"train": dataset}
 
 
 def _add_last(dataset: Any, file: Path, what: str) -> None:

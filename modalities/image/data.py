@@ -51,8 +51,8 @@ class ImageData(FileDataModule):
         std: likewise; None is ImageNet's, or 0.25.
         crop_scale: range of the training crop's share of the image's area.
         value_range: the values that become 0 and 1, of images with other than 8 bits. None: by up to 64 training images
-            (`modalities.image.values`); but arrays of floats stay as they are where they are not of 0 to 255 or where mean
-            is given, and any arrays where mean is given and above 1. Of streams, arrays stay as they are.
+            (`modalities.image.values`); but arrays of floats stay as they are where they are not of 0 to 255 or where
+            mean is given, and any arrays where mean is given and above 1. Of streams, arrays stay as they are.
         flip: mirror half of the training images.
         cache: keep decoded images of files in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
@@ -132,7 +132,7 @@ class ImageData(FileDataModule):
             self._values = self._values or self._array_values(train)
             say(self._values)
         for dataset in stored:
-            dataset.decode = partial(dataset.decode, values=self._values)
+            dataset.decode = partial(dataset.decode, values=self._values)  # type: ignore[call-arg]
         return sets
 
     def _array_values(self, dataset: Dataset[Any]) -> Values | None:

@@ -54,8 +54,8 @@ class Values:
         unit = self.unit(array)
         if unit.size and (unit.min() < -0.01 or unit.max() > 1.01):
             raise OSError(
-                f"its values, {array.min():g} to {array.max():g}, lie outside of those of the other images, {self.low:g} "
-                f"to {self.high:g}: set data.value_range"
+                f"its values, {array.min():g} to {array.max():g}, lie outside of those of the other images, "
+                f"{self.low:g} to {self.high:g}: set data.value_range"
             )
         return np.rint(unit * 255).clip(0, 255).astype(np.uint8)
 

@@ -192,9 +192,10 @@ def find_hdf5(root: str | None) -> dict[str, list[Path]]:
 def find_clouds(root: str | None, *, csv: str | None = None, labels: list[str] | None = None) -> dict[str, FileList]:
     """The cloud files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`.
 
-    Files that end in .txt count where there are none (or a few strays) of another format, but for lists and notes. Known are ModelNet's own
-    layout, `root/CLASS/train/*` and `root/CLASS/test/*`, or CLASS/* with modelnet40_train.txt and modelnet40_test.txt; and
-    ShapeNetPart's, with the lists of train_test_split and the names of synsetoffset2category.txt.
+    Files that end in .txt count where there are none (or a few strays) of another format, but for lists and notes.
+    Known are ModelNet's own layout, `root/CLASS/train/*` and `root/CLASS/test/*`, or CLASS/* with modelnet40_train.txt
+    and modelnet40_test.txt; and ShapeNetPart's, with the lists of train_test_split and the names of
+    synsetoffset2category.txt.
 
     Raises:
         DataError: as `find_files`.

@@ -16,9 +16,9 @@ _LOOKED_AT = 50  # lines that tell how numbers are written
 def read_text(path: str) -> NDArray[np.float64]:
     """The numbers in a file, a line a point, (n, columns).
 
-    Between them lie blanks, tabs, commas, semicolons or |; with blanks or semicolons, the decimal sign may be a comma. Left
-    out are a byte order mark, comments (#, //), a first line of names (x,y,z) and the line with the number of points
-    that .pts files begin with.
+    Between them lie blanks, tabs, commas, semicolons or |; with blanks or semicolons, the decimal sign may be a comma.
+    Left out are a byte order mark, comments (#, //), a first line of names (x,y,z) and the line with the number of
+    points that .pts files begin with.
 
     Raises:
         OSError: there are no points, or another number of them than the file says.

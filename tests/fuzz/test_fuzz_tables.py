@@ -1,4 +1,4 @@
-"""Random CSV dialects, against a reading of their own: the cells that were written, and plain rules for what they are."""
+"""Random CSV dialects, against the cells that were written and plain rules for what they mean."""
 
 import csv
 import io
