@@ -96,7 +96,7 @@ def _open(config: Config, encoder: Frozen, given: argparse.Namespace) -> tuple[J
         name = config["class_path"].rpartition(".")[2]
         raise ValueError(f"{name}, for a run of the modality {encoder.modality.name}: {error}") from error
     if loader is None:
-        raise ValueError("the training data have no labels: there is nothing to judge features by")
+        raise ValueError("the data have no labels to learn from: there is nothing to judge features by")
     return data, next(iter(loader))
 
 

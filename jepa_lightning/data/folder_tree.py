@@ -116,12 +116,12 @@ class _Reader:
         for entry in entries:
             if entry.name.startswith((".", "__")):
                 continue
-            if entry.is_dir():
+            if _is(entry.is_dir):
                 if entry.is_symlink():
                     self.links.append((folder, entry.name))
                 elif entry.name.lower() not in _OF_SYSTEMS:
                     self.add(folder, entry.name, entry.path)
-            elif entry.is_file() or entry.is_symlink():  # a link that leads nowhere is a file that cannot be read
+            elif _is(entry.is_file) or _leads_nowhere(entry):  # such a link is a file that cannot be read
                 if self.fits(folder.path, entry.name):
                     folder.files.append(entry.name)
                 else:
@@ -139,6 +139,17 @@ class _Reader:
 
     def _name(self, path: str) -> str:
         return printable(os.path.relpath(path, self.root.path))
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -175,6 +175,8 @@ def test_lists_of_the_files_of_a_split(tmp_path, lists, expected):
     [
         ({"a/again": ".."}, 24), ({"a/self": "."}, 24), ({"a/self": ".", "a/more": "."}, 24), ({"a/b": "../b"}, 24),
         ({"a/root": "/"}, 24), ({"a/above": "../.."}, 24), ({"a/gone": "nowhere"}, 24), ({"a/gone.png": "nowhere"}, 25),
+        ({"x": "x"}, 24), ({"a/x": "y", "a/y": "x"}, 24), ({"a/x.png": "x.png"}, 25),
+        ({"x": "x"}, 24), ({"a/x": "y", "a/y": "x"}, 24), ({"a/x.png": "x.png"}, 25),
         ({"c": "../elsewhere"}, 30), ({"c": "../elsewhere", "d": "../elsewhere"}, 30), ({"c/x": "../../elsewhere"}, 30),
     ],
 )  # fmt: skip
