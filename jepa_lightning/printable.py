@@ -11,6 +11,8 @@ _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 def printable(words: object, *, lines: bool = False) -> str:
     r"""Words with control codes written out (`\x1b`, `\n`), so that they neither move the cursor nor begin a line.
 
+    Bytes of a file's name that are not UTF-8 are written out, too (`caf\xe9.png`).
+
     Args:
         words: anything that has a name.
         lines: keep new lines and tabs: for a whole message, whose names have been made printable.
@@ -23,4 +25,6 @@ def printable(words: object, *, lines: bool = False) -> str:
 
 
 def _written_out(code: str, *, lines: bool) -> str:
+    if "\udc80" <= code <= "\udcff":  # a byte of a name that is not UTF-8
+        return f"\\x{ord(code) - 0xDC00:02x}"
     return code if lines and code in "\n\t" else code.encode("unicode_escape", "surrogatepass").decode("ascii")

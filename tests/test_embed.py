@@ -222,12 +222,42 @@ def test_splits(frozen, tmp_path):
         write_features(frozen, image_data(dataset=images, val_fraction=0.0), tmp_path / "val.npz", split="val")
 
 
-def test_labels_that_not_all_samples_have_are_left_out(frozen, tmp_path):
+def test_labels_that_not_all_samples_have_are_filled(frozen, tmp_path):
     images = [{"image": PILImage.new("RGB", (16, 16)), "labels": {"a": i}} for i in range(12)]
     for i in (9, 10):
         images[i]["labels"] = {"b": 1.0}
     write_features(frozen, image_data(dataset=images, val_fraction=0.0), tmp_path / "f.npz", part=4)
-    assert set(read_features(tmp_path / "f.npz")) == {"features", "id", "split"}
+    found = read_features(tmp_path / "f.npz")
+    assert found["labels.a"].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, -1, -1, 11]
+    np.testing.assert_array_equal(found["labels.b"], np.array([*[np.nan] * 9, 1, 1, np.nan], np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".parquet"])
+def test_names_that_are_not_utf8_are_written_with_escapes(frozen, tmp_path, suffix):
+    for name in "ab":
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(3):
+            PILImage.new("RGB", (16, 16)).save(tmp_path / "d" / name / f"{i}.png")
+    os.rename(tmp_path / "d" / "a" / "0.png", os.fsencode(tmp_path) + b"/d/a/caf\xe9.png")
+    out = tmp_path / f"f{suffix}"
+    write_features(frozen, image_data(root=str(tmp_path / "d"), val_fraction=0.0), out)
+    if suffix == ".parquet":
+        ids = pytest.importorskip("pyarrow.parquet").read_table(out)["id"].to_pylist()
+    else:
+        ids = read_features(out)["id"].tolist()
+    assert r"d/a/caf\xe9.png" in ids
+    assert len(ids) == 6
+
+
+def test_labels_that_a_whole_part_lacks_are_filled(tmp_path):
+    parts = Parts(tmp_path / "f.npz", {})
+    for rows, more in ((2, {}), (3, {"labels.a": np.arange(3), "labels.b": np.ones((3, 2), np.float32)}), (1, {})):
+        columns = {"features": np.zeros((rows, 4), np.float32), "id": np.array(["x"] * rows), **more}
+        parts.append(columns | {"split": np.array(["val"] * rows)}, split="val", unreadable={})
+    assert parts.join()["labels.b"] == (6, 2)
+    found = read_features(tmp_path / "f.npz")
+    assert found["labels.a"].tolist() == [-1, -1, 0, 1, 2, -1]
+    assert np.isnan(found["labels.b"]).tolist() == [[True] * 2] * 2 + [[False] * 2] * 3 + [[True] * 2]
 
 
 def test_texts_of_any_length_and_alphabet(tmp_path):

@@ -93,7 +93,10 @@ class OnlineProbe(Callback):
         judged = self.enabled and isinstance(trainer.lightning_module, JEPA)
         if not judged or not getattr(data, "labelled", False):
             return None
-        found = [first_labels(loader) for loader in (data.probe_dataloader(), data.val_dataloader())]
+        loaders = (data.probe_dataloader(), data.val_dataloader())
+        if any(loader and not loader.dataset.labelled for loader in loaders):  # all of them -1
+            return None
+        found = [first_labels(loader) for loader in loaders]
         if self.label is not None:  # a wrong name is an error with the right ones, not a run without a probe
             return "probe/linear" if all(found) else None
         if all(any(is_class(label) for label in labels.values()) for labels in found):

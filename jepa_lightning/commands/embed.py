@@ -191,7 +191,7 @@ def _names(samples: Samples) -> str:
     """A hash of the samples' names in order: of other data, the beginning must not be kept."""
     names = hashlib.sha256()
     for index in samples.indices:
-        names.update(samples.sample_id(int(index)).encode() + b"\0")
+        names.update(samples.sample_id(int(index)).encode(errors="backslashreplace") + b"\0")
     return names.hexdigest()
 
 

@@ -97,7 +97,7 @@ def _open(config: Config, encoder: Frozen, given: argparse.Namespace) -> tuple[J
         name = config["class_path"].rpartition(".")[2]
         raise ValueError(f"{name}, for a run of the modality {encoder.modality.name}: {error}") from error
     if loader is None:
-        raise ValueError("the data have no labels: there is nothing to judge features by")
+        raise ValueError("the data have no labels to learn from: there is nothing to judge features by")
     return data, next(iter(loader))
 
 
@@ -134,7 +134,7 @@ def _judge(
         notes.append(f"raw: left out, since {raw.shape[1]:,} numbers a sample are more than {RAW_WIDTH:,}")
     else:
         embedders[RAW] = _raw(runs[0].encoder)
-    splits = _splits(data, protocol)
+    splits = _splits(data, protocol, notes)
     found = extract_splits(splits, embedders | _keeping(encoders, given))
     views = training_views(splits, embedders, found, seed=given.seed)
     if isinstance(views, str):
@@ -199,13 +199,18 @@ def _raw(encoder: Frozen) -> Embed:
     return embed
 
 
-def _splits(data: JEPADataModule, protocol: Protocol) -> Splits:
-    """The splits that a protocol looks at: all, or the training and the test split, of which val is the second best."""
+def _splits(data: JEPADataModule, protocol: Protocol, notes: list[str]) -> Splits:
+    """The splits that a protocol looks at: all, or the training and the test split; val where that has no labels."""
     splits = Splits(data, "all")
     if protocol.kind == "split":
-        second = next((name for name in ("test", "val") if name in splits.samples), None)
-        if second is None:
+        there = [name for name in ("test", "val") if name in splits.samples]
+        if not there:
             raise ValueError("the data have neither a test nor a val split: use --protocol folds")
+        second = next((name for name in there if splits.samples[name].labelled), None)
+        if second is None:
+            raise ValueError(f"the split {' and the split '.join(there)} have no labels: use --protocol folds")
+        notes += [f"the split {name} has no labels, so {second} is the one to be judged by" for name in there
+                  if there.index(name) < there.index(second)]  # fmt: skip
         splits.samples = {name: splits.samples[name] for name in ("train", second)}
     return splits
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.printable import printable
 
@@ -42,7 +44,7 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
             raise DataError(f"expected a .npz file of {self.names[-1]}, but there is no file {path}: check data.root")
         try:
             with np.load(file, allow_pickle=False) as archive:
-                arrays = {printable(name): archive[name] for name in archive.files}
+                arrays = {printable(name): _numbers(archive[name]) for name in archive.files}
         except Exception as error:  # damaged ones raise what zipfile, zlib and numpy like, MemoryError too
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise DataError(f"expected {path} to be a .npz file of plain arrays, got: {reason}") from None
@@ -73,6 +75,10 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
     def sample_id(self, index: int) -> str:
         """Archive and number of sample `index`."""
         return f"{self.name}[{index}]"
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+    return native(array) if array.dtype.kind in "biufc" else array
 
 
 def find_archives(

@@ -82,6 +82,8 @@ def _label(key: str, value: Any) -> Tensor:
 class Collate:
     """Samples to a batch: tensors and arrays of one shape are stacked, everything else becomes a list.
 
+    A label that some samples lack is -1 for these, or NaN where it is no class.
+
     Runs in the loader's worker processes, so that work on the whole batch (`batch_transform`) is done there, once
     for all samples.
 
@@ -111,8 +113,8 @@ class Collate:
             for key in samples[0]
             if key not in ("labels", "unreadable") and not isinstance(samples[0][key], OtherViews)
         }
-        names = [key for key in samples[0]["labels"] if all(key in sample["labels"] for sample in samples)]
-        batch["labels"] = {key: _stack([sample["labels"][key] for sample in samples]) for key in names}
+        names = dict.fromkeys(key for sample in samples for key in sample["labels"])
+        batch["labels"] = {key: _stack(_whole([sample["labels"].get(key) for sample in samples])) for key in names}
         if self.batch_transform is not None:
             batch = self.batch_transform(batch)
         return batch
@@ -121,6 +123,13 @@ class Collate:
 def as_view(batch: Batch) -> Batch:
     """What a batch holds of its samples as they are seen: all but labels and names."""
     return {key: value for key, value in batch.items() if key not in _NOT_OF_A_VIEW}
+
+
+def _whole(labels: list[Tensor | None]) -> list[Tensor]:
+    """Labels of one name, with -1, or NaN, for the samples that have none."""
+    one = next(label for label in labels if label is not None)
+    none = torch.full_like(one, torch.nan if one.is_floating_point() else -1)
+    return [none if label is None else label for label in labels]
 
 
 def _stack(values: list[Any]) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa_lightning.printable import printable
+
 
 class FileList:
     """The files of one split, with what is known about each. Not a data set: reading is the modality's business.
@@ -51,7 +53,11 @@ class FileList:
 
     def path(self, index: int) -> str:
         """Full path of file `index`."""
-        return os.path.join(self.root, os.fsdecode(self._paths[index]))
+        return os.path.join(self.root, self.relative(index))
+
+    def relative(self, index: int) -> str:
+        """Path of file `index` below `root`, or absolute, as it was given."""
+        return os.fsdecode(self._paths[index])
 
     def regular(self, index: int) -> str:
         """Full path of file `index`, to be opened.
@@ -62,8 +68,8 @@ class FileList:
         return regular_file(self.path(index))
 
     def sample_id(self, index: int) -> str:
-        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
-        return os.path.join(self.name, os.fsdecode(self._paths[index]))
+        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it; see `printable`."""
+        return printable(os.path.join(self.name, self.relative(index)))
 
     def labels_of(self, index: int) -> dict[str, Any]:
         """Labels of file `index` by name: the columns of a CSV file, or "label" for a class folder; perhaps none."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from jepa_lightning.data.streams import Failed, Stream
 _MEDIA = ("Image", "Audio", "Video")
 _ROWS = 32  # of a stream that are read at a time
 _NAMES = ("__key__", "id", "key", "path", "file", "filename")  # columns that may name a sample
+_log = logging.getLogger(__name__)
 _EXTRA = 'Hugging Face datasets need the package datasets: pip install "jepa-lightning[hub]"'
 
 
@@ -44,7 +47,7 @@ class Columns:
         labels: Sequence[str] | None,
         classes: Sequence[str] | None,
     ) -> None:
-        features = features or {}
+        self.features = features = features or {}
         kinds = {name: type(features[name]).__name__ if name in features else "" for name in columns}
         for name in [input, *(labels or ())]:
             if name is not None and name not in columns:
@@ -69,6 +72,13 @@ class Columns:
         if self.classes is None and self.labels and kinds[self.labels[0]] == "ClassLabel":
             self.classes = list(features[self.labels[0]].names)
 
+    def _missing(self, name: str) -> int | float | None:
+        """What stands for a label that a row lacks: -1 for a class, NaN for a number; None for a list of numbers."""
+        dtype = str(getattr(self.features.get(name), "dtype", ""))
+        if dtype.startswith("float"):
+            return math.nan
+        return -1 if dtype.startswith(("int", "uint", "bool", "string", "large_string")) else None
+
     def undecoded(self, dataset: Any) -> Any:
         """The dataset with the bytes of images, sounds and videos in place of what they decode to."""
         for name, feature in self.media.items():
@@ -87,10 +97,12 @@ class Columns:
         if isinstance(value, Encoded) and named is None and isinstance(row[self.input], dict):
             named = row[self.input].get("path") and os.path.basename(row[self.input]["path"])
         labels = {
-            name: label_value(row[name], name=name, classes=self.classes if name == self.labels[0] else None)
+            name: self._missing(name)
+            if row[name] is None
+            else label_value(row[name], name=name, classes=self.classes if name == self.labels[0] else None)
             for name in self.labels
-            if row[name] is not None
         }
+        labels = {name: value for name, value in labels.items() if value is not None}
         return Record(value, labels, f"{sample_id} ({named})" if named else sample_id)
 
 
@@ -102,7 +114,8 @@ class HuggingFace(Records):
     Args:
         path: name on the hub (needs a network), a folder of parquet files or of `save_to_disk`, or a builder such as
             imagefolder, parquet or webdataset, with `data_dir` or `data_files`.
-        split: which of its splits, or a part of one: "train", "train[:90%]".
+        split: which of its splits, or a part of one: "train", "train[:90%]", "train+test". The single table of a folder
+            of `save_to_disk` is "train", and what it is called itself.
         name: which configuration of a dataset on the hub.
         data_dir: folder of files, for a builder.
         data_files: the files themselves, likewise.
@@ -134,19 +147,22 @@ class HuggingFace(Records):
         self.table = columns.undecoded(table).with_format(None)
         self.columns = columns
         values = self._primary()
-        if values is not None and values.dtype.kind in "US":
-            columns.classes = columns.classes or sorted(set(values.tolist()))
-            self.targets = np.array([label_value(v, name="label", classes=columns.classes) for v in values.tolist()])
-        elif values is not None and values.dtype.kind in "iu":
-            self.targets = values.astype(np.int64)
+        known = [value for value in values if value is not None]
+        if known and all(isinstance(value, str) for value in known):
+            columns.classes = columns.classes or sorted(set(known))
+            numbers = [label_value(v, name="label", classes=columns.classes) if v is not None else -1 for v in values]
+            self.targets = np.array(numbers) if all(isinstance(number, int) for number in numbers) else None
+        elif known and all(isinstance(value, int) for value in known):
+            self.targets = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+        if known and len(known) < len(values):
+            _log.info("%s: %d of %d rows have no label", self.name, len(values) - len(known), len(values))
         self.classes = columns.classes
 
-    def _primary(self) -> np.ndarray | None:
-        """The primary label of all rows, without reading their inputs; None where some have none."""
+    def _primary(self) -> list[Any]:
+        """The primary label of all rows, without reading their inputs; None for a row without."""
         if not self.columns.labels:
-            return None
-        values = self.table.select_columns([self.columns.labels[0]])[:][self.columns.labels[0]]
-        return None if any(value is None for value in values) else np.asarray(values)
+            return []
+        return list(self.table.select_columns([self.columns.labels[0]])[:][self.columns.labels[0]])
 
     def __len__(self) -> int:
         return len(self.table)
@@ -249,12 +265,7 @@ def load(path: str, *, split: str, streaming: bool = False, **source: Any) -> An
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             if streaming:
                 raise DataError(f"expected no folder of save_to_disk to stream, got {path}: take HuggingFace")
-            found = datasets.load_from_disk(str(folder))
-            if isinstance(found, datasets.DatasetDict):
-                if split not in found:
-                    raise DataError(f"expected a split of {path}, {' or '.join(found)}, got {split}: set dataset.split")
-                return found[split]
-            return found
+            return _part_of(datasets.load_from_disk(str(folder)), split, path)
         return datasets.load_dataset(
             str(folder) if folder.exists() else path, split=split, streaming=streaming, **source
         )
@@ -263,6 +274,39 @@ def load(path: str, *, split: str, streaming: bool = False, **source: Any) -> An
     except Exception as error:  # a wrong name, no network, a broken file: its first line says which
         reason = next(iter((str(error).strip() or repr(error)).splitlines()))
         raise DataError(f"expected a Hugging Face dataset {path} with a split {split}: {reason}") from error
+
+
+def _part_of(found: Any, split: str, path: str) -> Any:
+    """A split, or a part of one, of what was saved: a dict of tables, or a single one.
+
+    A single table is that split that it says, and "train" whatever it says.
+    """
+    import datasets
+
+    if isinstance(found, datasets.DatasetDict):
+        tables = dict(found)
+    else:
+        tables = {str(found.split or "train"): found, "train": found}
+    if split in tables:
+        return tables[split]
+    sizes = {name: len(table) for name, table in tables.items()}
+    try:
+        parts = datasets.ReadInstruction.from_spec(split).to_absolute(sizes)
+        chosen = [tables[part.splitname].select(range(part.from_ or 0, _end(part.to, sizes[part.splitname])))
+                  for part in parts]  # fmt: skip
+    except (ValueError, KeyError, AssertionError) as error:
+        known = " or ".join(dict.fromkeys(tables))
+        single = "" if isinstance(found, datasets.DatasetDict) else ", which holds a single table"
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(
+            f"expected a split of {path}{single}: {known}, or a part such as {next(iter(tables))}[:90%]; got {split} "
+            f"({reason}): set dataset.split"
+        ) from None
+    return chosen[0] if len(chosen) == 1 else datasets.concatenate_datasets(chosen)
+
+
+def _end(to: int | None, size: int) -> int:
+    return size if to is None else to
 
 
 def _input(value: Any, name: str) -> Any:

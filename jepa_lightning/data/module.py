@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from jepa_lightning.data.streams import Place, StreamLoader, StreamSamples, epoc
 from jepa_lightning.data.views import PlainViews, ViewTransform, with_first_view, without_first_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
+
+_log = logging.getLogger(__name__)
 
 
 class JEPADataModule(LightningDataModule, ABC):
@@ -181,6 +184,9 @@ class JEPADataModule(LightningDataModule, ABC):
             self._stream = StreamSamples(stream, prepare=self.prepared, **settings)
             self._records["train"] = Unreadable(total=None, limit=self.max_unreadable)
         self._targets = known_targets(train.dataset)
+        if self._targets is not None and (self._targets < 0).any() and not hasattr(train.dataset, "files"):
+            count = int((self._targets < 0).sum())
+            _log.warning("%d of %d samples have a negative label, which means none", count, len(self._targets))
         kept = np.arange(len(train))
         if "val" not in parts and self.val_fraction > 0 and stream is None:
             number = max(1, round(self.val_fraction * len(train)))

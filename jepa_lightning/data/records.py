@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.file_list import nearest
 
@@ -116,7 +119,7 @@ def decode_array(file: Encoded) -> NDArray[Any]:
     if not file.name.lower().endswith(".npy"):
         raise DataError(f"expected .npy files for these data, got {file.name}: name another field with dataset.input")
     try:
-        array: NDArray[Any] = np.load(file.open(), allow_pickle=False)
+        array: NDArray[Any] = native(np.load(file.open(), allow_pickle=False))
     except MemoryError as error:  # a header that lies
         raise ValueError(str(error)) from error
     return array
@@ -133,11 +136,10 @@ def label_value(value: Any, *, name: str, classes: Sequence[str] | None) -> Any:
     text = value.strip()
     if classes is not None and text in classes:
         return list(classes).index(text)
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    if re.fullmatch(r"[+-]?[0-9]+", text):  # not 1_1, which Python takes for 11
+        return int(text)
+    with suppress(ValueError):
+        return float("" if "_" in text else text)
     if classes is not None:
         raise DataError(f"expected label {name!r} to be one of the classes, got {text!r}{nearest(text, classes)}")
     raise DataError(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jepa_lightning.data.batch import Sample, to_sample
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.split import known_targets
 from jepa_lightning.data.views import ViewTransform, draw_views, with_first_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
@@ -77,6 +78,20 @@ class Samples(Dataset[Sample]):
         if isinstance(files, list) and isinstance(files[index], tuple) and isinstance(files[index][0], str):
             return files[index][0]
         return f"{self.split}[{index}]"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether some of these samples have a label, as far as it can be told without reading them all.
+
+        Known classes are looked at, of which -1 is none; else the first sample that can be read.
+        """
+        targets = known_targets(self.dataset)
+        if targets is not None:
+            return bool((targets[self.indices] >= 0).any()) or any(v.is_floating_point() for v in self._first_labels())
+        return bool(self._first_labels())
+
+    def _first_labels(self) -> list[Any]:
+        return list(self[0].get("labels", {}).values()) if len(self) else []
 
     def read(self, index: int, seed: int | None = None) -> Sample:
         """Sample `index` of the underlying dataset, transformed; errors pass through. Views are drawn from `seed`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tarfile
@@ -17,6 +18,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.file_list import nearest
 from jepa_lightning.data.records import Encoded, Record, Records, label_value
 from jepa_lightning.data.streams import Failed, Stream
+from jepa_lightning.printable import printable
 
 _SIDE = ("cls", "json", "txt", "id", "key", "index")  # fields that are no input unless they are asked for
 _DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError)
@@ -138,13 +140,15 @@ class Shards(Records):
         primary = next((next(iter(labels)) for labels in self._labels if labels), None)
         self.targets = _targets(self._labels, primary)
         self._labels = [] if primary is None else self._labels
+        example = next((value for labels in self._labels for value in labels.values()), None)
+        self._without = {} if primary is None else {primary: math.nan if isinstance(example, float) else -1}
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def sample_id(self, index: int) -> str:
         """The shard's name and the sample's: train-000000.tar/0001."""
-        return f"{Path(self.paths[self._spans[index][0]]).name}/{os.fsdecode(self._keys[index])}"
+        return printable(f"{Path(self.paths[self._spans[index][0]]).name}/{os.fsdecode(self._keys[index])}")
 
     def __getitem__(self, index: int) -> Record:
         if index in self.unreadable:
@@ -160,7 +164,7 @@ class Shards(Records):
         if len(data) < size:
             raise OSError("the shard is truncated")
         name = f"{os.fsdecode(self._keys[index])}.{self._names[index].decode()}"
-        labels = self._labels[index] if self._labels else {}
+        labels = (self._labels[index] or self._without) if self._labels else {}
         return Record(Encoded(name, data), labels, self.sample_id(index))
 
     def __getstate__(self) -> dict[str, Any]:

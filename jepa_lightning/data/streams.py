@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
@@ -349,4 +350,11 @@ def first_records(stream: Stream, number: int) -> Listed:
         if len(kept) == number or (kept and size > KEPT_BYTES):
             break
         kept.append(record)
+    labels = {
+        name: value for record in reversed(kept) if isinstance(record, Record) for name, value in record.labels.items()
+    }
+    without = {
+        name: math.nan if isinstance(value, float) else -1 for name, value in labels.items() if np.ndim(value) == 0
+    }
+    kept = [replace(r, labels={**without, **r.labels}) if isinstance(r, Record) and without else r for r in kept]
     return Listed(kept, classes=stream.classes)

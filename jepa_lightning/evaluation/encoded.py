@@ -41,11 +41,19 @@ class Encoded:
 
     @property
     def labels(self) -> dict[str, Tensor]:
-        """The labels of everything that both parts have."""
+        """The labels of everything; -1, or NaN, for samples of a part that lacks one."""
         if self.test is None:
             return self.train.labels
-        other = self.test.labels
-        return {name: torch.cat([value, other[name]]) for name, value in self.train.labels.items() if name in other}
+        both = [(part.labels, len(part.values)) for part in (self.train, self.test)]
+        names = dict.fromkeys(name for labels, _ in both for name in labels)
+        return {name: torch.cat([_label(labels, name, rows, both) for labels, rows in both]) for name in names}
+
+
+def _label(labels: dict[str, Tensor], name: str, rows: int, both: list[tuple[dict[str, Tensor], int]]) -> Tensor:
+    if name in labels:
+        return labels[name]
+    one = next(of[name] for of, _ in both if name in of)
+    return one.new_full((rows, *one.shape[1:]), torch.nan if one.is_floating_point() else -1)
 
 
 def parts(encoded: Encoded, *, own_split: bool) -> tuple[Tensor, Tensor, int]:

@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from jepa_lightning.data import JEPADataModule, Unreadable
 from jepa_lightning.data.in_order import InOrder, splits_in_order
-from jepa_lightning.evaluation.feature_files import Columns
+from jepa_lightning.evaluation.feature_files import Columns, filled
 from jepa_lightning.evaluation.features import Features, extract
 from jepa_lightning.evaluation.token_store import TokenFeatures, TokenStore
 from jepa_lightning.modality import Batch
+from jepa_lightning.printable import printable
 
 Embed = Callable[[Batch], Tensor]
 EmbedTokens = Callable[[Batch], tuple[Tensor, Tensor | None]]
@@ -164,15 +165,18 @@ def _columns(embedders: Mapping[str, Embed], batch: Batch, *, split: str) -> Col
     by_name = {name: extract(embed, [batch]) for name, embed in embedders.items()}  # which joins clips of one video
     ids = list(dict.fromkeys(batch["source"])) if "source" in batch else batch["id"]
     columns = {name: features.values.numpy() for name, features in by_name.items()}
-    columns |= {"id": np.array(ids), "split": np.array([split] * len(ids))}
+    columns |= {"id": np.array([printable(name) for name in ids]), "split": np.array([split] * len(ids))}
     labels = next(iter(by_name.values())).labels
     return columns | {f"labels.{name}": value.numpy() for name, value in labels.items()}
 
 
 def _join(found: Sequence[Columns]) -> Columns:
-    """Batches below each other; labels that some lack, or have in another shape, are left out."""
-
-    def fits(name: str) -> bool:
-        return len({columns[name].shape[1:] if name in columns else None for columns in found}) == 1
-
-    return {name: np.concatenate([columns[name] for columns in found]) for name in (found or [{}])[0] if fits(name)}
+    """Batches below each other. Labels that some lack are filled (`filled`); those of other shapes are left out."""
+    names = dict.fromkeys(name for columns in found for name in columns)
+    shapes = {name: {columns[name].shape[1:] for columns in found if name in columns} for name in names}
+    whole = {}
+    for name in names:
+        if len(shapes[name]) == 1:
+            one = next(columns[name] for columns in found if name in columns)
+            whole[name] = np.concatenate([columns.get(name, filled(len(columns["id"]), one)) for columns in found])
+    return whole

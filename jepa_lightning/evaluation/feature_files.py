@@ -111,7 +111,7 @@ class Parts:
     def join(self) -> dict[str, tuple[int, ...]]:
         """Write the file, remove the folder, and return the columns' shapes.
 
-        Labels that some parts lack, or have in another shape, are left out.
+        Labels that some parts lack are filled (`filled`); those that have another shape in some are left out.
         """
         shapes = self._shapes()
         write = {".npz": self._write_npz, ".safetensors": self._write_safetensors, ".parquet": self._write_parquet}
@@ -122,31 +122,38 @@ class Parts:
     def _shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and type of the whole of each column; a text's second size is its longest value's."""
         found: dict[str, list[tuple[tuple[int, ...], str]]] = {}
-        number = 0
         for file in self.files:
             with safe_open(file, framework="np") as part:
-                number += bool(part.keys())
                 for name in part.keys():  # noqa: SIM118  no dict
                     piece = part.get_slice(name)
                     found.setdefault(name, []).append((tuple(piece.get_shape()), piece.get_dtype()))
         whole: dict[str, tuple[tuple[int, ...], str]] = {}
+        total = sum(shape[0] for shape, _ in found.get("features", ()))
         for name, pieces in found.items():
-            rows, kinds = sum(shape[0] for shape, _ in pieces), {(shape[1:], dtype) for shape, dtype in pieces}
+            kinds = {(shape[1:], dtype) for shape, dtype in pieces}
             if name in TEXT:
-                whole[name] = ((rows, max(shape[1] for shape, _ in pieces)), "U8")
-            elif len(pieces) == number and len(kinds) == 1:
-                whole[name] = ((rows, *pieces[0][0][1:]), pieces[0][1])
+                whole[name] = ((total, max(shape[1] for shape, _ in pieces)), "U8")
+            elif len(kinds) == 1:
+                whole[name] = ((total, *pieces[0][0][1:]), pieces[0][1])
         if "features" not in whole:
             raise ValueError("expected at least one readable sample, found none: check the data and their format")
         return whole
 
     def _pieces(self, name: str, width: int | None = None) -> Iterator[NDArray[Any]]:
-        """A column, part by part; texts as bytes of one width."""
+        """A column, part by part; texts as bytes of one width, labels that are missing filled."""
+        example: NDArray[Any] | None = None
+        for file in self.files:
+            with safe_open(file, framework="np") as part:
+                if name in part.keys():  # noqa: SIM118  no dict
+                    example = part.get_slice(name)[:1]
+                    break
         for file in self.files:
             with safe_open(file, framework="np") as part:
                 if name in part.keys():  # noqa: SIM118  no dict
                     piece = part.get_tensor(name)
                     yield piece if width is None else np.pad(piece, ((0, 0), (0, width - piece.shape[1])))
+                elif "features" in part.keys() and example is not None:  # noqa: SIM118
+                    yield filled(part.get_slice("features").get_shape()[0], example)
 
     def _write_npz(self, path: Path, shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
         with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
@@ -196,6 +203,12 @@ class Parts:
             writer.write_table(table)
         if writer is not None:
             writer.close()
+
+
+def filled(rows: int, one: NDArray[Any]) -> NDArray[Any]:
+    """A label column of samples without that label: -1, or NaN where it is no class, in the type and shape of `one`."""
+    none = np.nan if np.issubdtype(one.dtype, np.floating) else -1
+    return np.full((rows, *one.shape[1:]), none, dtype=one.dtype)
 
 
 def _replace(path: Path, write: Any) -> None:

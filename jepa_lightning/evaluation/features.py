@@ -17,7 +17,7 @@ class Features:
 
     Attributes:
         values: (n, D) float32.
-        labels: name to (n, ...) tensor, of those labels that every sample has; empty without labels.
+        labels: name to (n, ...) tensor, -1 or NaN for a sample without; empty without labels.
     """
 
     values: Tensor
@@ -57,18 +57,28 @@ def extract(embed: Callable[[Batch], Tensor], batches: Iterable[Batch]) -> Featu
     """
     values: list[Tensor] = []
     sources: list[str] = []
-    labels: dict[str, list[Tensor]] = {}
-    for batch in batches:
+    odd: set[str] = set()
+    labels: dict[str, dict[int, Tensor]] = {}
+    for number, batch in enumerate(batches):
         values.append(embed(batch).float().cpu())
         sources += batch.get("source", ())
         for name, label in batch.get("labels", {}).items():
             if isinstance(label, Tensor):  # labels of different shapes come as lists: nothing to classify
-                labels.setdefault(name, []).append(label.cpu())
+                labels.setdefault(name, {})[number] = label.cpu()
+            else:
+                odd.add(name)
     if not values:
         raise ValueError("no batch to extract features from: the data set is empty")
-    whole = {name: torch.cat(parts) for name, parts in labels.items() if len(parts) == len(values)}
+    whole = {name: _joined(parts, values) for name, parts in labels.items() if name not in odd}
     features = Features(values=torch.cat(values), labels=whole)
     return _merge(features, sources) if len(sources) == len(features.values) else features
+
+
+def _joined(parts: dict[int, Tensor], values: list[Tensor]) -> Tensor:
+    """A label of all batches: -1, or NaN where it is no class, for the samples of those that lack it."""
+    one = next(iter(parts.values()))
+    none = torch.nan if one.is_floating_point() else -1
+    return torch.cat([parts.get(i, one.new_full((len(part), *one.shape[1:]), none)) for i, part in enumerate(values)])
 
 
 def _merge(features: Features, sources: list[str]) -> Features:

@@ -164,8 +164,10 @@ def probe(
     if both and finite:
         scaled, scaled_asked = standardise(train.values, test.values)
     for name in both:
-        values = train.labels[name], test.labels[name]
-        scores[f"r2_{name}"] = r2(scaled, values[0], scaled_asked, values[1]) if finite else math.nan
+        values, truth = train.labels[name], test.labels[name]
+        has, asks = (part.reshape(len(part), -1).isfinite().all(1) for part in (values, truth))  # NaN is "no label"
+        usable = finite and bool(has.any() and asks.any())
+        scores[f"r2_{name}"] = r2(scaled[has], values[has], scaled_asked[asks], truth[asks]) if usable else math.nan
     return scores
 
 
@@ -173,7 +175,8 @@ def _classify(
     known: Tensor, labels: Tensor, asked: Tensor, truth: Tensor, *, k: int, c: float | None
 ) -> dict[str, float]:
     """Accuracies of the two classifiers."""
-    classes = int(max(labels.max(), truth.max())) + 1
+    names, numbers = torch.cat([labels, truth]).unique(return_inverse=True)  # a class called 2**40 is one class
+    labels, truth, classes = numbers[: len(labels)], numbers[len(labels) :], len(names)
     scaled, scaled_asked = standardise(known, asked)
     weight, bias = fit_linear(scaled, labels, c=choose_c(scaled, labels) if c is None else c)
     predictions = {

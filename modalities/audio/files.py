@@ -195,7 +195,7 @@ def _split(
     both = sorted(set(test_groups) & set(val_groups))
     if both:
         raise DataError(f"expected different groups for validation and test, got {both[0]} in both")
-    paths = np.array([files.sample_id(index) for files in found for index in range(len(files))])
+    paths = np.array([files.relative(index) for files in found for index in range(len(files))])
     columns = {name: np.concatenate([files.labels[name] for files in found]) for name in {*kept, group}}
     groups = np.array([*names, ""])[columns[group]]  # -1, "no label", is in no group
     held = {"val": np.isin(groups, val_groups), "test": np.isin(groups, test_groups)}

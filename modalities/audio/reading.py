@@ -17,7 +17,10 @@ from jepa_lightning.data import DataError, Encoded
 
 Waveform = NDArray[np.float32]
 
-EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph")
+EXTENSIONS = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph"),
+    *(".wave", ".rf64", ".aifc", ".snd", ".mp2", ".voc", ".nist", ".pvf", ".avr", ".8svx"),
+)
 """File name endings of sounds in folders, in any case."""
 
 _WIDTH, _ROLLOFF = 6, 0.99  # of torchaudio's filter: zero crossings either side, and its edge's share of Nyquist's

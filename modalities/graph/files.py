@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
@@ -58,12 +59,34 @@ def open_graphs(
             split: _open(base / name, lambda split=split: PlainZINC(folder, subset=subset, split=split))  # type: ignore[misc]
             for split in ("train", "val", "test")
         }
-    return {
-        "train": _open(
-            base / name,
-            lambda: TUDataset(str(base), name, use_node_attr=node_attributes, use_edge_attr=edge_attributes),
+    dataset = _open(
+        base / name,
+        lambda: TUDataset(str(base), name, use_node_attr=node_attributes, use_edge_attr=edge_attributes),
+    )
+    _add_last(dataset, base / name / "raw" / f"{name}_graph_indicator.txt", "nodes")
+    _add_last(dataset, base / name / "raw" / f"{name}_graph_labels.txt", "labels")
+    return {"train": dataset}
+
+
+def _add_last(dataset: Any, file: Path, what: str) -> None:
+    """Give back the last graphs of a TUDataset, which PyG counts by their edges and drops where they have none."""
+    slices = getattr(dataset, "slices", None)
+    if not slices or not file.is_file():
+        return
+    count = max(len(slice_) for slice_ in slices.values()) - 1
+    for key, slice_ in slices.items():
+        if len(slice_) <= count and key.startswith("edge"):
+            slices[key] = torch.cat([slice_, slice_[-1:].expand(count + 1 - len(slice_))])
+    try:
+        numbers = [line for line in file.read_text().split("\n") if line.strip()]
+        wanted = max(map(int, numbers), default=0) if what == "nodes" else len(numbers)
+    except ValueError:  # PyG has read them all the same
+        return
+    if wanted != len(dataset):
+        raise DataError(
+            f"expected {wanted} graphs, as {file} has {what} of so many, got {len(dataset)}: the files do not fit each "
+            f"other, or what PyG keeps in {file.parent.parent / 'processed'} is older: remove it, or replace the files"
         )
-    }
 
 
 def _check_regular(folder: Path) -> None:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find_archives
-from jepa_lightning.data.records import Decode
+from jepa_lightning.data.records import Decode, Decoded, Encoded, Record
+from jepa_lightning.data.samples import READ_ERRORS
 from jepa_lightning.modality import Batch
 from modalities.image.arrays import ArrayImages
 from modalities.image.folders import MAX_PIXELS, FolderImages, find_images, read_image
 from modalities.image.generated import GeneratedImages
 from modalities.image.transforms import CentreCrop, Normalise, RandomCrop
+from modalities.image.values import EIGHT, UNIT, Values, say, values_of
 from modalities.image.views import ImageViews
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RATIO = (3 / 4, 4 / 3)  # of the random crop's sides, as in the I-JEPA paper
 _CACHE_BYTES = 2**30
 _DRAWN = 64  # longest side of generated images, in pixels
+_LOOKED_AT = 64
 _STATISTICS = 1000  # images that "auto" looks at
 _log = logging.getLogger(__name__)
 
@@ -47,6 +52,9 @@ class ImageData(FileDataModule):
             3 channels, 0.5 for other numbers. "auto": mean and std of up to 1000 training images, evenly spaced.
         std: likewise; None is ImageNet's, or 0.25.
         crop_scale: range of the training crop's share of the image's area.
+        value_range: the values that become 0 and 1, of images with other than 8 bits. None: by up to 64 training images
+            (`modalities.image.values`); but arrays of floats stay as they are where they are not of 0 to 255 or where
+            mean is given, and any arrays where mean is given and above 1. Of streams, arrays stay as they are.
         flip: mirror half of the training images. With views, `ImageViews` takes the place of both.
         cache: keep decoded images of files in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
@@ -70,6 +78,7 @@ class ImageData(FileDataModule):
         mean: list[float] | Literal["auto"] | None = None,
         std: list[float] | Literal["auto"] | None = None,
         crop_scale: tuple[float, float] = (0.3, 1.0),
+        value_range: tuple[float, float] | None = None,
         flip: bool = False,
         cache: bool | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -84,7 +93,12 @@ class ImageData(FileDataModule):
         self.mean = mean
         self.std = std
         self.crop_scale = crop_scale
+        if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
+            raise DataError(f"expected value_range as two rising numbers, got {tuple(value_range)}")
+        self.value_range = value_range
         self.flip = flip
+        self._chosen = None if value_range is None else Values(*value_range)
+        self._values = self._chosen
         self.cache = cache
         self.max_pixels = max_pixels
         if max_pixels < 1:
@@ -118,6 +132,28 @@ class ImageData(FileDataModule):
         """Images by Pillow, arrays by NumPy."""
         return partial(read_image, channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels)
 
+    def load(self) -> dict[str, Dataset[Any]]:
+        """The data sets by split; looks at the values of some training images."""
+        sets = super().load()
+        stored = [dataset for dataset in sets.values() if isinstance(dataset, Decoded)]
+        if self._values is None:
+            train = sets["train"]
+            self._values = values_of(_deep(train)) if isinstance(train, Decoded) else None
+            self._values = self._values or self._array_values(train)
+            say(self._values)
+        for dataset in stored:
+            dataset.decode = partial(dataset.decode, values=self._values)  # type: ignore[call-arg]
+        return sets
+
+    def _array_values(self, dataset: Dataset[Any]) -> Values | None:
+        """The range of images that are arrays or tensors; None where they stay as they are."""
+        found = values_of(_arrays(dataset))
+        if found is None or found == UNIT:
+            return found
+        if isinstance(self.mean, list) and (found.of_floats or max(map(abs, self.mean)) > 1):
+            return None  # the mean is that of the values as they are
+        return None if found.of_floats and (found.low, found.high) != (EIGHT.low, EIGHT.high) else found
+
     def load_files(self) -> dict[str, Dataset[Any]]:
         """The images in arrays, folders or a CSV file, by split."""
         archives = {} if self.csv else find_archives(self.root, ArrayImages, labels=self.labels)
@@ -127,8 +163,12 @@ class ImageData(FileDataModule):
         sets = find_images(self.root, csv=self.csv, labels=self.labels)
         if sets["train"].targets is not None and "val" in sets and sets["val"].targets is None:
             _log.warning("the validation images have no class folders: what needs their labels is left out")
+        self._values = self._chosen or sets["train"].look()
+        say(self._values)
         for images in sets.values():
-            images.configure(channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels)
+            images.configure(
+                channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels, values=self._values
+            )
         self._fill_cache([images for split, images in sets.items() if split != "test"])
         return dict(sets)
 
@@ -145,8 +185,9 @@ class ImageData(FileDataModule):
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """Random resized crop for training, central crop for evaluation."""
-        random = RandomCrop(self.size, channels=self.channel_count, scale=self.crop_scale, ratio=_RATIO, flip=self.flip)
-        return random, CentreCrop(self.size, channels=self.channel_count)
+        settings: dict[str, Any] = {"channels": self.channel_count, "values": self._values}
+        random = RandomCrop(self.size, scale=self.crop_scale, ratio=_RATIO, flip=self.flip, **settings)
+        return random, CentreCrop(self.size, **settings)
 
     def default_views(self) -> ImageViews:
         """VICReg's augmentations; of images that are not grey or in colour, those that know no colours."""
@@ -188,7 +229,7 @@ class ImageData(FileDataModule):
         """Mean and std of each channel over up to 1000 training images, evenly spaced; unreadable ones left out."""
         train = self._part("train")
         spaced = train.indices[np.linspace(0, len(train) - 1, min(_STATISTICS, len(train))).astype(int)]
-        crop = CentreCrop(self.size, channels=self.channel_count)
+        crop = CentreCrop(self.size, channels=self.channel_count, values=self._values)
         part = Samples(train.dataset, name=self.name, split="train", indices=spaced, transform=crop)
         sums = torch.zeros(2, self.channel_count, dtype=torch.float64)
         pixels = 0
@@ -210,3 +251,37 @@ class ImageData(FileDataModule):
                 "data.mean and data.std to the data's own",
                 float(largest), list(mean), list(std),
             )  # fmt: skip
+
+
+def _deep(dataset: Decoded) -> Iterator[NDArray[Any]]:
+    """Up to 64 images in shards or a table, those of other than 8 bits."""
+    count = len(dataset)
+    for index in np.linspace(0, count - 1, min(_LOOKED_AT, count)).astype(int).tolist():
+        try:
+            item = dataset.records[index]
+            if isinstance(item, Record) and isinstance(item.input, Encoded):
+                with Image.open(item.input.open()) as image:
+                    if image.mode.startswith("I") or image.mode == "F":
+                        yield np.asarray(image)
+        except Exception:  # an array, or a damaged file: met again, and reported, when it is read
+            continue
+
+
+def _arrays(dataset: Dataset[Any]) -> Iterator[NDArray[Any]]:
+    """Up to 64 images of a dataset as arrays, as it gives them; the first tells whether more are looked at."""
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        return
+    count = len(dataset)
+    for number, index in enumerate(np.linspace(0, count - 1, min(_LOOKED_AT, count)).astype(int).tolist()):
+        try:
+            item = dataset[index]
+        except READ_ERRORS:  # met again, and reported, when it is read
+            continue
+        image = item.get("image") if isinstance(item, dict) else item[0] if isinstance(item, tuple | list) else item
+        array = image.numpy() if isinstance(image, torch.Tensor) and not image.is_complex() else image
+        if isinstance(image, Image.Image) and (image.mode.startswith("I") or image.mode == "F"):
+            array = np.asarray(image)
+        if isinstance(array, np.ndarray) and array.dtype.kind in "iuf":
+            yield array
+        if number == 0 and (not isinstance(array, np.ndarray) or array.dtype == np.uint8):
+            return

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Encoded, FileList, MemoryCache, find_files
+from jepa_lightning.data.arrays import native
+from modalities.image.values import EIGHT, Values, values_of
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
+_OPTIONAL = {  # what Pillow reads where it was built with the library
+    "webp": (".webp",),
+    "avif": (".avif", ".avifs"),
+    "jpg_2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+}
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".npy"),
+    *(".jpe", ".jfif", ".mpo", ".apng", ".dib", ".pbm", ".pnm", ".pfm", ".tga", ".pcx", ".qoi", ".sgi", ".ras"),
+    *(ending for library, endings in _OPTIONAL.items() if features.check(library) for ending in endings),
+)
 """File name endings that are read, in any case. `.npy` holds an array (C, H, W), (H, W, C) or (H, W)."""
+
+_log = logging.getLogger(__name__)
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a channel count; other counts need .npy files."""
@@ -25,7 +40,7 @@ MAX_PIXELS = 64_000_000
 
 
 def read_image(
-    path: str | Encoded, *, channels: int, smallest: int = 0, max_pixels: int = MAX_PIXELS
+    path: str | Encoded, *, channels: int, smallest: int = 0, max_pixels: int = MAX_PIXELS, values: Values | None = None
 ) -> NDArray[np.uint8] | Tensor:
     """Read one file.
 
@@ -35,6 +50,8 @@ def read_image(
         smallest: a JPEG larger than this on its short side may be decoded at 1/2, 1/4 or 1/8 of its size, as long as
             it stays at least so large.
         max_pixels: an image that is decoded to more is refused: a file of a few kB may hold any number.
+        values: which of them become 0 and 255, of image files with other than 8 bits; None: by the file itself
+            (`values_of`).
 
     Returns:
         (H, W, C) uint8 for images, turned as their EXIF data say; a tensor (C, H, W) of the file's type for .npy.
@@ -45,7 +62,7 @@ def read_image(
     """
     name, file = (path.name, path.open()) if isinstance(path, Encoded) else (path, path)
     if name.lower().endswith(".npy"):
-        return _read_array(file, channels)
+        return _read_array(file, channels)  # whose values are scaled later, with those of other arrays
     mode = MODES[channels]
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own limit, of the process, gives way to a higher one of the user
@@ -57,7 +74,7 @@ def read_image(
             image.load()
             # Looking for an orientation costs as much as decoding a small JPEG; most have no place for one.
             upright = image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}
-            pixels = np.asarray(convert(image if upright else ImageOps.exif_transpose(image), mode))
+            pixels = np.asarray(convert(image if upright else ImageOps.exif_transpose(image), mode, values))
     except OSError:
         raise
     except MemoryError as error:  # most often a damaged header, and not a large picture
@@ -67,12 +84,17 @@ def read_image(
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def convert(image: Image.Image, mode: str) -> Image.Image:
-    """An image in another mode; 16-bit grey is scaled to 8 bits, which Pillow would clip."""
+def convert(image: Image.Image, mode: str, values: Values | None = None) -> Image.Image:
+    """An image in another mode; grey of 16 or 32 bits and floats are scaled to 8 bits, where Pillow would clip them.
+
+    Raises:
+        OSError: values that are not finite, or outside of `values`.
+    """
     if image.mode == mode:
         return image
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I") or image.mode == "F":
+        pixels = np.asarray(image)
+        image = Image.fromarray((values or values_of([pixels]) or EIGHT).byte(pixels))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert(mode)
@@ -102,9 +124,7 @@ def _read_array(file: str | BytesIO, channels: int) -> Tensor:
         raise ValueError(
             f"expected numbers of shape ({channels}, H, W) or (H, W, {channels}), got {array.dtype} {shape}"
         )
-    if array.dtype == np.uint16:  # torch can do little with it
-        array = array.astype(np.float32) / 65535
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.ascontiguousarray(native(array)))
 
 
 class FolderImages(Dataset[Any]):
@@ -125,6 +145,7 @@ class FolderImages(Dataset[Any]):
         self.channels = 3
         self.smallest = 0
         self.max_pixels = MAX_PIXELS
+        self.values: Values | None = None
         self.unreadable: dict[int, str] = {}
         self._cache: MemoryCache | None = None
 
@@ -139,7 +160,26 @@ class FolderImages(Dataset[Any]):
         """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
         return self.files.sample_id(index)
 
-    def configure(self, *, channels: int, smallest: int, max_pixels: int = MAX_PIXELS) -> None:
+    def look(self) -> Values | None:
+        """The range of values of up to 64 of the images; None where all are of 8 bits, or are .npy files."""
+        return None if self.arrays else values_of(self._deep())
+
+    def _deep(self) -> Iterator[NDArray[Any]]:
+        colours = 0
+        for index in np.linspace(0, len(self) - 1, min(64, len(self))).astype(int):
+            try:
+                with Image.open(self.path(index)) as image:
+                    colours += ";16" in str(image.tile) and image.mode not in ("I;16", "I;16B", "I;16L", "I")
+                    if image.mode.startswith("I") or image.mode == "F":
+                        yield np.asarray(image)
+            except Exception:  # a damaged file: met again, and reported, when it is read
+                continue
+        if colours:
+            _log.warning("%s: of 16-bit colour images 8 bits are read; store them as .npy to keep all", self.files.root)
+
+    def configure(
+        self, *, channels: int, smallest: int, max_pixels: int = MAX_PIXELS, values: Values | None = None
+    ) -> None:
         """Set how files are read (see `read_image`).
 
         Raises:
@@ -151,6 +191,7 @@ class FolderImages(Dataset[Any]):
                 "set channels to one of these, or store the images as .npy arrays"
             )
         self.channels, self.smallest, self.max_pixels = channels, smallest, max_pixels
+        self.values = values
 
     @property
     def arrays(self) -> bool:
@@ -160,7 +201,11 @@ class FolderImages(Dataset[Any]):
     def read(self, index: int) -> NDArray[np.uint8] | Tensor:
         """Image `index` from its file."""
         return read_image(
-            self.files.regular(index), channels=self.channels, smallest=self.smallest, max_pixels=self.max_pixels
+            self.files.regular(index),
+            channels=self.channels,
+            smallest=self.smallest,
+            max_pixels=self.max_pixels,
+            values=self.values,
         )
 
     def __getitem__(self, index: int) -> Any:

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_lightning.data import DataError, Sample
+from jepa_lightning.data.arrays import native
 from jepa_lightning.data.boxes import Box, central_box, random_box
 from jepa_lightning.modality import Batch
 from modalities.image.folders import MODES, convert
+from modalities.image.values import Values
 
 _LARGEST = 1e18  # of a value; its square is still a float
 
@@ -22,15 +24,16 @@ _LARGEST = 1e18  # of a value; its square is still a float
 class _Crop:
     """Cuts a box out of `image` and resizes it, antialiased and bicubic."""
 
-    def __init__(self, size: tuple[int, int], *, channels: int) -> None:
+    def __init__(self, size: tuple[int, int], *, channels: int, values: Values | None = None) -> None:
         self.size = size
         self.channels = channels
+        self.values = values
 
     def box(self, height: int, width: int) -> Box:
         return central_box(height, width, ratio=self.size[1] / self.size[0])
 
     def __call__(self, sample: Sample) -> Sample:
-        image = standard(sample["image"], self.channels)
+        image = standard(sample["image"], self.channels, self.values)
         height, width = self.size
         if isinstance(image, Tensor):
             left, upper, right, lower = (round(edge) for edge in self.box(*image.shape[1:]))
@@ -51,6 +54,7 @@ class CentreCrop(_Crop):
     Args:
         size: (height, width) of the result.
         channels: of the result.
+        values: see `standard`.
     """
 
 
@@ -63,6 +67,7 @@ class RandomCrop(_Crop):
         scale: range of the crop's share of the image's area.
         ratio: range of the crop's width / height.
         flip: mirror half of the images.
+        values: see `standard`.
     """
 
     def __init__(
@@ -73,8 +78,9 @@ class RandomCrop(_Crop):
         scale: tuple[float, float] = (0.3, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: bool = False,
+        values: Values | None = None,
     ) -> None:
-        super().__init__(size, channels=channels)
+        super().__init__(size, channels=channels, values=values)
         self.scale = scale
         self.ratio = ratio
         self.flip = flip
@@ -91,12 +97,13 @@ class RandomCrop(_Crop):
         return sample
 
 
-def standard(image: Any, channels: int) -> Image.Image | Tensor:
+def standard(image: Any, channels: int, values: Values | None = None) -> Image.Image | Tensor:
     """A Pillow image where Pillow can hold it (8 bits, 1, 3 or 4 channels), else a float32 tensor (C, H, W).
 
     Args:
         image: a Pillow image, a tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W).
         channels: how many are wanted. Pillow images are converted; tensors and arrays must have them.
+        values: which of an array's become 0 and 1, if it is not of 8 bits; None: they stay as they are.
 
     Raises:
         DataError: not an image, or a tensor with another number of channels.
@@ -105,11 +112,11 @@ def standard(image: Any, channels: int) -> Image.Image | Tensor:
     if isinstance(image, Image.Image):
         if channels not in MODES:
             raise DataError(f"expected {channels} channels, got a Pillow image ({image.mode}): give tensors instead")
-        return convert(image, MODES[channels])
+        return convert(image, MODES[channels], values)
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.shape[2:] == (channels,) and channels in MODES:
             return Image.fromarray(image[:, :, 0] if channels == 1 else image)
-        image = torch.from_numpy(np.array(image))
+        image = torch.from_numpy(np.array(native(image)))
         image = image.permute(2, 0, 1) if image.ndim == 3 else image
     if not isinstance(image, Tensor) or image.ndim not in (2, 3):
         what = f"shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
@@ -120,8 +127,17 @@ def standard(image: Any, channels: int) -> Image.Image | Tensor:
             f"expected images with {channels} channels, got {image.shape[0]} (shape {tuple(image.shape)}): "
             f"set the model's and the data's channels to {image.shape[0]}, or convert the images"
         )
-    if image.dtype != torch.uint8:
+    if image.is_complex():
+        raise DataError(f"expected images of real numbers, got {image.dtype}: give the magnitude, or two channels")
+    if image.dtype == torch.bool:
+        return image.float()
+    if image.dtype != torch.uint8 and values is None:
         return usable(image.float())
+    if image.dtype != torch.uint8 and values is not None:
+        unit = usable((image.double() - values.low).div_(values.high - values.low).float())
+        if values.high != 255 or values.low or not torch.equal(image, image.round()):
+            return unit
+        image = (unit * 255).round().clamp(0, 255).byte()
     if channels not in MODES:
         return image.float() / 255
     pixels = image.permute(1, 2, 0).numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from os.path import join
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileList, MemoryCache, find_files, known_targets
-from jepa_lightning.data.file_table import SPLITS
-from modalities.pointcloud.reading import EXTENSIONS, INSTALL, Cloud, read
+from jepa_lightning.data.arrays import native
+from jepa_lightning.data.folder_tree import read_tree
+from jepa_lightning.data.split_names import SPLITS, plain_split_of, split_of
+from modalities.pointcloud.reading import EXTENSIONS, INSTALL, Cloud, points_first, read
 
 HDF5 = (".h5", ".hdf5")
 _DEFLATED = 1100  # times its size, what compression can unpack to at most
+_SYNSETS = "synsetoffset2category.txt"  # beside ShapeNetPart's class folders
+_NO_CLOUD = re.compile(
+    r"readme|licen[cs]e|names|classes|categor|labels?\b|list|synset|notes?\b|info|index", re.IGNORECASE
+)
 _CLASS_NAMES = "shape_names.txt"  # beside ModelNet40's HDF5 files: a class a line
 
 
@@ -161,14 +168,14 @@ def find_hdf5(root: str | None) -> dict[str, list[Path]]:
         return {}
     if base.is_file():
         return {"train": [base]} if base.suffix.lower() in HDF5 else {}
-    folders = [base, *(f for f in sorted(base.iterdir()) if f.is_dir() and f.name.lower() in SPLITS)]
+    folders = [base, *(f for f in sorted(base.iterdir()) if f.is_dir() and plain_split_of(f.name))]
     files = [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix.lower() in HDF5 and f.is_file()]
     files = [f for f in files if not f.name.startswith(".")]
     found: dict[str, list[Path]] = {}
     for file in files:
         named = [SPLITS[word] for word in re.findall("[a-z]+", file.stem.lower()) if word in SPLITS]
         if not named and file.parent != base:
-            named = [SPLITS[file.parent.name.lower()]]
+            named = [str(plain_split_of(file.parent.name))]
         found.setdefault(named[-1] if named else "", []).append(file)
     if set(found) == {""}:
         return {"train": found[""]}
@@ -185,39 +192,61 @@ def find_hdf5(root: str | None) -> dict[str, list[Path]]:
 def find_clouds(root: str | None, *, csv: str | None = None, labels: list[str] | None = None) -> dict[str, FileList]:
     """The cloud files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`.
 
-    Files that end in .txt count where there are none of another format. ModelNet's own layout, `root/CLASS/train/*`
-    and `root/CLASS/test/*`, is known too.
+    Files that end in .txt count where there are none (or a few strays) of another format, but for lists and notes.
+    Known are ModelNet's own layout, `root/CLASS/train/*` and `root/CLASS/test/*`, or CLASS/* with modelnet40_train.txt
+    and modelnet40_test.txt; and ShapeNetPart's, with the lists of train_test_split and the names of
+    synsetoffset2category.txt.
 
     Raises:
         DataError: as `find_files`.
     """
-    options: dict[str, Any] = {"kind": "point cloud", "csv": csv, "labels": labels}
+    options: dict[str, Any] = {"kind": "point cloud", "csv": csv, "labels": labels, "is_sample": _is_cloud}
+    base = Path(root or "").expanduser()
+    texts = csv is None and base.is_dir() and _of_texts(str(base))
+    endings = EXTENSIONS if texts else tuple(ending for ending in EXTENSIONS if ending != ".txt")
+    found = find_files(root, extensions=endings, **options)
+    names = _synsets(Path(found["train"].root))
+    for files in found.values():
+        if files.classes is not None and set(files.classes) <= set(names):
+            files.classes = [names[name] for name in files.classes]
+    return found
+
+
+def _of_texts(folder: str) -> bool:
+    """Whether the clouds are .txt files: those of other formats are none, or a few strays beside ten times as many."""
+    tree, _ = read_tree(folder, lambda where, name: name.lower().endswith(EXTENSIONS) and _is_cloud(join(where, name)))
+    paths = list(tree.paths(folder))
+    texts = [path for path in paths if path.lower().endswith(".txt")]
+    others = len(paths) - len(texts)
+    return not others or (len(texts) >= 10 * others and _is_points(texts[0]))
+
+
+def _is_cloud(path: str) -> bool:
+    """Whether a file is a cloud: one called train.txt, README.txt or shape_names.txt may be a list instead."""
+    stem, ending = os.path.splitext(os.path.basename(path))
+    if ending.lower() != ".txt" or not (_NO_CLOUD.search(stem) or split_of(stem)):
+        return True
+    return _is_points(path)
+
+
+def _is_points(path: str) -> bool:
+    """Whether the first line of a text file holds numbers of a point."""
     try:
-        found = find_files(root, extensions=tuple(ending for ending in EXTENSIONS if ending != ".txt"), **options)
-    except DataError as error:
-        if csv is not None or not any(Path(root or "").expanduser().rglob("*.txt")):
-            raise
-        try:
-            found = find_files(root, extensions=EXTENSIONS, **options)
-        except DataError:
-            raise error from None
-    return _by_folder(found["train"]) if set(found) == {"train"} and found["train"].targets is not None else found
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = (re.split(r"[\s,;]+", line.strip()) for line in file if line.strip() and line[0] not in "#/")
+            return len([float(word) for word in next(lines, []) if word]) >= 3
+    except (OSError, ValueError):
+        return False
 
 
-def _by_folder(files: FileList) -> dict[str, FileList]:
-    """Class folders that all their files lie below as train/* or test/*, by these; others as they are."""
-    paths = np.array([os.path.relpath(files.path(index), files.root) for index in range(len(files))])
-    parts = [path.split(os.sep) for path in paths]
-    splits = np.array([SPLITS.get(part[1].lower(), "") if len(part) > 2 else "" for part in parts])
-    if files.labels or files.targets is None or (splits == "").any() or "train" not in splits:
-        return {"train": files}
-    return {
-        split: FileList(
-            files.root, paths[splits == split].tolist(), targets=files.targets[splits == split], classes=files.classes
-        )
-        for split in ("train", "val", "test")
-        if (splits == split).any()
-    }
+def _synsets(folder: Path) -> dict[str, str]:
+    """Names of ShapeNet's classes by folder (synsetoffset2category.txt: Airplane 02691156), where the file is there."""
+    file = folder / _SYNSETS
+    try:
+        pairs = [line.split() for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    except (OSError, ValueError):
+        return {}
+    return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
 
 
 def class_names(folder: Path) -> list[str] | None:
@@ -264,6 +293,10 @@ def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise DataError(f"expected an HDF5 file, got {path}, which cannot be read: {reason}") from None
     data, normal, label = (found.get(name) for name in ("data", "normal", "label"))
+    if data is not None and data.ndim == 3 and data.dtype.kind in "iuf":
+        data = native(points_first(data))
+    if normal is not None:
+        normal = points_first(normal)
     if data is None or data.ndim != 3 or data.shape[2] < 3 or data.dtype.kind not in "iuf":
         what = f"the datasets {names}" if data is None else f"data of {data.dtype} {data.shape}"
         raise DataError(f"expected in {path} a dataset data (clouds, points, 3 or more) of numbers, got {what}")

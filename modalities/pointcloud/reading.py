@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_lightning.data import DataError
+from modalities.pointcloud.texts import read_text
+
+_log = logging.getLogger(__name__)
 
 Cloud = NDArray[np.float32]
 """(n, 3 + F): x, y, z, then further values of each point."""
 
 MESHES = (".ply", ".off", ".obj", ".stl")
 ARRAYS = (".npy", ".npz")
-TEXTS = (".xyz", ".pts", ".txt")
+TEXTS = (".xyz", ".pts", ".txt", ".asc", ".xyzn", ".xyzrgb")
 EXTENSIONS = (*ARRAYS, *MESHES, *TEXTS)
 INSTALL = 'pip install "jepa-lightning[pointcloud]"'
 
@@ -26,7 +30,7 @@ def read(path: str, *, surface: int = 4096) -> Cloud:
 
     Args:
         path: of a .npy (n, 3 + F), .npz (such an array, the only one or named `points`), .xyz, .pts or .txt (a line a
-            point, numbers between spaces or commas, # starts a comment), or .ply, .off, .obj or .stl file. The features
+            point, see `read_text`), or .ply, .off, .obj or .stl file. The features
             of a mesh's points are the normals of its faces. The features of a .ply file of points are its normals, then
             its colours in 0-1, as far as it has them.
         surface: number of points on a mesh, drawn uniformly over its area; the same points at each reading.
@@ -46,6 +50,7 @@ def read(path: str, *, surface: int = 4096) -> Cloud:
         cloud = _text(path)
     else:
         raise OSError(f"files that are read end in {', '.join(EXTENSIONS)}")
+    cloud = points_first(cloud)
     if cloud.ndim != 2 or cloud.shape[1] < 3 or cloud.dtype.kind not in "iuf":
         raise OSError(f"expected numbers (n, 3 or more), got {cloud.dtype} {cloud.shape}")
     if not len(cloud):
@@ -54,6 +59,22 @@ def read(path: str, *, surface: int = 4096) -> Cloud:
     if not np.isfinite(found[:, :3]).all(1).any():
         raise OSError("all its points are NaN or infinite")
     return found
+
+
+def points_first(cloud: NDArray[Any]) -> NDArray[Any]:
+    """A cloud (3 + F, n), or clouds (..., 3 + F, n), as torch code has them, with the points first; others as they are.
+
+    Told by the shape: fewer than 16 rows and more than twice as many columns, at least 32. A line says it once.
+    """
+    if cloud.ndim < 2 or not (3 <= cloud.shape[-2] < 16 and cloud.shape[-1] >= max(32, 2 * cloud.shape[-2])):
+        return cloud
+    _say_transposed()
+    return np.ascontiguousarray(cloud.swapaxes(-1, -2))
+
+
+@cache
+def _say_transposed() -> None:
+    _log.warning("clouds are stored (3 + features, points): read as (points, 3 + features)")
 
 
 def shifted(cloud: NDArray[Any]) -> Cloud:
@@ -85,11 +106,7 @@ def _array(path: str) -> NDArray[Any]:
 
 def _text(path: str) -> NDArray[np.float64]:
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.replace(",", " ") for line in file]
-        if not any(line.split("#")[0].strip() for line in lines):
-            raise OSError("there are no points in it")
-        return np.loadtxt(lines, ndmin=2)
+        return read_text(path)
     except ValueError as error:  # UnicodeDecodeError is one
         raise OSError(f"not rows of numbers: {_short(error)}") from None
 

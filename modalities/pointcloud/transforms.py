@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.data import DataError, Sample
+from jepa_lightning.data.arrays import native
+from modalities.pointcloud.reading import points_first
 
 Rotation = Literal["none", "x", "y", "z", "so3"]
 """The axis that clouds are turned about by a random angle; "so3": any rotation, each as likely as another."""
@@ -29,7 +31,9 @@ def as_cloud(value: Any, *, features: int = 0) -> Tensor:
         OSError: no point is left.
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
-        value = torch.from_numpy(value if value.dtype.kind != "u" else value.astype(np.int64))
+        value = torch.from_numpy(native(points_first(value)))
+    elif isinstance(value, Tensor) and value.ndim == 2 and not value.is_complex():
+        value = torch.from_numpy(points_first(value.detach().cpu().numpy()))
     if not isinstance(value, Tensor) or value.ndim != 2 or value.shape[1] < 3 or value.is_complex():
         what = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
         raise DataError(

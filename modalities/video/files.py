@@ -13,7 +13,8 @@ from modalities.video.reader import VideoReader
 
 EXTENSIONS = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv"),
-    *(".gif", ".h264"),
+    *(".gif", ".h264", ".ts", ".mts", ".m2ts", ".vob", ".asf", ".qt", ".3g2", ".f4v", ".divx", ".mpe", ".m2v", ".mpv"),
+    *(".mjpeg", ".mjpg", ".h265", ".hevc", ".y4m", ".mxf"),
 )
 """File name endings of videos in folders, in any case."""
 

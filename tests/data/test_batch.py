@@ -67,6 +67,13 @@ def test_collate_stacks_and_lists():
     assert "unreadable" not in batch
 
 
+def test_collate_keeps_labels_that_some_samples_lack():
+    samples = [to_sample((torch.zeros(2), label), name="x", sample_id="i") for label in (None, 3, None)]
+    assert Collate()(samples)["labels"]["label"].tolist() == [-1, 3, -1]
+    samples = [to_sample({"x": 0, "labels": labels}, name="x", sample_id="i") for labels in ({"a": 0.5}, {})]
+    assert Collate()(samples)["labels"]["a"].isnan().tolist() == [False, True]
+
+
 def test_collate_lists_tensors_of_different_shapes():
     batch = Collate()([sample(torch.zeros(2)), sample(torch.zeros(3))])
     assert [len(value) for value in batch["image"]] == [2, 3]

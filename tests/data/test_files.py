@@ -1,6 +1,9 @@
 """Class folders of any kind of file, and CSV files."""
 
+import csv
+import io
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -86,6 +89,8 @@ def test_other_columns_are_not_guessed_to_be_labels(tmp_path, caplog):
         ("path,label\na.mp4,\n", None, "expected a value in line 2, column label, .*, got an empty cell"),
         ("path,label\n,1\n", None, "expected a value in line 2, column path"),
         ("path,label\na.mp4,1,2\n", None, "expected 2 cells in line 2 .*, got 3"),
+        ("path;w\na.mp4;1.5\nb.mp4;2,5\n", ["w"], "expected one decimal sign in column w of .*, got 1.5 and 2,5"),
+        ('path,w\na.mp4,"1,500"\nb.mp4,"12,250"\n', ["w"], "got 1,500, which may be a thousand or a decimal comma"),
         ("path,speed\na.mp4,1\n", ["sped"], r"label column 'sped' .*\(did you mean speed\?\)"),
         ("path,speed\na.mp4,nan\n", ["speed"], "expected a finite number in line 2, column speed"),
         ("path,split\na.mp4,trian\n", None, r"line 2, column split, .* got 'trian' \(did you mean train\?\)"),
@@ -107,3 +112,68 @@ def test_mistakes_in_the_arguments(tmp_path):
         find(tmp_path, labels=["speed"])
     with pytest.raises(DataError, match="a CSV file, got neither"):
         find_files(None, kind="video", extensions=(".mp4",))
+
+
+@pytest.mark.parametrize(
+    ("cells", "values", "names"),
+    [
+        ("1_1 11 1_2 12", [2, 0, 3, 1], ["11", "12", "1_1", "1_2"]),
+        ("01 1 11 1", [0, 1, 2, 1], ["01", "1", "11"]),
+        ("+1 -1 +1 -1", [0, 1, 0, 1], ["+1", "-1"]),
+        ("\u0661 1 2 2", [2, 0, 1, 1], ["1", "2", "\u0661"]),
+        ("-1 1 -1 1", [0, 1, 0, 1], ["-1", "1"]),
+        ("-1 0 0 -1", [0, 1, 1, 0], ["-1", "0"]),
+        ("-1 0 1 2", [-1, 0, 1, 2], ["0", "1", "2"]),
+        ("-2 -1 1 2", [0, 1, 2, 3], ["-2", "-1", "1", "2"]),
+        ("-5 5 5 -5", [0, 1, 1, 0], ["-5", "5"]),
+        ("10 9 10 1099511627776", [1, 0, 1, 2], ["9", "10", "1099511627776"]),
+        ("99999999999999999999 1 1 1", [1, 0, 0, 0], ["1", "99999999999999999999"]),
+        ("1 _ 3 NA", [0, -1, 1, -1], ["1", "3"]),
+        ("cat _ dog NA", [1, -1, 2, 0], ["NA", "cat", "dog"]),
+        ("1,5 2 -,25 1.234,5", [1.5, 2, -0.25, 1234.5], None),
+        ("1.5 2 NaN _", [1.5, 2, np.nan, np.nan], None),
+        ("1e3 .5 -2. 0", [1000, 0.5, -2, 0], None),
+        ("1.5 2.5 1.0.0 1", [2, 3, 1, 0], ["1", "1.0.0", "1.5", "2.5"]),
+    ],
+)
+def test_what_a_column_holds(tmp_path, cells, values, names):
+    rows = "".join(
+        f"{name}.mp4;{'' if cell == '_' else cell}\n" for name, cell in zip("abcd", cells.split(), strict=True)
+    )
+    found = find(table(tmp_path, f"path;label\n{rows}"))["train"]
+    np.testing.assert_array_equal(found.labels["label"], np.array(values, found.labels["label"].dtype))
+    assert found.labels["label"].dtype == (np.float32 if names is None else np.int64)
+    assert found.classes == names
+
+
+def test_doubts_about_a_column_are_said(tmp_path, caplog):
+    find(table(tmp_path, "path,label\na.mp4,-1\nb.mp4,0\nc.mp4,1\nd.mp4,-1\n"))
+    assert "column label: 2 of 4 rows have the label -1, which means none" in caplog.text
+    find(table(tmp_path, "path,label\na.mp4,1.5\nb.mp4,2.5\nc.mp4,fast\nd.mp4,0.5\n"))
+    assert "read as 4 classes, since 'fast' in line 4 is no number" in caplog.text
+    find(table(tmp_path, "path,label\n" + "".join(f"a.mp4,{i}\n" for i in range(40))))
+    assert "40 classes in 40 rows; write numbers with a point" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_dialects(tmp_path, encoding, delimiter, end):
+    path = "m\u00fcde.mp4"
+    (tmp_path / path).touch()
+    os.rename(
+        tmp_path / path, os.fsencode(tmp_path) + b"/" + path.encode("latin-1" if encoding == "latin-1" else "utf-8")
+    )
+    lines = [["path", "label", "note"], [path, "x;y,z", 'say "it"'], [path, "b|c\td", "line\nbreak"]]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(lines)
+    (tmp_path / "list.csv").write_bytes(text.getvalue().encode(encoding))
+    found = find(tmp_path / "list.csv", labels=["label", "note"])["train"]
+    assert found.class_names == {"label": ["b|c\\td", "x;y,z"], "note": ["line\\nbreak", 'say "it"']}
+    assert os.path.isfile(found.path(0))
+
+
+def test_a_comma_in_the_only_column(tmp_path):
+    (tmp_path / "a,b.mp4").touch()
+    (tmp_path / "list.csv").write_text("path\na,b.mp4\n")
+    assert find(tmp_path / "list.csv")["train"].sample_id(0) == "a,b.mp4"

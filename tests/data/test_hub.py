@@ -105,10 +105,61 @@ def test_saved_sets_and_texts_as_classes(tmp_path):
     assert found[1].labels == {"species": 1}
     given = HuggingFace(str(tmp_path / "one"), labels=["species"], classes=["elk", "bee", "ant"])
     assert given.targets.tolist() == [0, 1, 0, 2, 1, 0]
-    with pytest.raises(DataError, match=r"expected a split of .*, train or test, got val: set dataset\.split"):
+    with pytest.raises(DataError, match=r"expected a split of .*two: train or test, or a part .*; got val"):
         HuggingFace(str(tmp_path / "two"), split="val")
     with pytest.raises(DataError, match="take HuggingFace"):
         HuggingFaceStream(str(tmp_path / "one"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "split", "rows"),
+    [
+        ("one", "train", range(10)),
+        ("one", "train[:50%]", range(5)),
+        ("one", "train[50%:]", range(5, 10)),
+        ("one", "train[2:4]+train[-1:]", [2, 3, 9]),
+        ("named", "validation", range(10)),
+        ("named", "train", range(10)),
+        ("named", "validation[:3]", range(3)),
+        ("two", "test[:1]", [7]),
+        ("two", "train+test", range(10)),
+        ("one", "test", None),
+        ("one", "val[:50%]", None),
+        ("named", "test", None),
+        ("two", "train[:nonsense]", None),
+        ("two", "val", None),
+    ],
+)
+def test_parts_of_saved_sets(tmp_path, folder, split, rows):
+    columns = {"vector": [[float(i), 0.0] for i in range(10)], "label": [i % 2 for i in range(10)]}
+    table = datasets.Dataset.from_dict(columns)
+    table.save_to_disk(tmp_path / "one")
+    datasets.Dataset.from_dict(columns, split="validation").save_to_disk(tmp_path / "named")
+    parts = {"train": table.select(range(7)), "test": table.select(range(7, 10))}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "two")
+    if rows is None:
+        with pytest.raises(
+            DataError, match=r"expected a split of .*: \w+( or \w+)?, or a part such as .*set dataset.split"
+        ):
+            HuggingFace(str(tmp_path / folder), split=split)
+        return
+    found = HuggingFace(str(tmp_path / folder), split=split)
+    assert [int(found[i].input[0]) for i in range(len(found))] == list(rows)
+
+
+def test_rows_without_a_label_keep_those_of_the_others(tmp_path):
+    labels = {"label": [None, 1, 0, None], "age": [1.5, None, 2.5, 3.5], "word": ["x", None, "y", "x"]}
+    features = {"label": datasets.ClassLabel(names=["p", "q"]), "age": datasets.Value("float32")}
+    features |= {"word": datasets.Value("string"), "vector": datasets.Sequence(datasets.Value("float32"))}
+    rows = {"vector": [[0.0]] * 4, **labels}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).save_to_disk(tmp_path / "t")
+    found = HuggingFace(str(tmp_path / "t"), labels=["label", "age"], input="vector")
+    assert found.targets.tolist() == [-1, 1, 0, -1]
+    assert [found[i].labels["label"] for i in range(4)] == [-1, 1, 0, -1]
+    assert np.isnan(found[1].labels["age"])
+    words = HuggingFace(str(tmp_path / "t"), labels=["word"], input="vector")
+    assert (words.classes, words.targets.tolist()) == (["x", "y"], [0, -1, 1, 0])
+    assert words[1].labels == {"word": -1}
 
 
 def numbers(stream, part, parts, seed):

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jepa_lightning.pretexts import Outcome, Prediction
-from jepa_lightning.regularizers import RegularizerSpec, VICReg, sum_over_ranks
+from jepa_lightning.regularizers import RegularizerSpec, SIGReg, VICReg, sum_over_ranks
 from jepa_lightning.tokens import Latents
 
 WIDE, DEEP, TOKENS = 6, 5, 3
 PARTS = {"even": (4, 4), "uneven": (5, 2), "one sample": (6, 1)}  # samples of each process
-ON = ("context", "predicted")
+NAMES = ("context", "predicted", "exact", "sigreg")
 TERMS = {"variance": 2.0, "covariance": 0.3, "target_std": 0.7}
 
 
@@ -51,9 +51,11 @@ class Exact(nn.Module):
 
 
 def nets(gather):
-    """Networks by name."""
-    found = {on: Net(VICReg(RegularizerSpec(dim=DEEP, out=DEEP), on=on, gather=gather, **TERMS)) for on in ON}
-    return {**found, "exact": Net(Exact(VICReg(RegularizerSpec(dim=DEEP, out=DEEP), gather=gather, **TERMS)))}
+    """Networks by name: VICReg on what it looks at, VICReg in float64, SIGReg."""
+    spec = RegularizerSpec(dim=DEEP, out=DEEP)
+    found = {on: Net(VICReg(spec, on=on, gather=gather, **TERMS)) for on in ("context", "predicted")}
+    found["exact"] = Net(Exact(VICReg(spec, gather=gather, **TERMS)))
+    return {**found, "sigreg": Net(SIGReg(spec, directions=16, gather=gather))}
 
 
 def batch(samples):

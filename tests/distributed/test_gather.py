@@ -27,7 +27,7 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("part", gathering.PARTS)
-@pytest.mark.parametrize("name", [*gathering.ON, "exact"])
+@pytest.mark.parametrize("name", gathering.NAMES)
 def test_gathered_it_is_one_process_with_the_whole_batch(found, name, part):
     """The value on each process, and the gradients that DDP averages; "exact" is in float64 throughout."""
     net = gathering.nets(False)[name]
@@ -40,7 +40,7 @@ def test_gathered_it_is_one_process_with_the_whole_batch(found, name, part):
             torch.testing.assert_close(mine, whole, rtol=0, atol=tolerance * max(scale, 1.0))
 
 
-@pytest.mark.parametrize("name", [*gathering.ON, "exact"])
+@pytest.mark.parametrize("name", gathering.NAMES)
 def test_without_gathering_each_process_has_its_own_statistics(found, name):
     """Its own half's value, and gradients that are the mean of both halves'."""
     net, half = gathering.nets(False)[name], 4

@@ -31,15 +31,16 @@ def test_data_without_labels():
         found.class_label()
 
 
-def test_labels_that_some_samples_lack_are_left_out():
-    """A label that is missing in one batch, or comes as a list of tensors of different shapes, cannot be aligned."""
+def test_labels_that_some_samples_lack_are_filled():
+    """A label that is missing in one batch is "no label" there; one that comes as a list cannot be aligned."""
     some = [
         {"x": torch.ones(2, 2), "labels": {"a": torch.tensor([0, 1]), "b": torch.tensor([0, 1])}},
         {"x": torch.ones(2, 2), "labels": {"a": torch.tensor([0, 1])}},
         {"x": torch.ones(2, 2), "labels": {"a": torch.tensor([0, 1]), "boxes": [torch.ones(1), torch.ones(2)]}},
     ]
     found = extract(lambda batch: batch["x"], some)
-    assert set(found.labels) == {"a"}
+    assert set(found.labels) == {"a", "b"}
+    assert found.labels["b"].tolist() == [0, 1, -1, -1, -1, -1]
     assert len(found.labels["a"]) == len(found.values) == 6
 
 

@@ -195,6 +195,11 @@ def test_negative_classes_are_no_labels():
     assert probe(train, test) == clean
 
 
+def test_classes_of_any_number_are_numbered():
+    (x, y), (z, w) = clouds(count=100), clouds(count=50, seed=1)
+    assert probe(features(x, y * 2**40 + 7), features(z, w * 2**40 + 7)) == probe(features(x, y), features(z, w))
+
+
 def test_a_diverged_model_scores_nan():
     (x, y), (z, w) = clouds(count=100), clouds(count=50, seed=1)
     x[0, 0] = np.inf

@@ -100,6 +100,41 @@ def test_files_in_place(tudataset, offline, caplog):
     assert not [record for record in caplog.records if "graphs have" in record.message]
 
 
+@pytest.mark.parametrize("without", [[19], [18, 19], [0, 7, 17, 18, 19], list(range(1, 20))])
+@pytest.mark.parametrize("attributes", [False, True])
+def test_graphs_without_edges_are_kept_wherever_they_are(tmp_path, without, attributes):
+    raw = tmp_path / "T" / "raw"
+    raw.mkdir(parents=True)
+    edges, indicator, first = [], [], 1
+    for i in range(COUNT):
+        size = 1 + i % 4 if i in without else 5
+        edges += (
+            []
+            if i in without
+            else [f"{first + a}, {first + b}" for j in range(5) for a, b in ((j, (j + 1) % 5), ((j + 1) % 5, j))]
+        )
+        indicator += [str(i + 1)] * size
+        first += size
+    files = {"A": edges, "graph_indicator": indicator, "graph_labels": [str(i % 2) for i in range(COUNT)]}
+    files["node_labels"] = [str(i % 3) for i in range(len(indicator))]
+    if attributes:
+        files |= {"edge_labels": ["0"] * len(edges)}
+    for name, rows in files.items():
+        (raw / f"T_{name}.txt").write_text("".join(f"{row}\n" for row in rows))
+    for _ in range(2):  # the second time from what PyG keeps
+        data = make(tmp_path, name="T", val_fraction=0.0)
+        data.setup()
+        graphs = data._part("train").dataset
+        assert len(graphs) == COUNT
+        assert [len(graphs[i]["graph"].graph.nodes) for i in range(COUNT)] == [
+            1 + i % 4 if i in without else 5 for i in range(COUNT)
+        ]
+        assert [graphs[i]["graph"].graph.edges.shape[1] for i in range(COUNT)] == [
+            0 if i in without else 10 for i in range(COUNT)
+        ]
+        assert graphs.targets.tolist() == [i % 2 for i in range(COUNT)]
+
+
 def test_node_attributes(tudataset):
     data = make(tudataset, name="RINGS", node_attributes=True, features=5)
     batch = next(iter(data.train_dataloader()))

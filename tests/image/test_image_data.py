@@ -16,7 +16,7 @@ from torchvision.datasets import FakeData
 
 from jepa_lightning.data import DataError
 from modalities.image.data import ImageData
-from modalities.image.folders import find_images, read_image
+from modalities.image.folders import EXTENSIONS, find_images, read_image
 from modalities.image.transforms import CentreCrop, RandomCrop, central_box, random_box
 
 COLOURS = {"ant": (200, 40, 40), "bee": (220, 200, 30), "cat": (30, 60, 210)}
@@ -102,6 +102,20 @@ def test_flat_folders_are_unlabelled(tmp_path, where):
     batch = next(iter(data.train_dataloader()))
     assert batch["labels"] == {}
     assert len(data.train_dataloader().dataset) + len(data.val_dataloader().dataset) == 10
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".JPE", ".jp2", ".avif", ".tga", ".pnm", ".apng", ".dib"])
+def test_rarer_endings_are_read_where_pillow_can(tmp_path, suffix):
+    if suffix not in EXTENSIONS and suffix.lower() not in EXTENSIONS:
+        pytest.skip("this Pillow was built without")
+    for name in ("ant", "bee"):
+        write(tmp_path / name / "x.png", COLOURS[name])
+        with Image.open(tmp_path / name / "x.png") as image:
+            image.save(tmp_path / name / f"x{suffix}", format=Image.registered_extensions()[suffix.lower()])
+        (tmp_path / name / "x.png").unlink()
+    images = find_images(str(tmp_path))["train"]
+    assert len(images) == 2
+    assert images.read(0).mean((0, 1)) == pytest.approx(np.array(COLOURS["ant"]) * 0.8, abs=4)
 
 
 def test_a_wrapper_folder_is_looked_into(tmp_path):

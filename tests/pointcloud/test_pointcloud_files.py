@@ -8,11 +8,13 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from jepa_lightning.data import DataError
 from modalities.pointcloud.files import CloudFiles, HDF5Clouds, find_clouds, find_hdf5
-from modalities.pointcloud.reading import read, shifted
+from modalities.pointcloud.reading import points_first, read, shifted
+from modalities.pointcloud.transforms import as_cloud
 
 
 def points(n=50, columns=3, seed=0):
@@ -51,6 +53,70 @@ def test_arrays_and_texts(tmp_path):
         assert cloud.dtype == np.float32
         shift = 0 if file.suffix in (".npy", ".npz") else want.mean(0) * [1, 1, 1, 0, 0, 0]
         np.testing.assert_allclose(cloud + shift, want, atol=1e-5, err_msg=file.name)
+
+
+P = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0.5, 0, 1.25]]
+
+
+def lines(separator=" ", *, comma=False):
+    rows = [separator.join(f"{value:g}" for value in row) for row in P]
+    return "\n".join(row.replace(".", ",") if comma else row for row in rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("leica.pts", "4\n" + lines()),
+        ("count.xyz", "4\n" + lines(", ")),
+        ("cloudcompare.asc", "//X Y Z\n4\n" + lines()),
+        ("comments.xyz", "# made by hand\n" + lines() + "// the end\n"),
+        ("header.txt", "x,y,z\n" + lines(",")),
+        ("quoted.txt", '"x";"y";"z"\n' + lines(";")),
+        ("bom.txt", "\ufeff" + lines()),
+        ("bom_count.pts", "\ufeff4\r\n" + lines().replace("\n", "\r\n")),
+        ("semicolon.txt", lines(";")),
+        ("last.txt", lines(";").replace("\n", ";\n")),
+        ("bar.txt", lines(" | ")),
+        ("tab.txt", lines("\t")),
+        ("comma.xyz", lines(comma=True)),
+        ("comma.asc", "X;Y;Z\n" + lines(";", comma=True)),
+        ("comma_tab.txt", lines("\t", comma=True)),
+        ("comma_comma.txt", lines(", ", comma=True)),
+        ("comma_count.pts", "4\n" + lines(comma=True)),
+        ("mixed.txt", lines(", ").replace("1, 0, 0", "1 0,0")),
+    ],
+)
+def test_text_clouds_as_programmes_write_them(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    np.testing.assert_allclose(read(str(tmp_path / name)), np.array(P) - np.mean(P, 0), atol=1e-6)
+
+
+def test_text_clouds_that_are_cut(tmp_path):
+    (tmp_path / "a.pts").write_text("5\n" + lines())
+    with pytest.raises(OSError, match="it says that it holds 5 points, and 4 are there"):
+        read(str(tmp_path / "a.pts"))
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8", "<i4", ">u2"])
+@pytest.mark.parametrize("rows", [3, 6])
+def test_clouds_stored_channels_first(tmp_path, dtype, rows):
+    want = (points(100, rows) * 100 + 500).astype(dtype)
+    np.save(tmp_path / "a.npy", want)
+    np.save(tmp_path / "b.npy", want.T)
+    np.testing.assert_array_equal(read(str(tmp_path / "a.npy")), read(str(tmp_path / "b.npy")))
+    assert as_cloud(want.T).shape == (100, 3)
+    assert as_cloud(torch.from_numpy(want.T.astype("f4"))).shape == (100, 3)
+    for name, data in (("a.h5", want[None]), ("b.h5", want.T[None])):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["data"] = data
+        assert HDF5Clouds([tmp_path / name])[0]["points"].shape == (100, rows)
+    assert points_first(points(4, 8)).shape == (4, 8)  # too few to tell
+
+
+def test_complex_clouds_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((40, 3), complex))
+    with pytest.raises(OSError, match=r"expected numbers \(n, 3 or more\), got complex128"):
+        read(str(tmp_path / "a.npy"))
 
 
 @pytest.mark.parametrize("suffix", [".off", ".ply", ".obj", ".stl", ".OFF"])
@@ -143,7 +209,7 @@ def ids(files):
     return [files.sample_id(i) for i in range(len(files))]
 
 
-def test_modelnet_s_folders(tmp_path):
+def test_modelnet_s_folders(tmp_path, caplog):
     for name in ("chair", "desk"):
         for split, count in (("train", 3), ("test", 2)):
             for i in range(count):
@@ -154,8 +220,9 @@ def test_modelnet_s_folders(tmp_path):
     assert found["test"].classes == ["chair", "desk"]
     assert all(f"/{split}/" in name for split, files in found.items() for name in ids(files))
     assert CloudFiles(found["test"], surface=64, features=3)[2]["points"].shape == (64, 6)
-    box(tmp_path / "desk" / "extra.off")  # now the folders are none of splits
-    assert {split: len(files) for split, files in find_clouds(str(tmp_path)).items()} == {"train": 11}
+    box(tmp_path / "desk" / "extra.off")  # a stray
+    assert {split: len(files) for split, files in find_clouds(str(tmp_path)).items()} == {"train": 6, "test": 4}
+    assert "1 file in no folder of a split, such as desk/extra.off" in caplog.text
 
 
 def test_txt_files_count_where_there_are_no_others(tmp_path):
@@ -172,6 +239,48 @@ def test_txt_files_count_where_there_are_no_others(tmp_path):
     (tmp_path / "new").mkdir()
     with pytest.raises(DataError, match=r"expected point clouds in .*an empty one"):
         find_clouds(str(tmp_path / "new"))
+
+
+def test_modelnet_as_texts_with_its_lists(tmp_path):
+    for name in ("airplane", "bathtub"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            np.savetxt(tmp_path / name / f"{name}_{i:04d}.txt", points(columns=6), delimiter=",")
+    (tmp_path / "modelnet40_shape_names.txt").write_text("airplane\nbathtub\n")
+    (tmp_path / "filelist.txt").write_text(
+        "".join(f"{c}/{c}_{i:04d}.txt\n" for c in ("airplane", "bathtub") for i in range(6))
+    )
+    for start, sizes in (("modelnet10", (2, 1)), ("modelnet40", (4, 2))):
+        names = [
+            [f"{c}_{i:04d}\n" for c in ("airplane", "bathtub") for i in r]
+            for r in (range(sizes[0]), range(4, 4 + sizes[1]))
+        ]
+        (tmp_path / f"{start}_train.txt").write_text("".join(names[0]))
+        (tmp_path / f"{start}_test.txt").write_text("".join(names[1]))
+    found = find_clouds(str(tmp_path))
+    assert {split: len(files) for split, files in found.items()} == {"train": 8, "test": 4}
+    assert found["train"].classes == ["airplane", "bathtub"]
+    assert all(int(name[-8:-4]) >= 4 for name in ids(found["test"]))
+    trimesh.creation.box().export(tmp_path / "preview.ply")  # a stray of another format
+    assert {split: len(files) for split, files in find_clouds(str(tmp_path)).items()} == {"train": 8, "test": 4}
+
+
+def test_shapenetpart_s_layout(tmp_path):
+    for synset in ("02691156", "02773838"):
+        (tmp_path / synset).mkdir()
+        for i in range(5):
+            np.savetxt(tmp_path / synset / f"{synset[-2:]}f{i}.txt", points(columns=7))
+    (tmp_path / "synsetoffset2category.txt").write_text("Airplane\t02691156\nBag\t02773838\nCap\t02954340\n")
+    lists = tmp_path / "train_test_split"
+    lists.mkdir()
+    for split, numbers in (("train", (0, 1, 2)), ("val", (3,)), ("test", (4,))):
+        names = [f"shape_data/{s}/{s[-2:]}f{i}" for s in ("02691156", "02773838") for i in numbers]
+        (lists / f"shuffled_{split}_file_list.json").write_text(str(names).replace("'", '"'))
+    found = find_clouds(str(tmp_path))
+    assert {split: len(files) for split, files in found.items()} == {"train": 6, "val": 2, "test": 2}
+    assert found["test"].classes == ["Airplane", "Bag"]
+    assert found["test"].targets.tolist() == [0, 1]
+    assert CloudFiles(found["val"], surface=64, features=3)[0]["points"].shape == (50, 6)  # without the parts' labels
 
 
 def test_cache_gives_the_same_clouds(tmp_path):

@@ -1,0 +1,26 @@
+"""Arrays from files and other people's datasets, in the form that torch takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of real numbers in this machine's byte order, uint16, uint32 and uint64 as the next larger signed type.
+
+    Others (GDAL, FITS and IDL write big-endian ones) are refused by torch, which can do little with the unsigned types.
+
+    Raises:
+        ValueError: an array of anything but real numbers; complex ones would lose their imaginary part.
+    """
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"expected real numbers, got an array of {array.dtype}"
+            + (": store the magnitude, or real and imaginary part as channels" if array.dtype.kind == "c" else "")
+        )
+    wider = {"u2": np.int32, "u4": np.int64, "u8": np.int64, "f16": np.float64}
+    wanted = wider.get(f"{array.dtype.kind}{array.dtype.itemsize}", array.dtype.newbyteorder("="))
+    return array.astype(wanted, copy=False)
