@@ -80,7 +80,7 @@ def training_step(
     with torch.autocast(device_type, torch.bfloat16) if bf16 else contextlib.nullcontext():
         tokens = model.tokenizer(batch)
         lap("tokenizer")
-        masks = model.masker(tokens, generator)
+        masks = Masked().masks(model.networks, tokens, generator)
         lap("masker")
         targets, _ = Masked().targets(model.target, tokens, masks)
         lap("target")

@@ -156,6 +156,13 @@ def test_maskers_writes_its_figures(tmp_path):
     assert figures["results"]["Random"]["image_ms"] == pytest.approx(figures["results"]["Random"]["batch_ms"] / 2)
 
 
+def test_maskers_on_several_threads_beside_busy_cores(tmp_path):
+    options = ["--batch", "2", "--grid", "8", "8", "--repeats", "1", "--threads", "2", "--busy"]
+    figures = run(maskers.main, tmp_path, *options)
+    assert figures["busy"]
+    assert all(row["all_threads_ms"] > 0 for row in figures["results"].values())
+
+
 @pytest.mark.parametrize(
     ("main", "options", "said"),
     [
