@@ -13,6 +13,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.layers import layer_numbers, stack_layers
+from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.rotary import RotaryForm, rotary
 
 _WIDEST, _DEEPEST = 2**16, 1000  # far beyond any that was trained
@@ -65,11 +66,11 @@ class Transformer(nn.Module):
                 mlp_ratio=mlp_ratio,
                 qkv_bias=True,
                 drop_path=drop_path * layer / max(depth - 1, 1),
-                norm_layer=partial(nn.LayerNorm, eps=1e-6),  # type: ignore[arg-type]
+                norm_layer=partial(LayerNorm, eps=1e-6),  # type: ignore[arg-type]
             )
             for layer in range(depth)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = LayerNorm(width, eps=1e-6)
         init_weights(self)
         with torch.no_grad():
             for layer, block in enumerate(self.blocks, start=1):

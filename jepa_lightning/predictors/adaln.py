@@ -10,6 +10,7 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.transformer import check_sizes, init_weights
 from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
 from jepa_lightning.predictors.transformer import join, join_valid
@@ -31,7 +32,7 @@ class AdaLNLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        norm = partial(nn.LayerNorm, width, elementwise_affine=False, eps=1e-6)
+        norm = partial(LayerNorm, width, elementwise_affine=False, eps=1e-6)
         self.norm1, self.norm2 = norm(), norm()
         self.attn = Attention(width, heads, qkv_bias=True)
         self.mlp = Mlp(width, int(width * mlp_ratio))
@@ -94,7 +95,7 @@ class AdaLNPredictor(Predictor):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.embed_condition = nn.Sequential(nn.Linear(spec.condition, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(AdaLNLayer(width, heads, mlp_ratio) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = LayerNorm(width, eps=1e-6)
         self.project = nn.Linear(width, spec.out)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         for part in (self.embed, self.embed_condition, self.project):
