@@ -10,6 +10,7 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from jepa_lightning.encoders.block import attend_from
 from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.transformer import check_sizes, init_weights
 from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
@@ -40,11 +41,12 @@ class AdaLNLayer(nn.Module):
         init_weights(self)
         nn.init.zeros_(self.modulation.weight)
 
-    def forward(self, x: Tensor, condition: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """Run the layer: x (B, N, W), condition (B, W), mask (B, 1, 1, N) or None, to (B, N, W)."""
+    def forward(self, x: Tensor, condition: Tensor, attn_mask: Tensor | None = None, start: int = 0) -> Tensor:
+        """Run the layer: x (B, N, W), condition (B, W), mask (B, 1, 1, N) or None, to (B, N - start, W)."""
         modulation = self.modulation(nn.functional.silu(condition)).unsqueeze(1)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, attn_mask=attn_mask)
+        seen = attend_from(self.attn, self.norm1(x) * (1 + scale1) + shift1, start, attn_mask)
+        x = x[:, start:] + gate1 * seen
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
 
 
@@ -122,5 +124,6 @@ class AdaLNPredictor(Predictor):
         mask = None if valid is None else valid[:, None, None, :]
         x = join(seen, queries)
         for layer in self.layers:
-            x = layer(x, vector.to(x.dtype), mask)
-        return self.project(self.norm(x[:, kept:])).unflatten(0, (batch, blocks))
+            last = layer is self.layers[-1]
+            x = layer(x, vector.to(x.dtype), mask, kept if last else 0)  # of the last, only the targets come out
+        return self.project(self.norm(x)).unflatten(0, (batch, blocks))
