@@ -177,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     model.to(device).train()
+    model.configure_model()  # which compiles
     model.total_steps = timed.stop
     batch = {"image": torch.randn(shape, device=device)}
     optimizer = model.configure_optimizers()

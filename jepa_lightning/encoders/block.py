@@ -15,10 +15,10 @@ class Block(TimmBlock):
     not depend on the rest of what the whole block would compute.
     """
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, *, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, *, start: int = 0) -> Tensor:  # type: ignore[override]
         """Run the block: (B, N, W) to (B, N - start, W)."""
         if start == 0:
-            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+            return super().forward(x, attn_mask=attn_mask)
         seen = attend_from(self.attn, self.norm1(x), start, attn_mask)
         x = x[:, start:] + self.drop_path1(self.ls1(seen))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
@@ -35,8 +35,8 @@ def attend_from(attn: Attention, x: Tensor, start: int, attn_mask: Tensor | None
     """
     if start == 0:
         return attn(x, attn_mask=attn_mask)
-    width, heads = attn.attn_dim, attn.num_heads
-    weight, bias = attn.qkv.weight, attn.qkv.bias
+    weight, bias, heads = attn.qkv.weight, attn.qkv.bias, attn.num_heads
+    width = len(weight) // 3
     queries = F.linear(x[:, start:], weight[:width], bias[:width]).unflatten(2, (heads, -1)).transpose(1, 2)
     keys, values = F.linear(x, weight[width:], bias[width:]).unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
     seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
