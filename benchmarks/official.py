@@ -40,11 +40,11 @@ def official_step(
     attention: Any = None
     plain: Any = None
     try:
-        import src.helper as helper  # type: ignore[import-not-found]
-        import src.models.vision_transformer as vit  # type: ignore[import-not-found]
-        from src.masks.multiblock import MaskCollator  # type: ignore[import-not-found]
-        from src.masks.utils import apply_masks  # type: ignore[import-not-found]
-        from src.utils.tensors import repeat_interleave_batch  # type: ignore[import-not-found]
+        import src.helper as helper
+        import src.models.vision_transformer as vit
+        from src.masks.multiblock import MaskCollator
+        from src.masks.utils import apply_masks
+        from src.utils.tensors import repeat_interleave_batch
 
         attention, plain = vit.Attention, vit.Attention.forward
         if tuned:

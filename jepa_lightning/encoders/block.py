@@ -19,7 +19,7 @@ class Block(TimmBlock):
         """Run the block: (B, N, W) to (B, N - start, W)."""
         if start == 0:
             return super().forward(x, attn_mask=attn_mask)
-        seen = attend_from(self.attn, self.norm1(x), start, attn_mask)
+        seen = attend_from(self.attn, self.norm1(x), start, attn_mask)  # type: ignore[arg-type]
         x = x[:, start:] + self.drop_path1(self.ls1(seen))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 

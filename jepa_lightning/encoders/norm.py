@@ -31,7 +31,8 @@ class LayerNorm(nn.LayerNorm):
         if kind == "meta" or x.dtype in _NEVER_CAST or not torch.is_autocast_enabled(kind):
             return super().forward(x)
         dtype = torch.get_autocast_dtype(kind)
-        weight, bias = self.weight, self.bias
+        weight: Tensor | None = self.weight
+        bias: Tensor | None = self.bias
         if kind != "cpu":  # whose kernel mixes the types, and keeps its statistics in float32 only then
             weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
         with torch.autocast(kind, enabled=False):

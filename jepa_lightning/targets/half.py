@@ -40,7 +40,7 @@ class HalfCopy:
         self._versions: list[int] = []
         sharded = any(hasattr(p, "placements") for p in parameters)
         shared = {id(tensor): tensor for tensor in (*parameters, *encoder.buffers())}
-        self._encoder: Encoder = encoder if sharded else copy.deepcopy(encoder, shared)  # type: ignore[arg-type]
+        self._encoder: Encoder = encoder if sharded else copy.deepcopy(encoder, shared)
         if sharded:
             return
         kinds = (nn.Linear,) if device.type == "cpu" else (nn.Linear, LayerNorm)  # the CPU's LayerNorm mixes types
