@@ -1,6 +1,8 @@
 """Time the generic maskers on the CPU: `python -m benchmarks.maskers --batch 256 --grid 14 14 --threads 1`.
 
 A video of 16 frames in tubelets of 2 x 16 x 16 is `--grid 8 14 14` (the first axis is the time that `Tube` repeats in).
+Masks are drawn on one thread, as in training; with `--threads` above 1 they are drawn on all of them as well, and with
+`--busy` another process keeps each core busy meanwhile, as a loader's workers do.
 
 Prints milliseconds a batch and a sample (median and quartiles over the repeats), the share of the tokens that are
 targets, and the share of the context's slots that are real (the others are filler); writes them to a JSON file. The
@@ -9,15 +11,20 @@ aim is at most 0.05 ms an image at a batch of 256 on a 14x14 grid with one threa
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from benchmarks import report
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.maskers import BlockUnion, Masker, MultiBlock, Random, Several, Tube
+from jepa_lightning.threads import one_thread
 from jepa_lightning.tokens import Masks, Tokens
 
 MASKERS: dict[str, Masker] = {
@@ -33,13 +40,28 @@ MASKERS: dict[str, Masker] = {
 }
 
 
-def time_masker(masker: Masker, tokens: Tokens, *, repeats: int, warmup: int = 10) -> dict[str, float]:
-    """Median and quartiles of the milliseconds that one call takes; mean shares of `shares`."""
+@contextlib.contextmanager
+def busy_cores(count: int) -> Iterator[None]:
+    """Inside, `count` other processes compute without a pause."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def time_masker(
+    masker: Masker, tokens: Tokens, *, repeats: int, warmup: int = 10, single: bool = True
+) -> dict[str, float]:
+    """Median and quartiles of the milliseconds that one call takes, on one thread or on all; means of `shares`."""
     generator = torch.Generator().manual_seed(0)
     times, found = [], []
     for _ in range(warmup + repeats):
         start = time.perf_counter()
-        masks = masker(tokens, generator)
+        with one_thread() if single else contextlib.nullcontext():
+            masks = masker(tokens, generator)
         times.append((time.perf_counter() - start) * 1e3)
         found += [shares(mask, tokens.count) for mask in masks]
     low, median, high = report.quartiles(times[warmup:])
@@ -64,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=256, help="samples a batch")
     parser.add_argument("--grid", type=int, nargs="+", default=[14, 14], help="tokens along each axis")
     parser.add_argument("--repeats", type=int, default=100, help="timed calls of each masker")
+    parser.add_argument("--busy", action="store_true", help="keep every core busy meanwhile")
     args = parser.parse_args(argv)
     report.at_least(parser, args, batch=1, threads=1, repeats=1, grid=1)
 
@@ -71,7 +94,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     grid = tuple(args.grid)
     tokens = Tokens(values=torch.zeros(args.batch, math.prod(grid), 1), positions=grid_positions(grid), grid=grid)
     try:
-        results = {name: time_masker(masker, tokens, repeats=args.repeats) for name, masker in MASKERS.items()}
+        with busy_cores(os.cpu_count() or 1 if args.busy else 0):
+            results = {name: time_masker(masker, tokens, repeats=args.repeats) for name, masker in MASKERS.items()}
+            if args.threads > 1:
+                for name, masker in MASKERS.items():
+                    together = time_masker(masker, tokens, repeats=args.repeats, single=False)
+                    results[name]["all_threads_ms"] = together["batch_ms"]
     except ValueError as error:
         parser.error(str(error))
     print(f"batch {args.batch}, grid {'x'.join(map(str, grid))}, {args.threads} thread(s), torch {torch.__version__}")
@@ -83,11 +111,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{r['image_ms']:.4f}",
             f"{r['hidden']:.3f}",
             f"{r['real_context']:.3f}",
+            *([f"{r['all_threads_ms']:.2f}"] if args.threads > 1 else []),
         )
         for name, r in results.items()
     ]
-    print(report.table(("masker", "ms/batch", "quartiles", "ms/sample", "hidden", "real context"), rows))
-    settings = {"batch": args.batch, "grid": grid, "threads": args.threads, "repeats": args.repeats}
+    head = ["masker", "ms/batch", "quartiles", "ms/sample", "hidden", "real context"]
+    print(report.table(head + [f"ms on {args.threads} threads"] * (args.threads > 1), rows))
+    settings = {"batch": args.batch, "grid": grid, "threads": args.threads, "repeats": args.repeats, "busy": args.busy}
     report.write_json(args.json, {**settings, **report.machine()}, results)
 
 

@@ -80,7 +80,7 @@ def training_step(
     with torch.autocast(device_type, torch.bfloat16) if bf16 else contextlib.nullcontext():
         tokens = model.tokenizer(batch)
         lap("tokenizer")
-        masks = model.masker(tokens, generator)
+        masks = Masked().masks(model.networks, tokens, generator)
         lap("masker")
         targets, _ = Masked().targets(model.target, tokens, masks)
         lap("target")
@@ -177,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     model.to(device).train()
+    model.configure_model()  # which compiles
     model.total_steps = timed.stop
     batch = {"image": torch.randn(shape, device=device)}
     optimizer = model.configure_optimizers()

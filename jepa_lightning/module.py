@@ -18,7 +18,14 @@ from jepa_lightning.checkpoints import refuse_older
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
 from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of, pool
-from jepa_lightning.optimization import is_logged, largest_batch, learning_rate_scale, parameter_groups
+from jepa_lightning.optimization import (
+    fused_by_default,
+    is_logged,
+    largest_batch,
+    learning_rate_scale,
+    parameter_groups,
+    set_fused,
+)
 from jepa_lightning.parallel import parallelize
 from jepa_lightning.precision import HALF, is_norm, precise, sparing
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
@@ -47,7 +54,8 @@ class JEPA(LightningModule):
         objective: distance of predicted and target representations; `SmoothL1` by default.
         regularizers: build terms that keep representations from collapsing, added to the loss.
         prediction_weight: weight of the prediction loss, a number or a schedule.
-        optimizer: builds the optimiser from parameter groups; learning rate and weight decay follow the schedules.
+        optimizer: builds the optimiser from parameter groups; learning rate and weight decay follow the schedules. On
+            CUDA, Adam and AdamW are fused unless `fused` or `foreach` is set.
         learning_rate: schedule of the learning rate.
         weight_decay: schedule of the weight decay; biases, norms, positions and learned tokens never decay.
         base_batch: samples an optimiser step (batch_size x processes x accumulated batches) that `learning_rate` is
@@ -102,6 +110,7 @@ class JEPA(LightningModule):
         self.checkpoint_activations = checkpoint_activations
         self.compile_blocks = compile
         self._parallelized = False
+        self._fused: bool | None = None
 
     @property
     def networks(self) -> Networks:
@@ -195,8 +204,11 @@ class JEPA(LightningModule):
         return derive_seed(self.run_seed, stage, step, micro_batch, self.global_rank)
 
     def configure_optimizers(self) -> Optimizer:
-        """The optimiser over two groups, with and without weight decay; see `decays`."""
-        return self.build_optimizer(parameter_groups(self))
+        """The optimiser over two groups, with and without weight decay; see `decays` and `fused_by_default`."""
+        optimizer = self.build_optimizer(parameter_groups(self))
+        self._fused = fused_by_default(optimizer)
+        set_fused(optimizer, self._fused)
+        return optimizer
 
     def on_train_start(self) -> None:
         """Learn how long the run is, which the schedules need."""
@@ -208,6 +220,8 @@ class JEPA(LightningModule):
             raise ValueError("the schedules need to know the run's length: set trainer.max_epochs or trainer.max_steps")
         self.total_steps = int(total)
         self.target.start(self.total_steps)
+        for optimizer in self.trainer.optimizers:  # a checkpoint may come from another device
+            set_fused(optimizer, self._fused)
         self.learning_rate_scale = learning_rate_scale(self.trainer, self.base_batch)
         self.regularizers.check_batch_size(largest_batch(self.trainer))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
@@ -31,6 +33,38 @@ def decays(module: nn.Module) -> set[str]:
         for name, parameter in part.named_parameters(recurse=False)
         if parameter.ndim > 1 and "weight" in name and not isinstance(part, nn.Embedding)
     }
+
+
+def fused_by_default(optimizer: Optimizer) -> bool | None:
+    """Whether torch's fused kernel is to be used where nobody has chosen: one launch in place of dozens.
+
+    Returns:
+        True for Adam and AdamW of parameters that all lie on a CUDA device, False where they do not, and None where it
+        is not ours to say: another optimiser, or one whose `fused` or `foreach` is set (or what rules them out).
+    """
+    if type(optimizer) not in (Adam, AdamW):
+        return None
+    if any(group.get(name) for group in optimizer.param_groups for name in ("capturable", "differentiable")):
+        return None
+    if any(group.get(name) is not None for group in optimizer.param_groups for name in ("fused", "foreach")):
+        return None
+    return all(p.is_cuda and p.is_floating_point() for group in optimizer.param_groups for p in group["params"])
+
+
+def set_fused(optimizer: Optimizer, fused: bool | None) -> None:
+    """Use the fused kernel or not, whatever a checkpoint from another device has brought; None changes nothing.
+
+    The constructor's `fused=True` would also take gradient scaling upon itself, with which the trainer refuses to clip
+    gradients.
+    """
+    if fused is None:
+        return
+    for group in optimizer.param_groups:
+        group["fused"] = True if fused else None
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if isinstance(state.get("step"), torch.Tensor):  # which the fused kernel reads on the device
+                state["step"] = state["step"].to(parameter.device if fused else "cpu")
 
 
 def batch_size(trainer: Trainer) -> int | None:

@@ -18,6 +18,7 @@ from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.objectives import pool
 from jepa_lightning.targets import represent
+from jepa_lightning.threads import one_thread_if_small
 
 
 class OnlineProbe(Callback):
@@ -81,7 +82,8 @@ class OnlineProbe(Callback):
         embed = embedder(pl_module, encoder)
         train = extract(embed, batches(data.probe_dataloader()))
         test = extract(embed, batches(data.val_dataloader()))
-        return probe(train, test, label=self.label, k=self.k, c=self.c)
+        with one_thread_if_small(train.values.numel()):
+            return probe(train, test, label=self.label, k=self.k, c=self.c)
 
     def applies(self, trainer: Trainer) -> bool:
         """Whether this run has labels to probe with: to learn from and to be judged by."""

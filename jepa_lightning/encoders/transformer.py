@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from timm.models.eva import EvaBlock
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from jepa_lightning.encoders.block import Block
 from jepa_lightning.encoders.layers import layer_numbers, stack_layers
+from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.rotary import RotaryForm, rotary
 
 _WIDEST, _DEEPEST = 2**16, 1000  # far beyond any that was trained
@@ -65,11 +67,11 @@ class Transformer(nn.Module):
                 mlp_ratio=mlp_ratio,
                 qkv_bias=True,
                 drop_path=drop_path * layer / max(depth - 1, 1),
-                norm_layer=partial(nn.LayerNorm, eps=1e-6),  # type: ignore[arg-type]
+                norm_layer=partial(LayerNorm, eps=1e-6),  # type: ignore[arg-type]
             )
             for layer in range(depth)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = LayerNorm(width, eps=1e-6)
         init_weights(self)
         with torch.no_grad():
             for layer, block in enumerate(self.blocks, start=1):
@@ -84,6 +86,7 @@ class Transformer(nn.Module):
         added: Tensor | None = None,
         *,
         layers: Sequence[int] = (),
+        start: int = 0,
     ) -> Tensor:
         """Run the layers and the norm.
 
@@ -93,9 +96,11 @@ class Transformer(nn.Module):
             positions: (B or 1, N, P) coordinates, with `rotary` only.
             added: (B, N, W) to add to the input of each layer, or None.
             layers: indices of the layers whose outputs are wanted; see `jepa_lightning.encoders.Encoder.forward`.
+            start: only tokens from this one on come out, without `layers`. What the others would become in the last
+                layer is not computed (without rotary attention, whose layers are timm's own).
 
         Returns:
-            (B, N, W), or with L `layers` (B, N, L, W).
+            (B, N - start, W), or with L `layers` (B, N, L, W).
         """
         last = len(self.blocks) - 1
         numbers = layer_numbers(layers, last + 1)
@@ -104,15 +109,17 @@ class Transformer(nn.Module):
                 "needs the positions" if positions is None else "has no use for positions: add them to x or set rotary"
             )
             raise ValueError(f"a Transformer with rotary {self.rotary} {what}")
-        given = {"attn_mask": None if valid is None else valid[:, None, None, :]}
+        given: dict[str, Any] = {"attn_mask": None if valid is None else valid[:, None, None, :]}
         if positions is not None and self.rotary is not None:
             given["rope"] = rotary(positions, self.head_dim, form=self.rotary)  # once for all layers
         outputs: dict[int, Tensor] = {}
         for number, block in enumerate(islice(self.blocks, max(numbers, default=last) + 1)):
+            if start and number == last and self.rotary is None:
+                given["start"], start = start, 0
             x = block(x if added is None else x + added, **given)
             if number in numbers:
                 outputs[number] = x
-        return stack_layers(outputs, numbers, last, self.norm) if numbers else self.norm(x)
+        return stack_layers(outputs, numbers, last, self.norm) if numbers else self.norm(x[:, start:])
 
 
 def check_sizes(*, width: int, depth: int, heads: int, mlp_ratio: float) -> None:

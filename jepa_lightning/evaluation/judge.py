@@ -14,12 +14,13 @@ from torch import Tensor
 from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD, collapse
 from jepa_lightning.evaluation.encoded import Encoded, embed, parts
 from jepa_lightning.evaluation.features import Features
-from jepa_lightning.evaluation.probing import CLASSIFIERS, DESCRIPTIONS, Probe, one_thread_if_small
+from jepa_lightning.evaluation.probing import CLASSIFIERS, DESCRIPTIONS, Probe
 from jepa_lightning.evaluation.report import Report
 from jepa_lightning.evaluation.results import RAW, UNTRAINED, Confusion, Difference, Score
 from jepa_lightning.evaluation.scoring import Scoring
 from jepa_lightning.evaluation.tasks import Protocol, find_tasks, make_splits
 from jepa_lightning.evaluation.token_store import TokenFeatures
+from jepa_lightning.threads import one_thread_if_small
 
 __all__ = ["Encoded", "Protocol", "Report", "judge"]
 

@@ -6,8 +6,6 @@ training part alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +23,6 @@ from jepa_lightning.evaluation.token_store import TokenFeatures
 
 Probe = Literal["knn", "logistic", "svm", "ridge", "attentive"]
 CLASSIFIERS: tuple[Probe, ...] = ("logistic", "svm", "knn", "attentive")  # the first asked for draws the confusions
-_SMALL = 5_000_000
 DESCRIPTIONS = {
     "knn": "k nearest neighbours by cosine, votes weighted by exp(similarity / 0.07), features as they are",
     "logistic": (
@@ -44,21 +41,6 @@ DESCRIPTIONS = {
         "chosen on a stratified fifth of the training part, then fitted on all of it"
     ),
 }
-
-
-@contextmanager
-def one_thread_if_small(numbers: int) -> Iterator[None]:
-    """Within it torch uses a single thread for features of fewer numbers than five million.
-
-    Their fits take thousands of steps so small that, on a busy machine, threads wait for each other longer than they
-    work.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if numbers < _SMALL else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run_probe(

@@ -10,6 +10,8 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from jepa_lightning.encoders.block import attend_from
+from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.transformer import check_sizes, init_weights
 from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
 from jepa_lightning.predictors.transformer import join, join_valid
@@ -31,7 +33,7 @@ class AdaLNLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        norm = partial(nn.LayerNorm, width, elementwise_affine=False, eps=1e-6)
+        norm = partial(LayerNorm, width, elementwise_affine=False, eps=1e-6)
         self.norm1, self.norm2 = norm(), norm()
         self.attn = Attention(width, heads, qkv_bias=True)
         self.mlp = Mlp(width, int(width * mlp_ratio))
@@ -39,11 +41,12 @@ class AdaLNLayer(nn.Module):
         init_weights(self)
         nn.init.zeros_(self.modulation.weight)
 
-    def forward(self, x: Tensor, condition: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """Run the layer: x (B, N, W), condition (B, W), mask (B, 1, 1, N) or None, to (B, N, W)."""
+    def forward(self, x: Tensor, condition: Tensor, attn_mask: Tensor | None = None, start: int = 0) -> Tensor:
+        """Run the layer: x (B, N, W), condition (B, W), mask (B, 1, 1, N) or None, to (B, N - start, W)."""
         modulation = self.modulation(nn.functional.silu(condition)).unsqueeze(1)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, attn_mask=attn_mask)
+        seen = attend_from(self.attn, self.norm1(x) * (1 + scale1) + shift1, start, attn_mask)
+        x = x[:, start:] + gate1 * seen
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
 
 
@@ -94,7 +97,7 @@ class AdaLNPredictor(Predictor):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.embed_condition = nn.Sequential(nn.Linear(spec.condition, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(AdaLNLayer(width, heads, mlp_ratio) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = LayerNorm(width, eps=1e-6)
         self.project = nn.Linear(width, spec.out)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         for part in (self.embed, self.embed_condition, self.project):
@@ -121,5 +124,6 @@ class AdaLNPredictor(Predictor):
         mask = None if valid is None else valid[:, None, None, :]
         x = join(seen, queries)
         for layer in self.layers:
-            x = layer(x, vector.to(x.dtype), mask)
-        return self.project(self.norm(x[:, kept:])).unflatten(0, (batch, blocks))
+            last = layer is self.layers[-1]
+            x = layer(x, vector.to(x.dtype), mask, kept if last else 0)  # of the last, only the targets come out
+        return self.project(self.norm(x)).unflatten(0, (batch, blocks))

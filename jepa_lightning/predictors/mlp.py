@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.objectives import pool
 from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
 from jepa_lightning.tokens import Latents, Query
@@ -48,7 +49,7 @@ class MLPPredictor(Predictor):
         self.positions = spec.token.positions(spec.dim)
         sizes = [spec.dim] + [width] * (depth - 1)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.GELU()) for before, after in pairwise(sizes)
+            nn.Sequential(nn.Linear(before, after), LayerNorm(after), nn.GELU()) for before, after in pairwise(sizes)
         )
         self.project = nn.Linear(sizes[-1], spec.out)
         if spec.condition is not None:

@@ -97,8 +97,9 @@ class TransformerPredictor(Predictor):
             seen, places, valid = self._prepend(condition, seen, places, valid)
         kept = seen.shape[1]
         positions = join(places, query.positions) if self.positions is None else None
-        x = self.transformer(join(seen, queries), join_valid(valid, query.valid, kept, query), positions)
-        return self.project(x[:, kept:]).unflatten(0, (batch, blocks))
+        valid = join_valid(valid, query.valid, kept, query)
+        x = self.transformer(join(seen, queries), valid, positions, start=kept)
+        return self.project(x).unflatten(0, (batch, blocks))
 
     def _prepend(
         self, condition: Latents, seen: Tensor, places: Tensor, valid: Tensor | None

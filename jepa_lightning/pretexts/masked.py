@@ -11,6 +11,7 @@ from torch import Tensor
 from jepa_lightning.precision import in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.targets.base import Target
+from jepa_lightning.threads import one_thread
 from jepa_lightning.tokens import Latents, Masks, Query, Tokens, take
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ class Masked(Pretext):
         return Outcome(predictions=predictions, context=context, target=seen)
 
     def masks(self, nets: Networks, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """The modality's masker draws them."""
-        return nets.modality.masker(tokens, generator)
+        """The modality's masker draws them, on one CPU thread; see `one_thread`."""
+        with one_thread():
+            return nets.modality.masker(tokens, generator)
 
     def targets(self, target: Target, tokens: Tokens, masks: list[Masks]) -> tuple[list[Tensor], list[Latents]]:
         """The target's representations, layer-normed: (B, M, T, D) for each mask, and all that it encoded."""

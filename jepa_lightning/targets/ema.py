@@ -13,6 +13,7 @@ from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.precision import in_half, precise, sparing
 from jepa_lightning.schedules import LinearRamp, Schedule
 from jepa_lightning.targets.base import Target
+from jepa_lightning.targets.half import HalfCopy
 from jepa_lightning.tokens import Tokens
 
 
@@ -21,12 +22,15 @@ class EMA(Target):
 
     Never trained, always in eval mode, part of the checkpoint. A run is judged by it. Its parameters do not require
     gradients, so neither the optimiser nor DDP's reducer sees them. They stay in float32 where the context encoder's
-    are in half precision (bf16-true): at a momentum of 0.996 an average in bfloat16 would round every step away.
+    are in half precision (bf16-true): at a momentum of 0.996 an average in bfloat16 would round every step away. On
+    CUDA under bf16-mixed it computes with a copy of its weights in half precision, made when they move, which is what
+    autocast would make of them at each step; see `HalfCopy`.
 
     Args:
         encoder: the context encoder, given by the module; the copy starts with its weights.
         spec: the tokens' spec, given by the module.
         momentum: schedule of the momentum m, over the optimiser steps of the run: target = m target + (1 - m) context.
+        half_copy: keep the copy in half precision, where it serves; it is in no checkpoint.
 
     Example:
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
@@ -39,12 +43,19 @@ class EMA(Target):
     """
 
     def __init__(
-        self, encoder: Encoder, spec: TokenSpec | None = None, *, momentum: Schedule = LinearRamp(start=0.996, end=1.0)
+        self,
+        encoder: Encoder,
+        spec: TokenSpec | None = None,
+        *,
+        momentum: Schedule = LinearRamp(start=0.996, end=1.0),
+        half_copy: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
         self.momentum = momentum
         self._pairs: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
+        self.half_copy = half_copy
+        self._half: HalfCopy | None = None
         self.train(False)
 
     @property
@@ -67,9 +78,18 @@ class EMA(Target):
     ) -> Tensor:
         """Representations without gradient; see `Target.forward`."""
         with in_half(tokens.device):
+            encoder = self._computing(tokens.device)
             if layers:
-                return self.encoder(tokens, keep, keep_valid, layers=layers)
-            return self.encoder(tokens, keep, keep_valid)
+                return encoder(tokens, keep, keep_valid, layers=layers)
+            return encoder(tokens, keep, keep_valid)
+
+    def _computing(self, device: torch.device) -> Encoder:
+        """The encoder, or its copy in half precision where that gives the same."""
+        if not (self.half_copy and HalfCopy.serves(device)):
+            return self.encoder
+        if self._half is None or not self._half.is_of(self.encoder, device):
+            self._half = HalfCopy(self.encoder, device)
+        return self._half.encoder()
 
     def start(self, total: int) -> None:
         """See `Target.start`."""
@@ -98,19 +118,21 @@ class EMA(Target):
             torch._foreach_copy_(widened, theirs_all)
             theirs_all = widened
         torch._foreach_lerp_(mine_all, theirs_all, 1.0 - momentum)
+        if self._half is not None:
+            self._half.refresh()
         for mine, theirs in zip(self.encoder.buffers(), student.buffers(), strict=True):
             mine.copy_(theirs)
 
     def forget_pairs(self) -> None:
         """Look the parameters up again at the next update: they were moved or sharded since."""
-        self._pairs = None
+        self._pairs = self._half = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.forget_pairs()
         return super()._apply(sparing(precise([self]), fn), recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EMA:
-        clone = type(self)(copy.deepcopy(self.encoder, memo), momentum=self.momentum)
+        clone = type(self)(copy.deepcopy(self.encoder, memo), momentum=self.momentum, half_copy=self.half_copy)
         memo[id(self)] = clone
         return clone
 

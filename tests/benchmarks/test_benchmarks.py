@@ -89,7 +89,11 @@ def test_flops_are_those_of_the_formula(model):
     assert counted["target"] == batch * encoder(tokens)
     assert counted["context"] == 3 * batch * encoder(kept)
     projections = 2 * (kept + targets * length) * width * predictor
-    assert counted["predictor"] == 3 * batch * (projections + targets * blocks(kept + length, predictor, 1))
+    whole = kept + length
+    last = (
+        4 * whole * predictor**2 + 20 * length * predictor**2 + 4 * length * whole * predictor
+    )  # keys and values: all
+    assert counted["predictor"] == 3 * batch * (projections + targets * last)
     assert counted["step"] == counted["target"] + counted["context"] + counted["predictor"]
 
 
@@ -154,6 +158,13 @@ def test_maskers_writes_its_figures(tmp_path):
     figures = run(maskers.main, tmp_path, "--batch", "2", "--grid", "8", "8", "--repeats", "2")
     assert set(figures["results"]) == set(maskers.MASKERS)
     assert figures["results"]["Random"]["image_ms"] == pytest.approx(figures["results"]["Random"]["batch_ms"] / 2)
+
+
+def test_maskers_on_several_threads_beside_busy_cores(tmp_path):
+    options = ["--batch", "2", "--grid", "8", "8", "--repeats", "1", "--threads", "2", "--busy"]
+    figures = run(maskers.main, tmp_path, *options)
+    assert figures["busy"]
+    assert all(row["all_threads_ms"] > 0 for row in figures["results"].values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""timm's Transformer block, which can compute a part of its tokens alone."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from timm.models.vision_transformer import Attention
+from timm.models.vision_transformer import Block as TimmBlock
+from torch import Tensor
+
+
+class Block(TimmBlock):
+    """timm's pre-norm block. With `start`, the tokens from there on come out, and only what they need is computed.
+
+    All tokens are keys and values; queries, projection and MLP are those of the tokens that come out. Exact: they do
+    not depend on the rest of what the whole block would compute.
+    """
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, *, start: int = 0) -> Tensor:  # type: ignore[override]
+        """Run the block: (B, N, W) to (B, N - start, W)."""
+        if start == 0:
+            return super().forward(x, attn_mask=attn_mask)
+        seen = attend_from(self.attn, self.norm1(x), start, attn_mask)  # type: ignore[arg-type]
+        x = x[:, start:] + self.drop_path1(self.ls1(seen))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+def attend_from(attn: Attention, x: Tensor, start: int, attn_mask: Tensor | None = None) -> Tensor:
+    """What the tokens from `start` on see of all: timm's attention (B, N, W) to (B, N - start, W).
+
+    Args:
+        attn: without dropout, gate and norms, as ours are built.
+        x: (B, N, W).
+        start: index of the first query.
+        attn_mask: (B, 1, 1, N) bool, the same for all queries.
+    """
+    if start == 0:
+        return attn(x, attn_mask=attn_mask)
+    weight, bias, heads = attn.qkv.weight, attn.qkv.bias, attn.num_heads
+    width = len(weight) // 3
+    queries = F.linear(x[:, start:], weight[:width], bias[:width]).unflatten(2, (heads, -1)).transpose(1, 2)
+    keys, values = F.linear(x, weight[width:], bias[width:]).unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+    seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
+    return attn.proj(seen.transpose(1, 2).flatten(2))

@@ -1,0 +1,83 @@
+"""The script for a card, on the CPU with tiny models."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.gpu_checks import CHECKS
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def run(tmp_path, *options):
+    file = tmp_path / "new" / "gpu.json"
+    gpu.main(["--device", "cpu", "--tiny", "--minutes", "1", "--json", str(file), *options])
+    return {row["row"]: row for row in json.loads(file.read_text())["results"]}
+
+
+def test_all_checks_are_right_on_a_cpu(tmp_path, capsys):
+    rows = run(tmp_path, "--only", "check")
+    assert list(rows) == [f"check: {name}" for name in CHECKS]
+    assert all(row["right"] for row in rows.values())
+    assert "WRONG" not in capsys.readouterr().out
+
+
+def test_steps_and_what_fails_beside_them(tmp_path, capsys):
+    """A folder that is no clone gives rows with an error, and the rest goes on."""
+    rows = run(tmp_path, "--only", "L/16", "192x12 32", "--ijepa", str(tmp_path))
+    assert list(rows)[:3] == ["L/16 B128 ours, eager", "L/16 B128 official", "L/16 B128 official, tuned"]
+    for name, row in rows.items():
+        if "official" in name:
+            assert row["error"].startswith("ModuleNotFoundError")
+        else:
+            assert row["ms"] > 0
+            assert row["samples_per_second"] == pytest.approx(rows[name]["samples_per_second"])
+            assert row["tflops"] > 0
+    assert "backward" in rows["L/16 B128 ours, parts"]["parts_ms"]
+    printed = capsys.readouterr().out
+    assert "ModuleNotFoundError" in printed
+    assert "left out" not in printed
+
+
+def test_short_cuts_change_no_loss_but_for_rounding(tmp_path):
+    rows = run(tmp_path, "--only", "S/16 B256 ours")
+    plain, mine = rows["S/16 B256 ours, plain"], rows["S/16 B256 ours, eager"]
+    assert mine["loss"] == pytest.approx(plain["loss"], rel=1e-2)
+    assert rows["S/16 B256 ours, compiled"]["loss"] == pytest.approx(mine["loss"], rel=1e-2)
+
+
+def test_rows_start_only_where_there_is_time(tmp_path):
+    bench = gpu.Bench(torch.device("cpu"), gpu.TINY, steps=1, seconds=0.0)
+    rows = [gpu.Row("long", 10.0, lambda: {"ms": 1.0}), gpu.Row("over", -1e9, lambda: {"ms": 2.0})]
+    first, second = gpu.measure(bench, rows, {}, tmp_path / "gpu.json")
+    assert first["left_out"] == "no time"
+    assert second["ms"] == 2.0
+    assert len(json.loads((tmp_path / "gpu.json").read_text())["results"]) == 2
+
+
+@pytest.mark.slow
+def test_jepa_fit_beside_the_bare_step(tmp_path):
+    rows = run(tmp_path, "--only", "192x12 32 px B512 ours, eager", "one thread")
+    assert rows["192x12 jepa-fit, one thread"]["share_of_the_step"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--device", "cpu"], "use it with --tiny"),
+        (["--device", "cpu", "--tiny", "--ijepa", "nowhere"], "no folder nowhere"),
+        (["--device", "cpu", "--tiny", "--only", "nothing"], "no row is called so"),
+    ],
+)
+def test_mistakes_end_with_code_2(options, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(options)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
