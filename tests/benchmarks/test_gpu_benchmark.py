@@ -1,6 +1,7 @@
 """The script for a card, on the CPU with tiny models."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -44,6 +45,60 @@ def test_steps_and_what_fails_beside_them(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "ModuleNotFoundError" in printed
     assert "left out" not in printed
+
+
+CLONE = {  # what is called of a clone, without anything of it
+    "helper": """
+import torch
+from src.models.vision_transformer import Model
+def init_model(device, patch_size, model_name, crop_size, pred_depth, pred_emb_dim):
+    return Model().to(device), Model().to(device)
+class Rates:
+    def step(self): pass
+def init_opt(encoder, predictor, **settings):
+    groups = [{"params": list(encoder.parameters())}, {"params": list(predictor.parameters())}]
+    return torch.optim.AdamW(groups), None, Rates(), Rates()
+""",
+    "models.vision_transformer": """
+import torch
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.qkv, self.proj = 2, torch.nn.Linear(8, 24), torch.nn.Linear(8, 8)
+        self.proj_drop = torch.nn.Dropout(0.0)
+    def forward(self, x): return self.proj(self.qkv(x)[..., :8]), None
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = Attention()
+    def forward(self, x, kept=None, hidden=None):
+        x = x.flatten(2).transpose(1, 2)[:, :4, :1].expand(-1, -1, 8) if x.ndim == 4 else x
+        return self.attention(x)[0]
+""",
+    "masks.multiblock": """
+import torch
+class MaskCollator:
+    def __init__(self, **settings): pass
+    def __call__(self, batch): return torch.zeros(len(batch)), [torch.zeros(1)], [torch.zeros(1)]
+""",
+    "masks.utils": "def apply_masks(h, masks): return h",
+    "utils.tensors": "def repeat_interleave_batch(h, batch, repeat): return h",
+}
+
+
+def test_the_official_step_is_called_from_a_clone(tmp_path):
+    for name, source in CLONE.items():
+        path = tmp_path / "src" / f"{name.replace('.', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    try:
+        rows = run(tmp_path, "--only", "L/16 B128 official", "--ijepa", str(tmp_path))
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "src"]:
+            del sys.modules[name]
+    assert set(rows) == {"L/16 B128 official", "L/16 B128 official, tuned"}
+    assert all(row["ms"] > 0 for row in rows.values())
+    assert str(tmp_path) not in sys.path
 
 
 def test_short_cuts_change_no_loss_but_for_rounding(tmp_path):
