@@ -7,8 +7,9 @@
 Rows come in the order of their importance: checks of the device's own paths, steps of ViT-L/16, S/16, a CIFAR-size
 model and H/14 (bf16 autocast) with fixed mask sizes, eager and compiled, beside the official step and the same with
 SDPA, fused AdamW and a foreach EMA; `jepa-fit` on generated images beside the bare step; the parts of a step; the step
-without the short cuts of this version ("plain"); a batch of two, whose time is what the CPU takes to launch a step. A row starts only where its usual time is left. Each is printed when it is done
-and the JSON file is written anew, so a run that is cut off keeps its rows; a row that fails holds its error.
+without the short cuts of this version ("plain"); a batch of two, whose time is what the CPU takes to launch a step. A
+row starts only where its usual time is left. Each is printed when it is done and the JSON file is written anew, so a
+run that is cut off keeps its rows; a row that fails holds its error.
 
 Steps are timed one by one between CUDA events, without waiting for the device: the median of at least 20 after a
 warm-up, drawing of masks included (the official masks are drawn before).
