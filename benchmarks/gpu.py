@@ -7,8 +7,9 @@
 Rows come in the order of their importance: checks of the device's own paths, steps of ViT-L/16, S/16, a CIFAR-size
 model and H/14 (bf16 autocast) with fixed mask sizes, eager and compiled, beside the official step and the same with
 SDPA, fused AdamW and a foreach EMA; `jepa-fit` on generated images beside the bare step; the parts of a step; the step
-without the short cuts of this version. A row starts only where its usual time is left. Each is printed when it is done
-and the JSON file is written anew, so a run that is cut off keeps its rows; a row that fails holds its error.
+without the short cuts of this version ("plain"); a batch of two, whose time is what the CPU takes to launch a step. A
+row starts only where its usual time is left. Each is printed when it is done and the JSON file is written anew, so a
+run that is cut off keeps its rows; a row that fails holds its error.
 
 Steps are timed one by one between CUDA events, without waiting for the device: the median of at least 20 after a
 warm-up, drawing of masks included (the official masks are drawn before).
@@ -75,12 +76,14 @@ CARD = {
     "S/16 B256": Size(model="vit_small", batch=256),
     "192x12 32 px B512": Size(model="vit_tiny", image=32, patch=4, batch=512, predictor_width=96, predictor_depth=6),
     "H/14 B64": Size(model="vit_huge", patch=14, batch=64),
+    "S/16 B2": Size(model="vit_small", batch=2),
 }
 TINY = {
     "L/16 B128": Size(model="vit_mini", image=48, patch=8, batch=2, predictor_width=32, predictor_depth=1),
     "S/16 B256": Size(model="vit_mini", image=48, patch=8, batch=2, predictor_width=32, predictor_depth=1),
     "192x12 32 px B512": Size(model="vit_mini", image=32, patch=4, batch=2, predictor_width=32, predictor_depth=1),
     "H/14 B64": Size(model="vit_mini", image=48, patch=8, batch=2, predictor_width=32, predictor_depth=1),
+    "S/16 B2": Size(model="vit_mini", image=48, patch=8, batch=2, predictor_width=32, predictor_depth=1),
 }
 
 
@@ -118,7 +121,7 @@ class Bench:
 
     def rows(self) -> list[Row]:
         """All rows, the most important first."""
-        large, small, cifar, huge = self.sizes
+        large, small, cifar, huge, least = self.sizes
         rows = [Row(f"check: {name}", 2, partial(check, self.device)) for name, check in CHECKS.items()]
 
         def ours(size: str, seconds: float, **settings: Any) -> Row:
@@ -138,6 +141,7 @@ class Bench:
         rows += [*official(large, 25), *official(small, 20)]
         rows += [ours(large, 75, compiled=True), ours(small, 60, compiled=True)]
         rows += [ours(cifar, 8), ours(cifar, 8, plain=True), ours(huge, 20), *official(huge, 25)]
+        rows += [ours(least, 5), ours(least, 5, plain=True)]  # what the CPU takes to launch a step
         rows += [
             Row("192x12 jepa-fit, one thread", 60, lambda: self.fit(cifar, threads="1")),
             ours(large, 15, parts=True),
