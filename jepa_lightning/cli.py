@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +14,6 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from jepa_lightning.bounded_yaml import MODE, load_yaml
 from jepa_lightning.callbacks import (
@@ -28,23 +26,15 @@ from jepa_lightning.callbacks import (
     Pictures,
     RunSummary,
 )
-from jepa_lightning.endings import ended_well
+from jepa_lightning.endings import TRACEBACK, ended_well, fail
 from jepa_lightning.messages import shorten
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
-from jepa_lightning.printable import printable
 from jepa_lightning.resume import Earlier, earlier_run
 from jepa_lightning.run_folder import default_loggers, set_aside
 from jepa_lightning.shipped_configs import find_config, find_configs
 from jepa_lightning.strategies import refuse_fsdp1
 from jepa_lightning.trust import weights_only
-
-TRACEBACK = "JEPA_TRACEBACK"
-MEANT = (  # warnings about what is meant to be so, or is not the user's to change
-    r"Found \d+ module\(s\) in eval mode",  # an EMA target
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # within Lightning
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run
-)
 
 
 class Parser(LightningArgumentParser):
@@ -184,25 +174,6 @@ def names_model_class(words: Sequence[str]) -> bool:
     return False
 
 
-def fail(message: str, *, program: str = "jepa-fit") -> NoReturn:
-    """Print `message` and exit with code 2."""
-    sys.stderr.write(f"{program}: error: {printable(message.strip(), lines=True)}\n")
-    sys.exit(2)
-
-
-@contextmanager
-def short_errors(program: str) -> Iterator[None]:
-    """Inside, mistakes of the user end in a few lines and exit code 2; JEPA_TRACEBACK=1 shows where they came from."""
-    for message in MEANT:
-        warnings.filterwarnings("ignore", message=message)
-    try:
-        yield
-    except (ValueError, FileNotFoundError, NotADirectoryError, MisconfigurationException) as error:
-        if os.environ.get(TRACEBACK):
-            raise
-        fail(f"{shorten(str(error))}\n(JEPA_TRACEBACK=1 shows where)", program=program)
-
-
 def fit(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-fit`. Mistakes of the user end in a few lines and exit code 2, faults in code 1.
 
@@ -210,6 +181,6 @@ def fit(args: Sequence[str] | None = None) -> None:
 
     Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
     """
-    with short_errors("jepa-fit"), ended_well("jepa-fit"):
+    with ended_well("jepa-fit"):
         load_plugins()
         JEPACLI(args)

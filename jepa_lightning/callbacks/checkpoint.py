@@ -173,8 +173,11 @@ class LastCheckpoint(ModelCheckpoint):
         self._publish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep what was written; save nothing of a run that has failed."""
+        """Keep what was written, and say so where there is some; save nothing of a run that has failed."""
         self._publish(trainer)
+        last = Path(self.dirpath or _folder(trainer)) / "last.ckpt"
+        if last.exists():
+            exception.add_note(f"{last} is whole: --auto_resume true goes on from it.")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no longer."""

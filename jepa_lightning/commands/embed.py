@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from jepa_lightning.bounded_yaml import MODE, check_values
 from jepa_lightning.checkpoints import find_checkpoint
-from jepa_lightning.cli import short_errors
 from jepa_lightning.commands.options import (
     Options,
     add_encoder_options,
@@ -31,6 +30,7 @@ from jepa_lightning.commands.options import (
 )
 from jepa_lightning.data import JEPADataModule, Samples
 from jepa_lightning.data.in_order import SPLITS
+from jepa_lightning.endings import ended_well
 from jepa_lightning.evaluation.extraction import Splits
 from jepa_lightning.evaluation.feature_files import Parts, check_format
 from jepa_lightning.evaluation.last_layers import check_count
@@ -47,7 +47,7 @@ PART = 4096  # samples in a part, about: what is lost when a run is killed
 
 def embed(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-embed`. Mistakes of the user end in a few lines and exit code 2."""
-    with short_errors("jepa-embed"):
+    with ended_well("jepa-embed"):
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         check_format(given.out)
         encoder = load(

@@ -14,7 +14,6 @@ from typing import cast
 from torch import Tensor
 
 from jepa_lightning.checkpoints import find_checkpoint
-from jepa_lightning.cli import short_errors
 from jepa_lightning.commands.embed import data_config
 from jepa_lightning.commands.options import (
     Options,
@@ -27,6 +26,7 @@ from jepa_lightning.commands.options import (
 )
 from jepa_lightning.commands.runs import Run, find_curves, load_runs, untrained_twins
 from jepa_lightning.data import JEPADataModule
+from jepa_lightning.endings import ended_well
 from jepa_lightning.evaluation.extraction import Embed, Extracted, Keeping, Splits, extract_splits
 from jepa_lightning.evaluation.judge import Encoded, Protocol, Report, judge
 from jepa_lightning.evaluation.pooling import pool_tokens
@@ -44,7 +44,7 @@ RAW_WIDTH = 4096  # numbers of a sample's raw features, at most
 
 def probe(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-probe`. Mistakes of the user end in a few lines and exit code 2."""
-    with short_errors("jepa-probe"):
+    with ended_well("jepa-probe"):
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         out = _folder(given)
         protocol = Protocol(
