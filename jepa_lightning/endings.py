@@ -42,8 +42,8 @@ def ended_well(program: str) -> Iterator[None]:
     2 after a mistake in what was typed or in the data, 1 after a fault, 75 after SIGTERM or SIGUSR1, 130 after Ctrl-C.
     JEPA_TRACEBACK=1 shows where a mistake or a fault came from. What reads the output may leave (`| head -1`).
     """
-    for message in MEANT:
-        warnings.filterwarnings("ignore", message=message)
+    for meant in MEANT:
+        warnings.filterwarnings("ignore", message=meant)
     with readers_may_leave():
         try:
             yield
@@ -58,13 +58,12 @@ def ended_well(program: str) -> Iterator[None]:
                 _end(program, str(Interrupted(signal.SIGINT)), CTRL_C)
             raise
         except Exception as error:
-            message, code = explain(error, program), FAULT
-            if message is None:
-                message, code = mistake(error), MISTAKE
-            if message is None or os.environ.get(TRACEBACK):
+            fault = explain(error, program)
+            said = fault or mistake(error)
+            if said is None or os.environ.get(TRACEBACK):
                 raise
             notes = [str(note) for note in getattr(error, "__notes__", ())]
-            _end(program, "error: " + "\n".join([message, *notes]) + _SHOWS, code)
+            _end(program, "error: " + "\n".join([said, *notes]) + _SHOWS, FAULT if fault else MISTAKE)
 
 
 def fail(message: str, *, program: str = "jepa-fit") -> NoReturn:
@@ -165,7 +164,7 @@ def readers_may_leave() -> Iterator[None]:
     """Inside, what is printed to a closed pipe is lost without a word; training has its files."""
     before = sys.stdout
     if before is not None:
-        sys.stdout = _Output(before)  # type: ignore[assignment]
+        sys.stdout = _Output(before)
     try:
         yield
     finally:

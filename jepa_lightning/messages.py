@@ -148,10 +148,9 @@ def _depth(line: str) -> int:
 
 def no_metric(message: str) -> str | None:
     """A callback that waits for a metric that is not logged, in a line; None of any other message."""
-    found = (
-        re.search(r"(Early stopping|\w+) conditioned on metric [`']?([^`'\s]+)[`']? which is not available(.*)", message)
-        or re.search(r"(ModelCheckpoint)\(monitor='([^']+)'\)` could not find the monitored key in .*?: (.*?\])", message)
-    )  # fmt: skip
+    found = re.search(
+        r"(Early stopping|\w+) conditioned on metric [`']?([^`'\s]+)[`']? which is not av(.*)", message
+    ) or re.search(r"(ModelCheckpoint)\(monitor='(.+?)'\)` could not find the monitored key .*?: (.*?\])", message)
     if not found:
         return None
     who = "EarlyStopping" if found[1].startswith("Early") else found[1]

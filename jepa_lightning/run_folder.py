@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 RESULTS = ("metrics.csv", "summary.json", "checkpoints")  # a folder with one of them holds a run
-OUTPUTS = (*RESULTS, "config.yaml", "pictures", "hparams.yaml", "events.out.tfevents.*")
+OUTPUTS = (*RESULTS, "config.yaml", "config_*.yaml", "pictures", "hparams.yaml", "events.out.tfevents.*")
 
 
 def default_loggers(folder: str | Path) -> list[Logger]:
@@ -101,6 +101,18 @@ class AppendingCSVLogger(CSVLogger):
 
 def _is_of_training(row: dict[str, str]) -> bool:
     return any(value for name, value in row.items() if name.startswith("train/"))
+
+
+def keep_config(folder: str | Path) -> Path | None:
+    """Copy the config.yaml of `folder`, about to be written anew, to config_N.yaml; None where there is none."""
+    file = Path(folder) / "config.yaml"
+    if not file.is_file():
+        return None
+    number = 1
+    while (kept := file.with_name(f"config_{number}.yaml")).exists():
+        number += 1
+    shutil.copyfile(file, kept)
+    return kept
 
 
 def set_aside(folder: str | Path) -> Path | None:

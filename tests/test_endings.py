@@ -161,7 +161,7 @@ def test_numbers_that_are_not_finite(tmp_path, monkeypatch, capsys):
         (ValueError("expected a, got b"), 2, "expected a, got b"),
         (MisconfigurationException("no logger"), 2, "no logger"),
         (DataError("\n".join(map(str, range(30)))), 2, "28\n29"),
-        (RuntimeError("Early stopping conditioned on metric `a` which is not available."), 2, "no metric 'a' is logged"),
+        (RuntimeError("Early stopping conditioned on metric `a` which is not available."), 2, "no metric 'a'"),
         (OSError(errno.EROFS, "Read-only file system", "out/x"), 1, "Set --out to a folder that may be written"),
         (RuntimeError("[../gloo/transport/tcp/pair.cc:538] Connection closed by peer [1.2.3.4]:1"), 1,
          "another process has ended or does not answer (Connection closed by peer"),

@@ -7,7 +7,6 @@ from types import ModuleType
 import pytest
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
-
 from torch.utils.data import Dataset
 
 from jepa_lightning.cli import Parser
@@ -17,7 +16,6 @@ from jepa_lightning.messages import LINES, shorten
 from jepa_lightning.modality import EncoderFactory, Modality
 from jepa_lightning.schedules import Schedule, WarmupCosine
 from modalities.image import Image, ImageData
-
 
 MANY_LINES = [f"reason {number}" for number in range(30)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from jepa_lightning.run_folder import AppendingCSVLogger, default_loggers, set_aside
+from jepa_lightning.run_folder import AppendingCSVLogger, default_loggers, keep_config, set_aside
 
 
 def fill(folder, *names):
@@ -142,3 +142,15 @@ def test_a_resumed_fit_keeps_its_rows(make_trainer, make_jepa, make_data, tmp_pa
     assert losses == [1, 3, 5, 7, 9, 11]
     assert len([row for row in found if row["val/loss"]]) == 2
     assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
+
+
+def test_an_earlier_configuration_is_kept_under_the_next_free_name(tmp_path):
+    assert keep_config(tmp_path) is None
+    for number in (1, 2, 3):
+        fill(tmp_path, "config.yaml")
+        (tmp_path / "config.yaml").write_text(str(number))
+        assert keep_config(tmp_path) == tmp_path / f"config_{number}.yaml"
+    assert [(tmp_path / f"config_{number}.yaml").read_text() for number in (1, 2, 3)] == ["1", "2", "3"]
+    fill(tmp_path, "metrics.csv")
+    set_aside(tmp_path)
+    assert (tmp_path / "previous" / "1" / "config_2.yaml").read_text() == "2"

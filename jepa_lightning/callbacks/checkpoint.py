@@ -91,6 +91,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._listen(trainer)
         self._saved_at = time.monotonic()
         if trainer.ckpt_path is not None:
+            _refuse_other_optimizer(trainer)
             for logger in trainer.loggers:
                 forget = getattr(logger, "forget_from", None)
                 if forget is not None:
@@ -259,6 +260,22 @@ class BestCheckpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         require_finite(trainer, kept=filepath)
         super()._save_checkpoint(trainer, filepath)
+
+
+def _refuse_other_optimizer(trainer: Trainer) -> None:
+    """See that an optimiser's restored state is of its kind: torch takes any, and fails in the first step.
+
+    Raises:
+        ValueError: it is not.
+    """
+    for optimizer in trainer.optimizers:
+        missing = sorted({key for group in optimizer.param_groups for key in optimizer.defaults.keys() - group.keys()})
+        if missing:
+            kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
+            raise ValueError(
+                f"expected the state of an optimiser {kind} in {trainer.ckpt_path}, got another's (it has no "
+                f"{', '.join(missing)}): resume with the model.optimizer that the run began with"
+            )
 
 
 def _count_validation(total: dict[str, int], change: int) -> None:
