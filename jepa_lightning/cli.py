@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +27,7 @@ from jepa_lightning.callbacks import (
     RunSummary,
 )
 from jepa_lightning.endings import TRACEBACK, ended_well, fail
-from jepa_lightning.locks import locked
+from jepa_lightning.locks import Lock
 from jepa_lightning.messages import shorten
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
@@ -76,6 +76,8 @@ class JEPACLI(LightningCLI):
     The model is a `JEPA`, whose settings stand right below `model`. Where a config or an option names another class
     (`model: {class_path: ..., init_args: {...}}`), any LightningModule is trained in its place.
     """
+
+    _lock: Lock | None = None
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         named = names_model_class(sys.argv[1:] if args is None else args)
@@ -172,7 +174,8 @@ class JEPACLI(LightningCLI):
         folder = Path(trainer.default_root_dir)
         first = getattr(rank_zero_only, "rank", 0) == 0
         if first:
-            self._held.enter_context(locked(folder / ".lock", f"expected {folder} for this run, but one is under way"))
+            self._lock = Lock(folder / ".lock", f"expected {folder} for this run, but one is under way")
+            self._lock.acquire()
         auto = bool(config.get("auto_resume"))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, LastCheckpoint):
@@ -214,8 +217,11 @@ class JEPACLI(LightningCLI):
         """Lightning has a checkpoint's settings replace what was typed, if it is named by its file; here none does."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with ExitStack() as self._held:
+        try:
             super()._run_subcommand(subcommand)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
 
 def names_model_class(words: Sequence[str]) -> bool:

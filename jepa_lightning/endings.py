@@ -174,7 +174,7 @@ def readers_may_leave() -> Iterator[None]:
 
 
 def _where(error: OSError) -> str:
-    return f" {error.filename}" if error.filename else ""
+    return f" {error.filename}" if error.filename else " a file"  # TensorBoard's, which it does not name
 
 
 def _last_sentence(line: str) -> str:

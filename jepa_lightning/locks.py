@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jepa_lightning.writing import named
+
 try:
     import fcntl
 except ImportError:  # not on Windows, where nothing is locked
@@ -18,31 +20,58 @@ except ImportError:  # not on Windows, where nothing is locked
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # file systems that have none
 
 
-@contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
-    """Inside, this process alone holds the lock file `path`, which is removed at the end.
+class Lock:
+    """A lock file that one process holds, which is removed at the end.
 
     It is a lock of the process (POSIX): a kill gives it back at once, whatever workers are left, and it holds for
-    machines that share a file system. Its folder is made, and what cannot be written there shows before the work.
+    machines that share a file system.
 
     Args:
         path: the lock file; it holds the process's number and its machine.
         refusal: begins the message where another process has it.
-
-    Raises:
-        ValueError: another process holds it.
-        OSError: nothing can be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _open(path, refusal)
+
+    def __init__(self, path: Path, refusal: str) -> None:
+        self.path = path
+        self.refusal = refusal
+        self._file: int | None = None
+        self._made = False  # the folder
+
+    def acquire(self) -> None:
+        """Take it. The folder is made, and what cannot be written there shows before the work.
+
+        Raises:
+            ValueError: another process holds it.
+            OSError: nothing can be written there.
+        """
+        self._made = not self.path.parent.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _open(self.path, self.refusal)
+        with named(self.path):
+            os.truncate(self._file, 0)
+            os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+    def release(self) -> None:
+        """Give it back, if it is held."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+            if self._made:
+                self.path.parent.rmdir()  # unless there is something in it now
+        os.close(self._file)
+        self._file = None
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Inside, this process alone holds the lock file `path`; see `Lock`."""
+    lock = Lock(path, refusal)
     try:
-        os.truncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        lock.acquire()
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(file)
+        lock.release()
 
 
 def _open(path: Path, refusal: str) -> int:

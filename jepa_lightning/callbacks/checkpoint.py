@@ -18,6 +18,7 @@ from jepa_lightning.callbacks.probe import OnlineProbe
 from jepa_lightning.checkpoint_io import protect, publish, tidy, unfinished
 from jepa_lightning.interruption import Interrupted, StopSignals, requeue_slurm
 from jepa_lightning.optimization import is_logged
+from jepa_lightning.run_folder import Place
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -74,6 +75,7 @@ class LastCheckpoint(ModelCheckpoint):
         protect(trainer)
         if stage == "fit" and trainer.is_global_zero:
             tidy(self.dirpath)
+        self._place = Place(trainer.default_root_dir)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         self.dirpath = self.dirpath or _folder(trainer)  # `ckpt_path: last` is looked up before setup
@@ -211,6 +213,7 @@ class LastCheckpoint(ModelCheckpoint):
     def _write(self, trainer: Trainer) -> None:
         """Write the checkpoint beside the earlier one."""
         self._wanted = False
+        self._place.check()
         if self._should_skip_saving_checkpoint(trainer):
             return
         self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
@@ -226,6 +229,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Give what was written its name."""
         target = Path(self.best_model_path or "last.ckpt")
         if trainer.is_global_zero and _beside(target).exists():
+            self._place.check()
             publish(_beside(target), target)
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)

@@ -35,6 +35,7 @@ from jepa_lightning.evaluation.results import RAW
 from jepa_lightning.evaluation.token_store import TokenStore
 from jepa_lightning.evaluation.views import Views, training_views
 from jepa_lightning.loading import Frozen
+from jepa_lightning.locks import locked
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
 from jepa_lightning.rebuild import Config
@@ -60,16 +61,17 @@ def probe(args: Sequence[str] | None = None) -> None:
             episodes=given.episodes,
             seed=given.seed,
         )
-        runs = load_runs(given)
-        stored = runs[0].encoder.config or {}
-        config = data_config(stored, words, trust=given.trust)
-        data, example = _open(config, runs[0].encoder, given)
-        report = _judge(given, runs, data, example, protocol, config)
-        curves = find_curves(runs, report.notes)
-        page = report.write(out, runs=curves)
-        print(report.table())
-        print(f"data: {report.settings['data']['class']}, {report.settings['division_of_data']}")
-        print(f"report: {page}")
+        with locked(out / ".lock", f"expected {out} for this report, but another is being made"):
+            runs = load_runs(given)
+            stored = runs[0].encoder.config or {}
+            config = data_config(stored, words, trust=given.trust)
+            data, example = _open(config, runs[0].encoder, given)
+            report = _judge(given, runs, data, example, protocol, config)
+            curves = find_curves(runs, report.notes)
+            print(report.table())  # which is not lost should the report have no room
+            page = report.write(out, runs=curves)
+            print(f"data: {report.settings['data']['class']}, {report.settings['division_of_data']}")
+            print(f"report: {page}")
 
 
 def _folder(given: argparse.Namespace) -> Path:

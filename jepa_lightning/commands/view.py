@@ -15,6 +15,7 @@ from jepa_lightning.commands.viewed import KINDS, Scene
 from jepa_lightning.data.in_order import SPLITS
 from jepa_lightning.endings import ended_well
 from jepa_lightning.loading import load
+from jepa_lightning.locks import locked
 from jepa_lightning.viewing import ChosenSamples
 
 
@@ -24,11 +25,12 @@ def view(args: Sequence[str] | None = None) -> None:
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         kinds, words = _kinds(words)
         out = _folder(given)
-        scene = _open(given, words, out)
-        for kind in kinds:
-            KINDS[kind](scene)
-        for name, why in scene.samples.unreadable.items():
-            scene.say(f"left out, since it cannot be read: {name} ({why})")
+        with locked(out / ".lock", f"expected {out} for these pictures, but others are being drawn"):
+            scene = _open(given, words, out)
+            for kind in kinds:
+                KINDS[kind](scene)
+            for name, why in scene.samples.unreadable.items():
+                scene.say(f"left out, since it cannot be read: {name} ({why})")
 
 
 def _open(given: argparse.Namespace, words: list[str], out: Path) -> Scene:
