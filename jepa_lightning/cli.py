@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -27,6 +30,7 @@ from jepa_lightning.callbacks import (
     RunSummary,
 )
 from jepa_lightning.endings import TRACEBACK, ended_well, fail
+from jepa_lightning.interruption import stops_before_training
 from jepa_lightning.locks import Lock
 from jepa_lightning.messages import shorten
 from jepa_lightning.module import JEPA
@@ -112,6 +116,12 @@ class JEPACLI(LightningCLI):
         ):
             parser.add_lightning_class_args(watcher, key)
         parser.add_argument(
+            "--process_timeout",
+            type=float,
+            default=30.0,
+            help="minutes that the processes of a run wait for each other, before those that wait end",
+        )
+        parser.add_argument(
             "--auto_resume",
             type=bool,
             default=False,
@@ -161,7 +171,13 @@ class JEPACLI(LightningCLI):
             kwargs["logger"] = config.get("logger") or False
         elif config.get("logger") in (None, True) and not config.get("fast_dev_run"):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        minutes = self._get(self.config_init, "process_timeout")
+        if not minutes > 0:
+            raise ValueError(f"expected a process_timeout of more than 0 minutes, got {minutes:g}")
+        if getattr(trainer.strategy, "_timeout", None) == default_pg_timeout:  # else it was set with the strategy
+            trainer.strategy._timeout = timedelta(minutes=minutes)  # type: ignore[attr-defined]
+        return trainer
 
     def before_fit(self) -> None:
         """Find the checkpoint to resume from, or set aside the files of an earlier run in the same folder.
@@ -250,6 +266,8 @@ def fit(args: Sequence[str] | None = None) -> None:
 
     Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
     """
-    with ended_well("jepa-fit"):
+    words = sys.argv[1:] if args is None else args
+    requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)
+    with ended_well("jepa-fit"), stops_before_training(requeue=requeue):
         load_plugins()
         JEPACLI(args)

@@ -109,6 +109,12 @@ def explain(error: BaseException, program: str = "jepa-fit") -> str | None:
             f"{first}\nA data worker died, most likely for want of memory: lower data.num_workers or data.batch_size. "
             "In a container, shared memory may be too small (docker run --shm-size 8g)."
         )
+    if text.startswith("DataLoader timed out"):
+        return (
+            f"{first}\nA data worker hangs (a network disk?), or reads longer than data.timeout allows: raise it, or "
+            "set data.num_workers to 0 to see where. In a container, shared memory may be too small (docker run "
+            "--shm-size 8g)."
+        )
     if isinstance(error, _DISTRIBUTED) or re.search(r"\bgloo/|\bNCCL\b", text):
         return (
             f"another process has ended or does not answer ({_last_sentence(first)}): its own message says why. Where "
