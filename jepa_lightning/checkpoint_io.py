@@ -14,6 +14,7 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
 from jepa_lightning.sharded import is_sharded, read_sharded
+from jepa_lightning.writing import named
 
 UNFINISHED = ".unfinished"  # ends the name of a file or folder that is being written
 REPLACED = ".replaced"  # ends the name of a folder that is about to be deleted
@@ -45,17 +46,15 @@ class SafeCheckpointIO(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = unfinished(target)
         try:
-            with open(beside, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            publish(beside, target)
-        except BaseException as error:
+            with named(target):
+                with open(beside, "wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                publish(beside, target)
+        except BaseException:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
-            cause = _os_error(error)
-            if cause is not None and cause is not error:  # torch.save makes a RuntimeError of a full disk
-                raise OSError(cause.errno, cause.strerror, str(target)) from error
             raise
 
 
@@ -105,12 +104,6 @@ def tidy(folder: str | Path) -> list[Path]:
     for path in leftovers:
         remove(path)
     return leftovers
-
-
-def _os_error(error: BaseException | None) -> OSError | None:
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def remove(path: Path) -> None:

@@ -14,9 +14,10 @@ import torch
 import yaml
 
 from jepa_lightning.bounded_yaml import load_yaml
-from jepa_lightning.sharded import SHARDS, read_sharded
+from jepa_lightning.sharded import SHARDS, read_sharded, read_sizes
 
 Which = Literal["last", "best"]
+_NAMED = 3  # keys in an error
 
 
 def find_checkpoint(path: str | Path, which: Which = "last") -> Path:
@@ -32,6 +33,8 @@ def find_checkpoint(path: str | Path, which: Which = "last") -> Path:
         return path
     if not path.exists():
         raise ValueError(f"expected a checkpoint file or the folder of a run, got {path}, which does not exist")
+    if not path.is_dir():
+        raise ValueError(f"expected a checkpoint file or the folder of a run, got {path}, which is neither")
     for folder in (path / "checkpoints", path):
         checkpoint = folder / f"{which}.ckpt"
         if checkpoint.is_file() or _in_shards(checkpoint):
@@ -47,10 +50,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is no such checkpoint, is damaged or holds more than that.
     """
-    try:
-        content = _unpickle(path)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
+    content = read_content(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
@@ -102,14 +102,27 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     return {}
 
 
-def _unpickle(path: Path) -> Any:
+def read_content(path: Path, *, mapped: bool = False) -> Any:
+    """Whatever `torch.save` wrote to a file, or FSDP2 to a folder, on the CPU; nothing that it holds is run.
+
+    Args:
+        path: of the checkpoint.
+        mapped: leave the tensors of a file on the disk, and in shards only read their sizes.
+
+    Raises:
+        ValueError: it cannot be read, is damaged, or holds more than tensors and plain values.
+    """
     sharded = _in_shards(path)
-    if not sharded:
-        _check_file(path)
+    try:
+        zipped = not sharded and _check_file(path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
     try:
         if sharded:
-            return read_sharded(path, only=("state_dict",))
-        return torch.load(path, map_location="cpu", weights_only=True)
+            return read_sizes(path) if mapped else read_sharded(path, only=("state_dict",))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipped)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+\.\w+)`?", str(error))
         what = f" ({named[1]})" if named else ""
@@ -122,8 +135,26 @@ def _unpickle(path: Path) -> Any:
         raise ValueError(f"expected a whole checkpoint, got a damaged one: {path} ({reason})") from None
 
 
-def _check_file(path: Path) -> None:
-    """Say what is wrong with a file that is no checkpoint, before torch does."""
+def mismatch(own: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+    """What of a state dict does not fit, in words; empty where all does."""
+
+    def listed(names: list[str]) -> str:
+        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+    shapes = [
+        f"{name} is {tuple(stored[name].shape)} and not {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in stored and isinstance(value, torch.Tensor) and stored[name].shape != value.shape
+    ]
+    missing, unexpected = [sorted(a.keys() - b.keys()) for a, b in ((own, stored), (stored, own))]
+    found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+    return "; ".join(f"{what}: {listed(names)}" for what, names in found if names)
+
+
+def _check_file(path: Path) -> bool:
+    """Say what is wrong with a file that is no checkpoint, before torch does. Whether it is a zip file, as of today."""
+    if path.is_dir():
+        raise ValueError(f"expected a checkpoint, got a folder that holds none: {path}")
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
@@ -146,6 +177,7 @@ def _check_file(path: Path) -> None:
             )
     elif not start.startswith(b"\x80"):  # what a pickle begins with
         raise ValueError(f"expected a checkpoint, got a file that torch.save did not write: {path}")
+    return zipped
 
 
 def _first_damaged(archive: zipfile.ZipFile) -> str | None:

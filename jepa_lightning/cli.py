@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from jepa_lightning.bounded_yaml import MODE, load_yaml
 from jepa_lightning.callbacks import (
@@ -28,25 +29,38 @@ from jepa_lightning.callbacks import (
     Pictures,
     RunSummary,
 )
-from jepa_lightning.endings import ended_well
+from jepa_lightning.endings import TRACEBACK, ended_well, fail
+from jepa_lightning.interruption import stops_before_training
+from jepa_lightning.locks import Lock
 from jepa_lightning.messages import shorten
 from jepa_lightning.module import JEPA
 from jepa_lightning.plugins import load_plugins
-from jepa_lightning.printable import printable
-from jepa_lightning.resume import Earlier, earlier_run
-from jepa_lightning.run_folder import default_loggers, set_aside
+from jepa_lightning.resume import (
+    changed_settings,
+    earlier_settings,
+    find_resumable,
+    is_remote,
+    nothing_left,
+    read_resumable,
+    read_weights,
+    refuse_other_weights,
+)
+from jepa_lightning.run_folder import default_loggers, keep_config, set_aside
 from jepa_lightning.shipped_configs import find_config, find_configs
 from jepa_lightning.strategies import refuse_fsdp1
 from jepa_lightning.trust import weights_only
 
-TRACEBACK = "JEPA_TRACEBACK"
-SUBCOMMANDS = ("fit", "validate", "predict")
+SUBCOMMANDS = ("fit", "validate")
 HELP = (["-h"], ["--help"])
-MEANT = (  # warnings about what is meant to be so, or is not the user's to change
-    r"Found \d+ module\(s\) in eval mode",  # an EMA target
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # within Lightning
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run
-)
+INSTEAD = {
+    "predict": "jepa-embed --checkpoint RUN --out features.npz writes the features of a data set",
+    "test": "jepa-probe --checkpoint RUN judges the encoder on the test split",
+}
+
+NOT_BARE = {  # what Lightning refuses in a barebones run, and a shipped config may set
+    **dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "profiler")),
+    **{"log_every_n_steps": 0, "num_sanity_val_steps": 0, "detect_anomaly": False},
+}
 
 
 class Parser(LightningArgumentParser):
@@ -63,11 +77,13 @@ class Parser(LightningArgumentParser):
 
 
 class JEPACLI(LightningCLI):
-    """The command line: `jepa-fit [fit|validate|predict] --config image.yaml [--key value ...]`.
+    """The command line: `jepa-fit [fit|validate] --config image.yaml [--key value ...]`.
 
     The model is a `JEPA`, whose settings stand right below `model`. Where a config or an option names another class
     (`model: {class_path: ..., init_args: {...}}`), any LightningModule is trained in its place.
     """
+
+    _lock: Lock | None = None
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         words = list(sys.argv[1:] if args is None else args)
@@ -104,6 +120,12 @@ class JEPACLI(LightningCLI):
         ):
             parser.add_lightning_class_args(watcher, key)
         parser.add_argument(
+            "--process_timeout",
+            type=float,
+            default=30.0,
+            help="minutes that the processes of a run wait for each other, before those that wait end",
+        )
+        parser.add_argument(
             "--auto_resume",
             type=bool,
             default=False,
@@ -114,6 +136,8 @@ class JEPACLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Type `fit` for the user, and find shipped configs. sys.argv stays: DDP's child processes read it too."""
         words = find_configs(sys.argv[1:] if args is None else args)
+        if words[:1] and words[0] in INSTEAD:
+            fail(f"there is no jepa-fit {words[0]}: {INSTEAD[words[0]]}")
         if words[:1] not in HELP and words[:1] != [self._only]:
             words = ["fit", *words]
         self.config = parser.parse_args(words)
@@ -135,7 +159,15 @@ class JEPACLI(LightningCLI):
         refuse_fsdp1(config.get("strategy"))  # which Lightning would refuse on a CPU only
         callbacks = config.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        if config.get("barebones"):  # steps and nothing else, to see how fast they are
+            self.save_config_callback = None
+            self._parser(self.subcommand).callback_keys = []
+            bare = [callback for callback in callbacks if not isinstance(callback, (Checkpoint, ProgressBar))]
+            return super().instantiate_trainer(callbacks=bare, logger=False, **NOT_BARE, **kwargs)
         callbacks += [BestCheckpoint(), RunSummary()]
+        if config.get("enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+            self._parser(self.subcommand).callback_keys.remove("checkpoint")
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(LossBar())
         if self.subcommand != "fit":
@@ -143,30 +175,73 @@ class JEPACLI(LightningCLI):
             kwargs["logger"] = config.get("logger") or False
         elif config.get("logger") in (None, True) and not config.get("fast_dev_run"):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        minutes = self._get(self.config_init, "process_timeout")
+        if not minutes > 0:
+            raise ValueError(f"expected a process_timeout of more than 0 minutes, got {minutes:g}")
+        if getattr(trainer.strategy, "_timeout", None) == default_pg_timeout:  # else it was set with the strategy
+            trainer.strategy._timeout = timedelta(minutes=minutes)  # type: ignore[attr-defined]
+        return trainer
 
     def before_fit(self) -> None:
-        """Set aside the files of an earlier run in the same folder, unless it is resumed.
+        """Find the checkpoint to resume from, or set aside the files of an earlier run in the same folder.
 
-        With `auto_resume` an unfinished one is resumed; a finished one is left alone, and the program ends.
+        Nothing is touched where no step is left to make: the program ends.
         """
-        config = self.config["fit"]
-        if config.get("auto_resume") and not config["trainer"].get("fast_dev_run"):
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, LastCheckpoint):
-                    callback.requeue = True
-            found, last = earlier_run(self.trainer)
-            if found is Earlier.FINISHED:
-                rank_zero_info(f"The run in {self.trainer.default_root_dir} is finished: nothing to do")
-                sys.exit(0)
-            if found is Earlier.UNFINISHED:
-                self.config_init["fit"]["ckpt_path"] = str(last)
-                return
-        rank = getattr(rank_zero_only, "rank", 0)
-        if config.get("ckpt_path") is None and rank == 0 and not config["trainer"].get("fast_dev_run"):
-            moved = set_aside(self.trainer.default_root_dir)
+        config, trainer = self.config["fit"], self.trainer
+        if config["trainer"].get("fast_dev_run") or config["trainer"].get("barebones"):
+            return
+        folder = Path(trainer.default_root_dir)
+        first = getattr(rank_zero_only, "rank", 0) == 0
+        if first:
+            self._lock = Lock(folder / ".lock", f"expected {folder} for this run, but one is under way")
+            self._lock.acquire()
+        auto = bool(config.get("auto_resume"))
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LastCheckpoint):
+                callback.requeue = auto
+        path = find_resumable(folder, "last" if auto else config.get("ckpt_path"), tidied=first)
+        self.config_init["fit"]["ckpt_path"] = None if path is None else str(path)
+        if path is None:
+            moved = set_aside(folder) if first else None
             if moved is not None:
                 rank_zero_info(f"The files of an earlier run were moved to {moved}")
+        elif not is_remote(path):
+            self._resume(Path(path), folder)
+
+    def _resume(self, path: Path, folder: Path) -> None:
+        content = read_resumable(path)
+        if nothing_left(self.trainer, content, path):
+            rank_zero_info(
+                f"The run of {path} is finished, after {content['global_step']} steps: nothing is left to train. Raise "
+                "trainer.max_epochs or trainer.max_steps to train on"
+            )
+            sys.exit(0)
+        settings = load_yaml(self._parser("fit").dump(self.config["fit"], skip_none=False))
+        changed = changed_settings(earlier_settings(path, content), settings)
+        refuse_other_weights(path, content, self.model, changed)
+        if changed:
+            kept = keep_config(folder) if getattr(rank_zero_only, "rank", 0) == 0 else None
+            where = "" if kept is None else f" (the earlier ones are kept in {kept.name})"
+            rank_zero_info("\n  ".join([f"Resuming {path} with other settings than before{where}:", *changed]))
+
+    def before_validate(self) -> None:
+        """Find the checkpoint, and see that it is one for this model."""
+        given = self.config["validate"].get("ckpt_path")
+        path = find_resumable(Path(self.trainer.default_root_dir), given, tidied=False, needed=True)
+        self.config_init["validate"]["ckpt_path"] = None if path is None else str(path)
+        if path is not None and not is_remote(path):
+            refuse_other_weights(Path(path), read_weights(Path(path)), self.model)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning has a checkpoint's settings replace what was typed, if it is named by its file; here none does."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
 
 def _subcommand(words: list[str]) -> str | None:
@@ -195,25 +270,6 @@ def names_model_class(words: Sequence[str]) -> bool:
     return False
 
 
-def fail(message: str, *, program: str = "jepa-fit") -> NoReturn:
-    """Print `message` and exit with code 2."""
-    sys.stderr.write(f"{program}: error: {printable(message.strip(), lines=True)}\n")
-    sys.exit(2)
-
-
-@contextmanager
-def short_errors(program: str) -> Iterator[None]:
-    """Inside, mistakes of the user end in a few lines and exit code 2; JEPA_TRACEBACK=1 shows where they came from."""
-    for message in MEANT:
-        warnings.filterwarnings("ignore", message=message)
-    try:
-        yield
-    except (ValueError, FileNotFoundError, NotADirectoryError, MisconfigurationException) as error:
-        if os.environ.get(TRACEBACK):
-            raise
-        fail(f"{shorten(str(error))}\n(JEPA_TRACEBACK=1 shows where)", program=program)
-
-
 def fit(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-fit`. Mistakes of the user end in a few lines and exit code 2, faults in code 1.
 
@@ -221,6 +277,8 @@ def fit(args: Sequence[str] | None = None) -> None:
 
     Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
     """
-    with short_errors("jepa-fit"), ended_well("jepa-fit"):
+    words = sys.argv[1:] if args is None else args
+    requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)
+    with ended_well("jepa-fit"), stops_before_training(requeue=requeue):
         load_plugins()
         JEPACLI(args)

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -48,6 +50,49 @@ class Interrupted(BaseException):
         return f"stopped by {name}; saved {self.saved}: go on with --auto_resume true, or --ckpt_path last"
 
 
+class NotBegun(Interrupted):
+    """A signal has ended the program before training began."""
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.signum).name}: training had not begun; start it again"
+
+
+_begun = False  # whether somebody else has listened since
+
+
+@contextmanager
+def stops_before_training(*, requeue: bool = False) -> Iterator[None]:
+    """Inside, SIGTERM and SIGUSR1 end the program as they do in training (`NotBegun`), whatever it is about to do.
+
+    Args:
+        requeue: whether SIGUSR1 puts a SLURM job back into the queue.
+    """
+    global _begun
+    _begun = False
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a data worker, which was forked
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+            return
+        if _begun:
+            raise Interrupted(signum)
+        if requeue and signum == signal.SIGUSR1 and os.environ.get("SLURM_PROCID", "0") == "0":
+            requeue_slurm()
+        raise NotBegun(signum)
+
+    before = {signum: signal.signal(signum, stop) for signum in _SIGNALS if signum != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 class StopSignals:
     """Notes SIGTERM, SIGUSR1 and SIGINT while it is installed. A second one ends the program at once.
 
@@ -66,8 +111,10 @@ class StopSignals:
 
     def install(self) -> None:
         """Handle the signals from now on; not from a thread, where Python does not allow it."""
+        global _begun
         if threading.current_thread() is not threading.main_thread():
             return
+        _begun = True
         for signum in _SIGNALS:
             before = signal.signal(signum, self._note)
             if before != self._note:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from jepa_lightning import __version__
-from jepa_lightning.checkpoints import Which, find_checkpoint, read_checkpoint, read_config
+from jepa_lightning.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation.last_layers import encode_last
 from jepa_lightning.evaluation.pooling import Pooling, pool_tokens
@@ -25,8 +25,6 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.rebuild import Config, build_data, build_model
 
 WhichEncoder = Literal["target", "context"]
-
-_NAMED = 3  # keys in an error
 
 
 def load(
@@ -110,9 +108,9 @@ def _load(path: str | Path, which: Which, module: JEPA | None, trust: Collection
                 module = build_model(stored, pretrained=False, trust=trust)
             except ValueError as error:
                 raise ValueError(f"cannot build the model of {file}{_versions(written_by)}: {error}") from error
-    mismatch = _mismatch(module.state_dict(), content["state_dict"])
-    if mismatch:
-        raise ValueError(f"the weights in {file} do not fit the model{_versions(written_by)}: {mismatch}")
+    found = mismatch(module.state_dict(), content["state_dict"])
+    if found:
+        raise ValueError(f"the weights in {file} do not fit the model{_versions(written_by)}: {found}")
     module.load_state_dict(content["state_dict"])
     module.run_seed = content.get("run_seed", module.run_seed)
     return module, config
@@ -242,22 +240,6 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _mismatch(own: dict[str, Any], stored: dict[str, Any]) -> str:
-    """What of a state dict does not fit, in words; empty where all does."""
-
-    def listed(names: list[str]) -> str:
-        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-
-    shapes = [
-        f"{name} is {tuple(stored[name].shape)} and not {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in stored and isinstance(value, Tensor) and stored[name].shape != value.shape
-    ]
-    missing, unexpected = [sorted(a.keys() - b.keys()) for a, b in ((own, stored), (stored, own))]
-    found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
-    return "; ".join(f"{what}: {listed(names)}" for what, names in found if names)
 
 
 def _versions(written_by: Any) -> str:

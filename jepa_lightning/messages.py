@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from pydoc import locate
 from typing import Any
 
@@ -31,20 +32,25 @@ MOVED = {  # options of 0.1, and where they are now
     "model.target_sees": "model.pretext.target_sees (pretext: {class_path: Masked, init_args: {target_sees: ...}})",
 }
 LINES = 6  # of a message for which there is no better form
+_TRIED = ("Does not validate", "Expected a", "Not a valid subclass", "a class path", "a dict with", "a dict without")
 _NAME_FIRST = "name a class first, as --{} CLASS or class_path in the YAML, then its options"
 
 
 def shorten(message: str, parser: Any = None) -> str:
     """The useful lines of an error message; `parser` knows the options that exist."""
     message = message.strip()
-    if "Original Traceback" in message:  # from a data loader's worker: its last line says what happened
-        return message.splitlines()[-1]
+    if "Original Traceback" in message:  # from a data loader's worker: behind it stands what happened
+        said = list(re.finditer(r"^(?:\w+\.)*\w+(?=: )", message, re.MULTILINE))
+        return message[said[-1].start() :] if said else message.splitlines()[-1]
+    metric = no_metric(message)
+    if metric is not None:
+        return metric
     for old, new in MOVED.items():
         if re.search(rf"(?<![\w.]){re.escape(old)}\b", message):
             return f"{old} is now {new}"
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     forms: tuple[Callable[[str, str], str | None], ...] = (
-        *(_no_option, _no_import, _no_class, _no_class_given, _wrong_value),
+        *(_no_option, _no_import, _no_class, _no_class_given, _refused, _wrong_value),
     )
     for form in forms:
         short = form(message, key)
@@ -113,6 +119,45 @@ def _wrong_value(message: str, key: str) -> str | None:
     wanted = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", want) for want in dict.fromkeys(wanted)]
     wanted = [re.sub(r"typing\.Literal\[(.*)\]", r"\1", "null" if want == "NoneType" else want) for want in wanted]
     return f"{key}: expected {' or '.join(wanted)}, got {given}" if wanted else None
+
+
+def _refused(message: str, key: str) -> str | None:
+    """What a class said when it refused its settings, or why it could not be made; without what else was tried."""
+    lines = message.splitlines()
+    reasons: list[str] = []
+    for number, line in enumerate(lines):
+        item = re.match(r"( *)- (.*)", line)
+        if item is None or item[2].startswith(_TRIED):
+            continue
+        inside = "Problem with given class_path" in item[2]
+        more = list(takewhile(lambda line: _depth(line) > len(item[1]), lines[number + 1 :]))  # noqa: B023
+        if inside and (not more or re.match(r" *(Parser key|Option '|Does not validate)", more[0])):
+            continue
+        said = [text.strip() for text in more] if inside else [item[2], *(text.strip() for text in more)]
+        named = re.findall(r"class_path[ =]'([^']+)'", line if inside else "\n".join(lines[number:]))
+        who = f"{named[0].rpartition('.')[2]}: " if named else ""
+        reasons.append(who + "\n".join(said))
+    if not reasons:
+        return None
+    return (f"{key}: " if key else "") + "\n".join(dict.fromkeys(reasons))
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def no_metric(message: str) -> str | None:
+    """A callback that waits for a metric that is not logged, in a line; None of any other message."""
+    found = re.search(
+        r"(Early stopping|\w+) conditioned on metric [`']?([^`'\s]+)[`']? which is not av(.*)", message
+    ) or re.search(r"(ModelCheckpoint)\(monitor='(.+?)'\)` could not find the monitored key .*?: (.*?\])", message)
+    if not found:
+        return None
+    who = "EarlyStopping" if found[1].startswith("Early") else found[1]
+    there = [name for name in re.findall(r"[`']([^`']+)[`']", found[3]) if name not in ("EarlyStopping", "monitor")]
+    near = _nearest(found[2], there) or "."
+    known = f" Among those that are: {', '.join(there)}." if there else ""
+    return f"{who}: no metric {found[2]!r} is logged{near}{known}"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

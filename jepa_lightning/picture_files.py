@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.io import write_png
+from torchvision.io import encode_png
+
+from jepa_lightning.writing import named
 
 GAP = 4  # pixels between the frames of a strip, and between moving samples
 WIDE = 4 * GAP  # pixels between samples under each other
@@ -39,10 +41,11 @@ def write_picture(picture: Tensor, folder: Path, name: str) -> list[Path]:
     """Write one picture into `folder`: (3, H, W) as NAME.png, (F, 3, H, W) as NAME.gif. Returns the file in a list."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.{'gif' if picture.ndim == 4 else 'png'}"
-    if picture.ndim == 4:
-        write_gif(picture, path)
-    else:
-        write_png(picture.contiguous(), str(path))
+    with named(path):
+        if picture.ndim == 4:
+            write_gif(picture, path)
+        else:
+            path.write_bytes(encode_png(picture.contiguous()).numpy().tobytes())
     return [path]
 
 

@@ -69,7 +69,7 @@ def build_data(
     """
     check_values(config)
     settings = {**(config.get("init_args") or {}), **overrides}
-    trust = [*trust, *library_classes(_strings(overrides))]
+    trust = [*trust, *library_classes(strings(overrides))]
     data = _build(LightningDataModule, {**config, "init_args": settings}, what="data", trust=trust)
     data.trainer = _NoTrainer(_Model(modality))
     return data
@@ -117,12 +117,13 @@ def _without_weights(encoder: dict[str, Any]) -> None:
             encoder.get("init_args", {}).pop(key, None)
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
+    """All strings in lists and dicts within each other."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
+            yield from strings(item)
 
 
 def _inside(config: Any, *keys: str) -> dict[str, Any]:

@@ -12,13 +12,47 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from jepa_lightning.interruption import Fault
+from jepa_lightning.writing import named
+
 RESULTS = ("metrics.csv", "summary.json", "checkpoints")  # a folder with one of them holds a run
-OUTPUTS = (*RESULTS, "config.yaml", "pictures", "hparams.yaml", "events.out.tfevents.*")
+OUTPUTS = (*RESULTS, "config.yaml", "config_*.yaml", "pictures", "hparams.yaml", "events.out.tfevents.*")
 
 
 def default_loggers(folder: str | Path) -> list[Logger]:
     """`metrics.csv` and TensorBoard events, both directly in the run's folder."""
     return [AppendingCSVLogger(save_dir=folder), TensorBoardLogger(save_dir=folder, name="", version="")]
+
+
+class Place:
+    """A folder as it is now, so that one of the same name is not taken for it.
+
+    Args:
+        folder: its path.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._was = self._identity()
+
+    def check(self) -> None:
+        """See that the folder is still there.
+
+        Raises:
+            Fault: it was renamed or deleted.
+        """
+        if self._was is not None and self._identity() != self._was:
+            raise Fault(
+                f"the run's folder {self.folder} was renamed or deleted while it ran, so the run has ended. Where it "
+                "still is, give it its name back; --auto_resume true goes on from its last checkpoint."
+            )
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.folder.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 class Metrics(ExperimentWriter):
@@ -30,10 +64,21 @@ class Metrics(ExperimentWriter):
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
+        self._place = Place(log_dir)
         header, rows, whole = self._read()
         self.metrics_keys = header
         if not whole:
             self._replace(header, rows)
+
+    def save(self) -> None:
+        """Write the rows that wait.
+
+        Raises:
+            Fault: the folder is not the one that the run began in.
+        """
+        self._place.check()
+        with named(self.metrics_file_path):
+            super().save()
 
     def forget_from(self, step: int, *, validation: bool = False) -> None:
         """Drop the rows of this step and later ones; with `validation` also those of the validation just before it."""
@@ -101,6 +146,18 @@ class AppendingCSVLogger(CSVLogger):
 
 def _is_of_training(row: dict[str, str]) -> bool:
     return any(value for name, value in row.items() if name.startswith("train/"))
+
+
+def keep_config(folder: str | Path) -> Path | None:
+    """Copy the config.yaml of `folder`, about to be written anew, to config_N.yaml; None where there is none."""
+    file = Path(folder) / "config.yaml"
+    if not file.is_file():
+        return None
+    number = 1
+    while (kept := file.with_name(f"config_{number}.yaml")).exists():
+        number += 1
+    shutil.copyfile(file, kept)
+    return kept
 
 
 def set_aside(folder: str | Path) -> Path | None:

@@ -95,6 +95,18 @@ def read_rest(path: Path) -> dict[str, Any]:
     return torch.load(path / REST, map_location="cpu", weights_only=True)
 
 
+def read_sizes(path: Path) -> dict[str, Any]:
+    """As `read_sharded` with `state_dict` alone, but its tensors have sizes and no values; nothing of them is read."""
+    content, metadata = read_rest(path), _Reader(path).read_metadata()
+    content["state_dict"] = {
+        str(place[1]): torch.empty(kind.size, dtype=kind.properties.dtype, device="meta")
+        for flat, kind in metadata.state_dict_metadata.items()
+        if isinstance(kind, TensorStorageMetadata)
+        and (place := (metadata.planner_data or {}).get(flat, (flat,)))[0] == "state_dict"
+    }
+    return {"optimizer_states": [], **content}
+
+
 def by_index(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """An optimiser's state as `Optimizer.state_dict` gives it, by numbers, from one by the names of parameters."""
     numbers = {name: i for i, name in enumerate(n for group in optimizer["param_groups"] for n in group["params"])}

@@ -2,16 +2,24 @@
 
 import csv
 import json
+import os
+import pickle
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image as PILImage
+from processes import holding
+from short_runs import IMAGE, SHORT
 
-from jepa_lightning.cli import fit
+from jepa_lightning.cli import JEPACLI, fit
+from jepa_lightning.resume import find_resumable, read_resumable
 
 TINY = [
     *("--config", "image.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
@@ -189,3 +197,203 @@ def test_print_config_and_help():
     shown = subprocess.run([*command, "--config", "image.yaml", "--print_config"], capture_output=True, text=True)
     assert shown.returncode == 0
     assert yaml.safe_load(shown.stdout)["model"]["modality"]["class_path"].endswith("Image")
+
+
+# Trainer options and other subcommands -----------------------------------------------------------------------------
+
+
+def test_without_checkpoints(tmp_path):
+    shortly = ("--trainer.max_steps", "2", "--trainer.enable_checkpointing", "false")
+    assert run(tmp_path, *shortly)["checkpoint"] is None
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert (tmp_path / "metrics.csv").is_file()
+
+
+@pytest.mark.parametrize("name", ["image", "graph"])
+def test_bare_steps_write_nothing(tmp_path, name):
+    words = [*TINY, "--trainer.max_steps", "2"] if name == "image" else ["--config", "graph.yaml", *BARE_GRAPH]
+    fit([*words, "--trainer.barebones", "true", "--trainer.default_root_dir", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+BARE_GRAPH = [
+    "--trainer.max_steps",
+    "2",
+    "--trainer.accelerator",
+    "cpu",
+    "--trainer.devices",
+    "1",
+    "--data.samples",
+    "64",
+]
+
+
+@pytest.mark.parametrize(("word", "instead"), [("predict", "jepa-embed"), ("test", "jepa-probe")])
+def test_other_commands_stand_in_for_some_subcommands(capsys, word, instead):
+    assert instead in refused(capsys, word, *TINY)
+    with pytest.raises(SystemExit):
+        fit(["--help"])
+    assert "predict" not in capsys.readouterr().out
+
+
+# Checkpoints and folders that are none ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of three steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    fit([*SHORTLY, "--trainer.default_root_dir", str(folder)])
+    return folder
+
+
+SHORTLY = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "3", "--trainer.max_epochs", "100"]
+
+
+def spoilt(folder, how, original):
+    """What somebody may give as a checkpoint."""
+    path = folder / "strange" / "last.ckpt"
+    path.parent.mkdir()
+    content = original.read_bytes()
+    if how == "folder":
+        path.mkdir()
+    elif how in ("weights", "state"):
+        state = torch.load(original, weights_only=True)
+        torch.save({"state_dict": state["state_dict"]} if how == "weights" else state["state_dict"], path)
+    elif how == "npz":
+        np.savez(path.with_suffix(".npz"), features=np.zeros(3))
+        return path.with_suffix(".npz")
+    elif how == "code":
+        path.write_bytes(pickle.dumps({"state_dict": os.system}))
+    else:
+        kinds = {"empty": b"", "cut": content[:-200], "garbage": b"abcdefgh" * 100, "text": b"model: {}\n"}
+        path.write_bytes(kinds[how])
+    return path
+
+
+KINDS = ["empty", "cut", "garbage", "text", "folder", "npz", "code", "weights", "state"]
+
+
+@pytest.mark.parametrize("how", [*KINDS, "/dev/null", "/not/there"])
+def test_what_is_no_checkpoint_to_resume_from(tmp_path, finished, how):
+    given = how if how.startswith("/") else spoilt(tmp_path, how, finished / "checkpoints" / "last.ckpt")
+    with pytest.raises(ValueError, match=r"^expected ") as error:
+        read_resumable(find_resumable(tmp_path, given, tidied=False))
+    assert str(given) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "command"), [("cut", "fit"), ("code", "fit"), ("garbage", "auto"), ("folder", "auto"), ("npz", "validate")]
+)
+def test_what_is_no_checkpoint(tmp_path, finished, capsys, how, command):
+    path = spoilt(tmp_path, how, finished / "checkpoints" / "last.ckpt")
+    words = [("validate" if command == "validate" else "fit"), *SHORTLY[1:], "--trainer.default_root_dir"]
+    if command == "auto":
+        (tmp_path / "run").mkdir()
+        os.rename(tmp_path / "strange", tmp_path / "run" / "checkpoints")
+        words += [str(tmp_path / "run"), "--auto_resume", "true"]
+    else:
+        words += [str(tmp_path / "run"), "--ckpt_path", str(path)]
+    message = refused(capsys, *words)
+    assert "expected" in message
+    assert len(message.splitlines()) <= 4, message
+
+
+@pytest.mark.parametrize("form", ["last", "best", "RUN", "RUN/checkpoints/last.ckpt", "elsewhere"])
+def test_nothing_is_left_to_train(tmp_path, finished, caplog, form):
+    """In whatever form the checkpoint is named, and whatever is asked for that is done."""
+    folder = tmp_path / "run" if form == "elsewhere" else finished
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    if form == "best":
+        shutil.copytree(finished, folder := tmp_path / "run")
+        shutil.copy(folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt")
+    path = str(finished) if form == "elsewhere" else form.replace("RUN", str(finished))
+    steps = "2" if form in ("best", "RUN") else "3"
+    with pytest.raises(SystemExit) as stop, caplog.at_level("INFO"):
+        fit([*SHORTLY, "--trainer.default_root_dir", str(folder), "--ckpt_path", path, "--trainer.max_steps", steps])
+    assert stop.value.code == 0
+    assert "after 3 steps: nothing is left to train" in caplog.text
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model.modality.patch_size", "4"], "model.modality.patch_size: 8 -> 4"),
+        (["--model.modality.encoder.depth", "2"], "missing: encoder.transformer.blocks.1"),
+        (["--model.optimizer", "torch.optim.SGD"], "expected the state of an optimiser SGD"),
+    ],
+)
+def test_a_run_of_other_sizes_or_another_optimiser_does_not_resume(tmp_path, finished, capsys, words, says):
+    more = ["--trainer.default_root_dir", str(tmp_path), "--ckpt_path", str(finished), "--trainer.max_steps", "4"]
+    assert says in refused(capsys, *SHORTLY, *more, *words)
+
+
+def test_what_has_changed_is_said_and_the_earlier_settings_are_kept(tmp_path, finished, caplog):
+    shutil.copytree(finished, tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    changes = [
+        *("--model.modality.masker", "Random", "--model.objective", "MSE", "--model.learning_rate.peak", "0.01"),
+        *("--model.regularizers", "null", "--seed_everything", "9", "--data.samples", "64"),
+        *("--data.crop_scale", "[0.9,1.0]", "--trainer.max_steps", "4"),
+    ]
+    with caplog.at_level("INFO"):
+        fit([*SHORTLY, "--trainer.default_root_dir", str(tmp_path / "run"), "--auto_resume", "true", *changes])
+    for line in (
+        "model.modality.masker: MultiBlock -> Random",
+        "model.objective: null -> MSE",
+        "model.learning_rate.peak: 0.004 -> 0.01",
+        "model.regularizers: ",
+        "seed_everything: 0 -> 9",
+        "data.samples: 48 -> 64",
+        "data.crop_scale: [0.3, 1.0] -> [0.9, 1.0]",
+        "trainer.max_steps: 3 -> 4",
+        "kept in config_1.yaml",
+    ):
+        assert line in caplog.text
+    assert (tmp_path / "run" / "config_1.yaml").read_text() == before
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 4
+
+
+def test_a_run_that_is_under_way_is_left_alone(tmp_path, finished, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    with holding(tmp_path / "run" / ".lock") as other:
+        for words in ([], ["--auto_resume", "true"], ["--ckpt_path", "last"]):
+            message = refused(capsys, *SHORTLY, "--trainer.default_root_dir", str(tmp_path / "run"), *words)
+            assert f"one is under way there (process {other.pid} on " in message
+    assert not (tmp_path / "run" / "previous").exists()
+    assert (tmp_path / "run" / "summary.json").read_bytes() == (finished / "summary.json").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["", "summary.json", "pictures"])
+def test_a_file_where_a_folder_should_be_or_the_other_way_round(tmp_path, capsys, place):
+    run = tmp_path / "run"
+    if place in ("", "pictures"):
+        (run / place).parent.mkdir(parents=True, exist_ok=True)
+        (run / place).write_text("")
+    else:
+        (run / place).mkdir(parents=True)
+    words = [*SHORTLY, "--trainer.logger", "true", "--pictures.enabled", "true", "--trainer.default_root_dir", str(run)]
+    if place in ("", "pictures"):
+        assert str(run / place) in refused(capsys, *words)
+    else:  # taken for what an earlier run has left
+        fit(words)
+        assert (run / "previous" / "1" / place).exists()
+
+
+def test_a_metric_that_is_not_there(tmp_path, capsys):
+    config = tmp_path / "early.yaml"
+    config.write_text("trainer:\n  callbacks:\n  - class_path: EarlyStopping\n    init_args: {monitor: val_loss}\n")
+    words = ["--config", str(config), "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "-1"]
+    message = refused(capsys, *SHORTLY, *words)
+    assert "no metric 'val_loss' is logged; did you mean val/loss?" in message
+    assert f"{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} is whole" in message
+
+
+def test_ctrl_c_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(JEPACLI, "instantiate_classes", lambda self: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as stop:
+        fit([*SHORTLY, "--trainer.default_root_dir", str(tmp_path)])
+    assert stop.value.code == 130

@@ -1,20 +1,26 @@
 """`jepa-embed`: every sample once, in order, whatever happens on the way."""
 
+import errno
 import json
 import logging
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from no_room import no_room
 from PIL import Image as PILImage
+from processes import holding
 from safetensors.numpy import load_file
 from short_runs import fit_shortly
 
 from jepa_lightning import JEPA, Frozen, load
 from jepa_lightning.commands.embed import embed, write_features
+from jepa_lightning.commands.probe import probe
+from jepa_lightning.commands.view import view
 from jepa_lightning.data import DataError
 from jepa_lightning.encoders import ViT
 from jepa_lightning.evaluation.feature_files import Parts, read_features
@@ -350,3 +356,115 @@ def test_plan_is_json(frozen, tmp_path, monkeypatch):
     with pytest.raises(Killed):
         write_features(frozen, image_data(samples=16), tmp_path / "f.npz", identity={"data": {"dataset": object}})
     assert json.loads((tmp_path / "f.npz.parts" / "plan.json").read_text())["pooling"] == "mean"
+
+
+# Files, locks, faults -------------------------------------------------------------------------------------------------
+
+
+def test_one_process_writes_a_file(image_run, tmp_path, capsys):
+    out = tmp_path / "features.npz"
+    with holding(tmp_path / ".features.npz.lock") as other:
+        message = refused(capsys, "--checkpoint", image_run, "--out", out)
+    assert f"(process {other.pid} on " in message
+    assert not out.exists()
+
+
+@pytest.fixture
+def repainted(tmp_path):
+    """Images in a folder, and a function that makes a new set of the same names and sizes."""
+
+    def paint(start=0):
+        for number in range(24):
+            path = tmp_path / "images" / "ab"[number % 2] / f"{number}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            PILImage.new("RGB", (16, 16), (number + start, 0, 0)).save(path)
+            os.utime(path, ns=(10**18 + start, 10**18 + start))
+
+    paint()
+    return tmp_path / "images", paint
+
+
+def killed(monkeypatch, *words):
+    """`jepa-embed` until its second part is written."""
+    append = Parts.append
+
+    def dying(self, *args, **kwargs):
+        append(self, *args, **kwargs)
+        if len(self.files) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "append", dying)
+        with pytest.raises(SystemExit) as stop:
+            embed(list(map(str, words)))
+    return stop.value.code
+
+
+def archive(folder, start):
+    np.savez(folder / "train.npz", images=np.full((24, 16, 16, 3), start, np.uint8))
+    os.utime(folder / "train.npz", ns=(10**18 + start, 10**18 + start))
+
+
+@pytest.mark.parametrize("kind", ["files", "archive"])
+def test_files_that_changed_meanwhile_are_noticed(image_run, repainted, tmp_path, monkeypatch, capsys, kind):
+    root, paint = repainted
+    if kind == "archive":
+        shutil.rmtree(root)
+        root.mkdir()
+
+        def paint(start):
+            archive(root, start)
+
+        paint(0)
+    words = ["--checkpoint", image_run, "--out", tmp_path / "f.npz", "--part", "4", "--batch_size", "4"]
+    words += ["--data.root", root, "--data.val_fraction", "0", "--data.image_size", "32"]
+    assert killed(monkeypatch, *words) == 130
+    paint(1)
+    message = refused(capsys, *words)
+    assert "holds the beginning of a run with other " in message
+    paint(0)
+    embed(list(map(str, words)))
+    assert read_features(tmp_path / "f.npz")["features"].shape[0] == 24
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "f."))] == ["f.npz"]
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors", ".parquet"])
+@pytest.mark.parametrize("at", ["part", "file"])
+def test_a_full_disk(image_run, tmp_path, capsys, monkeypatch, ending, at):
+    words = ["--checkpoint", str(image_run), "--out", str(tmp_path / f"f{ending}"), "--data.samples", "64"]
+    write = Parts.append if at == "part" else Parts.join
+
+    def full(self, *args, **kwargs):
+        with no_room(600):
+            return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(Parts, write.__name__, full)
+    with pytest.raises(SystemExit) as stop:
+        embed(words)
+    message = capsys.readouterr().err
+    message = message[message.index("jepa-embed: ") :]
+    assert stop.value.code == 1
+    assert "no room left to write" in message
+    assert str(tmp_path / f"f{ending}") in message
+    assert "goes on from there" in message
+    assert len(message.splitlines()) < 5
+    assert not list(tmp_path.rglob("*.tmp"))
+    monkeypatch.undo()
+    embed(words)
+
+
+def test_a_folder_that_may_not_be_written_shows_before_the_work(image_run, tmp_path, capsys, monkeypatch):
+    opened = os.open
+
+    def refuse(path, *args, **kwargs):
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr("jepa_lightning.commands.embed.load", None)
+    for command, words in ((embed, ["--out", "f.npz"]), (probe, ["--out", "p"]), (view, ["--out", "v"])):
+        with pytest.raises(SystemExit) as stop:
+            command(["--checkpoint", str(image_run), words[0], str(tmp_path / words[1])])
+        assert stop.value.code == 1
+        assert "Set --out to a folder that may be written" in capsys.readouterr().err

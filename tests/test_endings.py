@@ -5,10 +5,13 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image as PILImage
 from short_runs import IMAGE, SHORT
 from torch.utils.data import get_worker_info
@@ -16,20 +19,21 @@ from torch.utils.data import get_worker_info
 from jepa_lightning import JEPA
 from jepa_lightning.cli import fit
 from jepa_lightning.data import Samples
-from jepa_lightning.endings import explain
+from jepa_lightning.data.errors import DataError
+from jepa_lightning.endings import ended_well, explain
 from jepa_lightning.interruption import Interrupted
 
 WORDS = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "6", "--trainer.max_epochs", "100"]
 WORDS += ["--checkpoint.every_n_train_steps", "1"]
 
 
-def ended(capsys, folder, *words):
+def ended(capsys, folder, *words, lines=10):
     with pytest.raises(SystemExit) as stop:
         fit([*WORDS, "--trainer.default_root_dir", str(folder), *words])
     message = capsys.readouterr().err
     message = message[message.rindex("jepa-fit:") :]
     assert "Traceback" not in message
-    assert len(message.splitlines()) < 10
+    assert len(message.splitlines()) < lines
     return stop.value.code, message
 
 
@@ -127,7 +131,7 @@ def test_data_that_vanish(tmp_path, monkeypatch, capsys):
         "--trainer.limit_val_batches",
         "0",
     ]
-    code, message = ended(capsys, tmp_path / "run", *words)
+    code, message = ended(capsys, tmp_path / "run", *words, lines=30)  # it lists them
     assert code == 2
     assert "cannot be read" in message
     assert last(tmp_path / "run") == 4
@@ -146,6 +150,53 @@ def test_numbers_that_are_not_finite(tmp_path, monkeypatch, capsys):
     assert code == 1
     assert "the loss is not finite at step 3" in message
     assert last(tmp_path) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (FileExistsError(errno.EEXIST, "File exists", "runs/a"), 2, "File exists: runs/a"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "x.csv"), 2, "Is a directory: x.csv"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "File name too long"),
+        (ValueError("expected a, got b"), 2, "expected a, got b"),
+        (MisconfigurationException("no logger"), 2, "no logger"),
+        (DataError("\n".join(map(str, range(30)))), 2, "28\n29"),
+        (RuntimeError("Early stopping conditioned on metric `a` which is not available."), 2, "no metric 'a'"),
+        (OSError(errno.EROFS, "Read-only file system", "out/x"), 1, "Set --out to a folder that may be written"),
+        (RuntimeError("[../gloo/transport/tcp/pair.cc:538] Connection closed by peer [1.2.3.4]:1"), 1,
+         "another process has ended or does not answer (Connection closed by peer"),
+        (torch.distributed.DistError("wait timeout after 1800000ms"), 1, "wait timeout after 1800000ms"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (Interrupted(signal.SIGUSR1), 75, "stopped"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("program", ["jepa-embed", "jepa-probe", "jepa-view"])
+def test_what_ends_any_command(capsys, program, error, code, said):
+    error.add_note("What is done is kept.")
+    with pytest.raises(SystemExit) as stop, ended_well(program):
+        raise error
+    assert stop.value.code == code
+    message = capsys.readouterr().err
+    assert message.startswith(f"{program}: ")
+    assert said in message
+    assert "kept" in message or code in (75, 130)
+
+
+def test_a_mistake_of_ours_is_not_hidden():
+    for error in (KeyError("momentum"), RuntimeError("shapes do not match"), OSError(errno.EIO, "broken", "a")):
+        with pytest.raises(type(error)), ended_well("jepa-fit"):
+            raise error
+
+
+def test_whoever_reads_the_output_may_leave():
+    """`jepa-fit | head -1`: neither an error nor a complaint at the exit."""
+    words = "from jepa_lightning.endings import ended_well\nwith ended_well('x'):\n"
+    words += "    for line in range(100000): print(line)\nimport sys\nsys.exit(7)"
+    process = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 7
 
 
 def test_what_is_not_known_is_not_explained():

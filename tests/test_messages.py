@@ -1,11 +1,14 @@
 """Short errors, from what the parser really says."""
 
 import re
+import sys
+from types import ModuleType
 
 import pytest
 import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
+from torch.utils.data import Dataset
 
 from jepa_lightning.cli import Parser, fit
 from jepa_lightning.encoders import Encoder, ViT
@@ -14,6 +17,8 @@ from jepa_lightning.messages import LINES, shorten
 from jepa_lightning.modality import EncoderFactory, Modality
 from jepa_lightning.schedules import Schedule, WarmupCosine
 from modalities.image import Image, ImageData
+
+MANY_LINES = [f"reason {number}" for number in range(30)]
 
 
 class Model:
@@ -122,6 +127,74 @@ def test_a_value_of_another_type(said, words, parts):
     assert len(text.splitlines()) == 1
 
 
+def long_winded(*lines):
+    class Refusing(Dataset):
+        """A data set of somebody's own."""
+
+        def __init__(self, why: int = 0) -> None:
+            raise ValueError("\n".join(lines))
+
+    return Refusing
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ("--data=ImageData", "--data.dataset=Shards", "--data.dataset.urls=no.tar"),
+            "Shards: expected a tar file no.tar, but there is none: check dataset.urls",
+        ),
+        (
+            ("--data=ImageData", "--data.dataset=ShardStream", "--data.dataset.urls=pipe:ls"),
+            "ShardStream: expected a path or a URL, got the shell command 'pipe:ls': name the file's own URL",
+        ),
+        (("--data=ImageData", "--data.batch_size=0"), "ImageData: expected batch_size of at least 1, got 0"),
+        (
+            ("--data=ImageData", "--model.modality.masker=Random", "--model.modality.masker.target_ratio=3"),
+            "Random: target_ratio must lie between 0 and 1, got 3.0",
+        ),
+        (("--data=ImageData", "--data.dataset=test_messages.ONE"), "ONE: the only line"),
+        (("--data=ImageData", "--data.val_dataset=test_messages.MANY"), "MANY: " + "\n".join(MANY_LINES)),
+    ],
+)
+def test_the_reason_why_a_class_refused_its_settings_is_whole(parser, monkeypatch, words, expected):
+    """However deep it lies, and however long it is; without what else the parser has tried."""
+    module = ModuleType("test_messages")
+    module.ONE, module.MANY = long_winded("the only line"), long_winded(*MANY_LINES)
+    monkeypatch.setitem(sys.modules, "test_messages", module)
+    with pytest.raises((SystemExit, ValueError)) as error:
+        parser.instantiate_classes(parser.parse_args(["--model.modality=Image", *words]))
+    text = shorten(str(error.value), parser)
+    assert text.startswith(expected), text
+    assert "Errors:" not in text
+    assert "Namespace" not in text
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "Early stopping conditioned on metric `val_loss` which is not available. Pass in or modify your "
+            "`EarlyStopping` callback to use any of the following: `train/loss`, `val/loss`",
+            "EarlyStopping: no metric 'val_loss' is logged; did you mean val/loss? Among those that are: train/loss, "
+            "val/loss.",
+        ),
+        (
+            "`ModelCheckpoint(monitor='acc')` could not find the monitored key in the returned metrics: "
+            "['train/loss', 'epoch']. HINT: Did you call `log('acc', value)` in the `LightningModule`?",
+            "ModelCheckpoint: no metric 'acc' is logged. Among those that are: train/loss, epoch.",
+        ),
+        (
+            "ReduceLROnPlateau conditioned on metric val_loss which is not available. Available metrics are: "
+            "['val/loss']. Condition can be set using `monitor` key in lr scheduler dict",
+            "ReduceLROnPlateau: no metric 'val_loss' is logged; did you mean val/loss? Among those that are: val/loss.",
+        ),
+    ],
+)
+def test_a_metric_that_is_not_there(message, said):
+    assert shorten(message) == said
+
+
 def test_options_of_a_class_that_was_not_named(said):
     text = said("--model.modality.image_size=32")
     assert "name a class first" in text
@@ -140,6 +213,10 @@ def test_an_error_in_a_loaders_worker_is_its_last_line():
         "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File x\n"
     )
     assert shorten(message + "ValueError: the image is too small") == "ValueError: the image is too small"
+    listed = (
+        "jepa_lightning.data.errors.DataError: 2 of 3 samples cannot be read\n  a.png (cut off)\n  b.png: (cut off)"
+    )
+    assert shorten(message + listed) == listed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A resumed run goes on as if it had never stopped, from wherever its last checkpoint was written."""
 
 import csv
+import os
 import signal
 from functools import partial
 
@@ -11,12 +12,13 @@ from short_runs import IMAGE, SHORT
 from torch import nn
 
 from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint
-from jepa_lightning.cli import fit
+from jepa_lightning.cli import JEPACLI, fit
 from jepa_lightning.encoders import ViT
-from jepa_lightning.interruption import Interrupted
+from jepa_lightning.interruption import Interrupted, stops_before_training
 from jepa_lightning.regularizers import VICReg
 from jepa_lightning.run_folder import AppendingCSVLogger
 from jepa_lightning.targets import Online, Pretrained
+from modalities.image import ImageData
 
 EPOCH = 6  # steps
 
@@ -369,3 +371,39 @@ def test_a_signal_in_the_step_before_a_validation(go, monkeypatch, settings):
     assert len(rest.seen) == 3 * EPOCH - 6
     assert equal(dict(model.state_dict()), dict(resumed.state_dict()))
     assert again.global_step == whole.global_step
+
+
+# Before training -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("where", ["parse_arguments", "instantiate_classes", "before_fit", "setup"])
+def test_a_signal_before_training(tmp_path, monkeypatch, capsys, number, where):
+    """Whatever the program is about to do: it asks to be started again, and leaves nothing behind."""
+    before = signal.getsignal(number)
+    owner = ImageData if where == "setup" else JEPACLI
+    monkeypatch.setattr(owner, where, lambda *args, **kwargs: signal.raise_signal(number))
+    assert code(tmp_path / "run") == 75
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == f"jepa-fit: stopped by {number.name}: training had not begun; start it again"
+    assert signal.getsignal(number) == before
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.rglob(".lock"))
+
+
+@pytest.mark.parametrize(("words", "expected"), [((), 0), (("--auto_resume", "true"), 1), (("--auto_resume=true",), 1)])
+def test_a_job_goes_back_into_the_queue_before_training_too(tmp_path, monkeypatch, words, expected):
+    calls = []
+    monkeypatch.setattr("jepa_lightning.interruption.requeue_slurm", lambda: calls.append(1))
+    monkeypatch.setattr(JEPACLI, "parse_arguments", lambda *args: signal.raise_signal(signal.SIGUSR1))
+    assert code(tmp_path, *words) == 75
+    assert len(calls) == expected
+
+
+def test_a_signal_in_a_forked_worker_is_no_message():
+    with stops_before_training():
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM

@@ -1,12 +1,15 @@
 """A run's folder: nothing of an earlier run is lost or mixed in."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from jepa_lightning.run_folder import AppendingCSVLogger, default_loggers, set_aside
+from jepa_lightning.interruption import Fault
+from jepa_lightning.run_folder import AppendingCSVLogger, default_loggers, keep_config, set_aside
 
 
 def fill(folder, *names):
@@ -142,3 +145,41 @@ def test_a_resumed_fit_keeps_its_rows(make_trainer, make_jepa, make_data, tmp_pa
     assert losses == [1, 3, 5, 7, 9, 11]
     assert len([row for row in found if row["val/loss"]]) == 2
     assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
+
+
+def test_an_earlier_configuration_is_kept_under_the_next_free_name(tmp_path):
+    assert keep_config(tmp_path) is None
+    for number in (1, 2, 3):
+        fill(tmp_path, "config.yaml")
+        (tmp_path / "config.yaml").write_text(str(number))
+        assert keep_config(tmp_path) == tmp_path / f"config_{number}.yaml"
+    assert [(tmp_path / f"config_{number}.yaml").read_text() for number in (1, 2, 3)] == ["1", "2", "3"]
+    fill(tmp_path, "metrics.csv")
+    set_aside(tmp_path)
+    assert (tmp_path / "previous" / "1" / "config_2.yaml").read_text() == "2"
+
+
+@pytest.mark.parametrize("what", ["renamed", "deleted", "replaced"])
+@pytest.mark.parametrize("writes", ["metrics", "checkpoints"])
+def test_a_folder_that_goes_ends_the_run(make_trainer, make_jepa, make_data, tmp_path, what, writes):
+    from jepa_lightning.callbacks import LastCheckpoint
+
+    run = tmp_path / "run"
+    run.mkdir()
+
+    class Goes(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 2 and run.exists():
+                run.rename(tmp_path / "elsewhere")
+                if what == "replaced":
+                    run.mkdir()
+                if what == "deleted":
+                    shutil.rmtree(tmp_path / "elsewhere")
+
+    settings = {"logger": default_loggers(run)[0], "log_every_n_steps": 1} if writes == "metrics" else {}
+    last = LastCheckpoint(every_n_train_steps=1 if writes == "checkpoints" else None)
+    trainer = make_trainer(last, Goes(), max_steps=5, default_root_dir=run, limit_val_batches=0, **settings)
+    with pytest.raises(Fault, match="was renamed or deleted while it ran"):
+        trainer.fit(make_jepa(), datamodule=make_data())
+    assert trainer.global_step in (3, 4)
+    assert not run.exists() or not list(run.rglob("*.c*"))

@@ -18,6 +18,7 @@ from jepa_lightning.callbacks.probe import OnlineProbe
 from jepa_lightning.checkpoint_io import protect, publish, tidy, unfinished
 from jepa_lightning.interruption import Interrupted, StopSignals, requeue_slurm
 from jepa_lightning.optimization import is_logged
+from jepa_lightning.run_folder import Place
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -74,6 +75,7 @@ class LastCheckpoint(ModelCheckpoint):
         protect(trainer)
         if stage == "fit" and trainer.is_global_zero:
             tidy(self.dirpath)
+        self._place = Place(trainer.default_root_dir)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         self.dirpath = self.dirpath or _folder(trainer)  # `ckpt_path: last` is looked up before setup
@@ -91,6 +93,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._listen(trainer)
         self._saved_at = time.monotonic()
         if trainer.ckpt_path is not None:
+            _refuse_other_optimizer(trainer)
             for logger in trainer.loggers:
                 forget = getattr(logger, "forget_from", None)
                 if forget is not None:
@@ -173,8 +176,11 @@ class LastCheckpoint(ModelCheckpoint):
         self._publish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep what was written; save nothing of a run that has failed."""
+        """Keep what was written, and say so where there is some; save nothing of a run that has failed."""
         self._publish(trainer)
+        last = Path(self.dirpath or _folder(trainer)) / "last.ckpt"
+        if last.exists():
+            exception.add_note(f"{last} is whole: --auto_resume true goes on from it.")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no longer."""
@@ -207,6 +213,7 @@ class LastCheckpoint(ModelCheckpoint):
     def _write(self, trainer: Trainer) -> None:
         """Write the checkpoint beside the earlier one."""
         self._wanted = False
+        self._place.check()
         if self._should_skip_saving_checkpoint(trainer):
             return
         self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
@@ -222,6 +229,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Give what was written its name."""
         target = Path(self.best_model_path or "last.ckpt")
         if trainer.is_global_zero and _beside(target).exists():
+            self._place.check()
             publish(_beside(target), target)
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)
@@ -256,6 +264,22 @@ class BestCheckpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         require_finite(trainer, kept=filepath)
         super()._save_checkpoint(trainer, filepath)
+
+
+def _refuse_other_optimizer(trainer: Trainer) -> None:
+    """See that an optimiser's restored state is of its kind: torch takes any, and fails in the first step.
+
+    Raises:
+        ValueError: it is not.
+    """
+    for optimizer in trainer.optimizers:
+        missing = sorted({key for group in optimizer.param_groups for key in optimizer.defaults.keys() - group.keys()})
+        if missing:
+            kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
+            raise ValueError(
+                f"expected the state of an optimiser {kind} in {trainer.ckpt_path}, got another's (it has no "
+                f"{', '.join(missing)}): resume with the model.optimizer that the run began with"
+            )
 
 
 def _count_validation(total: dict[str, int], change: int) -> None:

@@ -34,7 +34,10 @@ class CollapseMonitor(Callback):
             gets one look, at the end of its first epoch.
         samples: how many samples a look takes in; the rank cannot exceed it.
         min_std: warn below this spread ...
-        min_rank: ... or below this effective rank.
+        min_rank: ... or below this effective rank ...
+        std_drop: ... or where the spread has fallen by this factor since the run's first look ...
+        rank_drop: ... or the rank has. Slow collapse shows by them long before the limits above; null: not.
+        loss_rise: warn of divergence where the loss since the last look is so many times the first step's; null: not.
         enabled: False switches it off.
     """
 
@@ -45,6 +48,9 @@ class CollapseMonitor(Callback):
         samples: int = 512,
         min_std: float = MIN_STD,
         min_rank: float = MIN_RANK,
+        std_drop: float | None = 10.0,
+        rank_drop: float | None = 4.0,
+        loss_rise: float | None = 10.0,
         enabled: bool = True,
     ) -> None:
         if samples < 2:
@@ -52,10 +58,20 @@ class CollapseMonitor(Callback):
         self.every_n_steps = every_n_steps
         self.samples = samples
         self.min_std = min_std
+        for name, factor in (("std_drop", std_drop), ("rank_drop", rank_drop), ("loss_rise", loss_rise)):
+            if factor is not None and not factor > 1:
+                raise ValueError(f"{name} must be a factor above 1, or null, got {factor:g}")
         self.min_rank = min_rank
+        self.std_drop = std_drop
+        self.rank_drop = rank_drop
+        self.loss_rise = loss_rise
         self.enabled = enabled
         self.warned = False
+        self.warned_of_loss = False
         self._looked = 0
+        self._first: tuple[float, float] | None = None  # rank and spread at the first look
+        self._first_loss: float | None = None
+        self._losses: list[Tensor] = []  # since the last look
         self._recent: dict[str, list[deque[Tensor]]] = {"target": [], "context": []}
 
     def on_train_batch_end(
@@ -65,6 +81,7 @@ class CollapseMonitor(Callback):
         outcome = outcome_of(outputs)
         if not self.enabled or outcome is None:
             return
+        self._losses.append(outputs["loss"].detach())
         step, every = trainer.global_step, self.every_n_steps or getattr(trainer, "log_every_n_steps", 0) or 50
         self._remember("target", outcome.target)
         self._remember("context", [_normed(latents) for latents in outcome.context])
@@ -78,6 +95,24 @@ class CollapseMonitor(Callback):
             self._looked = trainer.global_step
             self._look(pl_module, trainer.global_step)
 
+    def state_dict(self) -> dict[str, Any]:
+        """How the run began, for a resumed one."""
+        return {"first": list(self._first or ()), "first_loss": self._first_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Measure by how the run began."""
+        first = state_dict.get("first")
+        self._first = (first[0], first[1]) if first else None
+        self._first_loss = state_dict.get("first_loss")
+
+    def _look_at_loss(self, step: int) -> None:
+        losses, self._losses = torch.stack([loss.float() for loss in self._losses]), []
+        self._first_loss = float(losses[0]) if self._first_loss is None else self._first_loss
+        first, now = self._first_loss, float(losses.mean())
+        if self.loss_rise is not None and now > self.loss_rise * first > 0 and not self.warned_of_loss:
+            self.warned_of_loss = True
+            rank_zero_warn(rising_message(step, now, first))
+
     def _remember(self, name: str, found: list[Latents]) -> None:
         while len(self._recent[name]) < len(found):
             self._recent[name].append(deque())
@@ -87,6 +122,8 @@ class CollapseMonitor(Callback):
                 recent.popleft()
 
     def _look(self, pl_module: LightningModule, step: int) -> None:
+        if self._losses:
+            self._look_at_loss(step)
         seen: dict[str, tuple[float, float]] = {}
         for name, found in self._recent.items():
             features = [torch.cat(list(recent))[-self.samples :] for recent in found]
@@ -100,11 +137,16 @@ class CollapseMonitor(Callback):
         if not seen:
             return
         rank, std = seen.get("target") or seen["context"]
+        first = self._first or (rank, std)
         healthy = rank >= self.min_rank and std >= self.min_std
+        if healthy:
+            self._first = first
+            healthy = not (self.rank_drop and rank < first[0] / self.rank_drop)
+            healthy &= not (self.std_drop and std < first[1] / self.std_drop)
         if not healthy and not self.warned:  # NaN is not healthy either
             self.warned = True
             finite = math.isfinite(rank) and math.isfinite(std)
-            rank_zero_warn(collapse_message(step, rank, std) if finite else divergence_message(step))
+            rank_zero_warn(collapse_message(step, rank, std, first) if finite else divergence_message(step))
 
 
 def outcome_of(outputs: Any) -> Outcome | None:
@@ -117,15 +159,26 @@ def _normed(latents: Latents) -> Latents:
     return replace(latents, values=F.layer_norm(values, values.shape[-1:]))
 
 
-def collapse_message(step: int, rank: float, std: float) -> str:
+def collapse_message(step: int, rank: float, std: float, first: tuple[float, float]) -> str:
     """What the monitor saw and which settings to change."""
+    slowly = rank >= MIN_RANK and std >= MIN_STD
+    what = "are collapsing" if slowly else "have collapsed"
+    before = f"; at the first look it was {first[1]:.2g} and {first[0]:.1f}" if slowly else ""
     return (
-        f"The representations have collapsed at step {step}: pooled over tokens, the target's features vary by a "
-        f"standard deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank). The model "
+        f"The representations {what} at step {step}: pooled over tokens, the target's features vary by a standard "
+        f"deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank){before}. The model "
         "says nearly the same of every sample, however low the loss is. What helps, in this order: a lower "
         "model.learning_rate peak or a longer warmup; a model.target.momentum that starts nearer to 1 (0.996 to "
         "0.9996); larger or more targets in the masker; a larger data.batch_size; a regulariser on the context "
         "(model.regularizers: [VICReg])."
+    )
+
+
+def rising_message(step: int, loss: float, first: float) -> str:
+    """What to do when the loss runs away."""
+    return (
+        f"Training diverges: at step {step} the loss is {loss:.3g}, and was {first:.3g} in the first step. What helps, "
+        "in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0)."
     )
 
 

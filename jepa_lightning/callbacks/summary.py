@@ -79,8 +79,10 @@ class RunSummary(Callback):
         self._window_start, self._window_samples = now, 0
 
     def on_fit_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
-        """Print the table and write the file."""
+        """Print the table and write the file, unless no step was made: an earlier summary says more."""
         self._close_window()
+        if not self._samples:
+            return
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics = {name: value for name, value in numbers.items() if math.isfinite(value)}  # JSON has no NaN
         self.summary = {

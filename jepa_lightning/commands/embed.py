@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from tqdm import tqdm
 
 from jepa_lightning.bounded_yaml import MODE, check_values
 from jepa_lightning.checkpoints import find_checkpoint
-from jepa_lightning.cli import short_errors
 from jepa_lightning.commands.options import (
     Options,
     add_encoder_options,
@@ -30,50 +30,63 @@ from jepa_lightning.commands.options import (
     positive,
 )
 from jepa_lightning.data import JEPADataModule, Samples
+from jepa_lightning.data.file_list import FileList
 from jepa_lightning.data.in_order import SPLITS
+from jepa_lightning.endings import ended_well
 from jepa_lightning.evaluation.extraction import Splits
 from jepa_lightning.evaluation.feature_files import Parts, check_format
 from jepa_lightning.evaluation.last_layers import check_count
 from jepa_lightning.evaluation.pooling import Pooling
 from jepa_lightning.loading import Frozen, load
+from jepa_lightning.locks import locked
 from jepa_lightning.messages import shorten
 from jepa_lightning.plugins import load_plugins
 from jepa_lightning.printable import printable
-from jepa_lightning.rebuild import Config
+from jepa_lightning.rebuild import Config, strings
 from jepa_lightning.trust import Untrusted, only_trusted
 
+_FILES = 1000  # right in a folder, whose sizes are looked at
 PART = 4096  # samples in a part, about: what is lost when a run is killed
 
 
 def embed(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-embed`. Mistakes of the user end in a few lines and exit code 2."""
-    with short_errors("jepa-embed"):
+    with ended_well("jepa-embed"):
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         check_format(given.out)
-        encoder = load(
-            given.checkpoint,
-            encoder=given.encoder,
-            which=given.which,
-            trust=given.trust,
-            map_location=choose_device(given),
-        )
-        config = data_config(encoder.config or {}, words, trust=given.trust)
-        data = data_in_order(config, encoder.modality, given)
-        checkpoint = find_checkpoint(given.checkpoint, given.which)
-        identity = {"checkpoint": file_hash(checkpoint), "encoder": given.encoder, "data": config}
-        shapes = write_features(
-            encoder,
-            data,
-            given.out,
-            split=given.split,
-            pooling=given.pooling,
-            layers=given.layers,
-            part=given.part,
-            identity=identity,
-        )
+        with locked(
+            given.out.with_name(f".{given.out.name}.lock"), f"expected {given.out} for this, but it is written"
+        ):
+            check_format(given.out)  # another may have just finished it
+            shapes = _embed(given, words)
         rows, width = shapes["features"]
         labels = [name.removeprefix("labels.") for name in shapes if name.startswith("labels.")]
         print(f"{given.out}: {rows} samples, {width} features, labels: {printable(', '.join(labels)) or 'none'}")
+
+
+def _embed(given: argparse.Namespace, words: list[str]) -> dict[str, tuple[int, ...]]:
+    encoder = load(
+        given.checkpoint,
+        encoder=given.encoder,
+        which=given.which,
+        trust=given.trust,
+        map_location=choose_device(given),
+    )
+    config = data_config(encoder.config or {}, words, trust=given.trust)
+    data = data_in_order(config, encoder.modality, given)
+    checkpoint = find_checkpoint(given.checkpoint, given.which)
+    identity = {
+        "checkpoint": file_hash(checkpoint),
+        "encoder": given.encoder,
+        "data": config,
+        "files": named_files(config),
+    }
+    how = {"split": given.split, "pooling": given.pooling, "layers": given.layers, "part": given.part}
+    try:
+        return write_features(encoder, data, given.out, **how, identity=identity)
+    except OSError as error:
+        error.add_note("What is done is kept in OUT.parts: the same command goes on from there.")
+        raise
 
 
 def write_features(
@@ -188,11 +201,35 @@ class _Part:
 
 
 def _names(samples: Samples) -> str:
-    """A hash of the samples' names in order: of other data, the beginning must not be kept."""
+    """A hash of the samples' names in order, and their files' sizes and times: of other data, no part must be kept."""
     names = hashlib.sha256()
-    for index in samples.indices:
-        names.update(samples.sample_id(int(index)).encode(errors="backslashreplace") + b"\0")
+    files = getattr(samples.dataset, "files", samples.dataset)
+    path = files.path if isinstance(files, FileList) else None
+    for index in map(int, samples.indices):
+        state = "" if path is None else _state(path(index))
+        names.update(f"{samples.sample_id(index)}\0{state}\0".encode(errors="backslashreplace"))
     return names.hexdigest()
+
+
+def named_files(config: Any) -> dict[str, str]:
+    """Size and time of the files that a data configuration names, and of those right in a folder that it names."""
+    found: dict[str, str] = {}
+    for word in strings(config):
+        folder = Path(word).expanduser()
+        try:
+            files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+            found |= {str(file): _state(file) for file in files[:_FILES] if file.is_file()}
+        except OSError:  # no name of a file, or none that may be looked at
+            continue
+    return found
+
+
+def _state(path: str | Path) -> str:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{found.st_size} bytes at {found.st_mtime_ns}"
 
 
 def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import torch
 
-from jepa_lightning.cli import fail
 from jepa_lightning.data import JEPADataModule
+from jepa_lightning.endings import fail
 from jepa_lightning.messages import shorten
 from jepa_lightning.modality import Modality
 from jepa_lightning.rebuild import Config, build_data

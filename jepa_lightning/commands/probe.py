@@ -14,7 +14,6 @@ from typing import cast
 from torch import Tensor
 
 from jepa_lightning.checkpoints import find_checkpoint
-from jepa_lightning.cli import short_errors
 from jepa_lightning.commands.embed import data_config
 from jepa_lightning.commands.options import (
     Options,
@@ -27,6 +26,7 @@ from jepa_lightning.commands.options import (
 )
 from jepa_lightning.commands.runs import Run, find_curves, load_runs, untrained_twins
 from jepa_lightning.data import JEPADataModule
+from jepa_lightning.endings import ended_well
 from jepa_lightning.evaluation.extraction import Embed, Extracted, Keeping, Splits, extract_splits
 from jepa_lightning.evaluation.judge import Encoded, Protocol, Report, judge
 from jepa_lightning.evaluation.pooling import pool_tokens
@@ -35,6 +35,7 @@ from jepa_lightning.evaluation.results import RAW
 from jepa_lightning.evaluation.token_store import TokenStore
 from jepa_lightning.evaluation.views import Views, training_views
 from jepa_lightning.loading import Frozen
+from jepa_lightning.locks import locked
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
 from jepa_lightning.rebuild import Config
@@ -44,7 +45,7 @@ RAW_WIDTH = 4096  # numbers of a sample's raw features, at most
 
 def probe(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-probe`. Mistakes of the user end in a few lines and exit code 2."""
-    with short_errors("jepa-probe"):
+    with ended_well("jepa-probe"):
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         out = _folder(given)
         protocol = Protocol(
@@ -60,16 +61,17 @@ def probe(args: Sequence[str] | None = None) -> None:
             episodes=given.episodes,
             seed=given.seed,
         )
-        runs = load_runs(given)
-        stored = runs[0].encoder.config or {}
-        config = data_config(stored, words, trust=given.trust)
-        data, example = _open(config, runs[0].encoder, given)
-        report = _judge(given, runs, data, example, protocol, config)
-        curves = find_curves(runs, report.notes)
-        page = report.write(out, runs=curves)
-        print(report.table())
-        print(f"data: {report.settings['data']['class']}, {report.settings['division_of_data']}")
-        print(f"report: {page}")
+        with locked(out / ".lock", f"expected {out} for this report, but another is being made"):
+            runs = load_runs(given)
+            stored = runs[0].encoder.config or {}
+            config = data_config(stored, words, trust=given.trust)
+            data, example = _open(config, runs[0].encoder, given)
+            report = _judge(given, runs, data, example, protocol, config)
+            curves = find_curves(runs, report.notes)
+            print(report.table())  # which is not lost should the report have no room
+            page = report.write(out, runs=curves)
+            print(f"data: {report.settings['data']['class']}, {report.settings['division_of_data']}")
+            print(f"report: {page}")
 
 
 def _folder(given: argparse.Namespace) -> Path:

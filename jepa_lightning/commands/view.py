@@ -9,26 +9,28 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from jepa_lightning.checkpoints import find_checkpoint
-from jepa_lightning.cli import short_errors
 from jepa_lightning.commands.embed import data_config
 from jepa_lightning.commands.options import Options, add_encoder_options, choose_device, data_in_order, positive
 from jepa_lightning.commands.viewed import KINDS, Scene
 from jepa_lightning.data.in_order import SPLITS
+from jepa_lightning.endings import ended_well
 from jepa_lightning.loading import load
+from jepa_lightning.locks import locked
 from jepa_lightning.viewing import ChosenSamples
 
 
 def view(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-view`. Mistakes of the user end in a few lines and exit code 2."""
-    with short_errors("jepa-view"):
+    with ended_well("jepa-view"):
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         kinds, words = _kinds(words)
         out = _folder(given)
-        scene = _open(given, words, out)
-        for kind in kinds:
-            KINDS[kind](scene)
-        for name, why in scene.samples.unreadable.items():
-            scene.say(f"left out, since it cannot be read: {name} ({why})")
+        with locked(out / ".lock", f"expected {out} for these pictures, but others are being drawn"):
+            scene = _open(given, words, out)
+            for kind in kinds:
+                KINDS[kind](scene)
+            for name, why in scene.samples.unreadable.items():
+                scene.say(f"left out, since it cannot be read: {name} ({why})")
 
 
 def _open(given: argparse.Namespace, words: list[str], out: Path) -> Scene:

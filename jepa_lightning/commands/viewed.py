@@ -35,6 +35,7 @@ from jepa_lightning.viewing import (
 )
 from jepa_lightning.viewing.attention import find_label
 from jepa_lightning.viewing.tokens import tokens_and_features
+from jepa_lightning.writing import named
 
 MASKS = 3  # draws of the masker, each in a file of its own
 LINE = 96  # how grey the line between a sample and its neighbours is
@@ -81,7 +82,8 @@ class Scene:
         """Write numbers as JSON, those that are not finite as null, and print the file."""
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{name}.json"
-        path.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+        with named(path):
+            path.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
         self.wrote([path])
 
     def untrained(self) -> Frozen | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,14 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data.batch import Collate, Sample
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.ranks import require_same_samples
 from jepa_lightning.data.records import Decode, Decoded, Records, decode_array
 from jepa_lightning.data.sampler import EpochSampler, ResumableLoader
 from jepa_lightning.data.samples import ReportingLoader, Samples, Unreadable
+from jepa_lightning.data.shared_memory import workers_that_fit
 from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams import Place, StreamLoader, StreamSamples, epoch_batches, map_style
 from jepa_lightning.data.views import PlainViews, ViewTransform, with_first_view, without_first_view
@@ -27,6 +32,7 @@ from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
 
 _log = logging.getLogger(__name__)
+SPLITS = ("train", "val", "test")
 
 
 class JEPADataModule(LightningDataModule, ABC):
@@ -40,6 +46,7 @@ class JEPADataModule(LightningDataModule, ABC):
         batch_size: samples a batch (and process).
         num_workers: loader processes. None: none for data that lie in memory where no GPU waits for them, or on a
             single core; else one less than the cores this process may use, at most 8.
+        timeout: seconds to wait for a worker's batch before the run ends, as on a network disk that hangs; 0: no end.
         pin_memory: None: only when CUDA is available.
         drop_last: leave out the last, smaller training batch.
         seed: draws the held-out part and the probe's subset.
@@ -70,6 +77,7 @@ class JEPADataModule(LightningDataModule, ABC):
         *,
         batch_size: int = 128,
         num_workers: int | None = None,
+        timeout: float = 900.0,
         pin_memory: bool | None = None,
         drop_last: bool = True,
         seed: int = 0,
@@ -89,6 +97,8 @@ class JEPADataModule(LightningDataModule, ABC):
             raise DataError(f"expected batch_size of at least 1, got {batch_size}")
         if num_workers is not None and num_workers < 0:
             raise DataError(f"expected num_workers of at least 0, or null to choose by itself, got {num_workers}")
+        if not 0 <= timeout < math.inf:
+            raise DataError(f"expected a timeout of at least 0 seconds (0: for ever), got {timeout}")
         if not 0 <= val_fraction < 1:
             raise DataError(f"expected val_fraction from 0 to below 1, got {val_fraction}")
         if not 0 <= max_unreadable <= 1:
@@ -109,6 +119,7 @@ class JEPADataModule(LightningDataModule, ABC):
             )
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.timeout = timeout
         self.pin_memory = pin_memory
         self.drop_last = drop_last
         self.seed = seed
@@ -124,6 +135,7 @@ class JEPADataModule(LightningDataModule, ABC):
         self._records: dict[str, Unreadable] = {}
         self._targets: NDArray[np.int64] | None = None
         self._example: Sample = {}
+        self._told_of_room = False
         self._batch_transform: Callable[[Batch], Batch] | None = None
 
     # What a modality supplies.
@@ -214,8 +226,14 @@ class JEPADataModule(LightningDataModule, ABC):
         self._batch_transform = self.batch_transform()
 
     def train_dataloader(self) -> ReportingLoader:
-        """Shuffled, augmented training batches."""
+        """Shuffled, augmented training batches.
+
+        Raises:
+            DataError: fewer samples than a batch, or other samples than another process has.
+        """
         count = len(self._part("train"))
+        if self._stream is None and "ranks" in self._run():
+            require_same_samples({split: part for split, part in self._parts.items() if split in SPLITS})
         if self._stream is not None:
             place = Place(**self._run())
             return self._stream_loader(
@@ -346,6 +364,28 @@ class JEPADataModule(LightningDataModule, ABC):
         return kept[draw(len(kept), self.probe_samples, seed=self.seed + 1, targets=targets)]
 
     def _workers(self) -> int:
+        """Loader processes, as many as there is shared memory for.
+
+        Raises:
+            DataError: there is none for so many as were asked for: workers that find no room hang.
+        """
+        wanted = self._wanted_workers()
+        if not wanted:
+            return 0
+        processes = 1 if self.trainer is None else max(1, self.trainer.num_devices)
+        with isolate_rng():
+            one = Collate(self._batch_transform)([self._example])
+        room = workers_that_fit(one, batch_size=self.batch_size * self.views, processes=processes)
+        if room is None or wanted <= room.workers:
+            return wanted
+        if self.num_workers is not None:
+            raise DataError(f"expected shared memory for num_workers {wanted}: {room}")
+        if not self._told_of_room:
+            rank_zero_warn(f"{room.workers} data workers in place of {wanted}: {room}")
+        self._told_of_room = True
+        return room.workers
+
+    def _wanted_workers(self) -> int:
         if self.num_workers is not None:
             return self.num_workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -389,6 +429,7 @@ class JEPADataModule(LightningDataModule, ABC):
             "batch_size": self.batch_size,
             "num_workers": workers,
             "persistent_workers": keep_workers and workers > 0,
+            "timeout": self.timeout if workers > 0 else 0,
             "pin_memory": torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
             "collate_fn": Collate(self._batch_transform),
             "unreadable": self._records[split],

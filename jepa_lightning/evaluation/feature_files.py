@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from jepa_lightning.writing import named
+
 Columns = dict[str, NDArray[Any]]
 
 FORMATS = (".npz", ".safetensors", ".parquet")
@@ -214,8 +216,13 @@ def filled(rows: int, one: NDArray[Any]) -> NDArray[Any]:
 def _replace(path: Path, write: Any) -> None:
     """`write` a file beside `path`, then move it there."""
     temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        with named(path):
+            write(temporary)
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _to_bytes(texts: NDArray[Any]) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -20,9 +21,11 @@ def pca_colours(features: Tensor, valid: Tensor | None = None) -> Tensor:
     tokens = features.detach().float().cpu()
     tokens = tokens.where(tokens.isfinite(), 0.0)  # of a diverged model there is still a picture
     used = tokens.flatten(0, 1) if valid is None else tokens[valid.cpu()]
+    if not len(used):
+        return tokens.new_zeros(*tokens.shape[:-1], 3)
     mean = used.mean(0)
     _, _, axes = torch.linalg.svd(used - mean, full_matrices=False)
-    axes = axes[:3]
+    axes = F.pad(axes[:3], (0, 0, 0, max(0, 3 - len(axes))))  # of few tokens, or narrow ones, some colours stay dark
     signs = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     axes = axes * torch.where(signs == 0, 1.0, signs)
     scores = (used - mean) @ axes.T

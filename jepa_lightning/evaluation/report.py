@@ -14,6 +14,7 @@ from jepa_lightning.evaluation.protocols import Interval
 from jepa_lightning.evaluation.results import Confusion, Difference, Embedding, Score, plain
 from jepa_lightning.evaluation.table import table
 from jepa_lightning.evaluation.tasks import Task
+from jepa_lightning.writing import named
 
 Block = tuple[str, Sequence[str], list[list[str]]]  # a heading, names of columns, rows
 
@@ -148,10 +149,12 @@ class Report:
         plots.mkdir(parents=True, exist_ok=True)
         for old in plots.glob("*.svg"):
             old.unlink()
-        for name, drawing in drawings.items():
-            (plots / name).write_text(drawing, encoding="utf-8")
-        (folder / "report.json").write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
-        (folder / "report.md").write_text(text, encoding="utf-8")
+        files = {plots / name: drawing for name, drawing in drawings.items()}
+        files[folder / "report.json"] = json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
+        files[folder / "report.md"] = text
+        for file, content in files.items():
+            with named(file):
+                file.write_text(content, encoding="utf-8")
         return folder / "report.md"
 
 

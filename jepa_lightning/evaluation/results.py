@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jepa_lightning.evaluation.protocols import Interval
 
+FEWEST = 20  # judged samples that a difference is told of in words
 UNTRAINED, RAW = "untrained", "raw"
 
 
@@ -60,6 +61,7 @@ class Difference:
         measure: as in `Score`.
         share: of the training labels.
         estimate: the first minus the second, with its interval.
+        samples: that were judged, each counted once; None: not known.
     """
 
     encoder: str
@@ -69,14 +71,22 @@ class Difference:
     measure: str
     share: float
     estimate: Interval
+    samples: int | None = None
 
     @property
     def words(self) -> str:
-        """In words: whether training helps, or which of two encoders is better."""
+        """In words: whether training helps, or which of two encoders is better.
+
+        Fewer than `FEWEST` samples, or an interval without width, allow no word: resampling them says nothing.
+        """
         found = self.estimate
         if not math.isfinite(found.mean):
             return "cannot be told: a score is not finite"
         figures = f"{found.mean:+.3f} [{found.low:.3f}, {found.high:.3f}]"
+        few = self.samples is not None and self.samples < FEWEST
+        if few or not found.high > found.low:
+            why = f" ({self.samples} samples)" if few else ""
+            return f"no difference can be told at this size{why}: {figures}"
         if found.low > 0:
             return f"{'training helps' if self._trained else f'better than {self.baseline}'}: {figures}"
         if found.high < 0:

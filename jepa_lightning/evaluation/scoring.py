@@ -55,12 +55,15 @@ class Scoring:
                 self._score(name, probe, share, outcomes)
                 if confuse and share == 1.0 and self.task.classes and np.isfinite(outcomes[0].predicted).all():
                     self._confuse(name, probe, outcomes)
+            judged = len(np.unique(np.concatenate([split.test for split in splits])))
             for name, other in self.pairs:
                 if name not in found or other not in found:
                     continue
                 estimate = self._estimate(found[name], found[other])
                 measure = found[name][0].measure
-                self.differences.append(Difference(name, other, self.task.name, probe, measure, share, estimate))
+                self.differences.append(
+                    Difference(name, other, self.task.name, probe, measure, share, estimate, judged)
+                )
 
     def _run(self, probe: Probe, name: str, split: Split) -> Outcome:
         return run_probe(
@@ -108,7 +111,9 @@ class Scoring:
                 )
             for name, other in self.pairs:
                 estimate = episodes_interval(found[name] - found[other])
-                self.differences.append(Difference(name, other, self.task.name, probe, "accuracy", 1.0, estimate))
+                self.differences.append(
+                    Difference(name, other, self.task.name, probe, "accuracy", 1.0, estimate, len(rows))
+                )
         return notes
 
     def _with_share(self, share: float) -> list[Split]:

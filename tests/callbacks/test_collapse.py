@@ -1,6 +1,7 @@
 """The collapse monitor on encoders that are healthy, constant, or blind to the sample."""
 
 import warnings
+from collections import deque
 from dataclasses import replace
 
 import pytest
@@ -226,3 +227,62 @@ def test_a_diverged_run_is_told_so_and_goes_on(make_trainer, make_jepa, make_dat
 def test_fewer_than_two_samples_are_refused():
     with pytest.raises(ValueError, match="at least 2"):
         CollapseMonitor(samples=1)
+
+
+# Relative to the run's own start --------------------------------------------------------------------------------------
+
+
+def looks(monitor, *seen):
+    """The warnings of looks at these (rank, spread, loss): features of so many equal dimensions."""
+
+    class Plain(LightningModule):
+        def log_dict(self, values, **settings):
+            pass
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step, (rank, std, loss) in enumerate(seen, 1):
+            features = torch.linalg.qr(torch.randn(256, 32, generator=torch.Generator().manual_seed(0))).Q[:, :rank]
+            features = (features - features.mean(0)) * 16 * std * 32 / rank
+            monitor._recent = {"target": [deque([F.pad(features, (0, 32 - rank))])], "context": []}
+            monitor._losses = [torch.tensor(loss)]
+            monitor._look(Plain(), step)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ([(16, 0.5, 1.0), (16, 0.4, 0.5), (16, 0.2, 0.1)], []),
+        ([(16, 0.5, 1.0), (5, 0.06, 9.0)], []),
+        ([(16, 0.5, 1.0), (3, 0.5, 1.0), (3, 0.5, 1.0)], ["are collapsing at step 2"]),
+        ([(16, 0.5, 1.0), (16, 0.2, 1.0), (16, 0.04, 1.0)], ["are collapsing at step 3"]),
+        ([(16, 0.5, 1.0), (16, 0.001, 1.0)], ["have collapsed at step 2"]),
+        ([(16, 0.5, 1.0), (16, 0.5, 11.0), (16, 0.5, 1e6)], ["Training diverges: at step 2 the loss is 11"]),
+        ([(16, 0.5, 0.0), (16, 0.5, 11.0)], []),
+        ([(16, 0.5, 1.0), (3, 0.5, 20.0)], ["Training diverges", "are collapsing"]),
+    ],
+)
+def test_slow_collapse_and_divergence_are_seen_by_how_the_run_began(seen, said):
+    messages = looks(CollapseMonitor(), *seen)
+    assert len(messages) == len(said)
+    assert all(part in message for part, message in zip(said, messages, strict=True))
+
+
+def test_a_resumed_run_is_measured_by_its_start():
+    first = CollapseMonitor()
+    assert looks(first, (16, 0.5, 1.0)) == []
+    again = CollapseMonitor()
+    again.load_state_dict(first.state_dict())
+    assert len(looks(again, (3, 0.5, 20.0))) == 2
+    fresh = CollapseMonitor()
+    fresh.load_state_dict(CollapseMonitor().state_dict())
+    assert looks(fresh, (3, 0.5, 20.0)) == []
+
+
+def test_relative_limits_can_be_switched_off():
+    monitor = CollapseMonitor(std_drop=None, rank_drop=None, loss_rise=None)
+    assert looks(monitor, (16, 0.5, 1.0), (3, 0.02, 100.0)) == []
+    for name in ("std_drop", "rank_drop", "loss_rise"):
+        with pytest.raises(ValueError, match=f"{name} must be a factor above 1"):
+            CollapseMonitor(**{name: 1.0})

@@ -13,6 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from jepa_lightning.evaluation.attentive import fit_attentive
 from jepa_lightning.evaluation.features import Features
 from jepa_lightning.evaluation.judge import Encoded, Protocol, judge
+from jepa_lightning.evaluation.protocols import Interval
+from jepa_lightning.evaluation.results import Difference
 from jepa_lightning.evaluation.token_store import TokenFeatures
 
 TRAIN, TEST = 240, 120
@@ -364,3 +366,42 @@ def test_threads_are_as_before():
     before = torch.get_num_threads()
     judge({"a": encoded(weak)}, probes=("knn",))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "samples", "words"),
+    [
+        (0.1, 0.3, 20, "training helps"),
+        (0.1, 0.3, None, "training helps"),
+        (-0.3, -0.1, 2000, "training hurts"),
+        (0.1, 0.3, 19, "no difference can be told at this size (19 samples)"),
+        (-0.3, -0.1, 2, "no difference can be told at this size (2 samples)"),
+        (0.2, 0.2, 2000, "no difference can be told"),
+        (0.0, 0.0, 2, "no difference can be told"),
+        (float("nan"), float("nan"), 2000, "no difference can be told"),
+    ],
+)
+def test_words_need_samples_and_an_interval_with_a_width(low, high, samples, words):
+    estimate = Interval(mean=0.2 if low != low or low > 0 else -0.2, low=low, high=high, std=0.1, count=1)
+    found = Difference("trained", "untrained", "y", "ridge", "R2", 1.0, estimate, samples)
+    assert found.words.startswith(words)
+
+
+@pytest.mark.parametrize("judged", [2, 3, 10, 19])
+@pytest.mark.parametrize("classes", [True, False])
+def test_few_samples_are_never_told_of_in_words(judged, classes):
+    """However much better one of two encoders is on them."""
+    rng = torch.Generator().manual_seed(0)
+    values = torch.arange(100 + judged) % 2 if classes else torch.randn(100 + judged, generator=rng)
+    noise = torch.randn(100 + judged, 4, generator=rng)
+    good = torch.cat([10.0 * values[:, None].float(), 0.1 * noise[:, :1]], 1)
+
+    def part(features):
+        return Encoded(*(Features(features[s], {"y": values[s]}) for s in (slice(None, 100), slice(100, None))))
+
+    report = judge({"trained": part(good), "untrained": part(noise)}, probes=["ridge", "knn"])
+    assert report.differences
+    for found in report.differences:
+        assert found.samples == judged
+        assert "helps" not in found.words
+        assert "hurts" not in found.words

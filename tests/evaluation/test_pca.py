@@ -73,3 +73,16 @@ def test_collapsed_and_diverged_features_have_colours_too(features):
 def test_half_precision():
     x = features().bfloat16()
     torch.testing.assert_close(pca_colours(x), pca_colours(x.float()))
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2, 3])
+@pytest.mark.parametrize("width", [1, 2, 6])
+def test_few_tokens_or_channels_still_have_three_colours(tokens, width):
+    x = torch.randn(2, 4, width, generator=torch.Generator().manual_seed(0))
+    valid = torch.zeros(2, 4, dtype=torch.bool)
+    valid.flatten()[:tokens] = True
+    found = pca_colours(x, valid)
+    assert found.shape == (2, 4, 3)
+    assert found.isfinite().all()
+    assert found.min() >= 0
+    assert found.max() <= 1

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from short_runs import IMAGE, SHORT
 
-from jepa_lightning.cli import JEPACLI, short_errors
+from jepa_lightning.cli import JEPACLI
+from jepa_lightning.endings import ended_well
 from jepa_lightning.plugins import load_plugins
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -65,7 +66,7 @@ def build(name, words):
     """Exit code of building a config, 0 where it is built."""
     with folder() as where, bounded(20):
         try:
-            with short_errors("jepa-fit"):
+            with ended_well("jepa-fit"):
                 load_plugins()
                 more = IMAGE if name == "image" else []
                 tiny = [*SHORT, *more, "--trainer.default_root_dir", str(where)]
