@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from jepa_lightning._version import __version__ as __version__
 from jepa_lightning.modality import Batch, Modality, Tokenizer
 from jepa_lightning.module import JEPA
 from jepa_lightning.tokens import Masks, Tokens
@@ -9,7 +10,6 @@ from jepa_lightning.tokens import Masks, Tokens
 if TYPE_CHECKING:
     from jepa_lightning.loading import Frozen, load, load_jepa
 
-__version__ = "0.2.0.dev0"
 __all__ = ["JEPA", "Batch", "Frozen", "Masks", "Modality", "Tokenizer", "Tokens", "load", "load_jepa"]
 
 

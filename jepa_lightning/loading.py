@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from jepa_lightning import __version__
+from jepa_lightning._version import __version__
 from jepa_lightning.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation.last_layers import encode_last

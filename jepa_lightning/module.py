@@ -13,19 +13,14 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor
 from torch.optim import Optimizer
 
+from jepa_lightning import optimization
+from jepa_lightning._version import __version__
 from jepa_lightning.checkpoint_io import protect
 from jepa_lightning.checkpoints import refuse_older
 from jepa_lightning.encoders import Encoder
+from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
 from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of, pool
-from jepa_lightning.optimization import (
-    fused_by_default,
-    is_logged,
-    largest_batch,
-    learning_rate_scale,
-    parameter_groups,
-    set_fused,
-)
 from jepa_lightning.parallel import parallelize
 from jepa_lightning.precision import HALF, is_norm, precise, sparing
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
@@ -84,11 +79,10 @@ class JEPA(LightningModule):
         super().__init__()
         if base_batch is not None and base_batch < 1:
             raise ValueError(f"base_batch must be at least 1, or null for no scaling, got {base_batch}")
-        # From the CLI the whole configuration is stored, as plain types; from Python only what is plain.
+        # From the CLI the whole configuration is stored; from Python only what is plain.
         self.save_hyperparameters(ignore=_BUILT if _given_hyperparameters.get() is None else [], logger=False)
         self.modality = modality
         self.tokenizer = modality.tokenizer
-        self.masker = modality.masker
         self.encoder = modality.encoder
         self.pretext = pretext or Masked()
         self.target = target(modality.encoder, modality.spec)
@@ -122,6 +116,11 @@ class JEPA(LightningModule):
         """The encoder that the run is judged by and hands out: the target says which."""
         return self.target.evaluated(self.encoder)
 
+    @property
+    def masker(self) -> Masker:
+        """The modality's."""
+        return self.modality.masker
+
     def configure_model(self) -> None:
         """Checkpoint activations, compile and shard, once; Lightning calls this before each fit and validate."""
         trainer: Any = getattr(self, "_trainer", None)
@@ -138,8 +137,6 @@ class JEPA(LightningModule):
             mesh=self._device_mesh,
             norms_apart=torch.get_default_dtype() in HALF,  # as Lightning sets it here, for bf16-true
         )
-
-    # The idea ----------------------------------------------------------------------------------------------------
 
     def step(self, batch: Batch, generator: torch.Generator) -> Outcome:
         """One pass of the pretext over a batch."""
@@ -162,8 +159,6 @@ class JEPA(LightningModule):
         tokens = self.tokenizer(batch)
         return pool(represent(self.evaluated_encoder, tokens).float(), tokens.valid)
 
-    # Lightning ---------------------------------------------------------------------------------------------------
-
     def on_fit_start(self) -> None:
         """Let the tokenizer estimate its statistics, unless a checkpoint has brought them."""
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -178,10 +173,9 @@ class JEPA(LightningModule):
         reseed(self.derive_seed("step", self.global_step, micro_batch), self.device)
         outcome = self.step(batch, self.mask_generator("train", self.global_step, micro_batch))
         losses = self.losses(outcome, self.global_step)
-        loss = sum(losses.values())
-        size = outcome.batch_size
-        self.log("train/loss", loss, batch_size=size)
-        self.log_dict({f"train/loss_{name}": value for name, value in losses.items()}, batch_size=size)
+        loss = sum(losses.values()) if losses else outcome.nothing()
+        logged = {"train/loss": loss} | {f"train/loss_{name}": value for name, value in losses.items()}
+        self.log_dict(logged, batch_size=outcome.batch_size)
         return {"loss": loss, "outcome": outcome.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -205,25 +199,20 @@ class JEPA(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """The optimiser over two groups, with and without weight decay; see `decays` and `fused_by_default`."""
-        optimizer = self.build_optimizer(parameter_groups(self))
-        self._fused = fused_by_default(optimizer)
-        set_fused(optimizer, self._fused)
-        return optimizer
+        optimizer = self.build_optimizer(optimization.parameter_groups(self))
+        self._fused = optimization.fused_by_default(optimizer)
+        return optimization.set_fused(optimizer, self._fused)
 
     def on_train_start(self) -> None:
         """Learn how long the run is, which the schedules need."""
         if self.tokenizer.needs_statistics:  # a trainer that was given loaders in place of a data module
-            loader: Any = self.trainer.train_dataloader
-            estimate_statistics(self.tokenizer, loader, self.device)
-        total = self.trainer.estimated_stepping_batches
-        if total == float("inf"):
-            raise ValueError("the schedules need to know the run's length: set trainer.max_epochs or trainer.max_steps")
-        self.total_steps = int(total)
+            estimate_statistics(self.tokenizer, self.trainer.train_dataloader, self.device)  # type: ignore[arg-type]
+        self.total_steps = optimization.run_length(self.trainer)
         self.target.start(self.total_steps)
         for optimizer in self.trainer.optimizers:  # a checkpoint may come from another device
-            set_fused(optimizer, self._fused)
-        self.learning_rate_scale = learning_rate_scale(self.trainer, self.base_batch)
-        self.regularizers.check_batch_size(largest_batch(self.trainer))
+            optimization.set_fused(optimizer, self._fused)
+        self.learning_rate_scale = optimization.learning_rate_scale(self.trainer, self.base_batch)
+        self.regularizers.check_batch_size(optimization.largest_batch(self.trainer))
 
     def scheduled(self, name: str, step: int) -> float:
         """Value of the schedule `name` (lr, weight_decay, those of the target) at a step; see `base_batch`."""
@@ -237,24 +226,19 @@ class JEPA(LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Set the scheduled values, step, then let the target follow; Lightning calls this once an optimiser step."""
         step = self.global_step
-        for group in optimizer.param_groups:
-            group["lr"] = self.scheduled("lr", step)
-            if group["decays"]:
-                group["weight_decay"] = self.scheduled("weight_decay", step)
+        optimization.set_scheduled(optimizer, self.scheduled("lr", step), self.scheduled("weight_decay", step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if not self.skip_step:
             self.target.update(self.encoder, step, self.total_steps)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the schedules, at the steps that are logged only: a number logged is a copy to the device."""
-        if is_logged(self.trainer):
+        if optimization.is_logged(self.trainer):
             step = self.global_step - 1
             self.log_dict({f"train/{name}": self.scheduled(name, step) for name in self.schedules}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the seed that the masks are drawn from, and which version wrote this."""
-        from jepa_lightning import __version__  # which is imported after this module
-
         checkpoint["run_seed"] = self.run_seed
         checkpoint["jepa_lightning_version"] = __version__
 

@@ -51,20 +51,39 @@ def fused_by_default(optimizer: Optimizer) -> bool | None:
     return all(p.is_cuda and p.is_floating_point() for group in optimizer.param_groups for p in group["params"])
 
 
-def set_fused(optimizer: Optimizer, fused: bool | None) -> None:
+def set_fused(optimizer: Optimizer, fused: bool | None) -> Optimizer:
     """Use the fused kernel or not, whatever a checkpoint from another device has brought; None changes nothing.
 
     The constructor's `fused=True` would also take gradient scaling upon itself, with which the trainer refuses to clip
     gradients.
     """
-    if fused is None:
-        return
-    for group in optimizer.param_groups:
+    for group in optimizer.param_groups if fused is not None else ():
         group["fused"] = True if fused else None
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
             if isinstance(state.get("step"), torch.Tensor):  # which the fused kernel reads on the device
                 state["step"] = state["step"].to(parameter.device if fused else "cpu")
+    return optimizer
+
+
+def set_scheduled(optimizer: Any, learning_rate: float, weight_decay: float) -> None:
+    """Set the values of a step; weight decay in the groups that decay alone."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+        if group["decays"]:
+            group["weight_decay"] = weight_decay
+
+
+def run_length(trainer: Trainer) -> int:
+    """Optimiser steps of the run.
+
+    Raises:
+        ValueError: the run has no end.
+    """
+    total = trainer.estimated_stepping_batches
+    if total == float("inf"):
+        raise ValueError("the schedules need to know the run's length: set trainer.max_epochs or trainer.max_steps")
+    return int(total)
 
 
 def batch_size(trainer: Trainer) -> int | None:

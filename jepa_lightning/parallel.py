@@ -73,11 +73,19 @@ def prepare_blocks(blocks: Iterable[nn.Module], *, checkpoint_activations: bool 
         checkpoint_activations: recompute each block in the backward pass instead of keeping its activations.
         compile: `torch.compile` each block. Token counts that change recompile it: use a masker of fixed size.
     """
+    options = _inductor_options() if compile else None
     for block in blocks:
         if checkpoint_activations:
             block.forward = partial(_recomputed, block.forward)
         if compile:
-            block.compile()
+            block.compile(options=options)
+
+
+def _inductor_options() -> dict[str, bool] | None:
+    """Without an analysis whose assertion fails in torch 2.11 on the backward pass of our blocks (seen on an H100)."""
+    from torch._inductor import config  # costs a second to import
+
+    return {"triton.coalesce_tiling_analysis": False} if hasattr(config.triton, "coalesce_tiling_analysis") else None
 
 
 def _recomputed(forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

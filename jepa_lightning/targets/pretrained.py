@@ -18,8 +18,8 @@ from jepa_lightning.tokens import Tokens
 class Pretrained(Target):
     """A frozen encoder makes the targets: that of another run, or one with released weights.
 
-    A run is judged by the context encoder, which is what it trains. The frozen weights are part of the checkpoint, so a
-    run needs nothing else later.
+    A run is judged by the context encoder, which is what it trains. The frozen weights are part of the checkpoint, so
+    `load` and the commands need nothing else; training, and resuming it, needs the source.
 
     Args:
         encoder: the context encoder, given by the module.
@@ -91,7 +91,7 @@ def _load(encoder: Encoder, checkpoint: str, trust: Collection[str]) -> None:
         name = wrong[0]
         sizes = [tuple(d[name].shape) if name in d else "nothing" for d in (own, state)]
         raise ValueError(
-            f"the encoder in {checkpoint} is not of the context encoder's sizes: {name} is {sizes[1]} there and "
+            f"the encoder in {checkpoint} is not of the sizes that are expected: {name} is {sizes[1]} there and "
             f"{sizes[0]} here; say how it is built with target.build (class and sizes as in that run's config.yaml)"
         )
     encoder.load_state_dict(state)

@@ -33,7 +33,9 @@ def as_cloud(value: Any, *, features: int = 0) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
         value = torch.from_numpy(native(points_first(value)))
     elif isinstance(value, Tensor) and value.ndim == 2 and not value.is_complex():
-        value = torch.from_numpy(points_first(value.detach().cpu().numpy()))
+        numbers = value.detach().cpu()
+        numbers = numbers.float() if numbers.dtype is torch.bfloat16 else numbers  # which NumPy does not know
+        value = torch.from_numpy(points_first(numbers.numpy()))
     if not isinstance(value, Tensor) or value.ndim != 2 or value.shape[1] < 3 or value.is_complex():
         what = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
         raise DataError(
