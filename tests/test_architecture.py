@@ -60,6 +60,22 @@ def test_the_core_imports_no_extra(path):
     assert not [name for name in imported(path) if name.split(".")[0] in (*EXTRAS, *TEST_ONLY)]
 
 
+def test_pretexts_know_no_modality_and_modalities_no_pretext():
+    """How x and y are cut from a batch is one thing, what a batch holds another: neither names the other's package."""
+    pretexts = sorted((ROOT / "jepa_lightning" / "pretexts").glob("*.py"))
+    assert len(pretexts) >= 3
+    for path in pretexts:
+        assert not [name for name in imported(path) if name.split(".")[0] == "modalities"], path
+    for folder in MODALITIES:
+        for path in folder.rglob("*.py"):
+            found = [
+                name
+                for name in imported(path)
+                if name.startswith(("jepa_lightning.pretexts", "jepa_lightning.targets"))
+            ]
+            assert not found, path
+
+
 def python(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

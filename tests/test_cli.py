@@ -397,3 +397,61 @@ def test_ctrl_c_before_training(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         fit([*SHORTLY, "--trainer.default_root_dir", str(tmp_path)])
     assert stop.value.code == 130
+
+
+PLAIN = """
+import torch
+from lightning.pytorch import LightningModule
+
+
+class Classifier(LightningModule):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, width), torch.nn.Linear(width, 8))
+
+    def step(self, batch):
+        return torch.nn.functional.cross_entropy(self.net(batch["image"]), next(iter(batch["labels"].values())) % 8)
+
+    def training_step(self, batch, batch_idx):
+        loss = self.step(batch)
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.step(batch))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+"""
+
+
+@pytest.mark.parametrize("by", ["yaml", "option"])
+def test_any_lightning_module_is_trained_where_its_class_is_named(tmp_path, monkeypatch, by):
+    """With everything around it: checkpoints, the folder, the summary; what only a JEPA has is left out."""
+    (tmp_path / "plainmodule.py").write_text(PLAIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--data", "ImageData", "--data.samples", "48", "--data.batch_size", "16", "--data.image_size", "16"]
+    words += [
+        "--data.channels",
+        "3",
+        "--data.num_workers",
+        "0",
+        "--trainer.max_steps",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    if by == "yaml":
+        config = tmp_path / "plain.yaml"
+        config.write_text("model: {class_path: plainmodule.Classifier, init_args: {width: 5}}\n")
+        words = ["--config", str(config), *words]
+    else:
+        words += ["--model", "plainmodule.Classifier", "--model.width", "5"]
+    fit([*words, "--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path / "run")])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 2
+    assert summary["train_loss"] is not None
+    assert summary["modality"] is summary["effective_rank"] is summary["linear"] is None
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["net.1.weight"].shape == (5, 768)
