@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,20 @@ from jepa_lightning.predictors import TransformerPredictor
 from modalities.image import Image, ImageData
 
 torch.set_num_threads(1)
+
+SLOW_FILES = (  # go first: processes share whole files, and a long one at the end keeps the others waiting
+    *("distributed/test_two_processes.py", "test_resume.py", "test_probe_command.py", "test_cli.py", "test_readme.py"),
+    *("test_view_command.py", "golden/test_golden.py", "fuzz/test_fuzz_sizes.py", "test_trust.py", "test_kill.py"),
+    *("targets/test_pretrained.py", "evaluation/test_judge.py", "data/test_views.py", "fuzz/test_fuzz_configs.py"),
+    *("test_embed.py", "test_new_modality_page.py", "test_new_pretext_page.py", "distributed/test_gather.py"),
+    *("data/test_shards.py", "benchmarks/test_repeated_splits.py", "benchmarks/test_graph_table.py", "test_loading.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first."""
+    rank = {Path(__file__).parent / name: place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 sys.meta_path.insert(0, Finder())
 points = [EntryPoint(name, f"modalities.{name}", plugins.GROUP) for name in ("audio", "image")]
-plugins.entry_points = lambda group: points
+plugins.registered = lambda: points
 for error in ERRORS:
     try:
         import modalities.audio
@@ -132,7 +132,7 @@ def test_without_a_torchaudio_that_loads_one_line_says_what_to_do():
     for message, loaded, warning in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
         assert message.endswith('pip install "jepa-lightning[audio]"')
         assert loaded == "['image']"  # the other plug-ins load without it
-        assert warning == f"modality plug-in 'audio' (modalities.audio) does not load: {message}"
+        assert warning == f"plug-in 'audio' (modalities.audio) does not load: {message}"
     assert lines[0].startswith("audio needs torchaudio, which is not installed: ")
     for message in lines[3::3]:
         assert f"does not load beside torch {torch.__version__}" in message

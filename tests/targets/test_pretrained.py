@@ -76,7 +76,7 @@ def test_other_sizes_are_refused(build, source):
         (partial(ViT, width=16, depth=2, heads=2), None, r"blocks\.1\.\S+ is nothing there and \(16,\) here"),
         (SAME, partial(ViT, width=8, depth=1, heads=2), r"embed\.weight is \(16, 192\) there and \(8, 192\) here"),
     ):
-        with pytest.raises(ValueError, match=rf"not of the context encoder's sizes: \S*{says}; say how it is built"):
+        with pytest.raises(ValueError, match=rf"not of the sizes that are expected: \S*{says}; say how it is built"):
             build(encoder=encoder, frozen=frozen)
 
 
