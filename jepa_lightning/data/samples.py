@@ -191,5 +191,12 @@ class ReportingLoader(DataLoader[Batch]):
         self.unreadable = unreadable
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            yield with_first_view(self.unreadable.take(batch))
+        batches = super().__iter__()
+        try:
+            for batch in batches:
+                yield with_first_view(self.unreadable.take(batch))
+        except RuntimeError as error:
+            if str(error).startswith("DataLoader timed out"):
+                for worker in getattr(batches, "_workers", ()):
+                    worker.kill()  # one that hangs heeds nothing milder, and the program would wait for it
+            raise
