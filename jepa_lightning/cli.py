@@ -45,7 +45,7 @@ from jepa_lightning.resume import (
     read_weights,
     refuse_other_weights,
 )
-from jepa_lightning.run_folder import default_loggers, keep_config, set_aside
+from jepa_lightning.run_folder import LOCK, default_loggers, keep_config, set_aside
 from jepa_lightning.shipped_configs import find_config, find_configs
 from jepa_lightning.strategies import refuse_fsdp1
 from jepa_lightning.trust import weights_only
@@ -194,7 +194,7 @@ class JEPACLI(LightningCLI):
         folder = Path(trainer.default_root_dir)
         first = getattr(rank_zero_only, "rank", 0) == 0
         if first:
-            self._lock = Lock(folder / ".lock", f"expected {folder} for this run, but one is under way")
+            self._lock = Lock(folder / LOCK, f"expected {folder} for this run, but one is under way")
             self._lock.acquire()
         auto = bool(config.get("auto_resume"))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from jepa_lightning.interruption import Fault
 from jepa_lightning.writing import named
 
 RESULTS = ("metrics.csv", "summary.json", "checkpoints")  # a folder with one of them holds a run
+LOCK = ".lock"  # while a run is under way
 OUTPUTS = (*RESULTS, "config.yaml", "config_*.yaml", "pictures", "hparams.yaml", "events.out.tfevents.*")
 
 
@@ -47,12 +48,17 @@ class Place:
                 "still is, give it its name back; --auto_resume true goes on from its last checkpoint."
             )
 
-    def _identity(self) -> tuple[int, int] | None:
+    def _identity(self) -> tuple[int, ...] | None:
+        """Of the folder, and of the run's lock in it, which goes when a folder that is written into is emptied."""
         try:
             found = self.folder.stat()
         except FileNotFoundError:
             return None
-        return found.st_dev, found.st_ino
+        try:
+            lock = (self.folder / LOCK).stat()
+        except FileNotFoundError:
+            return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino, lock.st_ino, lock.st_mtime_ns
 
 
 class Metrics(ExperimentWriter):

@@ -1,13 +1,17 @@
 """Data workers get as much shared memory as they need, or are refused before they start: without it they hang."""
 
+import multiprocessing
 import os
+import signal
 import types
 
 import pytest
 import torch
+from torch.utils.data import Dataset, get_worker_info
 
 from jepa_lightning.data import DataError, shared_memory
 from jepa_lightning.data.shared_memory import workers_that_fit
+from jepa_lightning.endings import explain
 
 MB = 10**6
 
@@ -83,3 +87,27 @@ def test_the_timeout_is_the_loaders(make_data, workers, given, expected):
 def test_no_timeout(make_data, timeout):
     with pytest.raises(DataError, match="expected a timeout of at least 0 seconds"):
         make_data(timeout=timeout)
+
+
+class Hanging(Dataset):
+    """A disk that hangs at the ninth file."""
+
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, index):
+        if index >= 8 and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return torch.zeros(3, 32, 32)
+
+
+def test_a_worker_that_hangs_ends_the_run(make_data):
+    loader = make_data(dataset=Hanging(), num_workers=1, timeout=1, batch_size=4, val_fraction=0).probe_dataloader()
+    assert loader is None  # it has no labels
+    loader = make_data(
+        dataset=Hanging(), val_dataset=Hanging(), num_workers=1, timeout=1, batch_size=4
+    ).val_dataloader()
+    with pytest.raises(RuntimeError, match="timed out after 1 seconds") as error:
+        list(loader)
+    assert "data.timeout" in explain(error.value)
+    assert not [child for child in multiprocessing.active_children() if "Worker" in child.name]
