@@ -20,7 +20,7 @@ from jepa_lightning.checkpoints import refuse_older
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
-from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of, pool
+from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of
 from jepa_lightning.parallel import parallelize
 from jepa_lightning.precision import HALF, is_norm, precise, sparing
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
@@ -30,6 +30,7 @@ from jepa_lightning.regularizers import RegularizerFactory, Regularizers, Regula
 from jepa_lightning.schedules import CosineRamp, Schedule, WarmupCosine, value_at
 from jepa_lightning.strategies import refuse_fsdp1
 from jepa_lightning.targets import EMA, TargetFactory, represent
+from jepa_lightning.tokens import pool
 
 _BUILT = ["modality", "pretext", "target", "predictor", "objective", "regularizers", "prediction_weight", "optimizer"]
 _BUILT += ["learning_rate", "weight_decay"]

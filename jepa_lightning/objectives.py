@@ -134,11 +134,3 @@ class Hyperbola(PredictionLoss):
 def mean_of(losses: list[Tensor]) -> Tensor:
     """The mean of scalars."""
     return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-
-
-def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean over the real tokens: (B, N, D) to (B, D)."""
-    if valid is None:
-        return features.mean(1)
-    valid = valid.unsqueeze(-1)
-    return features.masked_fill(~valid, 0).sum(1) / valid.sum(1).clamp(min=1)

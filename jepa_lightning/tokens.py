@@ -30,6 +30,14 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     return picked.view(*index.shape, *values.shape[2:])
 
 
+def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean over the tokens where `valid` (B, N) is True, or all: (B, N, D) to (B, D), or (B, N, L, D) to (B, L, D)."""
+    if valid is None:
+        return features.mean(1)
+    valid = valid.reshape(*valid.shape, *[1] * (features.ndim - 2))
+    return features.masked_fill(~valid, 0).sum(1) / valid.sum(1).clamp(min=1)
+
+
 class Ragged(ABC):
     """Raw values of tokens that differ in size, such as subgraphs: a batch of B samples of N tokens.
 
@@ -134,11 +142,7 @@ class Latents:
 
     def pooled(self) -> Tensor:
         """Mean over the real tokens in float32: (B, D), or (B, L, D)."""
-        values = self.values.float()
-        if self.valid is None:
-            return values.mean(1)
-        valid = self.valid.reshape(*self.valid.shape, *[1] * (values.ndim - 2))
-        return values.masked_fill(~valid, 0).sum(1) / valid.sum(1).clamp(min=1)
+        return pool(self.values.float(), self.valid)
 
     def detach(self) -> Latents:
         """The same without gradient."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jepa_lightning.objectives import L1, MSE, Cosine, Hyperbola, SmoothL1, pool
+from jepa_lightning.objectives import L1, MSE, Cosine, Hyperbola, SmoothL1
+from jepa_lightning.tokens import pool
 
 B, M, T, D = 2, 3, 4, 5
 

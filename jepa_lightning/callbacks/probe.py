@@ -16,9 +16,9 @@ from jepa_lightning.evaluation import extract, probe
 from jepa_lightning.evaluation.features import is_class
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
-from jepa_lightning.objectives import pool
 from jepa_lightning.targets import represent
 from jepa_lightning.threads import one_thread_if_small
+from jepa_lightning.tokens import pool
 
 
 class OnlineProbe(Callback):

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from jepa_lightning.callbacks.collapse import outcome_of
 from jepa_lightning.module import JEPA
 from jepa_lightning.optimization import is_logged
 from jepa_lightning.printable import printable
@@ -106,7 +107,7 @@ class RunSummary(Callback):
 
 def _samples(outputs: Any, batch: Any) -> int:
     """Samples of a batch: a JEPA's outcome knows, of another module's step the batch says."""
-    outcome = outputs.get("outcome") if isinstance(outputs, dict) else None
+    outcome = outcome_of(outputs)
     return outcome.batch_size if outcome is not None else len(batch["id"] if isinstance(batch, dict) else batch)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from jepa_lightning.objectives import pool
+from jepa_lightning.tokens import pool
 
 Pooling = Literal["mean", "max", "mean+max"]
 

@@ -15,7 +15,7 @@ from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.transformer import check_sizes, init_weights
 from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
 from jepa_lightning.predictors.transformer import join, join_valid
-from jepa_lightning.tokens import Latents, Query
+from jepa_lightning.tokens import Latents, Query, pool
 
 
 class AdaLNLayer(nn.Module):
@@ -71,7 +71,7 @@ class AdaLNPredictor(Predictor):
         >>> import torch
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
         >>> from jepa_lightning.predictors import AdaLNPredictor, PredictorSpec
-        >>> from jepa_lightning.tokens import Latents, Query
+        >>> from jepa_lightning.tokens import Latents, Query, pool
         >>> token = TokenSpec(shape=(3, 8, 8), grid=(4, 4), positions=SinCosPositions)
         >>> spec = PredictorSpec(dim=32, out=32, token=token, condition=2)
         >>> predictor = AdaLNPredictor(spec, width=16, depth=2, heads=2)
@@ -114,8 +114,8 @@ class AdaLNPredictor(Predictor):
         if context.positions is None:
             raise ValueError("AdaLNPredictor needs to know where the context lies, got Latents without positions")
         batch, blocks = query.positions.shape[:2]
-        told = Latents(values=condition.values, valid=condition.valid).pooled()  # type: ignore[union-attr]
-        vector = self.embed_condition(told.to(self.project.weight.dtype)).repeat_interleave(blocks, dim=0)
+        told = pool(condition.values.to(self.project.weight.dtype), condition.valid)  # type: ignore[union-attr]
+        vector = self.embed_condition(told).repeat_interleave(blocks, dim=0)
         seen = self.embed(context.values)
         seen = seen + self.positions(context.positions).to(seen.dtype)
         queries = (self.mask_token + self.positions(query.positions)).to(seen.dtype)

@@ -8,9 +8,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.norm import LayerNorm
-from jepa_lightning.objectives import pool
 from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
-from jepa_lightning.tokens import Latents, Query
+from jepa_lightning.tokens import Latents, Query, pool
 
 
 class MLPPredictor(Predictor):

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from jepa_lightning.objectives import pool
 from jepa_lightning.precision import in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.targets.base import Target
 from jepa_lightning.targets.online import Online
-from jepa_lightning.tokens import Latents
+from jepa_lightning.tokens import Latents, pool
 
 if TYPE_CHECKING:
     from jepa_lightning.modality import Batch, Modality

@@ -84,7 +84,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+def encode(
+    encoder: Encoder,
+    tokens: Tokens,
+    keep: Tensor | None = None,
+    keep_valid: Tensor | None = None,
+    *,
+    layers: tuple[int, ...] = (),
+) -> Tensor:
+    """Call an encoder in the trainer's precision; one without `layers` serves as long as none are asked for."""
+    with in_half(tokens.device):
+        return encoder(tokens, keep, keep_valid, **({"layers": layers} if layers else {}))
+
+
 def represent(encoder: Encoder, tokens: Tokens, *, layers: tuple[int, ...] = ()) -> Tensor:
     """Representations of all tokens by a frozen `encoder`: no dropout, no gradient; (B, N, D), or (B, N, L, D)."""
-    with evaluating(encoder), in_half(tokens.device):
-        return encoder(tokens, layers=layers) if layers else encoder(tokens)
+    with evaluating(encoder):
+        return encode(encoder, tokens, layers=layers)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
-from jepa_lightning.precision import in_half, precise, sparing
+from jepa_lightning.precision import precise, sparing
 from jepa_lightning.schedules import LinearRamp, Schedule
-from jepa_lightning.targets.base import Target
+from jepa_lightning.targets.base import Target, encode
 from jepa_lightning.targets.half import HalfCopy
 from jepa_lightning.tokens import Tokens
 
@@ -77,11 +77,7 @@ class EMA(Target):
         layers: tuple[int, ...] = (),
     ) -> Tensor:
         """Representations without gradient; see `Target.forward`."""
-        with in_half(tokens.device):
-            encoder = self._computing(tokens.device)
-            if layers:
-                return encoder(tokens, keep, keep_valid, layers=layers)
-            return encoder(tokens, keep, keep_valid)
+        return encode(self._computing(tokens.device), tokens, keep, keep_valid, layers=layers)
 
     def _computing(self, device: torch.device) -> Encoder:
         """The encoder, or its copy in half precision where that gives the same."""

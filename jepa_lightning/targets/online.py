@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
-from jepa_lightning.precision import in_half
-from jepa_lightning.targets.base import Target
+from jepa_lightning.targets.base import Target, encode
 from jepa_lightning.tokens import Tokens
 
 
@@ -57,7 +56,5 @@ class Online(Target):
         layers: tuple[int, ...] = (),
     ) -> Tensor:
         """Representations, without gradient where it is stopped; see `Target.forward`."""
-        with torch.no_grad() if self.stop_gradient else nullcontext(), in_half(tokens.device):
-            if layers:
-                return self.encoder(tokens, keep, keep_valid, layers=layers)
-            return self.encoder(tokens, keep, keep_valid)
+        with torch.no_grad() if self.stop_gradient else nullcontext():
+            return encode(self.encoder, tokens, keep, keep_valid, layers=layers)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.encoders.base import Encoder, EncoderFactory, TokenSpec
-from jepa_lightning.precision import in_half
-from jepa_lightning.targets.base import Target
+from jepa_lightning.targets.base import Target, encode
 from jepa_lightning.tokens import Tokens
 
 
@@ -70,10 +69,7 @@ class Pretrained(Target):
         layers: tuple[int, ...] = (),
     ) -> Tensor:
         """Representations without gradient; see `Target.forward`."""
-        with in_half(tokens.device):
-            if layers:
-                return self.encoder(tokens, keep, keep_valid, layers=layers)
-            return self.encoder(tokens, keep, keep_valid)
+        return encode(self.encoder, tokens, keep, keep_valid, layers=layers)
 
     def evaluated(self, encoder: Encoder) -> Encoder:
         """The context encoder: the other one is as it was."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jepa_lightning.encoders import ViT
-from jepa_lightning.objectives import pool
+from jepa_lightning.tokens import pool
 from modalities.audio import Audio, LogMel, SpectrogramTokenizer
 
 
