@@ -1,6 +1,9 @@
 """What the tests of README.md and docs/ share: their code blocks and commands."""
 
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
@@ -24,6 +27,18 @@ def commands(page: str) -> list[str]:
     """The lines of the shell blocks; those that a backslash ends go on in the next."""
     joined = "".join(blocks(page, "bash")).replace("\\\n", " ")
     return [line.strip() for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def install(page: str, folder: Path) -> None:
+    """Write a page's files into `folder`, and install its package into `folder/site` as its first command says."""
+    for name, text in named_blocks(page).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    words = shlex.split(next(line for line in commands(page) if line.startswith("pip install")))
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", "site"]
+    made = subprocess.run([sys.executable, "-m", *words, *offline], cwd=folder, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
 
 
 def programs() -> dict[str, str]:

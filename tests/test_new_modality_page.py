@@ -3,13 +3,12 @@
 import importlib
 import json
 import shlex
-import subprocess
 import sys
 from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
-from pages import ROOT, blocks, commands, named_blocks, program
+from pages import ROOT, blocks, commands, install, named_blocks, program
 
 PAGE = (ROOT / "docs" / "new-modality.md").read_text()
 SHORT = [
@@ -27,18 +26,11 @@ SHORT = [
 def place(tmp_path_factory):
     """A folder with the page's files, recordings, and the package installed as the page's first command says."""
     folder = tmp_path_factory.mktemp("stranger")
-    for name, text in named_blocks(PAGE).items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    install(PAGE, folder)
     for i in range(40):
         path = folder / "my_recordings" / ("well" if i % 2 else "ill") / f"{i}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.sin(np.arange(700) * (0.1 + 0.1 * (i % 2))) + 0.1 * i)
-    install = shlex.split(next(line for line in commands(PAGE) if line.startswith("pip install")))
-    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", "site"]
-    made = subprocess.run([sys.executable, "-m", *install, *offline], cwd=folder, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
     return folder
 
 

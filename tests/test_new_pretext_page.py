@@ -3,12 +3,11 @@
 import importlib
 import json
 import shlex
-import subprocess
 import sys
 
 import pytest
 import yaml
-from pages import ROOT, blocks, commands, named_blocks, program
+from pages import ROOT, blocks, commands, install, named_blocks, program
 
 from jepa_lightning import load
 
@@ -25,14 +24,7 @@ SHORT = [
 def place(tmp_path_factory):
     """A folder with the page's files, and the package installed as the page's first command says."""
     folder = tmp_path_factory.mktemp("halves")
-    for name, text in named_blocks(PAGE).items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    install = shlex.split(next(line for line in commands(PAGE) if line.startswith("pip install")))
-    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", "site"]
-    made = subprocess.run([sys.executable, "-m", *install, *offline], cwd=folder, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
+    install(PAGE, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder / "site")
         patch.chdir(folder)

@@ -1,8 +1,18 @@
 """Targets: who encodes what is to be predicted, and with which gradient."""
 
-from jepa_lightning.targets.base import Target, TargetFactory, evaluating, represent
+from jepa_lightning.targets.base import FrozenTarget, Target, TargetFactory, encode, evaluating, represent
 from jepa_lightning.targets.ema import EMA
 from jepa_lightning.targets.online import Online
 from jepa_lightning.targets.pretrained import Pretrained
 
-__all__ = ["EMA", "Online", "Pretrained", "Target", "TargetFactory", "evaluating", "represent"]
+__all__ = [
+    "EMA",
+    "FrozenTarget",
+    "Online",
+    "Pretrained",
+    "Target",
+    "TargetFactory",
+    "encode",
+    "evaluating",
+    "represent",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,35 @@ class Target(nn.Module, ABC):
 
 TargetFactory = Callable[[Encoder, TokenSpec], Target]
 """Builds a target from the context encoder and the tokens' spec; a `Target` class does."""
+
+
+class FrozenTarget(Target):
+    """A target with an encoder of its own that no gradient reaches; always in eval mode."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: no dropout, no drop path."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Tensor | None = None,
+        keep_valid: Tensor | None = None,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> Tensor:
+        """Representations without gradient; see `Target.forward`."""
+        return encode(self.computing(tokens.device), tokens, keep, keep_valid, layers=layers)
+
+    def computing(self, device: torch.device) -> Encoder:
+        """The encoder to compute with on `device`: a cheaper one that gives the same, where there is one."""
+        return self.encoder
 
 
 @contextmanager

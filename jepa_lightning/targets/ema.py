@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.precision import precise, sparing
 from jepa_lightning.schedules import LinearRamp, Schedule
-from jepa_lightning.targets.base import Target, encode
+from jepa_lightning.targets.base import FrozenTarget
 from jepa_lightning.targets.half import HalfCopy
-from jepa_lightning.tokens import Tokens
 
 
-class EMA(Target):
+class EMA(FrozenTarget):
     """EMA copy of the context encoder (I-JEPA: Assran et al. 2023, section 3; BYOL: Grill et al. 2020).
 
     Never trained, always in eval mode, part of the checkpoint. A run is judged by it. Its parameters do not require
@@ -50,36 +49,18 @@ class EMA(Target):
         momentum: Schedule = LinearRamp(start=0.996, end=1.0),
         half_copy: bool = True,
     ) -> None:
-        super().__init__()
-        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        super().__init__(copy.deepcopy(encoder))
         self.momentum = momentum
         self._pairs: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
         self.half_copy = half_copy
         self._half: HalfCopy | None = None
-        self.train(False)
 
     @property
     def schedules(self) -> dict[str, Schedule]:  # type: ignore[override]
         """The momentum's."""
         return {"momentum": self.momentum}
 
-    def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode: no dropout, no drop path."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(
-        self,
-        tokens: Tokens,
-        keep: Tensor | None = None,
-        keep_valid: Tensor | None = None,
-        *,
-        layers: tuple[int, ...] = (),
-    ) -> Tensor:
-        """Representations without gradient; see `Target.forward`."""
-        return encode(self._computing(tokens.device), tokens, keep, keep_valid, layers=layers)
-
-    def _computing(self, device: torch.device) -> Encoder:
+    def computing(self, device: torch.device) -> Encoder:
         """The encoder, or its copy in half precision where that gives the same."""
         if not (self.half_copy and HalfCopy.serves(device)):
             return self.encoder

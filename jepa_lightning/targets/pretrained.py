@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Any, Self
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from jepa_lightning.encoders.base import Encoder, EncoderFactory, TokenSpec
-from jepa_lightning.targets.base import Target, encode
-from jepa_lightning.tokens import Tokens
+from jepa_lightning.targets.base import FrozenTarget
 
 
-class Pretrained(Target):
+class Pretrained(FrozenTarget):
     """A frozen encoder makes the targets: that of another run, or one with released weights.
 
     A run is judged by the context encoder, which is what it trains. The frozen weights are part of the checkpoint, so
@@ -46,30 +42,12 @@ class Pretrained(Target):
         build: EncoderFactory | None = None,
         trust: Collection[str] = (),
     ) -> None:
-        super().__init__()
         if checkpoint is None and build is None:
             raise ValueError("Pretrained needs to know whose weights: give checkpoint (a run), or build (an encoder)")
         frozen = copy.deepcopy(encoder) if build is None else build(spec)
         if checkpoint is not None:
             _load(frozen, checkpoint, trust)
-        self.encoder = frozen.requires_grad_(False)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(
-        self,
-        tokens: Tokens,
-        keep: Tensor | None = None,
-        keep_valid: Tensor | None = None,
-        *,
-        layers: tuple[int, ...] = (),
-    ) -> Tensor:
-        """Representations without gradient; see `Target.forward`."""
-        return encode(self.encoder, tokens, keep, keep_valid, layers=layers)
+        super().__init__(frozen)
 
     def evaluated(self, encoder: Encoder) -> Encoder:
         """The context encoder: the other one is as it was."""
