@@ -16,8 +16,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jepa_lightning.evaluation import svg
-from jepa_lightning.evaluation.svg import COLOURS, Axes
+from jepa_lightning.evaluation.report import svg
+from jepa_lightning.evaluation.report.svg import COLOURS, Axes
 
 LEFT, TOP, WIDTH, HEIGHT, BETWEEN = 84, 44, 460, 190, 62
 PROBES = {"probe/linear": "linear probe, accuracy", "probe/knn": "kNN, accuracy"}

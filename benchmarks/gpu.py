@@ -279,7 +279,7 @@ class Bench:
         if threads is not None:
             environment["OMP_NUM_THREADS"] = threads
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-c", "from jepa_lightning.cli import fit; fit()", "--config", "image.yaml"]
+            command = [sys.executable, "-c", "from jepa_lightning.cli.fit import fit; fit()", "--config", "image.yaml"]
             command += [word for name, value in words.items() for word in (f"--{name}", str(value))]
             command += ["--trainer.default_root_dir", folder]
             started = time.monotonic()

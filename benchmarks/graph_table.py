@@ -42,10 +42,10 @@ from threadpoolctl import threadpool_limits
 from benchmarks.repeated_splits import POOLINGS, encoder_features, poolings, train
 from benchmarks.report import at_least, machine, options, table, write_json
 from benchmarks.wl import histograms, read_graphs, wl_accuracy, wl_kernels
-from jepa_lightning.evaluation.protocols import LinearClassifier, Split, accuracies, few_labels, interval
-from jepa_lightning.evaluation.protocols import stratified_folds as stratified
-from jepa_lightning.plugins import load_plugins
-from jepa_lightning.shipped_configs import find_config
+from jepa_lightning.config.plugins import load_plugins
+from jepa_lightning.config.shipped import find_config
+from jepa_lightning.evaluation.probes.protocols import LinearClassifier, Split, accuracies, few_labels, interval
+from jepa_lightning.evaluation.probes.protocols import stratified_folds as stratified
 
 Array = NDArray[Any]
 

@@ -24,7 +24,7 @@ import torch
 from benchmarks import report
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.maskers import BlockUnion, Masker, MultiBlock, Random, Several, Tube
-from jepa_lightning.threads import one_thread
+from jepa_lightning.scale.threads import one_thread
 from jepa_lightning.tokens import Masks, Tokens
 
 MASKERS: dict[str, Masker] = {

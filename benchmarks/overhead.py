@@ -40,7 +40,7 @@ from benchmarks.step_time import training_step
 from benchmarks.syncs import HostReads, cuda_waits
 from jepa_lightning import JEPA, Batch
 from jepa_lightning.callbacks import LossBar, default_callbacks
-from jepa_lightning.run_folder import default_loggers
+from jepa_lightning.run.folder import default_loggers
 
 TARGET = 0.05
 REFRESH = 20  # steps between two looks of the progress bar, as in jepa-fit

@@ -37,13 +37,13 @@ from torch import Tensor
 
 from benchmarks.report import table
 from jepa_lightning.callbacks.probe import embedder
-from jepa_lightning.cli import JEPACLI
+from jepa_lightning.cli.fit import JEPACLI
+from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import Features, extract, probe
-from jepa_lightning.evaluation.features import is_class
+from jepa_lightning.evaluation.features.pooled import is_class
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
-from jepa_lightning.plugins import load_plugins
 from jepa_lightning.targets import represent
 
 

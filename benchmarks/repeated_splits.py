@@ -30,14 +30,14 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from benchmarks.real_data import Run, raw_input
 from benchmarks.report import table
+from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.data.split import known_targets
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import extract
-from jepa_lightning.evaluation.pooling import Pooling, pool_tokens
-from jepa_lightning.evaluation.protocols import LinearClassifier, Split, accuracies, interval, repeated_splits
+from jepa_lightning.evaluation.features.pooling import Pooling, pool_tokens
+from jepa_lightning.evaluation.probes.protocols import LinearClassifier, Split, accuracies, interval, repeated_splits
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
-from jepa_lightning.plugins import load_plugins
 from jepa_lightning.targets import represent
 
 POOLINGS: tuple[Pooling, ...] = ("mean", "max", "mean+max")

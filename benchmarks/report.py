@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from jepa_lightning.evaluation.table import table
+from jepa_lightning.evaluation.report.table import table
 
 __all__ = ["at_least", "choose_device", "machine", "options", "quartiles", "table", "write_json"]
 

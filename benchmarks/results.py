@@ -38,12 +38,12 @@ from benchmarks.real_data import Run, by_time, raw_input
 from benchmarks.repeated_splits import train as train_on_split
 from benchmarks.report import machine, options, table, write_json
 from jepa_lightning.callbacks.probe import embedder
+from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.evaluation import Features, extract
-from jepa_lightning.evaluation.judge import Encoded, Protocol, judge
-from jepa_lightning.evaluation.probing import Probe
-from jepa_lightning.evaluation.protocols import interval, repeated_splits
+from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, judge
+from jepa_lightning.evaluation.probes.probing import Probe
+from jepa_lightning.evaluation.probes.protocols import interval, repeated_splits
 from jepa_lightning.modality import Batch
-from jepa_lightning.plugins import load_plugins
 
 Embedders = dict[str, Callable[[Batch], Tensor]]
 

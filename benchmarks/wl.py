@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
-from jepa_lightning.evaluation.protocols import Split
+from jepa_lightning.evaluation.probes.protocols import Split
 
 Array = NDArray[Any]
 

@@ -16,13 +16,13 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from jepa_lightning._version import __version__
-from jepa_lightning.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
+from jepa_lightning.config.rebuild import Config, build_data, build_model
 from jepa_lightning.encoders import Encoder
-from jepa_lightning.evaluation.last_layers import encode_last
-from jepa_lightning.evaluation.pooling import Pooling, pool_tokens
+from jepa_lightning.evaluation.features.last_layers import encode_last
+from jepa_lightning.evaluation.features.pooling import Pooling, pool_tokens
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
-from jepa_lightning.rebuild import Config, build_data, build_model
+from jepa_lightning.run.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
 
 WhichEncoder = Literal["target", "context"]
 
@@ -168,7 +168,7 @@ class Frozen(nn.Module):
 
         The batch may lie on any device. With more `layers` than 1 they are (B, N, layers D): the outputs of the last
         layers side by side. The last has the encoder's own norm, those before it a LayerNorm without affine; see
-        `jepa_lightning.evaluation.last_layers.encode_last`.
+        `jepa_lightning.evaluation.features.last_layers.encode_last`.
 
         Raises:
             ValueError: more layers than the encoder has, or an encoder that gives its last one alone.

@@ -15,21 +15,22 @@ from torch.optim import Optimizer
 
 from jepa_lightning import optimization
 from jepa_lightning._version import __version__
-from jepa_lightning.checkpoint_io import protect
-from jepa_lightning.checkpoints import refuse_older
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
 from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of
-from jepa_lightning.parallel import parallelize
 from jepa_lightning.precision import HALF, is_norm, precise, sparing
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
 from jepa_lightning.pretexts import Masked, Networks, Outcome, Pretext
 from jepa_lightning.randomness import derive_seed, reseed
 from jepa_lightning.regularizers import RegularizerFactory, Regularizers, RegularizerSpec
+from jepa_lightning.run.checkpoint_io import protect
+from jepa_lightning.run.checkpoints import refuse_older
+from jepa_lightning.scale.parallel import parallelize
+from jepa_lightning.scale.strategies import refuse_fsdp1
 from jepa_lightning.schedules import CosineRamp, Schedule, WarmupCosine, value_at
-from jepa_lightning.strategies import refuse_fsdp1
-from jepa_lightning.targets import EMA, TargetFactory, represent
+from jepa_lightning.targets.base import TargetFactory, represent
+from jepa_lightning.targets.ema import EMA
 from jepa_lightning.tokens import pool
 
 _BUILT = ["modality", "pretext", "target", "predictor", "objective", "regularizers", "prediction_weight", "optimizer"]

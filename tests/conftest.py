@@ -18,11 +18,28 @@ from modalities.image import Image, ImageData
 torch.set_num_threads(1)
 
 SLOW_FILES = (  # go first: processes share whole files, and a long one at the end keeps the others waiting
-    *("distributed/test_two_processes.py", "test_resume.py", "test_probe_command.py", "test_cli.py", "test_readme.py"),
-    *("test_view_command.py", "golden/test_golden.py", "fuzz/test_fuzz_sizes.py", "test_trust.py", "test_kill.py"),
-    *("targets/test_pretrained.py", "evaluation/test_judge.py", "data/test_views.py", "fuzz/test_fuzz_configs.py"),
-    *("test_embed.py", "test_new_modality_page.py", "test_new_pretext_page.py", "distributed/test_gather.py"),
-    *("data/test_shards.py", "benchmarks/test_repeated_splits.py", "benchmarks/test_graph_table.py", "test_loading.py"),
+    "distributed/test_two_processes.py",
+    "run/test_resume.py",
+    "cli/test_probe_command.py",
+    "cli/test_fit.py",
+    "docs/test_readme.py",
+    "cli/test_view_command.py",
+    "golden/test_golden.py",
+    "fuzz/test_fuzz_sizes.py",
+    "config/test_trust.py",
+    "run/test_kill.py",
+    "targets/test_pretrained.py",
+    "evaluation/test_evaluate_features.py",
+    "data/test_views.py",
+    "fuzz/test_fuzz_configs.py",
+    "cli/test_embed.py",
+    "docs/test_new_modality_page.py",
+    "docs/test_new_pretext_page.py",
+    "distributed/test_gather.py",
+    "data/streams/test_shards.py",
+    "benchmarks/test_repeated_splits.py",
+    "benchmarks/test_graph_table.py",
+    "test_loading.py",
 )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 def forkserver():
     """The context that starts them; all tests share one server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jepa_lightning.cli", "jepa_lightning.data", "modalities.image", "tensorboard"])
+    context.set_forkserver_preload(["jepa_lightning.cli.fit", "jepa_lightning.data", "modalities.image", "tensorboard"])
     return context
 
 
@@ -25,7 +25,7 @@ sys.stdin.read()
 
 @contextmanager
 def holding(path):
-    """Inside, another process holds the lock file `path`, as `jepa_lightning.locks.locked` does; it imports nothing."""
+    """Inside, another process, which imports nothing, holds the lock file `path` as `jepa_lightning.run.locks` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], **pipes) as process:

@@ -2,8 +2,8 @@
 
 import copy
 
-from jepa_lightning.cli import JEPACLI
-from jepa_lightning.plugins import load_plugins
+from jepa_lightning.cli.fit import JEPACLI
+from jepa_lightning.config.plugins import load_plugins
 
 SHORT = [
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.max_steps", "2"),

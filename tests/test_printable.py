@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from short_runs import IMAGE, SHORT
 
-from jepa_lightning.cli import fit
-from jepa_lightning.commands.probe import probe
-from jepa_lightning.commands.view import view
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.cli.probe import probe
+from jepa_lightning.cli.view import view
 from jepa_lightning.data import DataError, find_files
-from jepa_lightning.evaluation import svg
-from jepa_lightning.evaluation.plots import heat_map
-from jepa_lightning.evaluation.table import table
+from jepa_lightning.evaluation.report import svg
+from jepa_lightning.evaluation.report.plots import heat_map
+from jepa_lightning.evaluation.report.table import table
 from jepa_lightning.printable import printable
 from modalities.image import ImageData
 

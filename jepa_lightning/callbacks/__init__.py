@@ -4,7 +4,7 @@ from lightning.pytorch import Callback
 
 from jepa_lightning.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from jepa_lightning.callbacks.collapse import CollapseMonitor
-from jepa_lightning.callbacks.faults import Faults
+from jepa_lightning.callbacks.non_finite import Faults
 from jepa_lightning.callbacks.pictures import Pictures
 from jepa_lightning.callbacks.probe import OnlineProbe
 from jepa_lightning.callbacks.progress import LossBar

@@ -13,12 +13,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_warn
 
-from jepa_lightning.callbacks.faults import require_finite
+from jepa_lightning.callbacks.non_finite import require_finite
 from jepa_lightning.callbacks.probe import OnlineProbe
-from jepa_lightning.checkpoint_io import protect, publish, tidy, unfinished
-from jepa_lightning.interruption import Interrupted, StopSignals, requeue_slurm
 from jepa_lightning.optimization import is_logged
-from jepa_lightning.run_folder import Place
+from jepa_lightning.run.checkpoint_io import protect, publish, tidy, unfinished
+from jepa_lightning.run.folder import Place
+from jepa_lightning.run.interruption import Interrupted, StopSignals, requeue_slurm
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -35,7 +35,7 @@ class LastCheckpoint(ModelCheckpoint):
     more.
 
     SIGTERM, SIGUSR1 and Ctrl-C save it after the present step and end the run (`Interrupted`); see
-    `jepa_lightning.interruption`. In a list of callbacks it belongs behind those whose state it should hold.
+    `jepa_lightning.run.interruption`. In a list of callbacks it belongs behind those whose state it should hold.
 
     Args:
         every_n_train_steps: save also every so many optimiser steps.

@@ -14,7 +14,7 @@ from jepa_lightning.callbacks.transfer import transfer
 from jepa_lightning.evaluation.pca import pca_colours
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
-from jepa_lightning.picture_files import write_pictures
+from jepa_lightning.pictures.files import write_pictures
 from jepa_lightning.targets import represent
 
 

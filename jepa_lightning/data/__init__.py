@@ -1,17 +1,17 @@
 """What all data modules share: the batch contract, splits, loaders, and what happens to unreadable samples."""
 
-from jepa_lightning.data.archives import ArchiveSamples, find_archives
 from jepa_lightning.data.batch import Collate, Sample, to_sample
 from jepa_lightning.data.cache import MemoryCache
-from jepa_lightning.data.files import FileList, find_files
-from jepa_lightning.data.hub import HuggingFace, HuggingFaceStream
+from jepa_lightning.data.files.archives import ArchiveSamples, find_archives
+from jepa_lightning.data.files.find import FileList, find_files
 from jepa_lightning.data.module import JEPADataModule
-from jepa_lightning.data.records import Encoded, Record, Records
 from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
-from jepa_lightning.data.shards import Shards, ShardStream
-from jepa_lightning.data.sources import FileDataModule, SourcedDataModule
+from jepa_lightning.data.sources.base import FileDataModule, SourcedDataModule
+from jepa_lightning.data.sources.hub import HuggingFace, HuggingFaceStream
+from jepa_lightning.data.sources.records import Encoded, Record, Records
 from jepa_lightning.data.split import draw, known_targets
-from jepa_lightning.data.streams import Stream
+from jepa_lightning.data.streams.base import Stream
+from jepa_lightning.data.streams.shards import Shards, ShardStream
 from jepa_lightning.data.views import PlainViews, ViewTransform, view_seed
 
 __all__ = [

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from jepa_lightning.precision import in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
+from jepa_lightning.scale.threads import one_thread
 from jepa_lightning.targets.base import Target
-from jepa_lightning.threads import one_thread
 from jepa_lightning.tokens import Latents, Masks, Query, Tokens, take
 
 if TYPE_CHECKING:

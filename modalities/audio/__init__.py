@@ -6,6 +6,6 @@ from modalities.audio.front_end import LogMel
 from modalities.audio.generated import GeneratedSounds
 from modalities.audio.modality import Audio
 from modalities.audio.tokenizer import SpectrogramTokenizer
-from modalities.audio.views import AudioViews
+from modalities.audio.transforms import AudioViews
 
 __all__ = ["Audio", "AudioData", "AudioViews", "GeneratedSounds", "LogMel", "LogMelCache", "SpectrogramTokenizer"]

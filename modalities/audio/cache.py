@@ -7,16 +7,14 @@ import hashlib
 import json
 import os
 import uuid
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from jepa_lightning.data import DataError, Sample
-from modalities.audio.crops import Short, fill, place
-from modalities.audio.files import FileSound
+from jepa_lightning.data import DataError
+from modalities.audio.sounds import FileSound
 
 _VERSION = 1  # of what is stored; another one makes the old files misses
 
@@ -115,36 +113,3 @@ class LogMelCache:
                 f"cannot write to the log-mel cache in {self.folder}: {error}: make room there, name another folder, "
                 "or leave data.log_mel_cache out"
             ) from error
-
-
-class LogMelCrop:
-    """Replaces a sound file by a crop of its spectrogram: `log_mel` (F, T) float32 and `length` in frames.
-
-    Like `Crop`, with frames for samples. Padding has the values of silence. The frames at a crop's ends have seen
-    the sound beside it, which they have not where the waveform is cropped.
-
-    Args:
-        cache: gives the spectrograms.
-        samples: length of a clip, from which T follows.
-        random: at a uniformly drawn place; else the middle.
-        short: as in `Crop`.
-    """
-
-    def __init__(self, cache: LogMelCache, samples: int, *, random: bool = False, short: Short = "pad") -> None:
-        self.cache = cache
-        self.frames = cache.frames(samples)
-        self.random = random
-        self.short = short
-        self._silence = torch.from_numpy(cache.silence(samples)).float()
-
-    def __call__(self, sample: Sample) -> Sample:
-        """The sample, with `log_mel` in place of `waveform`."""
-        whole: Any = self.cache(sample.pop("waveform"))
-        start = place(len(whole), self.frames, random=self.random)
-        clip = torch.from_numpy(whole[start : start + self.frames].astype(np.float32))
-        length = len(clip)
-        if length < self.frames:
-            clip, length = fill(clip, self.frames, short=self.short, value=self._silence)
-        sample["log_mel"] = clip.T.contiguous()
-        sample["length"] = torch.tensor(length)
-        return sample

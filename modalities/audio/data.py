@@ -10,12 +10,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample
-from jepa_lightning.data.records import Decode
-from modalities.audio.cache import LogMelCache, LogMelCrop
-from modalities.audio.crops import Crop, Short
-from modalities.audio.files import GivenSounds, SoundFiles, StoredSound, find_sounds
+from jepa_lightning.data.sources.records import Decode
+from modalities.audio.cache import LogMelCache
+from modalities.audio.files import GivenSounds, SoundFiles, find_sounds
 from modalities.audio.generated import GeneratedSounds
-from modalities.audio.views import AudioViews
+from modalities.audio.sounds import StoredSound
+from modalities.audio.transforms import AudioViews, Crop, LogMelCrop, Short
 
 _CACHE_BYTES = 2**30
 

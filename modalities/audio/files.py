@@ -9,49 +9,12 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, Encoded, FileList, MemoryCache, find_files, known_targets
-from jepa_lightning.data.file_list import nearest
-from modalities.audio.crops import ArraySound, Sound, as_sound
+from jepa_lightning.data import DataError, FileList, MemoryCache, find_files, known_targets
+from jepa_lightning.data.files.file_list import nearest
 from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
+from modalities.audio.sounds import ArraySound, FileSound, Sound, as_sound
 
 _log = logging.getLogger(__name__)
-
-
-class FileSound(Sound):
-    """A sound in a file; only what is asked for is decoded.
-
-    Args:
-        path: of the file.
-        sample_rate: wanted, in Hz.
-        known: what its header says.
-    """
-
-    def __init__(self, path: str, *, sample_rate: int, known: Info) -> None:
-        self.path = path
-        self.sample_rate = sample_rate
-        self.length = known.length(sample_rate)
-
-    def read(self, start: int, count: int) -> Waveform:
-        """Decodes the part, mono and resampled; errors as `modalities.audio.reading.read`."""
-        return read(self.path, start=start, count=count, sample_rate=self.sample_rate)
-
-
-class StoredSound(Sound):
-    """A sound file in memory; only what is asked for is decoded. Errors as `modalities.audio.reading.info`.
-
-    Args:
-        file: what a shard or a table holds.
-        sample_rate: wanted, in Hz.
-    """
-
-    def __init__(self, file: Encoded, *, sample_rate: int) -> None:
-        self.file = file
-        self.sample_rate = sample_rate
-        self.length = info(file).length(sample_rate)
-
-    def read(self, start: int, count: int) -> Waveform:
-        """Decodes the part, mono and resampled; errors as `modalities.audio.reading.read`."""
-        return read(self.file, start=start, count=count, sample_rate=self.sample_rate)
 
 
 class SoundFiles(Dataset[dict[str, Any]]):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jepa_lightning.drawing import colour_map, paint, panels, shown, veil
+from jepa_lightning.pictures.drawing import colour_map, paint, panels, shown, veil
 from jepa_lightning.tokens import Masks
 
 _STRIPE = 3  # pixels of a stripe over padding

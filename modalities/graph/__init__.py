@@ -5,6 +5,6 @@ from modalities.graph.data import GraphData
 from modalities.graph.embedding import GINE, PatchGNN
 from modalities.graph.modality import Graph
 from modalities.graph.tokenizer import GraphTokenizer
-from modalities.graph.views import GraphViews
+from modalities.graph.transforms import GraphViews
 
 __all__ = ["GINE", "Graph", "GraphData", "GraphTokenizer", "GraphViews", "PatchGNN"]

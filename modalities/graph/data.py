@@ -16,8 +16,7 @@ from jepa_lightning.modality import Batch
 from modalities.graph.files import open_graphs
 from modalities.graph.generated import TYPES, GeneratedGraphs
 from modalities.graph.graphs import RawGraph
-from modalities.graph.sets import Cutting, Graphs, join_graphs, plain_cut, random_cut
-from modalities.graph.views import GraphViews
+from modalities.graph.transforms import Cutting, Graphs, GraphViews, join_graphs, plain_cut, random_cut
 
 _log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from jepa_lightning.config.trust import weights_only
 from jepa_lightning.data import DataError
-from jepa_lightning.data.file_list import regular_file
-from jepa_lightning.trust import weights_only
+from jepa_lightning.data.files.file_list import regular_file
 from modalities.graph.requirements import torch_geometric
 
 __all__ = ["open_graphs", "torch_geometric"]

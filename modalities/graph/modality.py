@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from jepa_lightning.drawing import role_colours, roles
 from jepa_lightning.encoders import LinearPositions, TokenSpec, ViT
 from jepa_lightning.maskers import Counts, Masker
 from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.pictures.drawing import role_colours, roles
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.graph import pictures
 from modalities.graph.embedding import GINE, ConvFactory, PatchGNN

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lightning.drawing import CONTEXT, PANEL, TARGETS, UNUSED, panels
+from jepa_lightning.pictures.drawing import CONTEXT, PANEL, TARGETS, UNUSED, panels
 from modalities.graph.graphs import GraphBatch
 
 SIDE = 2 * PANEL  # pixels of a graph's picture

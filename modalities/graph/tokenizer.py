@@ -109,8 +109,8 @@ class GraphTokenizer(Tokenizer):
         """One graph, cut into patches, on the CPU."""
         if isinstance(graph, PatchedGraph):
             return graph
-        from modalities.graph.convert import to_graph  # these import PyG and METIS, which cut graphs do not need
         from modalities.graph.patching import cut
+        from modalities.graph.reading import to_graph  # these import PyG and METIS, which cut graphs do not need
 
         raw = to_graph(
             graph if isinstance(graph, RawGraph) else graph.cpu(),

@@ -15,15 +15,14 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find_archives
-from jepa_lightning.data.records import Decode, Decoded, Encoded, Record
 from jepa_lightning.data.samples import READ_ERRORS
+from jepa_lightning.data.sources.records import Decode, Decoded, Encoded, Record
 from jepa_lightning.modality import Batch
-from modalities.image.arrays import ArrayImages
-from modalities.image.folders import MAX_PIXELS, FolderImages, find_images, read_image
+from modalities.image.files import ArrayImages, FolderImages, find_images
 from modalities.image.generated import GeneratedImages
-from modalities.image.transforms import CentreCrop, Normalise, RandomCrop
+from modalities.image.reading import MAX_PIXELS, read_image
+from modalities.image.transforms import CentreCrop, ImageViews, Normalise, RandomCrop
 from modalities.image.values import EIGHT, UNIT, Values, say, values_of
-from modalities.image.views import ImageViews
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RATIO = (3 / 4, 4 / 3)  # of the random crop's sides, as in the I-JEPA paper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from jepa_lightning.drawing import paint, panels, shown, to_rgb, veil
+from jepa_lightning.pictures.drawing import paint, panels, shown, to_rgb, veil
 from jepa_lightning.tokens import Masks
 
 

@@ -1,4 +1,4 @@
-"""Random and central crops of one image, and normalisation of a batch."""
+"""Crops and views of images, and normalisation of a batch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from jepa_lightning.data import DataError, Sample
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.boxes import Box, central_box, random_box
+from jepa_lightning.data.pixels import PixelViews
 from jepa_lightning.modality import Batch
-from modalities.image.folders import MODES, convert
+from modalities.image.reading import MODES, convert
 from modalities.image.values import Values
 
 _LARGEST = 1e18  # of a value; its square is still a float
@@ -175,3 +176,29 @@ class Normalise:
         scale = 255.0 if image.dtype == torch.uint8 else 1.0
         batch["image"] = image.float().sub_(scale * self.mean).div_(scale * self.std).contiguous()
         return batch
+
+
+class ImageViews(PixelViews):
+    """Views of images: a random resized crop, a flip, colour jitter, grey, blur and solarisation.
+
+    Example:
+        ```yaml
+        data:
+          class_path: ImageData
+          init_args:
+            views: 8
+            view_transform: {class_path: ImageViews, init_args: {local_views: 6, local_size: 48, scale: [0.3, 1.0]}}
+        ```
+    """
+
+    name = "image"
+
+    def __call__(self, sample: Sample, view: int = 0) -> Sample:
+        """The sample with its `image` as one view: a tensor (C, H, W), uint8 or float32."""
+        image = standard(sample["image"], self.channels)
+        if isinstance(image, Tensor):
+            self.check(image)
+        size, scale = self.crop(view)
+        crop = RandomCrop(size, channels=self.channels, scale=scale, ratio=self.ratio, flip=self.flip)
+        sample = crop({**sample, "image": image})
+        return {**sample, "image": self.change(sample["image"], view)}

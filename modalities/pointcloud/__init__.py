@@ -3,6 +3,6 @@
 from modalities.pointcloud.data import PointCloudData
 from modalities.pointcloud.modality import PointCloud
 from modalities.pointcloud.tokenizer import PointTokenizer
-from modalities.pointcloud.views import PointCloudViews
+from modalities.pointcloud.transforms import PointCloudViews
 
 __all__ = ["PointCloud", "PointCloudData", "PointCloudViews", "PointTokenizer"]

@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 from jepa_lightning.data import DataError, FileDataModule, Sample
 from modalities.pointcloud.files import CloudFiles, GivenClouds, HDF5Clouds, class_names, find_clouds, find_hdf5
 from modalities.pointcloud.generated import GeneratedClouds
-from modalities.pointcloud.transforms import Augment, Rotation, TakePoints
-from modalities.pointcloud.views import PointCloudViews
+from modalities.pointcloud.transforms import Augment, PointCloudViews, Rotation, TakePoints
 
 _CACHE_BYTES = 2**30
 _SURFACE = 4  # points sampled on a mesh, in N

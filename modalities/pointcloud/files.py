@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileList, MemoryCache, find_files, known_targets
 from jepa_lightning.data.arrays import native
-from jepa_lightning.data.folder_tree import read_tree
-from jepa_lightning.data.split_names import SPLITS, plain_split_of, split_of
+from jepa_lightning.data.files.split_names import SPLITS, plain_split_of, split_of
+from jepa_lightning.data.files.tree import read_tree
 from modalities.pointcloud.reading import EXTENSIONS, INSTALL, Cloud, points_first, read
 
 HDF5 = (".h5", ".hdf5")

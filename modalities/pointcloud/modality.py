@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from jepa_lightning.drawing import role_colours, roles
 from jepa_lightning.encoders import MLPPositions, TokenSpec, ViT
 from jepa_lightning.maskers import Masker, OrderedRuns
 from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.pictures.drawing import role_colours, roles
 from jepa_lightning.tokens import Masks, Tokens, take
 from modalities.pointcloud import pictures
-from modalities.pointcloud.encoder import MiniPointNet
+from modalities.pointcloud.embedding import MiniPointNet
 from modalities.pointcloud.geometry import nearest
 from modalities.pointcloud.tokenizer import PointTokenizer
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa_lightning.drawing import PANEL, panels
+from jepa_lightning.pictures.drawing import PANEL, panels
 
 VIEWS = ((0.0, 0.0), (40.0, 25.0))
 """Degrees by which each view is turned about the vertical axis (y), then tilted down: the front, and from aside."""

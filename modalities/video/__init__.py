@@ -1,10 +1,10 @@
 """Videos: V-JEPA on tubelets, with its data."""
 
-from modalities.video.arrays import ArrayClips
 from modalities.video.data import VideoData
+from modalities.video.files import ArrayClips
 from modalities.video.generated import GeneratedClips
 from modalities.video.modality import Video
 from modalities.video.tokenizer import TubeletTokenizer
-from modalities.video.views import VideoViews
+from modalities.video.transforms import VideoViews
 
 __all__ = ["ArrayClips", "GeneratedClips", "TubeletTokenizer", "Video", "VideoData", "VideoViews"]

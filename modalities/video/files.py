@@ -1,4 +1,4 @@
-"""Lists of video files."""
+"""Video files, and clips that lie in a NumPy archive."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, Encoded, FileList, find_files
-from modalities.video.decoding import Decoder, open_video, reader_class
+from jepa_lightning.data import ArchiveSamples, DataError, Encoded, FileList, find_files
 from modalities.video.reader import VideoReader
+from modalities.video.reading import Decoder, open_video, reader_class
 
 EXTENSIONS = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv"),
@@ -109,3 +109,11 @@ class VideoFiles(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         video = VideoFile(self.files.regular(index), **self.settings)
         return {"video": video, "labels": self.files.labels_of(index), "id": self.sample_id(index)}
+
+
+class ArrayClips(ArchiveSamples):
+    """Clips and labels from a .npz file (`ArchiveSamples`), uint8 or float."""
+
+    key = "video"
+    names = ("video", "videos", "frames", "clips")
+    shapes = {4: "(N, T, H, W)", 5: "(N, T, H, W, C)"}  # noqa: RUF012

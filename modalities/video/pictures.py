@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jepa_lightning.drawing import paint, panels, shown, to_rgb, veil
+from jepa_lightning.pictures.drawing import paint, panels, shown, to_rgb, veil
 from jepa_lightning.tokens import Masks
 
 

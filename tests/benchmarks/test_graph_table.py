@@ -9,8 +9,8 @@ import yaml
 
 from benchmarks import graph_table, repeated_splits, wl
 from benchmarks.wl import TypedGraph, histograms, read_graphs, wl_accuracy, wl_counts, wl_kernels
-from jepa_lightning.evaluation import protocols
-from jepa_lightning.evaluation.protocols import Split, stratified_folds
+from jepa_lightning.evaluation.probes import protocols
+from jepa_lightning.evaluation.probes.protocols import Split, stratified_folds
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,7 @@ def test_shapes_are_divided_once(tmp_path):
 
 
 def test_every_entry_names_a_recipe_that_is_shipped():
-    from jepa_lightning.shipped_configs import find_config
+    from jepa_lightning.config.shipped import find_config
 
     for entry in ENTRIES.values():
         assert find_config(f"{entry.recipe}.yaml")

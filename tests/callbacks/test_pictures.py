@@ -9,7 +9,7 @@ from variants import TwoViews
 from jepa_lightning.callbacks import Pictures
 from jepa_lightning.callbacks.pictures import first
 from jepa_lightning.modality import Modality
-from jepa_lightning.picture_files import GAP, STRIP, WIDE
+from jepa_lightning.pictures.files import GAP, STRIP, WIDE
 
 
 def opened(path):

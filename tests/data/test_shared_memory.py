@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from jepa_lightning.cli.errors import explain
 from jepa_lightning.data import DataError, shared_memory
 from jepa_lightning.data.shared_memory import workers_that_fit
-from jepa_lightning.endings import explain
 
 MB = 10**6
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from jepa_lightning import load
-from jepa_lightning.commands.probe import probe
+from jepa_lightning.cli.probe import probe
 from jepa_lightning.optimization import decays
-from jepa_lightning.sharded import is_sharded
+from jepa_lightning.run.sharded import is_sharded
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_processes
@@ -156,7 +156,7 @@ def test_ranks_that_drew_other_weights_train_one_model(two):
 
 def test_jepa_fit_under_fsdp2_from_start_to_probe(tmp_path, capsys):
     script = tmp_path / "fit.py"  # as the command `jepa-fit`, which Lightning starts again for the second process
-    script.write_text("from jepa_lightning.cli import fit\n\nfit()\n")
+    script.write_text("from jepa_lightning.cli.fit import fit\n\nfit()\n")
     words = ["--trainer.strategy", "fsdp2", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
     said = start(
         str(script), "--config", "image.yaml", *words, *TINY, "--trainer.default_root_dir", "run", folder=tmp_path

@@ -5,7 +5,7 @@ import torch
 from timm.models.vision_transformer import Block as TimmBlock
 
 from jepa_lightning.encoders import Transformer
-from jepa_lightning.parallel import prepare_blocks
+from jepa_lightning.scale.parallel import prepare_blocks
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -17,7 +17,7 @@ from jepa_lightning.encoders import (
     layer_numbers,
 )
 from jepa_lightning.encoders.positions import grid_positions
-from jepa_lightning.parallel import prepare_blocks
+from jepa_lightning.scale.parallel import prepare_blocks
 from jepa_lightning.tokens import Tokens
 
 DEPTH = 4

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from short_runs import IMAGE, SHORT
 
-from jepa_lightning.cli import JEPACLI
-from jepa_lightning.endings import ended_well
-from jepa_lightning.plugins import load_plugins
+from jepa_lightning.cli.errors import ended_well
+from jepa_lightning.cli.fit import JEPACLI
+from jepa_lightning.config.plugins import load_plugins
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ["image", "video", "audio", "pointcloud", "graph"]

@@ -21,7 +21,7 @@ from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import Random
 from jepa_lightning.predictors import TransformerPredictor
 from jepa_lightning.regularizers import VICReg
-from jepa_lightning.run_folder import AppendingCSVLogger
+from jepa_lightning.run.folder import AppendingCSVLogger
 from modalities.image import Image, ImageData
 
 TINY = {"width": 8, "depth": 1, "heads": 1}

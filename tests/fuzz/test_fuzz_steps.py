@@ -15,7 +15,7 @@ from jepa_lightning.predictors import TransformerPredictor
 from modalities.audio import Audio
 from modalities.graph import Graph
 from modalities.graph.graphs import RawGraph
-from modalities.graph.sets import Cutting, LazyGraph, join_graphs, plain_cut
+from modalities.graph.transforms import Cutting, LazyGraph, join_graphs, plain_cut
 from modalities.image import Image
 from modalities.pointcloud import PointCloud
 from modalities.pointcloud.transforms import Augment, TakePoints
@@ -208,7 +208,7 @@ def graph(draw):
 @given(st.data())
 @fuzz(30)
 def test_graphs(data):
-    from modalities.graph.convert import to_graph
+    from modalities.graph.reading import to_graph
 
     hops, walk = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 9))
     cutting = {"features": 3, "edge_features": data.draw(st.sampled_from([0, 0, 2])), "hops": hops, "walk": walk}

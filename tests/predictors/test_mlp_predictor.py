@@ -5,8 +5,8 @@ import torch
 from asking import TOKEN, B, C, D, K, M, S, T, W, asked
 
 from jepa_lightning.encoders.positions import sincos
-from jepa_lightning.parallel import prepare_blocks
 from jepa_lightning.predictors import MLPPredictor, PredictorSpec
+from jepa_lightning.scale.parallel import prepare_blocks
 from jepa_lightning.tokens import Latents, Query
 
 

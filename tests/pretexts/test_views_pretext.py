@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from jepa_lightning import load
-from jepa_lightning.cli import fit
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.objectives import MSE
-from jepa_lightning.plugins import load_plugins
 from jepa_lightning.pretexts import Views
 from jepa_lightning.regularizers import SIGReg, VICReg
 from jepa_lightning.schedules import Constant

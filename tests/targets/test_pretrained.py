@@ -9,8 +9,8 @@ from short_runs import fit_shortly
 from torch import nn
 
 from jepa_lightning import load, load_jepa
+from jepa_lightning.config.rebuild import build_model
 from jepa_lightning.encoders import TimmEncoder, ViT
-from jepa_lightning.rebuild import build_model
 from jepa_lightning.regularizers import VICReg
 from jepa_lightning.targets import Pretrained
 from modalities.image import Image

@@ -1,0 +1,247 @@
+"""The kinds of pictures that `jepa-view` draws."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.cli.options import choose_device
+from jepa_lightning.data import JEPADataModule
+from jepa_lightning.loading import Frozen, load_jepa
+from jepa_lightning.modality import Batch
+from jepa_lightning.pictures.attention import attention_of_probe, find_label
+from jepa_lightning.pictures.chosen import ChosenSamples
+from jepa_lightning.pictures.errors import token_errors
+from jepa_lightning.pictures.files import GAP, beside, stack, write_picture, write_pictures
+from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label
+from jepa_lightning.pictures.tokens import draw_features, draw_heat, draw_masks, tokens_and_features
+from jepa_lightning.printable import printable
+from jepa_lightning.run.writing import named
+from jepa_lightning.tokens import Tokens
+
+MASKS = 3  # draws of the masker, each in a file of its own
+LINE = 96  # how grey the line between a sample and its neighbours is
+
+
+@dataclass
+class Scene:
+    """What is looked at.
+
+    Attributes:
+        encoder: the frozen one.
+        data: where the samples are from.
+        samples: the split.
+        batch: the chosen ones, on the CPU.
+        given: the command line.
+        out: folder of the pictures.
+    """
+
+    encoder: Frozen
+    data: JEPADataModule
+    samples: ChosenSamples
+    batch: Batch
+    given: argparse.Namespace
+    out: Path
+    _untrained: Frozen | None = None
+    _untrained_known: bool = False
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        print(printable(line), flush=True)
+
+    def write(self, pictures: list[Tensor] | None, name: str) -> None:
+        """Write one picture a sample and print the files."""
+        if not pictures:
+            self.say(f"{name}: the modality {self.encoder.modality.name} draws none")
+        self.wrote(write_pictures(pictures, self.out, name))
+
+    def wrote(self, files: list[Path]) -> None:
+        """Print files."""
+        for file in files:
+            self.say(str(file))
+
+    def save(self, name: str, content: dict[str, Any]) -> None:
+        """Write numbers as JSON, those that are not finite as null, and print the file."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        path = self.out / f"{name}.json"
+        with named(path):
+            path.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+        self.wrote([path])
+
+    def untrained(self) -> Frozen | None:
+        """The encoder before training; None, and a note, where it cannot be built."""
+        if not self._untrained_known:
+            self._untrained_known = True
+            try:
+                self._untrained = self.encoder.untrained()
+            except (ValueError, OSError) as error:
+                self.say(f"no pictures of the untrained encoder: {error}")
+        return self._untrained
+
+    def named(self, labels: dict[str, Any], row: int) -> dict[str, Any]:
+        """A sample's labels, the primary one by the name of its class where classes have names."""
+        found: dict[str, Any] = {}
+        for name, values in labels.items():
+            value = values[row]
+            found[name] = value.tolist() if isinstance(value, Tensor) else value
+            classes = self.data.classes if name == self.data.label else None
+            if classes and isinstance(found[name], int) and 0 <= found[name] < len(classes):
+                found[name] = classes[found[name]]
+        return found
+
+
+def masks(scene: Scene) -> None:
+    """What the context shows and what is to be predicted: three draws of the run's masker."""
+    for draw in range(MASKS):
+        pictures = draw_masks(scene.encoder.modality, scene.batch, seed=scene.given.seed * MASKS + draw)
+        scene.write(pictures, f"masks_{draw + 1}")
+
+
+def features(scene: Scene) -> None:
+    """The first three principal components of token features as colours, trained and untrained."""
+    scene.write(draw_features(scene.encoder, scene.batch), "features")
+    untrained = scene.untrained()
+    if untrained is not None:
+        scene.write(draw_features(untrained, scene.batch), "features_untrained")
+
+
+def neighbours(scene: Scene) -> None:
+    """Each sample, then its nearest neighbours in the split by the cosine of pooled features."""
+    given, samples, encoder = scene.given, scene.samples, scene.encoder
+    queries = list(dict.fromkeys(scene.batch["position"]))
+    places = sorted({*samples.spread(given.gallery), *queries})
+    untrained = scene.untrained()
+    encoders = {"trained": encoder} | ({} if untrained is None else {"untrained": untrained})
+    embedders = {name: partial(which.embed, pooling=given.pooling) for name, which in encoders.items()}
+    gallery = Gallery.read(samples.batches(places), embedders, total=len(places))
+    if len(gallery.ids) < 2:
+        raise ValueError(f"expected at least 2 samples in the split {samples.split} to find neighbours, got 1")
+    number = {place: row for row, place in enumerate(gallery.positions)}
+    rows = torch.tensor([number[place] for place in queries])
+    found = {name: nearest(of.values, k=given.neighbours) for name, of in gallery.features.items()}
+    indices, similarities = (part[rows] for part in found["trained"])
+    _draw_neighbours(scene, [[gallery.positions[i] for i in row] for row in indices.tolist()], queries)
+    shares: dict[str, dict[str, float]] = {}
+    for name, values in gallery.class_labels.items():
+        shares[name] = {which: same_label(values, index) for which, (index, _) in found.items()}
+        shares[name]["chance"] = chance_of_same(values)
+        line = ", ".join(f"{which} {share:.3f}" for which, share in shares[name].items())
+        scene.say(f"neighbours of the same {name}: {line}")
+    one_of = [
+        {
+            "id": gallery.ids[row],
+            "labels": scene.named(gallery.labels, row),
+            "neighbours": [
+                {"id": gallery.ids[i], "similarity": s, "labels": scene.named(gallery.labels, i)}
+                for i, s in zip(index, similarity, strict=True)
+            ],
+        }
+        for row, index, similarity in zip(rows.tolist(), indices.tolist(), similarities.tolist(), strict=True)
+    ]
+    said = {"split": samples.split, "gallery": len(gallery.ids), "k": indices.shape[1], "pooling": given.pooling}
+    scene.save("neighbours", {**said, "same_label": shares, "samples": one_of})
+
+
+def _draw_neighbours(scene: Scene, found: list[list[int]], queries: list[int]) -> None:
+    """A row a sample: the sample, a line, its neighbours; of moving pictures a GIF, and its middle frame as PNG."""
+    wanted = list(dict.fromkeys([*queries, *(place for row in found for place in row)]))
+    batch = scene.samples.read(wanted)
+    drawn = scene.encoder.modality.draw_samples(batch)
+    if not drawn:
+        scene.say(f"neighbours: the modality {scene.encoder.modality.name} draws no samples, so there is no picture")
+        return
+    pictures: dict[int, Tensor] = {}
+    for place, picture in zip(batch["position"], drawn, strict=True):
+        pictures.setdefault(place, picture)  # of several clips of a video, the first
+    rows = []
+    for query, row in zip(queries, found, strict=True):
+        line = torch.full_like(pictures[query][..., :2], LINE)
+        rows.append(beside([pictures[query], line, *(pictures[place] for place in row)], gap=2 * GAP))
+    whole = stack(rows, gap=2 * GAP)
+    scene.wrote(write_picture(whole, scene.out, "neighbours"))
+    if whole.ndim == 4:
+        scene.wrote(write_picture(whole[len(whole) // 2], scene.out, "neighbours"))
+
+
+def attention(scene: Scene) -> None:
+    """Where an attentive probe, fitted on labelled training data, looks to tell a label."""
+    given, encoder = scene.given, scene.encoder
+    loader = scene.data.probe_dataloader()
+    if loader is None:
+        scene.say("attention: left out, since the data have no labels")
+        return
+    example = next(iter(loader))
+    if given.label is None:
+        try:
+            find_label(example)
+        except ValueError as error:
+            scene.say(f"attention: left out, since there is {error} with --label")
+            return
+    fitted = attention_of_probe(encoder, loader, label=find_label(example, given.label), seed=given.seed)
+    tokens, values = tokens_and_features(encoder, scene.batch)
+    weight, predicted = fitted.of(values.cpu(), None if tokens.valid is None else tokens.valid.cpu())
+    scene.write(draw_heat(encoder.modality, scene.batch, tokens, weight, tokens.valid), "attention")
+    guesses = {fitted.label: predicted.squeeze(-1) if predicted.ndim > 1 and predicted.shape[1] == 1 else predicted}
+    samples = _scales(scene, tokens, weight)
+    for row, sample in enumerate(samples):
+        sample["predicted"] = scene.named(guesses, row)[fitted.label]
+    scene.save("attention", {"label": fitted.label, "fitted_on": fitted.samples, "samples": samples})
+
+
+def error(scene: Scene) -> None:
+    """How badly each token is predicted where it is hidden: black where best, pale where worst, grey where never."""
+    given = scene.given
+    jepa = load_jepa(given.checkpoint, which=given.which, trust=given.trust, map_location=choose_device(given))
+    found = token_errors(jepa, scene.batch, seed=given.seed)
+    scene.write(draw_heat(scene.encoder.modality, scene.batch, found.tokens, found.values), "error")
+    objective = type(jepa.objective).__name__
+    scene.say(f"mean prediction error: {found.mean:.4f} ({objective} of a token, {found.draws} draws of masks)")
+    scene.save(
+        "error",
+        {
+            "objective": objective,
+            "draws": found.draws,
+            "mean": found.mean,
+            "samples": _scales(scene, found.tokens, found.values),
+        },
+    )
+
+
+KINDS: dict[str, Callable[[Scene], None]] = {
+    "masks": masks,
+    "features": features,
+    "neighbours": neighbours,
+    "attention": attention,
+    "error": error,
+}
+
+
+def _scales(scene: Scene, tokens: Tokens, values: Tensor) -> list[dict[str, Any]]:
+    """What the darkest and the brightest colour of each sample's picture stand for, and the mean of its tokens."""
+    values = values.cpu()
+    real = values.isfinite() if tokens.valid is None else values.isfinite() & tokens.valid.cpu()
+    found = []
+    for row, name in enumerate(scene.batch["id"]):
+        known = values[row][real[row]] if real[row].any() else torch.tensor([math.nan])
+        sample: dict[str, Any] = {"id": name, "labels": scene.named(scene.batch["labels"], row)}
+        found.append({**sample, "min": float(known.min()), "max": float(known.max()), "mean": float(known.mean())})
+    return found
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    if isinstance(content, float):
+        return float(f"{content:.6g}") if math.isfinite(content) else None
+    return content

@@ -1,1 +1,0 @@
-"""The command-line programs beside `jepa-fit`."""

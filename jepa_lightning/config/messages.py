@@ -1,0 +1,180 @@
+"""Short errors: from the parser's long ones, what a person needs, with the nearest name for a mistyped one."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from pydoc import locate
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule
+from torch.optim import Optimizer
+
+from jepa_lightning.encoders import Encoder
+from jepa_lightning.maskers import Masker
+from jepa_lightning.modality import Modality
+from jepa_lightning.objectives import PredictionLoss
+from jepa_lightning.predictors import Predictor
+from jepa_lightning.pretexts import Pretext
+from jepa_lightning.regularizers import Regularizer
+from jepa_lightning.schedules import Schedule
+from jepa_lightning.targets.base import Target
+
+SWAPPABLE = (
+    *(Modality, Pretext, Target, Encoder, Masker, Predictor, PredictionLoss, Regularizer, Schedule),
+    *(LightningDataModule, Optimizer, Callback),
+)
+MOVED = {  # options of 0.1, and where they are now
+    "model.momentum": "model.target.momentum (target: {class_path: EMA, init_args: {momentum: ...}})",
+    "model.target_sees": "model.pretext.target_sees (pretext: {class_path: Masked, init_args: {target_sees: ...}})",
+}
+LINES = 6  # of a message for which there is no better form
+_TRIED = ("Does not validate", "Expected a", "Not a valid subclass", "a class path", "a dict with", "a dict without")
+_NAME_FIRST = "name a class first, as --{} CLASS or class_path in the YAML, then its options"
+
+
+def shorten(message: str, parser: Any = None) -> str:
+    """The useful lines of an error message; `parser` knows the options that exist."""
+    message = message.strip()
+    if "Original Traceback" in message:  # from a data loader's worker: behind it stands what happened
+        said = list(re.finditer(r"^(?:\w+\.)*\w+(?=: )", message, re.MULTILINE))
+        return message[said[-1].start() :] if said else message.splitlines()[-1]
+    metric = no_metric(message)
+    if metric is not None:
+        return metric
+    for old, new in MOVED.items():
+        if re.search(rf"(?<![\w.]){re.escape(old)}\b", message):
+            return f"{old} is now {new}"
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    forms: tuple[Callable[[str, str], str | None], ...] = (
+        *(_no_option, _no_import, _no_class, _no_class_given, _refused, _wrong_value),
+    )
+    for form in forms:
+        short = form(message, key)
+        if short:
+            return short
+    unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message, re.IGNORECASE)
+    if unknown:
+        return f"no option {unknown[1]}{_nearest(unknown[1], _option_names(parser))}"
+    ambiguous = re.match(r"ambiguous option: ([^\s=]+)\S* could match (.*)", message)
+    if ambiguous:
+        matches = [name for name in ambiguous[2].split(", ") if not name.endswith(".help")]
+        return f"no option {ambiguous[1]}; did you mean {' or '.join(matches[:4])}?"
+    required = re.match(r"the following arguments are required: (.*)", message)
+    if required:
+        options = [f"--{name.removeprefix('fit.')}" for name in required[1].split(", ")]
+        return f"{' and '.join(options)} must be given; a shipped config gives them: --config image.yaml"
+    lines = [line for line in message.splitlines() if line.strip()]
+    return "\n".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
+
+
+def _no_option(message: str, key: str) -> str | None:
+    found = re.search(r"Option '([^']+)' is not accepted", message)
+    paths = re.findall(r"class_path[ =]'([^']+)'", message)
+    if not found or not paths:
+        return None
+    named: object = locate(paths[-1])
+    if named in SWAPPABLE:  # the base class, which stands for a class that was not named
+        return f"{key}: {_NAME_FIRST.format(key)}"
+    # A class may hand some options on to its base by keyword, so the bases' count too.
+    options = [o for c in inspect.getmro(named) if "__init__" in vars(c) and c is not object
+               for o in inspect.signature(c).parameters] if isinstance(named, type) else []  # fmt: skip
+    name = paths[-1].rpartition(".")[2]
+    return f"{key}: {name} has no option '{found[1]}'{_nearest(found[1], options)}"
+
+
+def _no_import(message: str, key: str) -> str | None:
+    found = re.search(r"class_path '([^']+)':\s*\n\s*(No module named .*|.* has no attribute .*)", message)
+    return f"{key}: cannot import {found[1]}: {found[2]}" if found else None
+
+
+def _no_class(message: str, key: str) -> str | None:
+    found = re.search(r"Expected a dot import path string: (\S+)", message)
+    if not found:
+        return None
+    name = found[1].strip("'\"")
+    if "." in name:
+        return f"{key}: cannot import {name}: check the path, and that its package is installed"
+    known = [cls.__name__ for base in SWAPPABLE for cls in _subclasses(base)]
+    return f"{key}: no class {name!r}{_nearest(name, known)}"
+
+
+def _no_class_given(message: str, key: str) -> str | None:
+    nested = re.search(r"NestedArg\(key='([^']+)'", message)
+    if not nested or "is abstract" not in message:
+        return None
+    return f"{key}.{nested[1]}: {_NAME_FIRST.format(key)}"
+
+
+def _wrong_value(message: str, key: str) -> str | None:
+    # Of an option of a class, the innermost line says what was wrong; what is around it is about the class.
+    single = re.search(r"Expected an? (.+?)\. Got value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
+    given = single[2] if single else next(iter(re.findall(r"Given value: (.*)", message)), None)
+    if not key or given is None:
+        return None
+    wanted = [single[1]] if single else re.findall(r"- Expected an? (.+)", message)
+    wanted = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", want) for want in dict.fromkeys(wanted)]
+    wanted = [re.sub(r"typing\.Literal\[(.*)\]", r"\1", "null" if want == "NoneType" else want) for want in wanted]
+    return f"{key}: expected {' or '.join(wanted)}, got {given}" if wanted else None
+
+
+def _refused(message: str, key: str) -> str | None:
+    """What a class said when it refused its settings, or why it could not be made; without what else was tried."""
+    lines = message.splitlines()
+    reasons: list[str] = []
+    for number, line in enumerate(lines):
+        item = re.match(r"( *)- (.*)", line)
+        if item is None or item[2].startswith(_TRIED):
+            continue
+        inside = "Problem with given class_path" in item[2]
+        more = list(takewhile(lambda line: _depth(line) > len(item[1]), lines[number + 1 :]))  # noqa: B023
+        if inside and (not more or re.match(r" *(Parser key|Option '|Does not validate)", more[0])):
+            continue
+        said = [text.strip() for text in more] if inside else [item[2], *(text.strip() for text in more)]
+        named = re.findall(r"class_path[ =]'([^']+)'", line if inside else "\n".join(lines[number:]))
+        who = f"{named[0].rpartition('.')[2]}: " if named else ""
+        reasons.append(who + "\n".join(said))
+    if not reasons:
+        return None
+    return (f"{key}: " if key else "") + "\n".join(dict.fromkeys(reasons))
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def no_metric(message: str) -> str | None:
+    """A callback that waits for a metric that is not logged, in a line; None of any other message."""
+    found = re.search(
+        r"(Early stopping|\w+) conditioned on metric [`']?([^`'\s]+)[`']? which is not av(.*)", message
+    ) or re.search(r"(ModelCheckpoint)\(monitor='(.+?)'\)` could not find the monitored key .*?: (.*?\])", message)
+    if not found:
+        return None
+    who = "EarlyStopping" if found[1].startswith("Early") else found[1]
+    there = [name for name in re.findall(r"[`']([^`']+)[`']", found[3]) if name not in ("EarlyStopping", "monitor")]
+    near = _nearest(found[2], there) or "."
+    known = f" Among those that are: {', '.join(there)}." if there else ""
+    return f"{who}: no metric {found[2]!r} is logged{near}{known}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _subclasses(base: type) -> list[type]:
+    direct: list[type] = base.__subclasses__()
+    return direct + [cls for child in direct for cls in _subclasses(child)]
+
+
+def _option_names(parser: Any) -> list[str]:
+    """Every option of a parser and of its subcommands."""
+    names: list[str] = []
+    for action in getattr(parser, "_actions", []):
+        names += action.option_strings
+        if isinstance(action.choices, dict):
+            names += [name for sub in action.choices.values() for name in _option_names(sub)]
+    return names

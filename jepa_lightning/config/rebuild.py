@@ -1,0 +1,132 @@
+"""From a stored configuration to the model and the data that it describes."""
+
+from __future__ import annotations
+
+import copy
+import textwrap
+from argparse import ArgumentError
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jsonargparse
+from lightning.pytorch import LightningDataModule
+
+from jepa_lightning.config.bounded_yaml import MODE, check_values
+from jepa_lightning.config.messages import shorten
+from jepa_lightning.config.trust import Untrusted, library_classes, only_trusted
+from jepa_lightning.modality import Modality
+from jepa_lightning.module import JEPA
+
+Config = dict[str, Any]
+
+_BUILD_ERRORS = (ArgumentError, ValueError, TypeError, ImportError, AttributeError, KeyError, RuntimeError)
+_ONLY_TO_TRAIN = ("optimizer", "checkpoint_activations", "compile")
+
+
+def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: Collection[str] = ()) -> JEPA:
+    """The JEPA of a configuration, with fresh weights drawn from the global random state, as `jepa-fit` draws them.
+
+    What only training needs (the optimiser, compilation) is left at its defaults.
+
+    Args:
+        hyperparameters: as `jepa-fit` stores them in a checkpoint.
+        pretrained: also load what a TimmEncoder began with; else its weights are left random, to be overwritten.
+        trust: packages whose classes may be named, beside ours, the plug-ins' and those of the usual libraries.
+
+    Raises:
+        ValueError: the configuration does not fit this version, a package is missing, or one is not trusted.
+    """
+    check_values(hyperparameters)
+    config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, "_instantiator")})
+    encoder, target = _inside(config, "modality", "init_args", "encoder"), _inside(config, "target")
+    if str(target.get("class_path", "")).endswith(".Pretrained"):  # its weights are in the checkpoint
+        settings = target.setdefault("init_args", {})
+        settings.pop("checkpoint", None)
+        like = copy.deepcopy(encoder) or {"class_path": "jepa_lightning.encoders.ViT"}
+        settings["build"] = settings.get("build") or like
+        _without_weights(settings["build"])
+    if not pretrained:
+        _without_weights(encoder)
+    model = {"class_path": config.pop("_class_path", "jepa_lightning.JEPA"), "init_args": config}
+    return _build(JEPA, model, what="model", trust=trust)
+
+
+def build_data(
+    config: Mapping[str, Any], overrides: Mapping[str, Any], modality: Modality, *, trust: Collection[str] = ()
+) -> LightningDataModule:
+    """The data module of a configuration, which takes sizes that are not given (`image_size: null`) from `modality`.
+
+    Args:
+        config: `class_path` and `init_args`.
+        overrides: settings that replace those in `init_args`; classes of the usual libraries that they
+            name are trusted.
+        modality: of the model that the data are for.
+        trust: as in `build_model`.
+
+    Raises:
+        ValueError: as `build_model`, or the data module refuses its settings.
+    """
+    check_values(config)
+    settings = {**(config.get("init_args") or {}), **overrides}
+    trust = [*trust, *library_classes(strings(overrides))]
+    data = _build(LightningDataModule, {**config, "init_args": settings}, what="data", trust=trust)
+    data.trainer = _NoTrainer(_Model(modality))
+    return data
+
+
+@dataclass(frozen=True)
+class _Model:
+    modality: Modality
+
+
+@dataclass(frozen=True)
+class _NoTrainer:
+    """What a data module asks of a trainer, where nothing trains: one process, and the model's sizes."""
+
+    lightning_module: _Model
+    world_size: int = 1
+    num_devices: int = 1
+
+
+def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collection[str]) -> Any:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, parser_mode=MODE)
+    parser.add_subclass_arguments(base, what, fail_untyped=False, required=True)
+    try:
+        with only_trusted(trust):
+            return parser.instantiate_classes(parser.parse_object({what: dict(config)}))[what]
+    except Untrusted:
+        raise
+    except _BUILD_ERRORS as error:
+        raise ValueError(_in_a_line(error)) from error
+
+
+def _in_a_line(error: BaseException) -> str:
+    """What was wrong: above all, a package that is missing, which a parser buries under what it would have liked."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ImportError):
+        cause = cause.__cause__ or cause.__context__
+    error = cause or error
+    lines = [line.strip() for line in shorten(str(error) or repr(error)).splitlines()]
+    return lines[0] if len(lines) == 1 else textwrap.shorten(" ".join(lines), 300)
+
+
+def _without_weights(encoder: dict[str, Any]) -> None:
+    if str(encoder.get("class_path", "")).endswith(".TimmEncoder"):
+        for key in ("pretrained", "weights"):
+            encoder.get("init_args", {}).pop(key, None)
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All strings in lists and dicts within each other."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from strings(item)
+
+
+def _inside(config: Any, *keys: str) -> dict[str, Any]:
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,1 @@
+"""Files on disk and their labels: folders, tables, archives, lists of splits."""

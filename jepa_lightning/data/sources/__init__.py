@@ -1,0 +1,1 @@
+"""Where samples come from: files, other libraries' data sets, generated ones."""

@@ -1,0 +1,148 @@
+"""Samples as shards and tables store them: an input that is not decoded yet, labels and a name."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from jepa_lightning.data.arrays import native
+from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.files.file_list import nearest
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of a file that lies in a shard or a table.
+
+    Attributes:
+        name: of the file; its ending may say the format.
+        data: what is in it.
+    """
+
+    name: str
+    data: bytes
+
+    def open(self) -> io.BytesIO:
+        """The bytes as an open file."""
+        return io.BytesIO(self.data)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample.
+
+    Attributes:
+        input: an `Encoded`, or what a modality takes from any dataset.
+        labels: by name; perhaps none.
+        id: its name.
+    """
+
+    input: Any
+    labels: dict[str, Any]
+    id: str
+
+
+Decode = Callable[[Encoded], Any]
+"""From the bytes of a file to what the modality takes from any dataset."""
+
+
+class Records(Dataset[Any]):
+    """A dataset of `Record`s. May have `targets`, `classes` and `sample_id(index)`, as any dataset here."""
+
+    targets: NDArray[np.int64] | None = None
+    classes: list[str] | None = None
+    streamed = False  # whether the same index gives other records as time goes by
+
+    def __len__(self) -> int:
+        raise TypeError(f"{type(self).__name__} has no length")
+
+
+class Listed(Records):
+    """Records, or samples of any dataset, in a list."""
+
+    def __init__(self, items: Sequence[Any], *, classes: list[str] | None = None) -> None:
+        self.items = list(items)
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+class Decoded(Dataset[Any]):
+    """Records as sample dicts, their inputs decoded; what is no record passes through.
+
+    Args:
+        records: gives them.
+        name: key of the input, e.g. "image".
+        decode: for inputs that are `Encoded`. Must be picklable.
+    """
+
+    def __init__(self, records: Records, *, name: str, decode: Decode) -> None:
+        self.records = records
+        self.name = name
+        self.decode = decode
+        self.targets = records.targets
+        self.classes = records.classes
+        self.streamed = records.streamed
+        if hasattr(records, "sample_id"):
+            self.sample_id = records.sample_id
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.records[index]
+        if not isinstance(item, Record):
+            return item
+        value = self.decode(item.input) if isinstance(item.input, Encoded) else item.input
+        return {self.name: value, "labels": item.labels, "id": item.id}
+
+
+def decode_array(file: Encoded) -> NDArray[Any]:
+    """The array of an .npy file: what every modality can read.
+
+    Raises:
+        DataError: another kind of file.
+        ValueError: it is damaged.
+    """
+    if not file.name.lower().endswith(".npy"):
+        raise DataError(f"expected .npy files for these data, got {file.name}: name another field with dataset.input")
+    try:
+        array: NDArray[Any] = native(np.load(file.open(), allow_pickle=False))
+    except MemoryError as error:  # a header that lies
+        raise ValueError(str(error)) from error
+    return array
+
+
+def label_value(value: Any, *, name: str, classes: Sequence[str] | None) -> Any:
+    """A label as a number: a text is one, or one of the classes.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if classes is not None and text in classes:
+        return list(classes).index(text)
+    if re.fullmatch(r"[+-]?[0-9]+", text):  # not 1_1, which Python takes for 11
+        return int(text)
+    with suppress(ValueError):
+        return float("" if "_" in text else text)
+    if classes is not None:
+        raise DataError(f"expected label {name!r} to be one of the classes, got {text!r}{nearest(text, classes)}")
+    raise DataError(
+        f"expected label {name!r} to be a number, got {text!r}: list the names in dataset.classes, or leave it out of "
+        "dataset.labels"
+    )

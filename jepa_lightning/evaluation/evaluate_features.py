@@ -1,0 +1,201 @@
+"""Judges features of several encoders by probes, under one protocol, beside each other and beside chance."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD, collapse
+from jepa_lightning.evaluation.features.encoded import Encoded, embed, parts
+from jepa_lightning.evaluation.features.pooled import Features
+from jepa_lightning.evaluation.features.token_store import TokenFeatures
+from jepa_lightning.evaluation.probes.probing import CLASSIFIERS, DESCRIPTIONS, Probe
+from jepa_lightning.evaluation.probes.scoring import Scoring
+from jepa_lightning.evaluation.probes.tasks import Protocol, find_tasks, make_splits
+from jepa_lightning.evaluation.report.report import Report
+from jepa_lightning.evaluation.report.results import RAW, UNTRAINED, Confusion, Difference, Score
+from jepa_lightning.scale.threads import one_thread_if_small
+
+__all__ = ["Encoded", "Protocol", "Report", "judge"]
+
+_PACKAGES = ("jepa-lightning", "torch", "lightning", "scikit-learn", "scipy", "numpy")
+
+
+def judge(
+    encoders: Mapping[str, Encoded],
+    *,
+    protocol: Protocol | None = None,
+    probes: Sequence[Probe] = ("knn", "logistic", "ridge"),
+    labels: Sequence[str] | None = None,
+    class_names: Mapping[str, Sequence[str]] | None = None,
+    compare: Sequence[tuple[str, str]] | None = None,
+    k: int = 20,
+    device: str = "cpu",
+    settings: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Probe the features of all encoders with the same splits, and compare them.
+
+    Args:
+        encoders: by name, in the order of the table: the trained ones under any name, "untrained", "raw". They hold the
+            same samples in the same order.
+        protocol: how the samples are divided; the data's own train and test part by default.
+        probes: "knn", "logistic" and "svm" judge class labels, "ridge" continuous ones, "attentive" both, of those
+            encoders that have tokens.
+        labels: the label columns to judge by; None: all that can be, and the report's notes name the others.
+        class_names: label to the names of its classes 0, 1, ...
+        compare: pairs of names, the first minus the second; None: every encoder but those called "untrained..." and
+            "raw..." minus "untrained" and minus "raw", where there are such.
+        k: neighbours of the kNN.
+        device: where attentive probes are fitted.
+        settings: what the report says besides, such as checkpoints, pooling and data.
+        progress: told in a line what is judged next.
+
+    Raises:
+        ValueError: encoders of different samples, a label that cannot be judged by, samples that do not suffice.
+    """
+    protocol = protocol or Protocol()
+    first = _check(encoders, protocol, probes)
+    pairs = _pairs(encoders, compare)
+    everything = {name: encoded.values.float() for name, encoded in encoders.items()}
+    columns = first.labels
+    groups = None
+    if protocol.group is not None:
+        groups = Features(first.values, columns).class_label(protocol.group)
+    tokens = _tokens(encoders, probes)
+    tasks, notes = find_tasks(columns, asked=labels, names=class_names, group=protocol.group)
+    if tokens:
+        notes += [f"{name}: no attentive probe, since it has no tokens" for name in encoders if name not in tokens]
+    scores: list[Score] = []
+    differences: list[Difference] = []
+    confusions: list[Confusion] = []
+    for task in tasks:
+        fitting = [probe for probe in probes if probe == "attentive" or (probe != "ridge") == task.classes]
+        if not fitting:
+            kind, wanted = ("classes", "knn, logistic, svm") if task.classes else ("continuous", "ridge")
+            wanted += " or attentive"
+            notes.append(f"label {task.name!r}: not judged, since it is {kind} and no probe is {wanted}")
+            continue
+        try:
+            splits = make_splits(task, protocol, train=len(first.train.values), groups=groups)
+        except ValueError as error:
+            if labels is not None:
+                raise ValueError(f"label {task.name!r}: {error}") from error
+            notes.append(f"label {task.name!r}: {error} (left out)")
+            continue
+        judged = Scoring(task, protocol, splits, everything, pairs, k, tokens=tokens, device=device)
+        try:
+            with one_thread_if_small(max(values.numel() for values in [*everything.values(), *_values(tokens)])):
+                for probe in fitting:
+                    if progress:
+                        progress(f"{task.name}: {probe}")
+                    judged.run(probe, confuse=probe == min(fitting, key=_rank))
+                if protocol.shots and task.classes:
+                    notes += judged.episodes(strict=labels is not None)
+        except ValueError as error:
+            raise ValueError(f"label {task.name!r}: {error}") from error
+        scores, differences = scores + judged.scores, differences + judged.differences
+        confusions += judged.confusions
+    if not scores:
+        raise ValueError("; ".join(notes))
+    looked_at = {name: parts(encoded, own_split=protocol.kind == "split") for name, encoded in encoders.items()}
+    return Report(
+        scores=scores,
+        differences=differences,
+        collapses={
+            name: collapse(looked_at[name][0], encoded.views, viewed=encoded.viewed)
+            for name, encoded in encoders.items()
+        },
+        confusions=confusions,
+        embeddings=[embed(name, *part) for name, part in looked_at.items()],
+        tasks=tasks,
+        notes=notes,
+        settings={**_settings(protocol, probes, k, encoders), **(settings or {})},
+    )
+
+
+def _tokens(encoders: Mapping[str, Encoded], probes: Sequence[Probe]) -> dict[str, TokenFeatures]:
+    """The tokens of the encoders that have some, if a probe needs them."""
+    if "attentive" not in probes:
+        return {}
+    found = {name: encoded.tokens for name, encoded in encoders.items() if encoded.tokens is not None}
+    if not found:
+        raise ValueError("expected token features of at least one encoder for the probe attentive, got none")
+    for name, tokens in found.items():
+        if len(tokens.values) != len(encoders[name].values):
+            raise ValueError(
+                f"expected tokens of all {len(encoders[name].values)} samples of {name!r}, got {len(tokens.values)}"
+            )
+    return found
+
+
+def _values(tokens: Mapping[str, TokenFeatures]) -> list[Tensor]:
+    return [found.values for found in tokens.values()]
+
+
+def _rank(probe: Probe) -> int:
+    return CLASSIFIERS.index(probe) if probe in CLASSIFIERS else len(CLASSIFIERS)
+
+
+def _check(encoders: Mapping[str, Encoded], protocol: Protocol, probes: Sequence[str]) -> Encoded:
+    """The first encoder, once it is known that the others hold the same samples."""
+    if not encoders:
+        raise ValueError("expected features of at least one encoder, got none")
+    unknown = [probe for probe in probes if probe not in DESCRIPTIONS]
+    if unknown or not probes:
+        raise ValueError(f"expected probes among {', '.join(DESCRIPTIONS)}, got {', '.join(unknown) or 'none'}")
+    name, first = next(iter(encoders.items()))
+    for other, encoded in encoders.items():
+        if protocol.kind == "split" and encoded.test is None:
+            raise ValueError(
+                f"encoder {other!r}: the protocol split needs features of a test part; without one use folds, repeated "
+                "or groups"
+            )
+        sizes = [len(encoded.train.values), len(encoded.values)]
+        expected = [len(first.train.values), len(first.values)]
+        if sizes != expected or set(encoded.labels) != set(first.labels) or not all(
+            np.array_equal(value.numpy(), first.labels[label].numpy(), equal_nan=value.is_floating_point())
+            for label, value in encoded.labels.items()
+        ):  # fmt: skip
+            raise ValueError(f"expected the same samples and labels of all encoders, got others of {other!r} than of "
+                             f"{name!r}")  # fmt: skip
+    return first
+
+
+def _pairs(encoders: Mapping[str, Encoded], compare: Sequence[tuple[str, str]] | None) -> list[tuple[str, str]]:
+    if compare is None:
+        trained = [name for name in encoders if not name.startswith((UNTRAINED, RAW))]
+        return [(name, other) for name in trained for other in (UNTRAINED, RAW) if other in encoders]
+    for name in (name for pair in compare for name in pair):
+        if name not in encoders:
+            raise ValueError(f"no encoder {name!r} to compare: there are {list(encoders)}")
+    return list(compare)
+
+
+def _settings(protocol: Protocol, probes: Sequence[Probe], k: int, encoders: Mapping[str, Encoded]) -> dict[str, Any]:
+    return {
+        "protocol": str(protocol),
+        "probes": {probe: DESCRIPTIONS[probe] for probe in probes} | ({"k": k} if "knn" in probes else {}),
+        "division": asdict(protocol),
+        "collapsed_below": {"effective_rank": MIN_RANK, "relative_std": MIN_STD},
+        "samples": {
+            name: {"train": len(e.train.values), "test": 0 if e.test is None else len(e.test.values)}
+            | {"width": e.train.values.shape[1]}
+            | ({} if e.tokens is None else {"tokens": e.tokens.values.shape[1]})
+            for name, e in encoders.items()
+        },
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,136 @@
+"""Intervals of scores on one test set, from resampling its samples; paired where two encoders saw the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from scipy.stats import t as student
+
+from jepa_lightning.evaluation.probes.protocols import Interval
+
+Array = NDArray[Any]
+Measure = Literal["accuracy", "R2"]
+
+_CHUNK = 4_000_000  # drawn numbers held at once
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a probe said of the test part of one split.
+
+    Attributes:
+        measure: "accuracy" or "R2".
+        truth: (m,) classes, or (m, d) values.
+        predicted: the same.
+        train: number of samples learnt from.
+        chosen: the strength of the penalty, or the learning rate and weight decay, that was chosen; or None.
+    """
+
+    measure: Measure
+    truth: Array
+    predicted: Array
+    train: int
+    chosen: float | tuple[float, float] | None = None
+
+    @property
+    def score(self) -> float:
+        """Accuracy, or R2 averaged over the d outputs; NaN where a prediction is not finite."""
+        return float(_score(self.measure, _moments(self).mean(1)))
+
+
+def resampled(outcome: Outcome, *, draws: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """The score on `draws` test sets drawn with replacement from the m samples: (draws,).
+
+    Two outcomes on m samples see the same draws if the seed is the same, so their differences are paired.
+    """
+    moments, count = _moments(outcome), len(outcome.truth)
+    times = _times_drawn(count, draws, seed)
+    step = max(1, _CHUNK // count)
+    means = [times[start : start + step].astype(np.float64) @ moments.T / count for start in range(0, draws, step)]
+    return _score(outcome.measure, np.concatenate(means).T)
+
+
+def bootstrap(
+    outcomes: list[Outcome],
+    against: list[Outcome] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The mean score of some outcomes on one test set, or its difference to others, with an interval.
+
+    For one outcome the percentiles of the bootstrap over test samples; where all samples were judged alike it has no
+    spread, and the exact (Clopper-Pearson) interval is given. Several outcomes come from several draws of the training
+    labels: their spread (Student's t) is added to that over test samples, in quadrature.
+
+    Args:
+        outcomes: on the same test samples.
+        against: as many, on the same samples after the same training labels; None for the score itself.
+        draws: of the bootstrap.
+        seed: of the draws.
+        level: of confidence.
+
+    Returns:
+        The interval; its `std` is the bootstrap's for one outcome, that over outcomes for several, its `count` the
+        number of outcomes.
+    """
+    scores = np.array([outcome.score for outcome in outcomes])
+    samples = np.mean([resampled(outcome, draws=draws, seed=seed) for outcome in outcomes], axis=0)
+    if against is not None:
+        scores = scores - np.array([outcome.score for outcome in against])
+        samples = samples - np.mean([resampled(outcome, draws=draws, seed=seed) for outcome in against], axis=0)
+    mean, count = float(scores.mean()), len(scores)
+    if not np.isfinite(mean):
+        return Interval(mean=np.nan, low=np.nan, high=np.nan, std=np.nan, count=count)
+    tail = 100 * (1 - level) / 2
+    low, high = (float(end) for end in np.nanpercentile(samples, [tail, 100 - tail]))
+    std = float(np.nanstd(samples))
+    if count > 1:
+        std = float(scores.std(ddof=1))
+        half = float(student.ppf(0.5 + level / 2, count - 1)) * std / np.sqrt(count)
+        low, high = mean - float(np.hypot(mean - low, half)), mean + float(np.hypot(high - mean, half))
+    elif against is None and outcomes[0].measure == "accuracy" and mean in (0.0, 1.0):
+        samples_judged = len(outcomes[0].truth)
+        exact = binomtest(round(mean * samples_judged), samples_judged).proportion_ci(level)
+        low, high = float(exact.low), float(exact.high)
+    return Interval(mean=mean, low=low, high=high, std=std, count=count)
+
+
+@lru_cache(maxsize=2)
+def _times_drawn(count: int, draws: int, seed: int) -> NDArray[np.uint8]:
+    """How often each of `count` samples is in each draw: (draws, count)."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // count)
+    parts = []
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        parts.append(np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.uint8))
+    return np.concatenate(parts)
+
+
+def _moments(outcome: Outcome) -> NDArray[np.float64]:
+    """Per sample, what the score needs the means of: (1, m) for accuracy, (3 d, m) for R2."""
+    if outcome.measure == "accuracy":
+        right = (outcome.predicted == outcome.truth).astype(np.float64)
+        return np.where(np.isfinite(outcome.predicted), right, np.nan)[None]
+    truth = np.asarray(outcome.truth, dtype=np.float64)
+    errors = np.square(outcome.predicted - truth)
+    centred = truth - truth.mean(0)
+    return np.concatenate([errors, centred, np.square(centred)], axis=1).T
+
+
+def _score(measure: Measure, means: NDArray[np.float64]) -> NDArray[np.float64]:
+    if measure == "accuracy":
+        return means[0]
+    errors, mean, square = np.split(means, 3)
+    variance = square - np.square(mean)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A draw whose labels do not vary has no R2.
+        return np.where(variance > 1e-12, 1 - errors / variance, np.nan).mean(0)

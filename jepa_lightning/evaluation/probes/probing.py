@@ -1,0 +1,133 @@
+"""From features and labels of a training part to what a probe says of a test part.
+
+The test part is handed to the fitted probe and to nothing else: scaling, the choice of a penalty and the fit see the
+training part alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jepa_lightning.evaluation.features.token_store import TokenFeatures
+from jepa_lightning.evaluation.probes.attentive import DECAYS, LRS, fit_attentive
+from jepa_lightning.evaluation.probes.bootstrap import Outcome
+from jepa_lightning.evaluation.probes.classification import C_GRID, best_c, fit_linear, knn_predict, standardise
+from jepa_lightning.evaluation.probes.protocols import LinearClassifier, Split
+from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
+
+Probe = Literal["knn", "logistic", "svm", "ridge", "attentive"]
+CLASSIFIERS: tuple[Probe, ...] = ("logistic", "svm", "knn", "attentive")  # the first asked for draws the confusions
+DESCRIPTIONS = {
+    "knn": "k nearest neighbours by cosine, votes weighted by exp(similarity / 0.07), features as they are",
+    "logistic": (
+        "multinomial logistic regression (L2, L-BFGS) on features standardised by the training part; C from "
+        f"{C_GRID[0]:g} to {C_GRID[-1]:g}, chosen on a stratified fifth of the training part, then fitted on all of it"
+    ),
+    "svm": str(LinearClassifier("svm")),
+    "ridge": (
+        "ridge regression on features standardised by the training part; the penalty chosen on a fifth of the "
+        "training part"
+    ),
+    "attentive": (
+        "a learned query attends over all tokens (4 heads), norm, linear map; tokens kept as float16, standardised by "
+        "the training part; AdamW, 20 epochs, batches of 128 or an eighth of the samples, cosine schedule; learning "
+        f"rate of {', '.join(f'{lr:g}' for lr in LRS)} and weight decay of {', '.join(f'{d:g}' for d in DECAYS)} "
+        "chosen on a stratified fifth of the training part, then fitted on all of it"
+    ),
+}
+
+
+def run_probe(
+    probe: Probe,
+    features: Tensor,
+    labels: NDArray[Any],
+    split: Split,
+    *,
+    k: int = 20,
+    tokens: TokenFeatures | None = None,
+    rows: NDArray[np.int64] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Outcome:
+    """Fit a probe on the training part of a split, and predict its test part.
+
+    Args:
+        probe: "knn", "logistic" or "svm" for classes, "ridge" for continuous labels, "attentive" for both.
+        features: (n, D) float32.
+        labels: (n,) classes from 0, or (n, d) values.
+        split: numbers of rows.
+        k: neighbours of the kNN.
+        tokens: of all samples, for "attentive" only.
+        rows: (n,) numbers among them of the samples; None: the same.
+        seed: of "attentive".
+        device: of "attentive".
+
+    Returns:
+        Truth and predictions, the predictions NaN where a feature is not finite.
+
+    Raises:
+        ValueError: "attentive" without tokens.
+    """
+    continuous = np.issubdtype(labels.dtype, np.floating)
+    if probe == "attentive" and tokens is None:
+        raise ValueError("expected token features for the probe attentive, got none")
+    here, there = torch.from_numpy(split.train), torch.from_numpy(split.test)
+    train, test = features[here], features[there]
+    known, truth = labels[split.train], labels[split.test]
+    chosen: float | tuple[float, float] | None = None
+    if not (train.isfinite().all() and test.isfinite().all()):
+        predicted: NDArray[Any] = np.full(truth.shape, np.nan)
+    elif probe == "svm":
+        model = LinearClassifier("svm").fit(train.numpy(), known)
+        chosen = float(getattr(model, "best_params_", {"classify__C": 1.0})["classify__C"])
+        predicted = model.predict(test.numpy())
+    elif probe == "knn":
+        predicted = knn_predict(train, torch.from_numpy(known), test, k=k).numpy()
+    elif tokens is not None and probe == "attentive":
+        whole = np.arange(len(labels)) if rows is None else rows
+        learnt, judged = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
+        target = torch.from_numpy(known).float() if continuous else torch.from_numpy(known)
+        fitted = fit_attentive(tokens.values, tokens.valid, target, rows=learnt, seed=seed, device=device)
+        predicted = fitted.predict(tokens.values, tokens.valid, rows=judged).numpy()
+        chosen = fitted.lr, fitted.decay
+    else:
+        fit = _logistic if probe == "logistic" else _ridge
+        scaled, asked = standardise(train, test)
+        predicted, chosen = fit(scaled, asked, torch.from_numpy(known))
+    measure: Literal["accuracy", "R2"] = "R2" if continuous else "accuracy"
+    return Outcome(measure, truth, predicted, train=len(train), chosen=chosen)
+
+
+def choose_stratified_c(features: Tensor, labels: Tensor, *, grid: tuple[float, ...] = C_GRID) -> float:
+    """The C of `fit_linear` that does best on a fifth of each class, at least one sample, held out at random.
+
+    The strongest penalty of the best; 1 where every class has a single sample. A class of one sample is not held out.
+    """
+    generator, held = torch.Generator().manual_seed(0), torch.zeros(len(labels), dtype=torch.bool)
+    for name in labels.unique():
+        members = (labels == name).nonzero().squeeze(1)
+        members = members[torch.randperm(len(members), generator=generator)]
+        held[members[: max(1, len(members) // 5) if len(members) > 1 else 0]] = True
+    if not held.any():
+        return 1.0
+    return best_c(features[~held], labels[~held], features[held], labels[held], grid=grid)
+
+
+def _logistic(train: Tensor, test: Tensor, labels: Tensor) -> tuple[NDArray[Any], float]:
+    c = choose_stratified_c(train, labels)
+    weight, bias = fit_linear(train, labels, c=c)
+    return F.linear(test, weight, bias).argmax(1).numpy(), c
+
+
+def _ridge(train: Tensor, test: Tensor, values: Tensor) -> tuple[NDArray[Any], float]:
+    mean, scale = values.mean(0), values.std(0, correction=0).clamp(min=1e-12)
+    scaled = ((values - mean) / scale).float()
+    penalty = choose_penalty(train, scaled)
+    weight, bias = fit_ridge(train, scaled, penalty=penalty)
+    return (F.linear(test, weight, bias).double() * scale + mean).numpy(), penalty

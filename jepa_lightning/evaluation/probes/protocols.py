@@ -1,0 +1,214 @@
+"""Protocols of small data sets: repeated splits and folds, linear classifiers, and intervals that can be believed.
+
+Test samples touch nothing but the score: scaling, the choice of C and the fit see the training part of a split alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from jepa_lightning.evaluation.probes.classification import C_GRID
+
+Array = NDArray[Any]
+
+_INNER_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Numbers of the samples to learn from and of those to be judged by; the two share none."""
+
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def stratified_folds(labels: Array, *, folds: int = 10, seed: int = 0) -> list[Split]:
+    """Splits whose test parts are disjoint, cover everything and have the classes' shares.
+
+    Args:
+        labels: (n,) classes; each must have at least `folds` samples.
+        folds: their number, at least 2.
+        seed: of the shuffling before.
+
+    Raises:
+        ValueError: a class is smaller than the number of folds.
+    """
+    smallest = _counts(labels).min()
+    if not 2 <= folds <= smallest:
+        raise ValueError(
+            f"expected from 2 folds to as many as the smallest class has samples ({smallest}), got {folds}: "
+            "use fewer folds, or repeated splits"
+        )
+    drawn = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    return [Split(np.asarray(train), np.asarray(test)) for train, test in drawn]
+
+
+def repeated_splits(labels: Array, *, repeats: int, test_share: float, seed: int = 0) -> list[Split]:
+    """Independent random splits that keep the classes' shares.
+
+    Args:
+        labels: (n,) classes; each must have at least 2 samples.
+        repeats: number of splits, at least 1.
+        test_share: share of the samples that is judged, between 0 and 1.
+        seed: of the draws.
+
+    Raises:
+        ValueError: a setting is out of range, or a class or the test part is too small.
+    """
+    if repeats < 1 or not 0 < test_share < 1:
+        raise ValueError(f"expected repeats >= 1 and a test_share between 0 and 1, got {repeats} and {test_share:g}")
+    _counts(labels)
+    drawn = StratifiedShuffleSplit(repeats, test_size=test_share, random_state=seed).split(labels, labels)
+    return [Split(np.asarray(train), np.asarray(test)) for train, test in drawn]
+
+
+def few_labels(split: Split, labels: Array, *, share: float, seed: int = 0) -> Split:
+    """The same split with a share of its training samples: the same share of each class, and at least one of each."""
+    if not 0 < share <= 1:
+        raise ValueError(f"expected a share of the labels above 0 and at most 1, got {share:g}")
+    rng = np.random.default_rng(seed)
+    kept = []
+    for name in np.unique(labels[split.train]):
+        members = rng.permutation(split.train[labels[split.train] == name])
+        kept.append(members[: max(1, round(share * len(members)))])
+    return Split(np.sort(np.concatenate(kept)), split.test)
+
+
+def leave_one_group_out(groups: Array) -> list[Split]:
+    """One split a group: it alone is judged, by what was learnt from all others. In the order of the groups' names.
+
+    Args:
+        groups: (n,) group of each sample, such as its speaker; at least 2 groups.
+    """
+    groups = np.asarray(groups)
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise ValueError(f"expected at least 2 groups to leave one out, got {names.tolist()}")
+    return [Split(np.flatnonzero(groups != name), np.flatnonzero(groups == name)) for name in names]
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """A linear classifier on standardised features.
+
+    Attributes:
+        kind: "svm" (linear, squared hinge, one against the rest) or "logistic" (multinomial, L2).
+        c: inverse strength of the penalty; None chooses it from `C_GRID` for each training part by itself, by
+            stratified cross-validation inside it (5 folds, fewer for small classes; C is 1 where a class has one
+            sample).
+    """
+
+    kind: Literal["svm", "logistic"] = "svm"
+    c: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the kind."""
+        if self.kind not in ("svm", "logistic"):
+            raise ValueError(f"expected a linear classifier svm or logistic, got {self.kind!r}")
+
+    def __str__(self) -> str:
+        c = f"C {self.c:g}" if self.c is not None else f"C from {C_GRID[0]:g} to {C_GRID[-1]:g} by inner folds"
+        return f"{'linear SVM' if self.kind == 'svm' else 'logistic regression'}, standardised features, {c}"
+
+    def fit(self, features: Array, labels: Array) -> Any:
+        """A fitted scikit-learn classifier, from features (n, D) and classes (n,).
+
+        Raises:
+            ValueError: features are not finite.
+        """
+        if not np.isfinite(features).all():
+            raise ValueError("expected finite features, got NaN or infinity: the model they come from has diverged")
+        last = LinearSVC(max_iter=10_000) if self.kind == "svm" else LogisticRegression(max_iter=5_000)
+        model = Pipeline([("scale", StandardScaler()), ("classify", last)])
+        folds = min(_INNER_FOLDS, int(_counts(labels, least=1).min()))
+        if self.c is not None or folds < 2:
+            return model.set_params(classify__C=self.c or 1.0).fit(features, labels)
+        inner = StratifiedKFold(folds, shuffle=True, random_state=0)
+        return GridSearchCV(model, {"classify__C": list(C_GRID)}, cv=inner).fit(features, labels)
+
+
+def accuracies(
+    features: Array, labels: Array, splits: Sequence[Split], *, classifier: LinearClassifier | None = None
+) -> NDArray[np.float64]:
+    """Accuracy on the test part of each split of a classifier fitted on its training part: (number of splits,).
+
+    Args:
+        features: (n, D).
+        labels: (n,) classes.
+        splits: numbers of rows.
+        classifier: a linear SVM by default.
+    """
+    features, labels = np.asarray(features), np.asarray(labels)
+    classifier = classifier or LinearClassifier()
+    return np.array(
+        [
+            float(
+                (classifier.fit(features[s.train], labels[s.train]).predict(features[s.test]) == labels[s.test]).mean()
+            )
+            for s in splits
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval.
+
+    Attributes:
+        mean: of the values.
+        low: lower end.
+        high: upper end.
+        std: standard deviation of the values.
+        count: number of values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    std: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def interval(values: Array, *, test_over_train: float = 0.0, level: float = 0.95) -> Interval:
+    """Mean of scores over splits, or of paired differences of scores, with its confidence interval.
+
+    Splits share training samples, so their scores are not independent, and the usual interval is far too narrow. This
+    is the corrected resampled t interval (Nadeau and Bengio 2003, Inference for the generalization error, section 4):
+    the variance of the mean of J scores is (1/J + n_test/n_train) times their variance.
+
+    Args:
+        values: (J,) scores, at least 2.
+        test_over_train: n_test / n_train of a split (1/9 for ten folds); 0 for independent values, such as seeds.
+        level: of confidence.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    count = len(values)
+    if count < 2 or not np.isfinite(values).all():
+        raise ValueError(f"expected at least 2 finite values for an interval, got {values.tolist()}")
+    std = float(values.std(ddof=1))
+    half = float(student.ppf(0.5 + level / 2, count - 1)) * std * float(np.sqrt(1 / count + test_over_train))
+    mean = float(values.mean())
+    return Interval(mean=mean, low=mean - half, high=mean + half, std=std, count=count)
+
+
+def _counts(labels: Array, *, least: int = 2) -> NDArray[np.int64]:
+    """Samples of each class, at least `least` classes and samples of each."""
+    names, counts = np.unique(np.asarray(labels), return_counts=True)
+    if len(names) < 2 or counts.min() < least:
+        found = dict(zip(names.tolist(), counts.tolist(), strict=True))
+        raise ValueError(f"expected at least 2 classes with at least {least} samples each, got {found}")
+    return counts

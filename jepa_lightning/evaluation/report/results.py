@@ -1,0 +1,147 @@
+"""The figures of a report: scores, differences, and what is drawn of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_lightning.evaluation.probes.protocols import Interval
+
+FEWEST = 20  # judged samples that a difference is told of in words
+UNTRAINED, RAW = "untrained", "raw"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a probe does on the features of an encoder.
+
+    Attributes:
+        encoder: its name.
+        label: what was asked.
+        probe: "knn", "logistic", "svm", "ridge", "attentive" or "5-way 1-shot".
+        measure: "accuracy" (0-1) or "R2".
+        share: of the training labels that were learnt from.
+        estimate: with its interval.
+        over: what the interval is over, in words.
+        chance: what the most frequent class of the training part gets; 0 of R2; one in `ways` of episodes.
+        train: samples learnt from, the mean over splits.
+        test: samples judged, the mean over splits.
+        values: the score of each split or draw; empty of episodes.
+        chosen: the penalty chosen in each: C, or the ridge's, or learning rate and weight decay of the attentive probe;
+            empty where nothing is chosen.
+    """
+
+    encoder: str
+    label: str
+    probe: str
+    measure: str
+    share: float
+    estimate: Interval
+    over: str
+    chance: float
+    train: float
+    test: float
+    values: tuple[float, ...] = ()
+    chosen: tuple[float | tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one encoder scores above another on the same test samples after the same training labels.
+
+    Attributes:
+        encoder: the one.
+        baseline: the other.
+        label: what was asked.
+        probe: as in `Score`.
+        measure: as in `Score`.
+        share: of the training labels.
+        estimate: the first minus the second, with its interval.
+        samples: that were judged, each counted once; None: not known.
+    """
+
+    encoder: str
+    baseline: str
+    label: str
+    probe: str
+    measure: str
+    share: float
+    estimate: Interval
+    samples: int | None = None
+
+    @property
+    def words(self) -> str:
+        """In words: whether training helps, or which of two encoders is better.
+
+        Fewer than `FEWEST` samples, or an interval without width, allow no word: resampling them says nothing.
+        """
+        found = self.estimate
+        if not math.isfinite(found.mean):
+            return "cannot be told: a score is not finite"
+        figures = f"{found.mean:+.3f} [{found.low:.3f}, {found.high:.3f}]"
+        few = self.samples is not None and self.samples < FEWEST
+        if few or not found.high > found.low:
+            why = f" ({self.samples} samples)" if few else ""
+            return f"no difference can be told at this size{why}: {figures}"
+        if found.low > 0:
+            return f"{'training helps' if self._trained else f'better than {self.baseline}'}: {figures}"
+        if found.high < 0:
+            return f"{'training hurts' if self._trained else f'worse than {self.baseline}'}: {figures}"
+        return f"no difference can be told at this size: {figures}"
+
+    @property
+    def _trained(self) -> bool:
+        return self.baseline.startswith(UNTRAINED)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """True classes (rows) against predicted ones, summed over the splits.
+
+    Attributes:
+        encoder: its name.
+        label: what was asked.
+        probe: which classifier.
+        names: of the classes.
+        counts: (classes, classes).
+    """
+
+    encoder: str
+    label: str
+    probe: str
+    names: tuple[str, ...]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Features in two dimensions: the principal components of the training part, at samples of the test part.
+
+    Attributes:
+        encoder: its name.
+        points: (m, 2).
+        shares: of the variance, of both components.
+        rows: (m,) numbers of the samples.
+    """
+
+    encoder: str
+    points: NDArray[np.float64]
+    shares: tuple[float, float]
+    rows: NDArray[np.int64]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: NaN and infinity, which it does not know, are null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    return value if isinstance(value, str | int | bool) or value is None else str(value)

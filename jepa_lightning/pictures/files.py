@@ -1,0 +1,87 @@
+"""Laying out pictures and writing them: uint8 (3, H, W) as PNG, moving ones (F, 3, H, W) as GIF and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.io import encode_png
+
+from jepa_lightning.run.writing import named
+
+GAP = 4  # pixels between the frames of a strip, and between moving samples
+WIDE = 4 * GAP  # pixels between samples under each other
+STRIP = 8  # frames in a strip, at most
+STRIPS = 3  # samples that get a strip, at most
+FRAME = 125  # milliseconds that a frame of a GIF is shown
+
+
+def write_pictures(pictures: Sequence[Tensor] | None, folder: Path, name: str) -> list[Path]:
+    """Write one picture a sample into `folder`: under each other as NAME.png.
+
+    Moving ones side by side as NAME.gif, and as NAME.png the strips of the first three.
+
+    Returns:
+        The files; none where there are no pictures.
+    """
+    if not pictures:
+        return []
+    moving = pictures[0].ndim == 4
+    if not moving:
+        return write_picture(stack(pictures, gap=WIDE), folder, name)
+    strips = stack([strip(picture) for picture in pictures[:STRIPS]], gap=WIDE)
+    return [*write_picture(beside(pictures), folder, name), *write_picture(strips, folder, name)]
+
+
+def write_picture(picture: Tensor, folder: Path, name: str) -> list[Path]:
+    """Write one picture into `folder`: (3, H, W) as NAME.png, (F, 3, H, W) as NAME.gif. Returns the file in a list."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.{'gif' if picture.ndim == 4 else 'png'}"
+    with named(path):
+        if picture.ndim == 4:
+            write_gif(picture, path)
+        else:
+            path.write_bytes(encode_png(picture.contiguous()).numpy().tobytes())
+    return [path]
+
+
+def stack(pictures: Sequence[Tensor], *, gap: int = GAP) -> Tensor:
+    """Pictures under each other on white: (3, sum of H, largest W), or (F, 3, ...) of moving ones."""
+    return _joined(pictures, dim=-2, gap=gap)
+
+
+def beside(pictures: Sequence[Tensor], *, gap: int = GAP) -> Tensor:
+    """Pictures side by side on white: (3, largest H, sum of W), or (F, 3, ...) of moving ones."""
+    return _joined(pictures, dim=-1, gap=gap)
+
+
+def strip(picture: Tensor) -> Tensor:
+    """Frames (F, 3, H, W), at most eight of them, evenly spaced, side by side on white: (3, H, ...)."""
+    kept = torch.linspace(0, len(picture) - 1, min(len(picture), STRIP)).round().long()
+    return beside(list(picture[kept]))
+
+
+def write_gif(frames: Tensor, path: Path) -> None:
+    """Write (F, 3, H, W) uint8 as an endless GIF."""
+    images = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME, loop=0)
+
+
+def _joined(pictures: Sequence[Tensor], *, dim: int, gap: int) -> Tensor:
+    """In a row or a column, padded with white to one size across; moving ones stop at their last frame."""
+    across = -1 if dim == -2 else -2
+    size = max(picture.shape[across] for picture in pictures)
+    padded = []
+    for picture in pictures:
+        missing = size - picture.shape[across]
+        sides = (0, gap, 0, missing) if dim == -1 else (0, missing, 0, gap)
+        padded.append(F.pad(picture, sides, value=255))
+    if padded[0].ndim == 4:
+        frames = max(len(picture) for picture in padded)
+        padded = [torch.cat([picture, picture[-1:].expand(frames - len(picture), -1, -1, -1)]) for picture in padded]
+    whole = torch.cat(padded, dim=dim)
+    return whole.narrow(dim, 0, whole.shape[dim] - gap)
