@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import report
 from jepa_lightning.encoders.positions import grid_positions
-from jepa_lightning.maskers import BlockUnion, Masker, MultiBlock, Random, Several, Tube
+from jepa_lightning.maskers import BlockUnion, Masker, MultiBlock, MultiMasker, Random, Tube
 from jepa_lightning.scale.threads import one_thread
 from jepa_lightning.tokens import Masks, Tokens
 
@@ -35,7 +35,7 @@ MASKERS: dict[str, Masker] = {
     "BlockUnion fixed_size": BlockUnion(fixed_size=True),
     "BlockUnion 2 x 0.7": BlockUnion(blocks=2, scale=(0.7, 0.7)),
     "BlockUnion 2 x 0.7 fixed_size": BlockUnion(blocks=2, scale=(0.7, 0.7), fixed_size=True),
-    "Several (V-JEPA)": Several([BlockUnion(), BlockUnion(blocks=2, scale=(0.7, 0.7))]),
+    "MultiMasker (V-JEPA)": MultiMasker([BlockUnion(), BlockUnion(blocks=2, scale=(0.7, 0.7))]),
     "Tube": Tube(),
 }
 

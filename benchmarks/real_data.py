@@ -88,7 +88,7 @@ def score(train: Features, test: Features) -> dict[str, float]:
     return scores
 
 
-def judge(
+def evaluate(
     recipe: str, root: str, seed: int, labels: int, folder: Path, words: list[str], *, keep_time: bool = False
 ) -> dict[str, Any]:
     """Train one seed and score it on the test split."""
@@ -143,7 +143,7 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
             path = given.out / f"{name}.json"
             if not path.is_file():
                 arguments = given.recipe, given.root, seed, given.labels, given.out / name, [*words, *variant]
-                result = judge(*arguments, keep_time=given.keep_time)
+                result = evaluate(*arguments, keep_time=given.keep_time)
                 path.write_text(json.dumps(result, indent=2) + "\n")
             results.append(json.loads(path.read_text()))
     show(given.recipe, results)

@@ -158,7 +158,7 @@ def train(
     return run, figures
 
 
-def judge(
+def evaluate(
     recipe: str,
     root: str,
     words: Sequence[str],
@@ -204,7 +204,7 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
         if not path.is_file():
             folder, classifier = given.out / name, LinearClassifier(given.classifier)
             where = given.recipe, given.root, words
-            done = judge(*where, seed=repeat, folder=folder, choose=choose, classifier=classifier, extra=given.extra)
+            done = evaluate(*where, seed=repeat, folder=folder, choose=choose, classifier=classifier, extra=given.extra)
             path.write_text(json.dumps(done, indent=2) + "\n")
         results.append(json.loads(path.read_text()))
     show(results)

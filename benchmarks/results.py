@@ -40,7 +40,7 @@ from benchmarks.report import machine, options, table, write_json
 from jepa_lightning.callbacks.probe import embedder
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.evaluation import Features, extract
-from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, judge
+from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, evaluate_features
 from jepa_lightning.evaluation.probes.probing import Probe
 from jepa_lightning.evaluation.probes.protocols import interval, repeated_splits
 from jepa_lightning.modality import Batch
@@ -162,7 +162,7 @@ def run_entry(entry: Entry, number: int, *, data: Path, folder: Path) -> dict[st
     found: list[dict[str, Any]] = []
     protocol = Protocol(kind="folds", folds=FOLDS, seed=seed) if entry.kind == "folds" else Protocol(seed=seed)
     for part, (encoded, labels) in enumerate(judged):
-        report = judge(encoded, protocol=protocol, probes=entry.probes, labels=labels)
+        report = evaluate_features(encoded, protocol=protocol, probes=entry.probes, labels=labels)
         note = ", times apart" if part else ""
         differences = {(d.label, d.probe, d.baseline): d.estimate for d in report.differences}
         for score in report.scores:

@@ -23,7 +23,7 @@ _ON_CPU = (str(Path("jepa_lightning", "maskers")), str(Path(_TORCH, "optim")))
 
 
 class HostReads(TorchDispatchMode):
-    """Counts host reads of tensors while it is entered, by the line that asked.
+    """Count host reads of tensors while it is entered, by the line that asked.
 
     Operations that give Python a value or a size that depends on one (`item`, `bool`, `float`, `nonzero`, ...), and
     `tolist`, `numpy`, `cpu`. Reads in maskers and in torch's optimisers are counted apart: what they read lies on the

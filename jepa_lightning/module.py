@@ -19,7 +19,7 @@ from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
 from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of
-from jepa_lightning.precision import HALF, is_norm, precise, sparing
+from jepa_lightning.precision import HALF, is_norm, keep_precision, precise
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
 from jepa_lightning.pretexts import Masked, Networks, Outcome, Pretext
 from jepa_lightning.randomness import derive_seed, reseed
@@ -104,7 +104,7 @@ class JEPA(LightningModule):
         self.run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.base_batch = base_batch
         self.checkpoint_activations = checkpoint_activations
-        self.compile_blocks = compile
+        self.compile_layers = compile
         self._parallelized = False
         self._fused: bool | None = None
 
@@ -135,7 +135,7 @@ class JEPA(LightningModule):
         parallelize(
             self,
             checkpoint_activations=self.checkpoint_activations,
-            compile=self.compile_blocks,
+            compile=self.compile_layers,
             mesh=self._device_mesh,
             norms_apart=torch.get_default_dtype() in HALF,  # as Lightning sets it here, for bf16-true
         )
@@ -222,8 +222,8 @@ class JEPA(LightningModule):
         return value * self.learning_rate_scale if name == "lr" else value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Under bf16-true, norms (and an EMA target, by itself) stay in float32; see `precision.in_half`."""
-        return super()._apply(sparing(precise([part for part in self.modules() if is_norm(part)]), fn), recurse)
+        """Under bf16-true, norms (and an EMA target, by itself) stay in float32; see `precision.autocast_in_half`."""
+        return super()._apply(keep_precision(precise([part for part in self.modules() if is_norm(part)]), fn), recurse)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Set the scheduled values, step, then let the target follow; Lightning calls this once an optimiser step."""

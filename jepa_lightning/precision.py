@@ -17,7 +17,7 @@ def is_norm(module: nn.Module) -> bool:
     return bool(own) and "norm" in type(module).__name__.lower()
 
 
-def in_half(device: torch.device) -> AbstractContextManager[object]:
+def autocast_in_half(device: torch.device) -> AbstractContextManager[object]:
     """Autocast inside a trainer's bf16-true or 16-true step (its default type tells), nothing elsewhere.
 
     Weights in float32 then meet activations in half precision, and neither kind has to be told of the other.
@@ -26,7 +26,7 @@ def in_half(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, dtype=dtype) if dtype in HALF else nullcontext()
 
 
-def sparing(tensors: list[Tensor], convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def keep_precision(tensors: list[Tensor], convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """`convert`, as `nn.Module._apply` takes it, except that it leaves `tensors` as precise as they are.
 
     They go where `convert` sends them, but not into half precision.

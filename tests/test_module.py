@@ -71,7 +71,7 @@ def plain_norm(x, norm):
 
 def plain_trunk(x, trunk):
     """x (n, W): pre-norm attention and MLP, head by head."""
-    for block in trunk.blocks:
+    for block in trunk.layers:
         y = plain_norm(x, block.norm1)
         q, k, v = (y @ block.attn.qkv.weight.T + block.attn.qkv.bias).chunk(3, dim=-1)
         size = x.shape[1] // block.attn.num_heads
@@ -349,7 +349,7 @@ def test_a_step_never_waits_for_the_device():
 
 
 class Reads(TorchDispatchMode):
-    """Counts every read of a tensor's value by Python (item, float, bool)."""
+    """Count every read of a tensor's value by Python (item, float, bool)."""
 
     def __init__(self):
         super().__init__()
@@ -361,7 +361,7 @@ class Reads(TorchDispatchMode):
 
 
 class CountingLoader:
-    """Counts the reads between two batches: of the step, the logging, the callbacks and the progress bar."""
+    """Count the reads between two batches: of the step, the logging, the callbacks and the progress bar."""
 
     def __init__(self, steps):
         self.steps, self.reads = steps, []

@@ -4,7 +4,7 @@ from lightning.pytorch import Callback
 
 from jepa_lightning.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from jepa_lightning.callbacks.collapse import CollapseMonitor
-from jepa_lightning.callbacks.non_finite import Faults
+from jepa_lightning.callbacks.non_finite import NonFiniteGuard
 from jepa_lightning.callbacks.pictures import Pictures
 from jepa_lightning.callbacks.probe import OnlineProbe
 from jepa_lightning.callbacks.progress import LossBar
@@ -13,7 +13,7 @@ from jepa_lightning.callbacks.summary import RunSummary
 __all__ = [
     "BestCheckpoint",
     "CollapseMonitor",
-    "Faults",
+    "NonFiniteGuard",
     "LastCheckpoint",
     "LossBar",
     "OnlineProbe",
@@ -25,4 +25,12 @@ __all__ = [
 
 def default_callbacks() -> list[Callback]:
     """What `jepa-fit` switches on by default, for a Trainer made in Python."""
-    return [CollapseMonitor(), Faults(), OnlineProbe(), Pictures(), RunSummary(), BestCheckpoint(), LastCheckpoint()]
+    return [
+        CollapseMonitor(),
+        NonFiniteGuard(),
+        OnlineProbe(),
+        Pictures(),
+        RunSummary(),
+        BestCheckpoint(),
+        LastCheckpoint(),
+    ]

@@ -18,11 +18,11 @@ _IN_A_ROW = 50  # skipped steps after which skipping is hopeless
 ADVICE = (
     "What helps, in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0); "
     "trainer.precision 32-true or bf16-mixed in place of 16-mixed. Look also for NaN in these samples. "
-    "The last checkpoint is from before. --faults.non_finite skip leaves such batches out."
+    "The last checkpoint is from before. --non_finite.action skip leaves such batches out."
 )
 
 
-class Faults(Callback):
+class NonFiniteGuard(Callback):
     """Ends the run when the loss or the gradients are not finite, and names the samples; or leaves such steps out.
 
     To stop costs no host sync: whether a step was finite stays on the device, and is read at the steps at which
@@ -32,13 +32,13 @@ class Faults(Callback):
     looked at.
 
     Args:
-        non_finite: "stop" or "skip". Fifty skipped steps in a row stop the run, too.
+        action: "stop" or "skip". Fifty skipped steps in a row stop the run, too.
     """
 
-    def __init__(self, *, non_finite: Literal["stop", "skip"] = "stop") -> None:
-        if non_finite not in ("stop", "skip"):
-            raise ValueError(f"non_finite must be stop or skip, got {non_finite!r}")
-        self.non_finite = non_finite
+    def __init__(self, *, action: Literal["stop", "skip"] = "stop") -> None:
+        if action not in ("stop", "skip"):
+            raise ValueError(f"action must be stop or skip, got {action!r}")
+        self.action = action
         self.skipped = 0
         self._in_a_row = 0
         self._gradients: Tensor | None = None  # whether those of the present step are finite
@@ -54,7 +54,7 @@ class Faults(Callback):
         if not found:
             return
         self._gradients = are_finite(found)
-        if self.non_finite == "stop":
+        if self.action == "stop":
             return
         finite = trainer.strategy.reduce_boolean_decision(bool(self._gradients), all=True)
         pl_module.skip_step = not finite
@@ -74,7 +74,7 @@ class Faults(Callback):
             return
         self._steps.append((trainer.global_step - 1, self._step, self._gradients))
         self._step = []
-        if self.non_finite == "skip" and self._in_a_row < _IN_A_ROW:
+        if self.action == "skip" and self._in_a_row < _IN_A_ROW:
             self._steps = self._steps[-1:]
             if is_logged(trainer):
                 pl_module.log("train/skipped", float(self.skipped), batch_size=1)
@@ -83,7 +83,7 @@ class Faults(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
         """Look at the last steps."""
-        if self.non_finite == "stop":
+        if self.action == "stop":
             self.look(trainer)
 
     def look(self, trainer: Trainer) -> None:
@@ -150,7 +150,7 @@ def require_finite(trainer: Trainer, *, kept: str) -> None:
     if trainer.strategy.reduce_boolean_decision(finite, all=True):
         return
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Faults):
+        if isinstance(callback, NonFiniteGuard):
             callback.look(trainer)  # which knows the step and the samples
     raise Fault(f"at step {trainer.global_step} the weights are not finite, so {kept} was left as it is. {ADVICE}")
 

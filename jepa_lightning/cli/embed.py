@@ -18,7 +18,7 @@ import jsonargparse
 from lightning.pytorch import LightningDataModule
 from tqdm import tqdm
 
-from jepa_lightning.cli.errors import ended_well
+from jepa_lightning.cli.errors import short_errors
 from jepa_lightning.cli.options import (
     Options,
     add_encoder_options,
@@ -51,7 +51,7 @@ PART = 4096  # samples in a part, about: what is lost when a run is killed
 
 def embed(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-embed`. Mistakes of the user end in a few lines and exit code 2."""
-    with ended_well("jepa-embed"):
+    with short_errors("jepa-embed"):
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         check_format(given.out)
         with locked(

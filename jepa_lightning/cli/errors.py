@@ -36,7 +36,7 @@ _OUTPUT = {"jepa-fit": "trainer.default_root_dir"}  # the others have --out
 
 
 @contextmanager
-def ended_well(program: str) -> Iterator[None]:
+def short_errors(program: str) -> Iterator[None]:
     """Inside, mistakes, signals and faults of the machine and of the numbers end in a few lines and an exit code.
 
     2 after a mistake in what was typed or in the data, 1 after a fault, 75 after SIGTERM or SIGUSR1, 130 after Ctrl-C.

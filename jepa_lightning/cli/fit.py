@@ -21,14 +21,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from jepa_lightning.callbacks import (
     BestCheckpoint,
     CollapseMonitor,
-    Faults,
     LastCheckpoint,
     LossBar,
+    NonFiniteGuard,
     OnlineProbe,
     Pictures,
     RunSummary,
 )
-from jepa_lightning.cli.errors import TRACEBACK, ended_well, fail
+from jepa_lightning.cli.errors import TRACEBACK, fail, short_errors
 from jepa_lightning.config.bounded_yaml import MODE, load_yaml
 from jepa_lightning.config.messages import shorten
 from jepa_lightning.config.plugins import load_plugins
@@ -115,7 +115,7 @@ class JEPACLI(LightningCLI):
             (CollapseMonitor, "collapse"),
             (OnlineProbe, "probe"),
             (Pictures, "pictures"),
-            (Faults, "faults"),
+            (NonFiniteGuard, "non_finite"),
             (LastCheckpoint, "checkpoint"),
         ):
             parser.add_lightning_class_args(watcher, key)
@@ -279,6 +279,6 @@ def fit(args: Sequence[str] | None = None) -> None:
     """
     words = sys.argv[1:] if args is None else args
     requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)
-    with ended_well("jepa-fit"), stops_before_training(requeue=requeue):
+    with short_errors("jepa-fit"), stops_before_training(requeue=requeue):
         load_plugins()
         JEPACLI(args)

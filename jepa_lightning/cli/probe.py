@@ -14,7 +14,7 @@ from typing import cast
 from torch import Tensor
 
 from jepa_lightning.cli.embed import data_config
-from jepa_lightning.cli.errors import ended_well
+from jepa_lightning.cli.errors import short_errors
 from jepa_lightning.cli.options import (
     Options,
     add_encoder_options,
@@ -27,8 +27,8 @@ from jepa_lightning.cli.options import (
 from jepa_lightning.cli.runs import Run, find_curves, load_runs, untrained_twins
 from jepa_lightning.config.rebuild import Config
 from jepa_lightning.data import JEPADataModule
-from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, Report, judge
-from jepa_lightning.evaluation.features.extraction import Embed, Extracted, Keeping, Splits, extract_splits
+from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, Report, evaluate_features
+from jepa_lightning.evaluation.features.extraction import Embed, Extracted, PoolAndStore, Splits, extract_splits
 from jepa_lightning.evaluation.features.pooling import pool_tokens
 from jepa_lightning.evaluation.features.token_store import TokenStore
 from jepa_lightning.evaluation.features.views import Views, training_views
@@ -45,7 +45,7 @@ RAW_WIDTH = 4096  # numbers of a sample's raw features, at most
 
 def probe(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-probe`. Mistakes of the user end in a few lines and exit code 2."""
-    with ended_well("jepa-probe"):
+    with short_errors("jepa-probe"):
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         out = _folder(given)
         protocol = Protocol(
@@ -157,7 +157,7 @@ def _judge(
     pairs += [(run.name, RAW) for run in runs if RAW in embedders]
     pairs += [(run.name, runs[0].name) for run in runs[1:]]
     classes = data.classes
-    report = judge(
+    report = evaluate_features(
         encoded,
         protocol=protocol,
         probes=given.probes,
@@ -222,7 +222,7 @@ def _keeping(encoders: Mapping[str, Frozen], given: argparse.Namespace) -> dict[
     if "attentive" not in given.probes:
         return {}
     return {
-        name: Keeping(
+        name: PoolAndStore(
             partial(encoder.tokens, layers=given.layers), partial(pool_tokens, how=given.pooling), TokenStore()
         )
         for name, encoder in encoders.items()

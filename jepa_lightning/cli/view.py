@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from jepa_lightning.cli.embed import data_config
-from jepa_lightning.cli.errors import ended_well
+from jepa_lightning.cli.errors import short_errors
 from jepa_lightning.cli.options import Options, add_encoder_options, choose_device, data_in_order, positive
 from jepa_lightning.cli.viewed import KINDS, Scene
 from jepa_lightning.data.in_order import SPLITS
@@ -21,7 +21,7 @@ from jepa_lightning.run.locks import locked
 
 def view(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-view`. Mistakes of the user end in a few lines and exit code 2."""
-    with ended_well("jepa-view"):
+    with short_errors("jepa-view"):
         given, words = _parse(sys.argv[1:] if args is None else list(args))
         kinds, words = _kinds(words)
         out = _folder(given)

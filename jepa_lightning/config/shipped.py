@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jepa_lightning.config.plugins import packages
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # in a wheel; in a checkout
 
 

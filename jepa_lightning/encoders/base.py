@@ -42,14 +42,17 @@ class Encoder(nn.Module, ABC):
     """Width D of the output."""
 
     @property
-    @abstractmethod
-    def blocks(self) -> Iterable[nn.Module]:
-        """The layers in order: the units that are checkpointed, compiled and sharded."""
+    def layers(self) -> Iterable[nn.Module]:
+        """The layers in order: the units that are checkpointed, compiled and sharded.
+
+        Those that a subclass sets as `self.layers`; override it where they lie elsewhere.
+        """
+        return self._modules.get("layers") or ()  # type: ignore[return-value]
 
     @cached_property  # and not a property, so that a subclass may set self.depth
     def depth(self) -> int:
         """Number of layers."""
-        return len(list(self.blocks))
+        return len(list(self.layers))
 
     @abstractmethod
     def forward(

@@ -82,7 +82,7 @@ class TimmEncoder(Encoder):
         self.dim = self.model.embed_dim
 
     @property
-    def blocks(self) -> Iterable[nn.Module]:
+    def layers(self) -> Iterable[nn.Module]:
         """The model's layers, in order."""
         return self.model.blocks
 

@@ -1,4 +1,4 @@
-"""The Transformer trunk that our ViT and the predictor share: timm's blocks, our initialisation."""
+"""The Transformer trunk that our ViT and the predictor share: timm's layers, our initialisation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
-from jepa_lightning.encoders.block import Block
 from jepa_lightning.encoders.layers import layer_numbers, stack_layers
 from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.rotary import RotaryForm, rotary
+from jepa_lightning.encoders.transformer_layer import TransformerLayer
 
 _WIDEST, _DEEPEST = 2**16, 1000  # far beyond any that was trained
 
@@ -58,9 +58,9 @@ class Transformer(nn.Module):
             raise ValueError(f"rotary must be interleaved, released or null, got {rotary!r}")
         self.rotary = rotary
         self.head_dim = width // heads
-        # The same block but for the rotation: timm's Eva block with attn_type "rope" has the layers of its ViT block.
-        build = partial(EvaBlock, attn_type="rope", num_prefix_tokens=0) if rotary else Block
-        self.blocks = nn.ModuleList(
+        # The same layer but for the rotation: timm's EvaBlock with attn_type "rope" has the parts of its ViT block.
+        build = partial(EvaBlock, attn_type="rope", num_prefix_tokens=0) if rotary else TransformerLayer
+        self.layers = nn.ModuleList(
             build(
                 width,
                 heads,
@@ -74,9 +74,9 @@ class Transformer(nn.Module):
         self.norm = LayerNorm(width, eps=1e-6)
         init_weights(self)
         with torch.no_grad():
-            for layer, block in enumerate(self.blocks, start=1):
-                block.attn.proj.weight /= math.sqrt(2 * layer)  # type: ignore[union-attr,operator]
-                block.mlp.fc2.weight /= math.sqrt(2 * layer)  # type: ignore[union-attr,operator]
+            for number, layer in enumerate(self.layers, start=1):
+                layer.attn.proj.weight /= math.sqrt(2 * number)  # type: ignore[union-attr,operator]
+                layer.mlp.fc2.weight /= math.sqrt(2 * number)  # type: ignore[union-attr,operator]
 
     def forward(
         self,
@@ -102,7 +102,7 @@ class Transformer(nn.Module):
         Returns:
             (B, N - start, W), or with L `layers` (B, N, L, W).
         """
-        last = len(self.blocks) - 1
+        last = len(self.layers) - 1
         numbers = layer_numbers(layers, last + 1)
         if (positions is None) != (self.rotary is None):
             what = (
@@ -113,10 +113,10 @@ class Transformer(nn.Module):
         if positions is not None and self.rotary is not None:
             given["rope"] = rotary(positions, self.head_dim, form=self.rotary)  # once for all layers
         outputs: dict[int, Tensor] = {}
-        for number, block in enumerate(islice(self.blocks, max(numbers, default=last) + 1)):
+        for number, layer in enumerate(islice(self.layers, max(numbers, default=last) + 1)):
             if start and number == last and self.rotary is None:
                 given["start"], start = start, 0
-            x = block(x if added is None else x + added, **given)
+            x = layer(x if added is None else x + added, **given)
             if number in numbers:
                 outputs[number] = x
         return stack_layers(outputs, numbers, last, self.norm) if numbers else self.norm(x[:, start:])

@@ -66,9 +66,9 @@ class ViT(Encoder):
             init_weights(self.embed)
 
     @property
-    def blocks(self) -> Iterable[nn.Module]:
+    def layers(self) -> Iterable[nn.Module]:
         """The Transformer's layers."""
-        return self.transformer.blocks
+        return self.transformer.layers
 
     def forward(
         self,

@@ -22,12 +22,12 @@ from jepa_lightning.evaluation.report.report import Report
 from jepa_lightning.evaluation.report.results import RAW, UNTRAINED, Confusion, Difference, Score
 from jepa_lightning.scale.threads import one_thread_if_small
 
-__all__ = ["Encoded", "Protocol", "Report", "judge"]
+__all__ = ["Encoded", "Protocol", "Report", "evaluate_features"]
 
 _PACKAGES = ("jepa-lightning", "torch", "lightning", "scikit-learn", "scipy", "numpy")
 
 
-def judge(
+def evaluate_features(
     encoders: Mapping[str, Encoded],
     *,
     protocol: Protocol | None = None,

@@ -2,10 +2,10 @@
 
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.blocks import MultiBlock
-from jepa_lightning.maskers.counts import Counts
-from jepa_lightning.maskers.multi import Several
+from jepa_lightning.maskers.multi import MultiMasker
 from jepa_lightning.maskers.order import OrderedRuns
 from jepa_lightning.maskers.random import Random
+from jepa_lightning.maskers.random_count import RandomCount
 from jepa_lightning.maskers.spans import TimeSpans
 from jepa_lightning.maskers.spatial import SpatialBlocks
 from jepa_lightning.maskers.tube import Tube
@@ -13,12 +13,12 @@ from jepa_lightning.maskers.union import BlockUnion
 
 __all__ = [
     "BlockUnion",
-    "Counts",
+    "RandomCount",
     "Masker",
     "MultiBlock",
     "OrderedRuns",
     "Random",
-    "Several",
+    "MultiMasker",
     "SpatialBlocks",
     "TimeSpans",
     "Tube",

@@ -8,7 +8,7 @@ from jepa_lightning.maskers.base import Masker
 from jepa_lightning.tokens import Masks, Tokens
 
 
-class Several(Masker):
+class MultiMasker(Masker):
     """The masks of several maskers, one after the other: V-JEPA's short-range and long-range masks, for example.
 
     Each masker draws from the same generator in turn, so the draws differ, and are repeated by the same generator. (The

@@ -36,7 +36,7 @@ class BlockUnion(Masker):
     The target of a sample is all that its blocks cover, the context all the rest. Blocks span the leading axes of the
     grid (time in a video), lie uniformly over all placements, each at its own place, and may overlap. Their size is
     drawn once a sample, scale and aspect independently. V-JEPA's short-range masks are 8 blocks of scale 0.15, its
-    long-range ones 2 blocks of scale 0.7; `Several` puts the two side by side.
+    long-range ones 2 blocks of scale 0.7; `MultiMasker` puts the two side by side.
 
     Every sample keeps its whole union and the whole complement, so how much is hidden does not depend on the batch
     size: K and T are the batch's maxima, and `context_valid` and `targets_valid` mark the filler of smaller samples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -10,9 +9,9 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from jepa_lightning.encoders.block import attend_from
 from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.transformer import check_sizes, init_weights
+from jepa_lightning.encoders.transformer_layer import attend_from
 from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
 from jepa_lightning.predictors.transformer import join, join_valid
 from jepa_lightning.tokens import Latents, Query, pool
@@ -96,17 +95,12 @@ class AdaLNPredictor(Predictor):
         self.positions = spec.token.positions(width)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.embed_condition = nn.Sequential(nn.Linear(spec.condition, width), nn.SiLU(), nn.Linear(width, width))
-        self.layers = nn.ModuleList(AdaLNLayer(width, heads, mlp_ratio) for _ in range(depth))
+        self.layers = nn.ModuleList(AdaLNLayer(width, heads, mlp_ratio) for _ in range(depth))  # type: ignore[misc]
         self.norm = LayerNorm(width, eps=1e-6)
         self.project = nn.Linear(width, spec.out)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         for part in (self.embed, self.embed_condition, self.project):
             init_weights(part)
-
-    @property
-    def blocks(self) -> Iterable[nn.Module]:
-        """The layers."""
-        return self.layers
 
     def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
         """Predict (B, M, T, out); see `Predictor.forward`."""
@@ -123,7 +117,8 @@ class AdaLNPredictor(Predictor):
         valid = join_valid(context.valid, query.valid, kept, query)
         mask = None if valid is None else valid[:, None, None, :]
         x = join(seen, queries)
-        for layer in self.layers:
-            last = layer is self.layers[-1]
-            x = layer(x, vector.to(x.dtype), mask, kept if last else 0)  # of the last, only the targets come out
+        *others, last = self.layers
+        for layer in others:
+            x = layer(x, vector.to(x.dtype), mask)
+        x = last(x, vector.to(x.dtype), mask, kept)  # of the last, only the targets come out
         return self.project(self.norm(x)).unflatten(0, (batch, blocks))

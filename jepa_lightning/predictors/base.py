@@ -36,9 +36,12 @@ class Predictor(nn.Module, ABC):
     """
 
     @property
-    @abstractmethod
-    def blocks(self) -> Iterable[nn.Module]:
-        """The residual blocks in order: the units that are checkpointed, compiled and sharded."""
+    def layers(self) -> Iterable[nn.Module]:
+        """The layers in order: the units that are checkpointed, compiled and sharded.
+
+        Those that a subclass sets as `self.layers`; override it where they lie elsewhere.
+        """
+        return self._modules.get("layers") or ()  # type: ignore[return-value]
 
     @abstractmethod
     def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
@@ -60,11 +63,6 @@ PredictorFactory = Callable[[PredictorSpec], Predictor]
 
 class NoPredictor(Predictor):
     """Stands where a pretext has no predictor."""
-
-    @property
-    def blocks(self) -> Iterable[nn.Module]:
-        """None."""
-        return ()
 
     def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
         """Refuse to predict."""

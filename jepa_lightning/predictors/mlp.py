@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -47,17 +46,12 @@ class MLPPredictor(Predictor):
         self.condition = spec.condition
         self.positions = spec.token.positions(spec.dim)
         sizes = [spec.dim] + [width] * (depth - 1)
-        self.layers = nn.ModuleList(
+        self.layers = nn.ModuleList(  # type: ignore[misc]
             nn.Sequential(nn.Linear(before, after), LayerNorm(after), nn.GELU()) for before, after in pairwise(sizes)
         )
         self.project = nn.Linear(sizes[-1], spec.out)
         if spec.condition is not None:
             self.embed_condition = nn.Linear(spec.condition, spec.dim)
-
-    @property
-    def blocks(self) -> Iterable[nn.Module]:
-        """The hidden layers."""
-        return self.layers
 
     def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
         """Predict (B, M, T, out); see `Predictor.forward`."""

@@ -76,9 +76,9 @@ class TransformerPredictor(Predictor):
             init_weights(self.embed_condition)
 
     @property
-    def blocks(self) -> Iterable[nn.Module]:
+    def layers(self) -> Iterable[nn.Module]:
         """The Transformer's layers."""
-        return self.transformer.blocks
+        return self.transformer.layers
 
     def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
         """Predict (B, M, T, out); see `Predictor.forward`."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lightning.precision import in_half
+from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.scale.threads import one_thread
 from jepa_lightning.targets.base import Target
@@ -57,7 +57,7 @@ class Masked(Pretext):
 
     def predict(self, nets: Networks, tokens: Tokens, masks: list[Masks]) -> Outcome:
         """Encode the contexts, predict the hidden tokens, and encode these."""
-        with in_half(tokens.device):
+        with autocast_in_half(tokens.device):
             context = [encode_context(nets, tokens, mask) for mask in masks]
             predicted = [nets.predictor(c, ask(tokens, mask)) for c, mask in zip(context, masks, strict=True)]
         targets, seen = self.targets(nets.target, tokens, masks)

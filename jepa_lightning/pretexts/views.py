@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from jepa_lightning.precision import in_half
+from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.targets.base import Target
 from jepa_lightning.targets.online import Online
@@ -119,7 +119,7 @@ class Views(Pretext):
     def project(self, nets: Networks, view: Batch) -> Tensor:
         """The projection (B, D) of one view."""
         tokens = nets.modality.tokenizer(view)
-        with in_half(tokens.device):
+        with autocast_in_half(tokens.device):
             return self.projector(pool(nets.encoder(tokens), tokens.valid))
 
 

@@ -39,10 +39,10 @@ def parallelize(
         ValueError: the mesh splits single layers, or a trained parameter is left unsharded.
     """
     encoder, predictor, target = jepa.encoder, jepa.predictor, jepa.target
-    for blocks in (encoder.blocks, predictor.blocks):
-        prepare_blocks(blocks, checkpoint_activations=checkpoint_activations, compile=compile)
+    for layers in (encoder.layers, predictor.layers):
+        prepare_layers(layers, checkpoint_activations=checkpoint_activations, compile=compile)
     if target.owns_encoder:
-        prepare_blocks(target.encoder.blocks, compile=compile)
+        prepare_layers(target.encoder.layers, compile=compile)
     if mesh is None:
         return
     if mesh["data_parallel"].size() != mesh.size():
@@ -50,10 +50,10 @@ def parallelize(
     mesh = mesh["data_parallel"]
     others = [jepa.objective, jepa.pretext, *jepa.regularizers]
     _same_everywhere([encoder, predictor, target, *others], mesh)
-    for root, blocks in ((encoder, encoder.blocks), (predictor, predictor.blocks), *((other, ()) for other in others)):
-        _shard(root, blocks, mesh=mesh, norms_apart=norms_apart)
+    for root, layers in ((encoder, encoder.layers), (predictor, predictor.layers), *((other, ()) for other in others)):
+        _shard(root, layers, mesh=mesh, norms_apart=norms_apart)
     if target.owns_encoder:
-        _shard(target.encoder, target.encoder.blocks, mesh=mesh)
+        _shard(target.encoder, target.encoder.layers, mesh=mesh)
     whole = [name for name, p in jepa.named_parameters() if p.requires_grad and not hasattr(p, "placements")]
     if whole:
         raise ValueError(
@@ -62,24 +62,24 @@ def parallelize(
         )
 
 
-def prepare_blocks(blocks: Iterable[nn.Module], *, checkpoint_activations: bool = False, compile: bool = False) -> None:
-    """Change residual blocks in place: first activation checkpointing, then compilation of each block.
+def prepare_layers(layers: Iterable[nn.Module], *, checkpoint_activations: bool = False, compile: bool = False) -> None:
+    """Change layers in place: first activation checkpointing, then compilation of each layer.
 
     Args:
-        blocks: the blocks of an encoder or a predictor.
-        checkpoint_activations: recompute each block in the backward pass instead of keeping its activations.
-        compile: `torch.compile` each block. Token counts that change recompile it: use a masker of fixed size.
+        layers: the layers of an encoder or a predictor.
+        checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
+        compile: `torch.compile` each layer. Token counts that change recompile it: use a masker of fixed size.
     """
     options = _inductor_options() if compile else None
-    for block in blocks:
+    for layer in layers:
         if checkpoint_activations:
-            block.forward = partial(_recomputed, block.forward)
+            layer.forward = partial(_recomputed, layer.forward)
         if compile:
-            block.compile(options=options)
+            layer.compile(options=options)
 
 
 def _inductor_options() -> dict[str, bool] | None:
-    """Without an analysis whose assertion fails in torch 2.11 on the backward pass of our blocks (seen on an H100)."""
+    """Without an analysis whose assertion fails in torch 2.11 on the backward pass of our layers (seen on an H100)."""
     from torch._inductor import config  # costs a second to import
 
     return {"triton.coalesce_tiling_analysis": False} if hasattr(config.triton, "coalesce_tiling_analysis") else None
@@ -90,12 +90,12 @@ def _recomputed(forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Te
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
-def _shard(root: nn.Module, blocks: Iterable[nn.Module], *, mesh: Any, norms_apart: bool = False) -> None:
-    """Shard blocks, then what is left of `root`. Nothing stays gathered after a forward, the root's own neither."""
+def _shard(root: nn.Module, layers: Iterable[nn.Module], *, mesh: Any, norms_apart: bool = False) -> None:
+    """Shard layers, then what is left of `root`. Nothing stays gathered after a forward, the root's own neither."""
     from torch.distributed.fsdp import fully_shard  # costs 0.1 s to import
 
     norms = [part for part in root.modules() if is_norm(part)] if norms_apart else []
-    for part in (*norms, *blocks, root):
+    for part in (*norms, *layers, root):
         if any(True for _ in part.parameters()):
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
-from jepa_lightning.precision import in_half
+from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.schedules import Schedule
 from jepa_lightning.tokens import Tokens
 
@@ -122,7 +122,7 @@ def encode(
     layers: tuple[int, ...] = (),
 ) -> Tensor:
     """Call an encoder in the trainer's precision; one without `layers` serves as long as none are asked for."""
-    with in_half(tokens.device):
+    with autocast_in_half(tokens.device):
         return encoder(tokens, keep, keep_valid, **({"layers": layers} if layers else {}))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
-from jepa_lightning.precision import precise, sparing
+from jepa_lightning.precision import keep_precision, precise
 from jepa_lightning.schedules import LinearRamp, Schedule
 from jepa_lightning.targets.base import FrozenTarget
 from jepa_lightning.targets.half import HalfCopy
@@ -106,7 +106,7 @@ class EMA(FrozenTarget):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.forget_pairs()
-        return super()._apply(sparing(precise([self]), fn), recurse)
+        return super()._apply(keep_precision(precise([self]), fn), recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EMA:
         clone = type(self)(copy.deepcopy(self.encoder, memo), momentum=self.momentum, half_copy=self.half_copy)

@@ -44,7 +44,7 @@ class HalfCopy:
         if sharded:
             return
         kinds = (nn.Linear,) if device.type == "cpu" else (nn.Linear, LayerNorm)  # the CPU's LayerNorm mixes types
-        for theirs, mine in zip(encoder.blocks, self._encoder.blocks, strict=True):
+        for theirs, mine in zip(encoder.layers, self._encoder.layers, strict=True):
             for part in mine.modules():
                 for name, original in list(part.named_parameters(recurse=False)) if type(part) in kinds else []:
                     if original.dtype == torch.float32:

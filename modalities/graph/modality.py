@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.encoders import LinearPositions, TokenSpec, ViT
-from jepa_lightning.maskers import Counts, Masker
+from jepa_lightning.maskers import Masker, RandomCount
 from jepa_lightning.modality import Batch, EncoderFactory, Modality
 from jepa_lightning.pictures.drawing import role_colours, roles
 from jepa_lightning.tokens import Masks, Tokens
@@ -83,7 +83,7 @@ class Graph(Modality):
                 node_walks=node_walks,
             ),
         )
-        self.masker = masker or Counts()
+        self.masker = masker or RandomCount()
         self.encoder = encoder(self.spec)
 
     @torch.no_grad()

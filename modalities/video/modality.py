@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
-from jepa_lightning.maskers import BlockUnion, Masker, Several
+from jepa_lightning.maskers import BlockUnion, Masker, MultiMasker
 from jepa_lightning.modality import Batch, EncoderFactory, Modality
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.video import pictures
@@ -14,9 +14,9 @@ from modalities.video.tokenizer import TubeletTokenizer
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def vjepa_masks() -> Several:
+def vjepa_masks() -> MultiMasker:
     """V-JEPA's two mask generators: short-range (8 small blocks) and long-range (2 large ones), through all frames."""
-    return Several(maskers=[BlockUnion(blocks=8, scale=(0.15, 0.15)), BlockUnion(blocks=2, scale=(0.7, 0.7))])
+    return MultiMasker(maskers=[BlockUnion(blocks=8, scale=(0.15, 0.15)), BlockUnion(blocks=2, scale=(0.7, 0.7))])
 
 
 class Video(Modality):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from jepa_lightning.callbacks import Faults, LastCheckpoint
+from jepa_lightning.callbacks import LastCheckpoint, NonFiniteGuard
 from jepa_lightning.callbacks.non_finite import are_finite
 from jepa_lightning.run.interruption import Fault
 
@@ -48,7 +48,9 @@ def same(one, other):
 @pytest.mark.parametrize(("gradients", "what"), [(False, "the loss is"), (True, "the gradients are")])
 def test_the_run_stops_with_the_step_and_the_samples(make_trainer, make_jepa, make_data, gradients, what):
     poison = Poison(3, gradients=gradients)
-    trainer = make_trainer(poison, Faults(), LastCheckpoint(every_n_train_steps=1), max_steps=10, log_every_n_steps=5)
+    trainer = make_trainer(
+        poison, NonFiniteGuard(), LastCheckpoint(every_n_train_steps=1), max_steps=10, log_every_n_steps=5
+    )
     with pytest.raises(Fault, match=f"{what} not finite at step 3, first met with the samples: ") as error:
         trainer.fit(make_jepa(), datamodule=make_data())
     assert all(name in str(error.value) for name in poison.ids[3][:8])
@@ -61,34 +63,34 @@ def test_the_run_stops_with_the_step_and_the_samples(make_trainer, make_jepa, ma
 
 def test_it_is_noticed_when_metrics_are_logged_and_at_the_end(make_trainer, make_jepa, make_data):
     seen = States()
-    trainer = make_trainer(Poison(1), Faults(), seen, max_steps=10, log_every_n_steps=4)
+    trainer = make_trainer(Poison(1), NonFiniteGuard(), seen, max_steps=10, log_every_n_steps=4)
     with pytest.raises(Fault, match="step 1"):
         trainer.fit(make_jepa(), datamodule=make_data())
     assert len(seen.after) == 3  # the fourth step is logged
-    trainer = make_trainer(Poison(8), Faults(), max_steps=10, log_every_n_steps=50)
+    trainer = make_trainer(Poison(8), NonFiniteGuard(), max_steps=10, log_every_n_steps=50)
     with pytest.raises(Fault, match="step 8"):
         trainer.fit(make_jepa(), datamodule=make_data())
 
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_a_skipped_step_changes_nothing(make_trainer, make_jepa, make_data, gradients):
-    seen, faults, logged = States(), Faults(non_finite="skip"), []
+    seen, guard, logged = States(), NonFiniteGuard(action="skip"), []
 
     class Logged(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             logged.append(float(trainer.callback_metrics.get("train/skipped", -1)))
 
-    trainer = make_trainer(Poison(2, 4, gradients=gradients), faults, seen, Logged(), max_steps=7, log_every_n_steps=1)
+    trainer = make_trainer(Poison(2, 4, gradients=gradients), guard, seen, Logged(), max_steps=7, log_every_n_steps=1)
     trainer.fit(make_jepa(), datamodule=make_data())
     unchanged = [same(before, after) for before, after in zip(seen.after, seen.after[1:], strict=False)]
     assert unchanged == [False, True, False, True, False, False]
-    assert faults.skipped == 2
+    assert guard.skipped == 2
     assert logged[-1] == 2
     assert all(value.isfinite().all() for value in seen.after[-1].values())
 
 
 def test_skipping_has_an_end(make_trainer, make_jepa, make_data):
-    trainer = make_trainer(Poison(*range(100)), Faults(non_finite="skip"), max_steps=80, log_every_n_steps=10)
+    trainer = make_trainer(Poison(*range(100)), NonFiniteGuard(action="skip"), max_steps=80, log_every_n_steps=10)
     with pytest.raises(Fault, match="not finite"):
         trainer.fit(make_jepa(), datamodule=make_data())
     assert 50 <= trainer.global_step <= 60
@@ -109,5 +111,5 @@ def test_large_gradients_are_finite():
 
 
 def test_an_unknown_choice():
-    with pytest.raises(ValueError, match="non_finite must be stop or skip, got 'go'"):
-        Faults(non_finite="go")
+    with pytest.raises(ValueError, match="action must be stop or skip, got 'go'"):
+        NonFiniteGuard(action="go")

@@ -17,7 +17,7 @@ from short_runs import IMAGE, SHORT
 from torch.utils.data import get_worker_info
 
 from jepa_lightning import JEPA
-from jepa_lightning.cli.errors import ended_well, explain
+from jepa_lightning.cli.errors import explain, short_errors
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.data import Samples
 from jepa_lightning.data.errors import DataError
@@ -173,7 +173,7 @@ def test_numbers_that_are_not_finite(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("program", ["jepa-embed", "jepa-probe", "jepa-view"])
 def test_what_ends_any_command(capsys, program, error, code, said):
     error.add_note("What is done is kept.")
-    with pytest.raises(SystemExit) as stop, ended_well(program):
+    with pytest.raises(SystemExit) as stop, short_errors(program):
         raise error
     assert stop.value.code == code
     message = capsys.readouterr().err
@@ -184,13 +184,13 @@ def test_what_ends_any_command(capsys, program, error, code, said):
 
 def test_a_mistake_of_ours_is_not_hidden():
     for error in (KeyError("momentum"), RuntimeError("shapes do not match"), OSError(errno.EIO, "broken", "a")):
-        with pytest.raises(type(error)), ended_well("jepa-fit"):
+        with pytest.raises(type(error)), short_errors("jepa-fit"):
             raise error
 
 
 def test_whoever_reads_the_output_may_leave():
     """`jepa-fit | head -1`: neither an error nor a complaint at the exit."""
-    words = "from jepa_lightning.cli.errors import ended_well\nwith ended_well('x'):\n"
+    words = "from jepa_lightning.cli.errors import short_errors\nwith short_errors('x'):\n"
     words += "    for line in range(100000): print(line)\nimport sys\nsys.exit(7)"
     process = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "0\n"

@@ -322,7 +322,7 @@ def test_nothing_is_left_to_train(tmp_path, finished, caplog, form):
     ("words", "says"),
     [
         (["--model.modality.patch_size", "4"], "model.modality.patch_size: 8 -> 4"),
-        (["--model.modality.encoder.depth", "2"], "missing: encoder.transformer.blocks.1"),
+        (["--model.modality.encoder.depth", "2"], "missing: encoder.transformer.layers.1"),
         (["--model.optimizer", "torch.optim.SGD"], "expected the state of an optimiser SGD"),
     ],
 )

@@ -66,7 +66,7 @@ def judged(monkeypatch):
 
     def run(*words):
         with monkeypatch.context() as patch:
-            patch.setattr(command, "judge", stop)
+            patch.setattr(command, "evaluate_features", stop)
             with pytest.raises(Stopped):
                 probe([*map(str, words), *FAST])
         return calls[-1]

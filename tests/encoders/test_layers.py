@@ -17,7 +17,7 @@ from jepa_lightning.encoders import (
     layer_numbers,
 )
 from jepa_lightning.encoders.positions import grid_positions
-from jepa_lightning.scale.parallel import prepare_blocks
+from jepa_lightning.scale.parallel import prepare_layers
 from jepa_lightning.tokens import Tokens
 
 DEPTH = 4
@@ -67,8 +67,8 @@ def tokens_of(spec):
 def looped(encoder, tokens, *given):
     """The output, and what each block gave on the way, all of its tokens."""
     outputs = []
-    originals = [block.forward for block in encoder.blocks]
-    for block, original in zip(encoder.blocks, originals, strict=True):
+    originals = [block.forward for block in encoder.layers]
+    for block, original in zip(encoder.layers, originals, strict=True):
 
         def kept(*given, original=original, **more):
             outputs.append(original(*given, **more))
@@ -76,7 +76,7 @@ def looped(encoder, tokens, *given):
 
         block.forward = kept
     final = encoder(tokens, *given)
-    for block, original in zip(encoder.blocks, originals, strict=True):
+    for block, original in zip(encoder.layers, originals, strict=True):
         block.forward = original
     return final, outputs
 
@@ -107,7 +107,7 @@ def test_against_a_loop_by_hand():
     encoder, tokens = build("vit")
     x = encoder.embed(tokens.values.flatten(2)) + encoder.positions(tokens.positions)
     by_hand = []
-    for block in encoder.transformer.blocks:
+    for block in encoder.transformer.layers:
         x = x + block.attn(block.norm1(x))
         x = x + block.mlp(block.norm2(x))
         by_hand.append(x)
@@ -118,7 +118,7 @@ def test_against_a_loop_by_hand():
 @pytest.mark.parametrize("name", ["vit", "timm eva"])
 def test_layers_after_the_highest_are_not_computed(name):
     encoder, tokens = build(name)
-    last = list(encoder.blocks)[-1]
+    last = list(encoder.layers)[-1]
     last.forward = None
     assert encoder(tokens, layers=(0, -2)).isfinite().all()
     with pytest.raises(TypeError):
@@ -128,7 +128,7 @@ def test_layers_after_the_highest_are_not_computed(name):
 @pytest.mark.parametrize("name", ["vit", "timm vit"])
 def test_every_layer_carries_a_gradient(name):
     encoder, tokens = build(name)
-    blocks = list(encoder.blocks)
+    blocks = list(encoder.layers)
 
     def reached(layer):
         encoder.zero_grad()
@@ -145,8 +145,8 @@ def test_checkpointed_and_compiled(name, how):
     encoder, tokens = build(name)
     changed = copy.deepcopy(encoder)
     if how == "checkpointed":
-        prepare_blocks(changed.blocks, checkpoint_activations=True)
-    for block in changed.blocks if how == "compiled blocks" else [changed] if how == "compiled" else []:
+        prepare_layers(changed.layers, checkpoint_activations=True)
+    for block in changed.layers if how == "compiled blocks" else [changed] if how == "compiled" else []:
         block.compile(backend="aot_eager")
     for model in (encoder, changed):
         model(tokens, KEEP, layers=(1, -1)).square().mean().backward()
@@ -170,7 +170,7 @@ def test_sharded(name, mesh):
 
     encoder, tokens = build(name)
     sharded = copy.deepcopy(encoder)
-    for block in sharded.blocks:
+    for block in sharded.layers:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(sharded, mesh=mesh, reshard_after_forward=True)
     check_layers(sharded, (0, -1))

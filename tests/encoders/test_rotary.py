@@ -90,7 +90,7 @@ def plain_trunk(trunk, x, positions):
         rows = [plain(row, where, trunk.rotary) for row, where in zip(y.tolist(), positions.tolist(), strict=True)]
         return torch.tensor(rows, dtype=torch.float64)
 
-    for block in trunk.blocks:
+    for block in trunk.layers:
         heads, width = block.attn.num_heads, x.shape[1]
         q, k, v = linear(norm(x, block.norm1), block.attn.qkv).split(width, dim=1)
         seen = []

@@ -138,7 +138,7 @@ def test_padding_is_never_attended_to(model):
     alone = encoder(tokens, keep[:, :4])
     valid = torch.arange(6).expand(2, 6) < 4
     torch.testing.assert_close(encoder(tokens, keep, valid)[:, :4], alone, rtol=0, atol=1e-5)
-    for block in encoder.blocks:
+    for block in encoder.layers:
         block.attn.fused_attn = False
     torch.testing.assert_close(encoder(tokens, keep, valid)[:, :4], alone, rtol=0, atol=1e-5)
 
@@ -179,7 +179,7 @@ def test_a_deep_copy_is_the_same_and_independent(model):
             parameter += 1
     assert torch.equal(encoder(tokens, keep), before)
     assert twin.dim == before.shape[-1]
-    assert len(list(twin.blocks)) == SMALL["depth"]
+    assert len(list(twin.layers)) == SMALL["depth"]
 
 
 def test_rotary_augmentation_is_for_training_only():
@@ -208,8 +208,8 @@ def test_mixed_precision_with_padding(model):
 
 
 def test_drop_path_reaches_the_last_block():
-    assert list(build("vit", drop_path=0.3).blocks)[-1].drop_path1.drop_prob == pytest.approx(0.3)
-    assert list(build("naflex", drop_path=0.3).blocks)[-1].drop_path1.drop_prob == pytest.approx(0.3)
+    assert list(build("vit", drop_path=0.3).layers)[-1].drop_path1.drop_prob == pytest.approx(0.3)
+    assert list(build("naflex", drop_path=0.3).layers)[-1].drop_path1.drop_prob == pytest.approx(0.3)
 
 
 def test_tokens_of_another_grid_are_an_error():

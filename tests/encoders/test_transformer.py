@@ -14,7 +14,7 @@ def test_the_residual_branches_are_scaled_by_depth(rotary):
     """Std 0.02 everywhere, and 0.02 / sqrt(2 l) for the last map of both residual branches of layer l."""
     torch.manual_seed(0)
     trunk = Transformer(width=128, depth=6, heads=4, rotary=rotary)
-    for layer, block in enumerate(trunk.blocks, start=1):
+    for layer, block in enumerate(trunk.layers, start=1):
         for linear in (block.attn.qkv, block.mlp.fc1):
             assert float(linear.weight.detach().std()) == pytest.approx(0.02, rel=0.04)
         for linear in (block.attn.proj, block.mlp.fc2):
@@ -36,7 +36,7 @@ def plain(trunk, x):
     def linear(y, layer):
         return y @ layer.weight.T + layer.bias
 
-    for block in trunk.blocks:
+    for block in trunk.layers:
         heads, width = block.attn.num_heads, x.shape[1]
         q, k, v = linear(norm(x, block.norm1), block.attn.qkv).split(width, dim=1)
         seen = []
@@ -105,7 +105,7 @@ def test_rotary_changes_neither_the_parameters_nor_their_initial_values():
 def test_drop_path_grows_linearly_with_depth(rotary):
     trunk = Transformer(width=8, depth=5, heads=2, drop_path=0.2, rotary=rotary)
     rates = []
-    for block in trunk.blocks:
+    for block in trunk.layers:
         both = [part.drop_prob if isinstance(part, DropPath) else 0.0 for part in (block.drop_path1, block.drop_path2)]
         assert both[0] == both[1]
         rates.append(both[0])

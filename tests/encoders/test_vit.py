@@ -135,9 +135,9 @@ def test_width_blocks_and_initialisation():
     torch.manual_seed(0)
     vit = ViT(SPEC, width=96, depth=3, heads=4, mlp_ratio=2.0)
     assert vit.dim == 96
-    assert len(list(vit.blocks)) == 3
-    assert all(isinstance(block, nn.Module) for block in vit.blocks)
-    assert next(iter(vit.blocks)).mlp.fc1.weight.shape == (192, 96)
+    assert len(list(vit.layers)) == 3
+    assert all(isinstance(block, nn.Module) for block in vit.layers)
+    assert next(iter(vit.layers)).mlp.fc1.weight.shape == (192, 96)
     assert vit.embed.weight.shape == (96, 12)
     assert float(vit.embed.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert vit(tokens()).shape == (B, N, 96)
@@ -199,7 +199,7 @@ def test_positions_at_every_layer_enter_each_block():
             seen = some if keep is None else some.take(keep)
             places = sincos(seen.positions, WIDTH).expand(B, -1, -1)
             x = vit.embed(seen.values.flatten(2))
-            for block in vit.blocks:
+            for block in vit.layers:
                 x = block(x + places, attn_mask=None if seen.valid is None else seen.valid[:, None, None])
             torch.testing.assert_close(vit(some, keep), vit.transformer.norm(x))
 

@@ -1,4 +1,4 @@
-"""Known answers of the judge, and that the test part touches nothing but the score."""
+"""Known answers, and that the test part touches nothing but the score."""
 
 import dataclasses
 from functools import partial
@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, judge
+from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol
+from jepa_lightning.evaluation.evaluate_features import evaluate_features as evaluate
 from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
 from jepa_lightning.evaluation.probes.attentive import fit_attentive
@@ -62,7 +63,7 @@ def kinds(**more):
 
 @pytest.mark.parametrize("protocol", kinds(), ids=lambda protocol: protocol.kind)
 def test_features_that_are_the_labels_are_perfect(protocol):
-    report = judge({"perfect": encoded(perfect)}, protocol=protocol, probes=("knn", "logistic", "svm", "ridge"))
+    report = evaluate({"perfect": encoded(perfect)}, protocol=protocol, probes=("knn", "logistic", "svm", "ridge"))
     for score in report.scores:
         if score.probe == "ridge":
             assert score.estimate.mean > 0.999
@@ -70,7 +71,7 @@ def test_features_that_are_the_labels_are_perfect(protocol):
             assert score.estimate.mean == 1.0, score
     names = {"digit", "speaker", "place"} - {protocol.group}
     assert {score.label for score in report.scores} == names
-    report = judge({"perfect": Encoded(*(Features(F.one_hot(part.labels["digit"], 4).float(), part.labels)
+    report = evaluate({"perfect": Encoded(*(Features(F.one_hot(part.labels["digit"], 4).float(), part.labels)
                                          for part in (encoded(perfect).train, encoded(perfect).test)))},
                    protocol=protocol, probes=("knn",), labels=("digit",))  # fmt: skip
     assert report.score("perfect", "digit", "knn").estimate.mean == 1.0
@@ -79,7 +80,7 @@ def test_features_that_are_the_labels_are_perfect(protocol):
 def test_shuffled_labels_give_chance_within_the_interval_as_often_as_it_says():
     covered = []
     for seed in range(25):
-        report = judge(
+        report = evaluate(
             {"noise": encoded(unrelated, seed)}, probes=("knn", "ridge"), labels=("digit", "speaker", "place")
         )
         for score in report.scores:
@@ -92,7 +93,7 @@ def test_shuffled_labels_give_chance_within_the_interval_as_often_as_it_says():
 
 @pytest.mark.parametrize("protocol", kinds(shots=(3,), episodes=200)[1:], ids=lambda protocol: protocol.kind)
 def test_unrelated_features_give_chance_within_the_interval(protocol):
-    report = judge({"noise": encoded(unrelated)}, protocol=protocol, probes=("knn", "logistic", "ridge"))
+    report = evaluate({"noise": encoded(unrelated)}, protocol=protocol, probes=("knn", "logistic", "ridge"))
     for score in report.scores:
         if score.probe == "ridge":
             assert -0.2 < score.estimate.mean < 0.05
@@ -109,7 +110,7 @@ def test_a_collapsed_encoder_is_reported_as_collapsed_and_a_diverged_one_as_dive
     def diverged(found, seed):
         return torch.full((len(found["digit"]), 8), torch.nan)
 
-    report = judge({"a": encoded(weak), "b": encoded(constant), "c": encoded(diverged)}, compare=[("c", "a")])
+    report = evaluate({"a": encoded(weak), "b": encoded(constant), "c": encoded(diverged)}, compare=[("c", "a")])
     assert [found.verdict for found in report.collapses.values()] == ["healthy", "collapsed", "diverged"]
     assert np.isnan(report.score("c", "digit", "knn").estimate.mean)
     assert report.differences[0].words == "cannot be told: a score is not finite"
@@ -118,7 +119,7 @@ def test_a_collapsed_encoder_is_reported_as_collapsed_and_a_diverged_one_as_dive
 
 def test_logistic_regression_agrees_with_scikit_learns():
     data = encoded(weak)
-    score = judge({"weak": data}, probes=("logistic",), labels=("digit",)).score("weak", "digit", "logistic")
+    score = evaluate({"weak": data}, probes=("logistic",), labels=("digit",)).score("weak", "digit", "logistic")
     scaler = StandardScaler().fit(data.train.values)
     model = LogisticRegression(C=score.chosen[0], max_iter=5000)
     model.fit(scaler.transform(data.train.values), data.train.labels["digit"])
@@ -131,7 +132,7 @@ def test_knn_agrees_with_scikit_learns():
     from sklearn.neighbors import KNeighborsClassifier
 
     data = encoded(weak)
-    report = judge({"weak": data}, probes=("knn",), labels=("digit",), k=9)
+    report = evaluate({"weak": data}, probes=("knn",), labels=("digit",), k=9)
     model = KNeighborsClassifier(9, metric="cosine", weights=lambda distance: np.exp(-distance / 0.07))
     model.fit(data.train.values, data.train.labels["digit"])
     right = model.score(data.test.values, data.test.labels["digit"])
@@ -144,7 +145,7 @@ def test_a_planted_test_sample_leaves_all_else_as_it_was():
     planted.test.values[5] = 1e9
     protocol = Protocol(label_shares=(0.1,), label_draws=2)
     probes = ("knn", "logistic", "svm", "ridge")
-    here, there = (judge({"e": found}, protocol=protocol, probes=probes) for found in (plain, planted))
+    here, there = (evaluate({"e": found}, protocol=protocol, probes=probes) for found in (plain, planted))
     changed = 0
     for one, other in zip(here.scores, there.scores, strict=True):
         assert one.chosen == other.chosen
@@ -179,7 +180,7 @@ def quick(monkeypatch):
 @pytest.mark.parametrize("protocol", kinds(), ids=lambda protocol: protocol.kind)
 def test_the_attentive_probe_reads_labels_and_finds_none_in_noise(protocol):
     data = {"perfect": with_tokens(digits), "untrained": with_tokens(unrelated), "raw": encoded(perfect)}
-    report = judge(data, protocol=protocol, probes=("attentive", "knn"), labels=("digit",))
+    report = evaluate(data, protocol=protocol, probes=("attentive", "knn"), labels=("digit",))
     score = report.score("perfect", "digit", "attentive")
     assert score.estimate.mean == 1.0
     assert all(lr > 0 and decay > 0 for lr, decay in score.chosen)
@@ -196,7 +197,7 @@ def test_the_attentive_probe_reads_labels_and_finds_none_in_noise(protocol):
 
 def test_the_attentive_probe_of_continuous_labels():
     data = {"perfect": with_tokens(perfect), "noise": with_tokens(unrelated)}
-    report = judge(data, probes=("attentive",), labels=("place",), compare=[])
+    report = evaluate(data, probes=("attentive",), labels=("place",), compare=[])
     score = report.score("perfect", "place", "attentive")
     assert score.measure == "R2"
     assert score.estimate.mean > 0.7
@@ -210,7 +211,7 @@ def test_a_planted_test_sample_leaves_the_attentive_probe_as_it_was():
     values[TRAIN + 5] = 6e4
     planted = dataclasses.replace(plain, tokens=TokenFeatures(values))
     settings = {"protocol": Protocol(label_shares=(0.3,), label_draws=2), "labels": ("digit", "place"), "compare": []}
-    reports = [judge({"e": data}, probes=("attentive",), **settings) for data in (plain, planted)]
+    reports = [evaluate({"e": data}, probes=("attentive",), **settings) for data in (plain, planted)]
     for one, other in zip(*(report.scores for report in reports), strict=True):
         assert one.chosen == other.chosen
         if one.measure == "accuracy":  # of the planted sample alone
@@ -222,7 +223,7 @@ def test_the_attentive_probe_of_samples_without_a_label_and_of_diverged_features
     data = with_tokens(weak)
     data.train.labels["digit"][:40] = -1
     bad = dataclasses.replace(data, train=Features(data.train.values + torch.nan, data.train.labels))
-    report = judge({"e": data, "b": bad}, probes=("attentive",), labels=("digit",), compare=[("b", "e")])
+    report = evaluate({"e": data, "b": bad}, probes=("attentive",), labels=("digit",), compare=[("b", "e")])
     assert report.score("e", "digit", "attentive").train == TRAIN - 40
     assert report.score("e", "digit", "attentive").estimate.mean > 0.4
     assert np.isnan(report.score("b", "digit", "attentive").estimate.mean)
@@ -231,7 +232,7 @@ def test_the_attentive_probe_of_samples_without_a_label_and_of_diverged_features
 def test_views_of_some_samples_give_the_alignment():
     data, rows = encoded(weak), torch.tensor([3, 5, 200])
     views = data.train.values[rows] + 0.1
-    report = judge({"e": dataclasses.replace(data, views=views, viewed=rows)}, probes=("knn",), compare=[])
+    report = evaluate({"e": dataclasses.replace(data, views=views, viewed=rows)}, probes=("knn",), compare=[])
     apart = F.normalize(data.train.values[rows], dim=1) - F.normalize(views, dim=1)
     assert report.collapses["e"].alignment == pytest.approx(float(apart.square().sum(1).mean()), rel=1e-5)
 
@@ -239,7 +240,7 @@ def test_views_of_some_samples_give_the_alignment():
 def test_the_same_features_do_not_differ_and_better_ones_do():
     data = {"again": encoded(weak), "untrained": encoded(weak), "raw": encoded(perfect)}
     for protocol in kinds(shots=(1,), episodes=200, label_shares=(0.2,), label_draws=2)[:2]:
-        report = judge(data, protocol=protocol, labels=("digit",), probes=("logistic",))
+        report = evaluate(data, protocol=protocol, labels=("digit",), probes=("logistic",))
         assert {(found.encoder, found.baseline) for found in report.differences} == {
             ("again", "untrained"), ("again", "raw")}  # fmt: skip
         for found in report.differences:
@@ -249,15 +250,17 @@ def test_the_same_features_do_not_differ_and_better_ones_do():
             elif found.probe == "logistic" and found.share == 1.0:
                 assert found.estimate.high < 0
                 assert found.words.startswith("worse than raw: -0.")
-    better = judge({"trained": encoded(perfect), "untrained": encoded(weak)}, labels=("digit",), probes=("logistic",))
+    better = evaluate(
+        {"trained": encoded(perfect), "untrained": encoded(weak)}, labels=("digit",), probes=("logistic",)
+    )
     assert better.differences[0].words.startswith("training helps: +0.")
-    worse = judge({"trained": encoded(weak), "untrained": encoded(perfect)}, labels=("digit",), probes=("logistic",))
+    worse = evaluate({"trained": encoded(weak), "untrained": encoded(perfect)}, labels=("digit",), probes=("logistic",))
     assert worse.differences[0].words.startswith("training hurts: -0.")
 
 
 def test_a_low_label_curve_learns_from_that_many_labels_and_is_judged_by_all_test_samples():
     protocol = Protocol(label_shares=(0.05, 0.5), label_draws=3)
-    report = judge({"weak": encoded(weak)}, protocol=protocol, probes=("logistic", "ridge"))
+    report = evaluate({"weak": encoded(weak)}, protocol=protocol, probes=("logistic", "ridge"))
     for label, probe in (("digit", "logistic"), ("place", "ridge")):
         found = {share: report.score("weak", label, probe, share=share) for share in (0.05, 0.5, 1.0)}
         assert [score.train for score in found.values()] == [12, 120, 240]
@@ -277,10 +280,10 @@ def test_samples_without_a_label_and_groups_without_a_name_are_left_out():
     data = {"e": Encoded(Features(perfect({**found, "digit": found["digit"].clamp(min=0),
                                            "speaker": found["speaker"].clamp(min=0),
                                            "place": found["place"].nan_to_num()}, 0), found))}  # fmt: skip
-    report = judge(data, protocol=Protocol(kind="folds", folds=5), probes=("logistic", "ridge"))
+    report = evaluate(data, protocol=Protocol(kind="folds", folds=5), probes=("logistic", "ridge"))
     sizes = {score.label: score.train + score.test for score in report.scores}
     assert sizes == {"digit": 80, "speaker": 90, "place": 90}
-    report = judge(data, protocol=Protocol(kind="groups", group="speaker"), probes=("logistic",), labels=("digit",))
+    report = evaluate(data, protocol=Protocol(kind="groups", group="speaker"), probes=("logistic",), labels=("digit",))
     assert report.score("e", "digit", "logistic").train + report.score("e", "digit", "logistic").test == 70
     assert report.confusions[0].counts.sum() == 70
 
@@ -296,39 +299,66 @@ FOLDS = Protocol(kind="folds", folds=2)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: judge(one(digit=[3] * 20), protocol=FOLDS), "label 'digit': all 20 samples have the same, 3"),
-        (lambda: judge(one(digit=[-1] * 20), protocol=FOLDS), "label 'digit': none of the 20 samples has it"),
-        (lambda: judge(one(size=[torch.nan] * 20), protocol=FOLDS), "label 'size': none of the 20 samples has it"),
-        (lambda: judge(one(digit=[0, 1] * 10), protocol=FOLDS, labels=("digits",)), r"no label 'digits' .*\['digit'\]"),
-        (lambda: judge(one(), protocol=FOLDS), "the data have no labels"),
-        (lambda: judge(one(box=[[1, 2]] * 20), protocol=FOLDS), "label 'box': expected one class a sample"),
         (
-            lambda: judge(one(digit=[0] * 19 + [1]), protocol=FOLDS),
+            lambda: evaluate(one(digit=[3] * 20), protocol=FOLDS),
+            "label 'digit': all 20 samples have the same, 3",
+        ),
+        (
+            lambda: evaluate(one(digit=[-1] * 20), protocol=FOLDS),
+            "label 'digit': none of the 20 samples has it",
+        ),
+        (
+            lambda: evaluate(one(size=[torch.nan] * 20), protocol=FOLDS),
+            "label 'size': none of the 20 samples has it",
+        ),
+        (
+            lambda: evaluate(one(digit=[0, 1] * 10), protocol=FOLDS, labels=("digits",)),
+            r"no label 'digits' .*\['digit'\]",
+        ),
+        (lambda: evaluate(one(), protocol=FOLDS), "the data have no labels"),
+        (lambda: evaluate(one(box=[[1, 2]] * 20), protocol=FOLDS), "label 'box': expected one class a sample"),
+        (
+            lambda: evaluate(one(digit=[0] * 19 + [1]), protocol=FOLDS),
             "label 'digit': expected at least 2 classes with at",
         ),
-        (lambda: judge(one(digit=[0, 1] * 10), protocol=FOLDS, probes=("ridge",)), "'digit': not judged, since it is"),
-        (lambda: judge(one(digit=[0, 1] * 10), protocol=FOLDS, probes=("tree",)), "expected probes among knn"),
-        (lambda: judge(one(digit=[0, 1] * 10)), "encoder 'e': the protocol split needs features of a test part"),
-        (lambda: judge({}), "at least one encoder"),
-        (lambda: judge({"a": encoded(weak)}, probes=("attentive",)), "expected token features of at least one encoder"),
         (
-            lambda: judge(
+            lambda: evaluate(one(digit=[0, 1] * 10), protocol=FOLDS, probes=("ridge",)),
+            "'digit': not judged, since it is",
+        ),
+        (
+            lambda: evaluate(one(digit=[0, 1] * 10), protocol=FOLDS, probes=("tree",)),
+            "expected probes among knn",
+        ),
+        (
+            lambda: evaluate(one(digit=[0, 1] * 10)),
+            "encoder 'e': the protocol split needs features of a test part",
+        ),
+        (lambda: evaluate({}), "at least one encoder"),
+        (
+            lambda: evaluate({"a": encoded(weak)}, probes=("attentive",)),
+            "expected token features of at least one encoder",
+        ),
+        (
+            lambda: evaluate(
                 {"a": dataclasses.replace(encoded(weak), tokens=TokenFeatures(noise(9, 0)))}, probes=("attentive",)
             ),
             "expected tokens of all 360 samples of 'a', got 9",
         ),
         (lambda: Protocol(shots=(1,), ways=1), "at least 2 ways"),
         (
-            lambda: judge({"a": encoded(weak), "b": Encoded(encoded(weak).test, encoded(weak).train)}),
+            lambda: evaluate({"a": encoded(weak), "b": Encoded(encoded(weak).test, encoded(weak).train)}),
             "the same samples",
         ),
-        (lambda: judge({"a": encoded(weak)}, compare=[("a", "untrained")]), "no encoder 'untrained' to compare"),
         (
-            lambda: judge({"a": encoded(weak)}, protocol=Protocol(kind="groups", group="place")),
+            lambda: evaluate({"a": encoded(weak)}, compare=[("a", "untrained")]),
+            "no encoder 'untrained' to compare",
+        ),
+        (
+            lambda: evaluate({"a": encoded(weak)}, protocol=Protocol(kind="groups", group="place")),
             "no class label 'place'",
         ),
         (
-            lambda: judge({"a": encoded(weak)}, protocol=Protocol(shots=(20,)), labels=("digit",)),
+            lambda: evaluate({"a": encoded(weak)}, protocol=Protocol(shots=(20,)), labels=("digit",)),
             "label 'digit': .*4-way 20-shot",
         ),
         (lambda: Protocol(kind="tree"), "split, folds, repeated or groups"),
@@ -348,7 +378,7 @@ def test_mistakes_are_told_in_one_line(call, message):
 def test_a_column_that_tells_nothing_apart_is_noted_and_the_others_are_judged():
     columns = one(digit=[0, 1] * 10, year=[7] * 20, flag=[True] * 20, number=range(20))
     protocol = Protocol(kind="folds", folds=2, shots=(1, 5), episodes=200)
-    report = judge(columns, protocol=protocol, probes=("knn",))
+    report = evaluate(columns, protocol=protocol, probes=("knn",))
     assert {score.label for score in report.scores} == {"digit"}
     assert [score.probe for score in report.scores] == ["knn", "2-way 1-shot"]
     starts = [
@@ -364,7 +394,7 @@ def test_a_column_that_tells_nothing_apart_is_noted_and_the_others_are_judged():
 
 def test_threads_are_as_before():
     before = torch.get_num_threads()
-    judge({"a": encoded(weak)}, probes=("knn",))
+    evaluate({"a": encoded(weak)}, probes=("knn",))
     assert torch.get_num_threads() == before
 
 
@@ -399,7 +429,7 @@ def test_few_samples_are_never_told_of_in_words(judged, classes):
     def part(features):
         return Encoded(*(Features(features[s], {"y": values[s]}) for s in (slice(None, 100), slice(100, None))))
 
-    report = judge({"trained": part(good), "untrained": part(noise)}, probes=["ridge", "knn"])
+    report = evaluate({"trained": part(good), "untrained": part(noise)}, probes=["ridge", "knn"])
     assert report.differences
     for found in report.differences:
         assert found.samples == judged

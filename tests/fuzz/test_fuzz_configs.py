@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from short_runs import IMAGE, SHORT
 
-from jepa_lightning.cli.errors import ended_well
+from jepa_lightning.cli.errors import short_errors
 from jepa_lightning.cli.fit import JEPACLI
 from jepa_lightning.config.plugins import load_plugins
 
@@ -66,7 +66,7 @@ def build(name, words):
     """Exit code of building a config, 0 where it is built."""
     with folder() as where, bounded(20):
         try:
-            with ended_well("jepa-fit"):
+            with short_errors("jepa-fit"):
                 load_plugins()
                 more = IMAGE if name == "image" else []
                 tiny = [*SHORT, *more, "--trainer.default_root_dir", str(where)]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.maskers import (
     BlockUnion,
-    Counts,
     MultiBlock,
+    MultiMasker,
     OrderedRuns,
     Random,
-    Several,
+    RandomCount,
     SpatialBlocks,
     TimeSpans,
     Tube,
@@ -52,7 +52,7 @@ BLOCKS = {
     },
     TimeSpans: {"spans": few, "scale": ranges(shares), "separate": st.booleans()},
     Random: {"target_ratio": shares, "context_ratio": st.none() | shares, "targets": few},
-    Counts: {"context": few, "targets": few, "context_share": st.none() | ranges(shares)},
+    RandomCount: {"context": few, "targets": few, "context_share": st.none() | ranges(shares)},
     OrderedRuns: {
         "targets": few,
         "target_share": ranges(shares),
@@ -135,7 +135,7 @@ def check_counts(made, mask, given, context, targets, valid):
         assert ((context | targets) == valid).all(), "nothing is left out"
     if given.valid is not None:
         return
-    assert targets.any(1).all() or (isinstance(made, Counts) and count == 1)
+    assert targets.any(1).all() or (isinstance(made, RandomCount) and count == 1)
     if isinstance(made, MultiBlock | BlockUnion):
         assert (context.sum(1) >= made.min_context).all()
     if getattr(made, "fixed_size", False) or isinstance(made, MultiBlock):
@@ -144,7 +144,7 @@ def check_counts(made, mask, given, context, targets, valid):
     if isinstance(made, Random):
         own = {"target_ratio": made.target_ratio, "context_ratio": made.context_ratio, "targets": made.targets}
         assert (mask.context.shape[1], mask.targets.shape[2]) == random_counts(count, **own)
-    if isinstance(made, Counts) and made.context_share is None and count > 1:
+    if isinstance(made, RandomCount) and made.context_share is None and count > 1:
         assert mask.context.shape[1] == min(made.context, count - 1)
         assert mask.targets.shape[1] == min(made.targets, count - mask.context.shape[1])
 
@@ -191,7 +191,7 @@ def test_maskers_of_maskers_keep_theirs(data):
         maskers = [attempt(lambda kind=kind: kind(**data.draw(settings_of(kind)))) for kind in inner]
         if None in maskers:
             return
-        made = Several(maskers=[Tube(one) if through else one for one in maskers])
+        made = MultiMasker(maskers=[Tube(one) if through else one for one in maskers])
         drawn = attempt(lambda: draw_twice(made, given_tokens, 0))
         for mask in drawn or []:
             check(mask, given_tokens)

@@ -16,7 +16,14 @@ from lightning.pytorch import Trainer
 from torch.utils.data import TensorDataset
 
 from jepa_lightning import JEPA
-from jepa_lightning.callbacks import BestCheckpoint, CollapseMonitor, Faults, LastCheckpoint, OnlineProbe, RunSummary
+from jepa_lightning.callbacks import (
+    BestCheckpoint,
+    CollapseMonitor,
+    LastCheckpoint,
+    NonFiniteGuard,
+    OnlineProbe,
+    RunSummary,
+)
 from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import Random
 from jepa_lightning.predictors import TransformerPredictor
@@ -33,7 +40,7 @@ def run(folder, *, size, batch, drop_last, val_fraction=0.1, classes=2, epochs=1
     modality = Image(image_size=8, patch_size=4, encoder=partial(ViT, **TINY), masker=Random(target_ratio=0.5))
     model = JEPA(modality, predictor=partial(TransformerPredictor, **TINY), regularizers=[VICReg])
     images = TensorDataset(torch.rand(size, 3, 8, 8), torch.arange(size) % classes)
-    watchers = [CollapseMonitor(), OnlineProbe(), Faults(), LastCheckpoint(), BestCheckpoint(), RunSummary()]
+    watchers = [CollapseMonitor(), OnlineProbe(), NonFiniteGuard(), LastCheckpoint(), BestCheckpoint(), RunSummary()]
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "devices": 1}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jepa_lightning import JEPA
 from jepa_lightning.data import Collate
 from jepa_lightning.encoders import ViT
-from jepa_lightning.maskers import BlockUnion, Counts, OrderedRuns, Random, SpatialBlocks, TimeSpans, Tube
+from jepa_lightning.maskers import BlockUnion, OrderedRuns, Random, RandomCount, SpatialBlocks, TimeSpans, Tube
 from jepa_lightning.predictors import TransformerPredictor
 from modalities.audio import Audio
 from modalities.graph import Graph
@@ -27,7 +27,7 @@ batches = st.one_of(st.integers(1, 4), st.integers(1, 64))
 seeds = st.integers(0, 99)
 kinds = st.sampled_from([torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8])
 weights = st.sampled_from([torch.float32, torch.float32, torch.bfloat16])
-simple_maskers = st.sampled_from([None, Random(), Random(target_ratio=0.3, targets=3), Counts(targets=3)])
+simple_maskers = st.sampled_from([None, Random(), Random(target_ratio=0.3, targets=3), RandomCount(targets=3)])
 grid_maskers = simple_maskers | st.sampled_from([BlockUnion(), Tube(), TimeSpans(spans=2)])
 
 

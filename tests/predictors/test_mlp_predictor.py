@@ -6,7 +6,7 @@ from asking import TOKEN, B, C, D, K, M, S, T, W, asked
 
 from jepa_lightning.encoders.positions import sincos
 from jepa_lightning.predictors import MLPPredictor, PredictorSpec
-from jepa_lightning.scale.parallel import prepare_blocks
+from jepa_lightning.scale.parallel import prepare_layers
 from jepa_lightning.tokens import Latents, Query
 
 
@@ -52,14 +52,14 @@ def test_the_mlp_ignores_what_filler_holds(inputs):
 
 def test_the_blocks_of_the_mlp_are_its_hidden_layers(inputs):
     predictor = mlp()
-    assert list(predictor.blocks) == list(predictor.layers)
+    assert list(predictor.layers) == list(predictor.layers)
     before = predictor(*asked(*inputs))
-    prepare_blocks(predictor.blocks, checkpoint_activations=True)
+    prepare_layers(predictor.layers, checkpoint_activations=True)
     after = predictor(*asked(*inputs))
     assert torch.equal(after, before)
     after.sum().backward()
     assert all(parameter.grad is not None for parameter in predictor.parameters())
-    assert not list(mlp(1).blocks)
+    assert not list(mlp(1).layers)
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         mlp(0)
 

@@ -24,7 +24,7 @@ def plain(predictor, context, context_positions, target_positions):
     seen = context @ p.embed.weight.T + p.embed.bias + sincos(context_positions, W)
     asked = torch.stack([p.mask_token + sincos(where, W) for where in target_positions])
     x = torch.cat([seen, asked])[None]
-    for block in p.transformer.blocks:
+    for block in p.transformer.layers:
         x = block(x)
     x = p.transformer.norm(x)[0, len(context) :]
     return x @ p.project.weight.T + p.project.bias
@@ -143,7 +143,7 @@ def test_the_papers_size_is_the_default():
     assert predictor.embed.weight.shape == (384, 768)
     assert predictor.project.weight.shape == (768, 384)
     assert predictor.mask_token.shape == (384,)
-    assert len(list(predictor.blocks)) == 6
+    assert len(list(predictor.layers)) == 6
     for linear in (predictor.embed, predictor.project):
         assert float(linear.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
         assert (linear.bias == 0).all()

@@ -17,7 +17,7 @@ from jepa_lightning.maskers import Random
 from jepa_lightning.optimization import decays
 from jepa_lightning.run.checkpoints import read_checkpoint
 from jepa_lightning.run.sharded import REST, by_index, is_sharded
-from jepa_lightning.scale.parallel import prepare_blocks
+from jepa_lightning.scale.parallel import prepare_layers
 from jepa_lightning.scale.strategies import FSDP2Strategy, refuse_fsdp1
 from jepa_lightning.schedules import Constant, LinearRamp
 from jepa_lightning.targets import EMA, half
@@ -65,9 +65,9 @@ def test_no_recompilation_after_the_second_step(
     module = make_jepa(compile=True, checkpoint_activations=checkpoint_activations)
     trainer = make_trainer(Graphs(), max_steps=6, limit_val_batches=0, precision=precision)
     trainer.fit(module, datamodule=make_data())
-    blocks = [*module.encoder.blocks, *module.predictor.blocks, *module.target.encoder.blocks]
+    blocks = [*module.encoder.layers, *module.predictor.layers, *module.target.encoder.layers]
     assert compiled[: len(blocks)] == blocks
-    assert len(compiled) == len(blocks) + (len(module.target.encoder.blocks) if precision == "bf16-mixed" else 0)
+    assert len(compiled) == len(blocks) + (len(module.target.encoder.layers) if precision == "bf16-mixed" else 0)
     assert seen[1:] == [seen[1]] * 5
     assert seen[1] == 3  # encoder, predictor, target: their blocks share a graph
     assert not torch._dynamo.utils.counters["graph_break"]
@@ -90,15 +90,15 @@ def test_blocks_are_changed_once_however_often_lightning_asks(make_jepa):
             return super().forward(x) * 1.0
 
     block = Counted()
-    prepare_blocks([block], checkpoint_activations=True)
+    prepare_layers([block], checkpoint_activations=True)
     block(torch.ones(2, requires_grad=True)).sum().backward()
     assert Counted.calls in (1, 2)  # 1 where nothing that it saved is asked for
     module = make_jepa(checkpoint_activations=True)
     module.configure_model()
-    forward = module.encoder.blocks[0].forward
+    forward = module.encoder.layers[0].forward
     module.configure_model()
-    assert module.encoder.blocks[0].forward is forward
-    assert not isinstance(module.target.encoder.blocks[0].forward, partial)  # it keeps no activations
+    assert module.encoder.layers[0].forward is forward
+    assert not isinstance(module.target.encoder.layers[0].forward, partial)  # it keeps no activations
 
 
 # Precision -----------------------------------------------------------------------------------------------------------

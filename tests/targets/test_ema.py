@@ -23,7 +23,7 @@ class Small(Encoder):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     @property
-    def blocks(self):
+    def layers(self):
         return [self.first, self.last]
 
     def forward(self, tokens, keep=None, keep_valid=None):

@@ -83,7 +83,7 @@ def test_weights_from_elsewhere(device):
     target.double().float()
     check(target, device)
     with torch.no_grad():
-        target.encoder.transformer.blocks[0].mlp.fc1.weight.mul_(1.5)
+        target.encoder.transformer.layers[0].mlp.fc1.weight.mul_(1.5)
     check(target, device)
 
 
@@ -117,7 +117,7 @@ def test_other_parts_share_their_weights(device):
     copied = target._half.encoder()
     assert copied.embed.weight is target.encoder.embed.weight
     assert copied.transformer.norm.weight is target.encoder.transformer.norm.weight
-    assert copied.transformer.blocks[0].attn.qkv.weight.dtype == torch.bfloat16
+    assert copied.transformer.layers[0].attn.qkv.weight.dtype == torch.bfloat16
     assert not any(p.requires_grad for p in copied.parameters())
 
 
@@ -131,7 +131,7 @@ def test_compiled_blocks_are_compiled_in_the_copy_too(monkeypatch):
 
     monkeypatch.setattr(nn.Module, "compile", compile)
     _, target = make("cpu")
-    for block in target.encoder.blocks:
+    for block in target.encoder.layers:
         block.compile()
     check(target, "cpu")
     assert len(compiled) == 4

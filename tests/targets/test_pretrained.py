@@ -73,7 +73,7 @@ def test_the_random_numbers_of_the_run_are_untouched(build, make_jepa):
 def test_other_sizes_are_refused(build, source):
     for encoder, frozen, says in (
         (partial(ViT, width=32, depth=1, heads=2), None, r"embed\.weight is \(16, 192\) there and \(32, 192\) here"),
-        (partial(ViT, width=16, depth=2, heads=2), None, r"blocks\.1\.\S+ is nothing there and \(16,\) here"),
+        (partial(ViT, width=16, depth=2, heads=2), None, r"layers\.1\.\S+ is nothing there and \(16,\) here"),
         (SAME, partial(ViT, width=8, depth=1, heads=2), r"embed\.weight is \(16, 192\) there and \(8, 192\) here"),
     ):
         with pytest.raises(ValueError, match=rf"not of the sizes that are expected: \S*{says}; say how it is built"):

@@ -107,7 +107,7 @@ class Extracted:
     tokens: TokenFeatures | None = None
 
 
-class Keeping:
+class PoolAndStore:
     """An `Embed` that pools tokens and keeps them in a store, from one pass of the encoder.
 
     Args:
@@ -134,7 +134,7 @@ def extract_splits(splits: Splits, embedders: Mapping[str, Embed]) -> dict[str, 
 
     Args:
         splits: of the data.
-        embedders: by encoder; those that are `Keeping` have tokens, too.
+        embedders: by encoder; those that are `PoolAndStore` have tokens, too.
 
     Raises:
         ValueError: too many samples of a split cannot be read, or all.
@@ -156,7 +156,7 @@ def extract_splits(splits: Splits, embedders: Mapping[str, Embed]) -> dict[str, 
             for name in embedders:
                 found[name][split] = Features(torch.from_numpy(columns[f"features.{name}"]), labels)
     return {
-        name: Extracted(found[name], ids, embed.store.finish() if isinstance(embed, Keeping) else None)
+        name: Extracted(found[name], ids, embed.store.finish() if isinstance(embed, PoolAndStore) else None)
         for name, embed in embedders.items()
     }
 

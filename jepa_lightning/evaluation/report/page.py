@@ -50,7 +50,7 @@ def page(report: Report, runs: Mapping[str, str | Path]) -> tuple[str, dict[str,
     chance = "chance is what the most frequent class of the training part gets, of continuous labels an R2 of 0"
     protocol = f"Protocol: {report.settings.get('protocol', '')}. 95% intervals in brackets; {chance}."
     lines = ["# How good the features are", "", protocol, ""]
-    for heading, header, rows in report.blocks():
+    for heading, header, rows in report.sections():
         lines += [f"## {_escape(heading)}", "", *_markdown(header, rows), ""]
     lines += [*(f"- {_escape(note)}" for note in report.notes), ""] if report.notes else []
 

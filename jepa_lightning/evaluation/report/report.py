@@ -16,7 +16,7 @@ from jepa_lightning.evaluation.report.results import Confusion, Difference, Embe
 from jepa_lightning.evaluation.report.table import table
 from jepa_lightning.run.writing import named
 
-Block = tuple[str, Sequence[str], list[list[str]]]  # a heading, names of columns, rows
+Section = tuple[str, Sequence[str], list[list[str]]]  # a heading, names of columns, rows
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class Report:
     def table(self) -> str:
         """Scores, comparisons in words and the collapse report, for a terminal."""
         lines = []
-        for heading, header, rows in self.blocks():
+        for heading, header, rows in self.sections():
             lines += [heading, table(header, rows), ""]
         lines += [f"note: {note}" for note in self.notes]
         lines.append(f"protocol: {self.settings.get('protocol', '')}; 95% intervals in brackets")
         return "\n".join(lines)
 
-    def blocks(self) -> list[Block]:
+    def sections(self) -> list[Section]:
         """The tables: of each label its scores, its low-label scores and its comparisons, and the collapse report."""
-        found: list[Block] = []
+        found: list[Section] = []
         for task in self.tasks:
             found += self._label(task)
         rows = [
@@ -82,7 +82,7 @@ class Report:
         header = ["features", "verdict", "effective rank", "std", "relative std", "first component", "uniformity"]
         return [*found, ("collapse", [*header, "alignment"], rows)]
 
-    def _label(self, task: Task) -> list[Block]:
+    def _label(self, task: Task) -> list[Section]:
         scores = [score for score in self.scores if score.label == task.name]
         if not scores:
             return []
@@ -96,7 +96,7 @@ class Report:
         rows.append(["chance", *(f"{chances[probe]:.3f}" for probe in probes)])
         size = scores[0]
         sizes = f"learnt from {size.train:.0f} and judged by {size.test:.0f} samples, interval over {size.over}"
-        found: list[Block] = [(f"{task.name} ({what}; {sizes})", ["features", *probes], rows)]
+        found: list[Section] = [(f"{task.name} ({what}; {sizes})", ["features", *probes], rows)]
         shares = sorted({score.share for score in scores})
         if len(shares) > 1:
             low = {(s.encoder, s.probe): s for s in scores if s.share == shares[0]}

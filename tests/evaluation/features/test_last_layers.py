@@ -70,7 +70,7 @@ def test_the_layers_are_a_plain_loop_over_the_blocks(name, monkeypatch):
     features, valid = encoder.tokens(batch)
     width = features.shape[2]
     outputs = []
-    for block in encoder.encoder.blocks:
+    for block in encoder.encoder.layers:
         original = block.forward
 
         def kept(*given, original=original, **more):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_lightning.evaluation.features.extraction import Keeping
+from jepa_lightning.evaluation.features.extraction import PoolAndStore
 from jepa_lightning.evaluation.features.pooling import pool_tokens
 from jepa_lightning.evaluation.features.token_store import TokenStore, join_clips
 
@@ -81,7 +81,7 @@ def test_an_embedder_that_keeps_its_tokens_runs_the_encoder_once():
         calls.append(batch)
         return batch["x"], None
 
-    keeping = Keeping(tokens, pool_tokens, TokenStore())
+    keeping = PoolAndStore(tokens, pool_tokens, TokenStore())
     x = torch.randn(4, 3, 2)
     assert torch.equal(keeping({"x": x, "source": ["a", "a", "b", "b"]}), x.mean(1))
     assert torch.equal(keeping({"x": x[:2], "source": ["c", "c"]}), x[:2].mean(1))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jepa_lightning.evaluation.collapse import Collapse
-from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, judge
+from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, evaluate_features
 from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.report.table import table
 
@@ -29,7 +29,7 @@ def report():
     data = {
         name: Encoded(features(150, strength, 1), features(60, strength, 2)) for name, strength in strengths.items()
     }
-    return judge(
+    return evaluate_features(
         data,
         protocol=Protocol(label_shares=(0.1,), label_draws=2, shots=(1,), episodes=200, resamples=200),
         class_names={"digit": ["zero", "one", "<two>"]},
@@ -112,7 +112,7 @@ def test_mistakes_are_told(report, tmp_path):
 
 def test_a_diverged_encoder_can_be_reported(tmp_path):
     values, labels = torch.full((40, 4), torch.nan), {"digit": torch.arange(40) % 2}
-    report = judge(
+    report = evaluate_features(
         {"e": Encoded(Features(values, labels))}, protocol=Protocol(kind="folds", folds=2, shots=(1,), episodes=200)
     )
     assert isinstance(report.collapses["e"], Collapse)

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from jepa_lightning.encoders import ViT
-from jepa_lightning.maskers import Several, TimeSpans
+from jepa_lightning.maskers import MultiMasker, TimeSpans
 from jepa_lightning.pictures.drawing import GAP, HIDDEN
 from jepa_lightning.tokens import Masks
 from modalities.audio import Audio
@@ -74,7 +74,7 @@ def test_masks_are_drawn_where_they_are():
 
 
 def test_every_draw_has_its_panels_and_padding_is_striped():
-    audio = make(masker=Several([TimeSpans(spans=1), TimeSpans(spans=2)]))
+    audio = make(masker=MultiMasker([TimeSpans(spans=1), TimeSpans(spans=2)]))
     batch = {"waveform": rising(audio.samples).repeat(2, 1), "length": torch.tensor([audio.samples, 10_000])}
     masks = audio.masker(audio.tokenizer(batch), torch.Generator().manual_seed(0))
     full, short = audio.draw_masks(batch, masks)

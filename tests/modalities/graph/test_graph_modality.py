@@ -12,7 +12,7 @@ from jepa_lightning import JEPA
 from jepa_lightning.callbacks import CollapseMonitor
 from jepa_lightning.callbacks.pictures import first
 from jepa_lightning.encoders import ViT
-from jepa_lightning.maskers import Counts, Random
+from jepa_lightning.maskers import Random, RandomCount
 from jepa_lightning.modality import Modality
 from jepa_lightning.objectives import Hyperbola, SmoothL1
 from jepa_lightning.predictors import MLPPredictor, TransformerPredictor
@@ -30,8 +30,8 @@ PREDICTORS = {
     "mlp": partial(MLPPredictor, width=16, depth=3),
 }
 MASKERS = {
-    "one": Counts(),
-    "share": Counts(context_share=(0.2, 0.7), targets=3),
+    "one": RandomCount(),
+    "share": RandomCount(context_share=(0.2, 0.7), targets=3),
     "random": Random(target_ratio=0.5, targets=2),
 }
 
@@ -70,7 +70,7 @@ def test_what_it_says_of_itself():
     assert graph.name == "graph"
     assert (graph.features, graph.edge_features, graph.patches, graph.hops, graph.walk) == (3, 0, 32, 1, 16)
     assert graph.spec.grid is None
-    assert isinstance(graph.masker, Counts)
+    assert isinstance(graph.masker, RandomCount)
     assert (graph.masker.context, graph.masker.targets) == (1, 4)
     assert not graph.tokenizer.needs_statistics
     assert not list(graph.tokenizer.parameters())
@@ -85,7 +85,7 @@ def test_hidden_patches_do_not_change_one_bit(training):
     modality = make_modality()
     encoder = modality.encoder.train(training)
     tokens = modality.tokenizer({"graph": join(*SIZES)})
-    (mask,) = Counts(context=3)(tokens, generator())
+    (mask,) = RandomCount(context=3)(tokens, generator())
     context = encoder(tokens, mask.context, mask.context_valid)
     seen = tokens.take(mask.context, mask.context_valid).values.members
     hidden = torch.ones(len(tokens.values.nodes), dtype=torch.bool)
@@ -144,7 +144,7 @@ def test_a_larger_graph_beside_them_changes_no_loss(predictor, target_sees, obje
     jepa = make_jepa(predictor, settings={"pretext": Masked(target_sees=target_sees), "objective": objective()})
     graphs = [tree(size, seed=i) for i, size in enumerate((1, 2, 5, 9))]
     few, more = {"graph": GraphBatch.join(graphs)}, {"graph": GraphBatch.join([*graphs, tree(40)])}
-    (mask,) = Counts(context=2)(jepa.tokenizer(few), generator())
+    (mask,) = RandomCount(context=2)(jepa.tokenizer(few), generator())
 
     def longer(index):
         return torch.cat([index, torch.zeros_like(index[:1])])

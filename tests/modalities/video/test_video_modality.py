@@ -150,7 +150,7 @@ def test_half_precision_modules_take_bytes():
     module = jepa(video()).bfloat16()
     outcome, loss = step(module, {"video": clips()})
     assert outcome.context[0].values.dtype == torch.bfloat16
-    assert outcome.target[0].values.dtype == torch.float32  # the target stays so, see `precision.in_half`
+    assert outcome.target[0].values.dtype == torch.float32  # the target stays so, see `precision.autocast_in_half`
     assert loss.isfinite()
 
 

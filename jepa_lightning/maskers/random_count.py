@@ -11,7 +11,7 @@ from jepa_lightning.maskers.shares import check_tokens, size_of, sized
 from jepa_lightning.tokens import Masks, Tokens
 
 
-class Counts(Masker):
+class RandomCount(Masker):
     """Random tokens by number: K as context, and M further ones as target blocks of one token each. Needs no grid.
 
     Graph-JEPA's masks (Skenderi et al. 2023): one patch is seen, a few others are predicted. All tokens of

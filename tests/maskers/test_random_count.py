@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from jepa_lightning.maskers import Counts
+from jepa_lightning.maskers import RandomCount
 from jepa_lightning.tokens import Masks, Tokens
 
 
@@ -29,7 +29,7 @@ def draw(masker, *, batch=4, count=20, valid=None, seed=0) -> Masks:
 )
 def test_without_padding_all_slots_are_real(settings, count, context, targets):
     for batch, seed in ((1, 0), (33, 1)):
-        masks = draw(Counts(**settings), batch=batch, count=count, seed=seed)
+        masks = draw(RandomCount(**settings), batch=batch, count=count, seed=seed)
         assert masks.context.shape == (batch, context)
         assert masks.targets.shape == (batch, targets, 1)
         assert masks.context_valid is None
@@ -42,7 +42,7 @@ def test_without_padding_all_slots_are_real(settings, count, context, targets):
 
 
 def test_a_single_token_is_context_and_predicts_nothing():
-    masks = draw(Counts(), count=1)
+    masks = draw(RandomCount(), count=1)
     assert masks.context.tolist() == [[0]] * 4
     assert masks.context_valid.all()
     assert masks.targets.shape == (4, 1, 1)
@@ -62,7 +62,7 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("count", [1, 2, 6, 30])
 def test_padding_is_never_drawn_and_the_rest_is_what_is_asked_for(settings, count):
-    masker = Counts(**settings)
+    masker = RandomCount(**settings)
     generator = torch.Generator().manual_seed(3)
     valid = torch.rand(300, count, generator=generator) < torch.rand(300, 1, generator=generator)
     valid[0] = True
@@ -94,7 +94,7 @@ def test_padding_is_never_drawn_and_the_rest_is_what_is_asked_for(settings, coun
 
 
 def test_shares_are_drawn_for_each_sample():
-    masks = draw(Counts(context_share=(0.1, 0.6)), batch=500, count=20)
+    masks = draw(RandomCount(context_share=(0.1, 0.6)), batch=500, count=20)
     assert masks.context.shape[1] == 12
     assert set(masks.context_valid.sum(1).tolist()) == set(range(2, 13))
     assert masks.targets_valid.all()
@@ -103,20 +103,20 @@ def test_shares_are_drawn_for_each_sample():
 def test_every_token_is_equally_often_context_and_each_target():
     valid = torch.ones(12_000, 8, dtype=torch.bool)
     valid[:, [2, 7]] = False
-    masks = draw(Counts(context=2, targets=2), batch=12_000, count=8, valid=valid)
+    masks = draw(RandomCount(context=2, targets=2), batch=12_000, count=8, valid=valid)
     for index, wanted in ((masks.context, 2 / 6), (masks.targets[:, 0], 1 / 6), (masks.targets[:, 1], 1 / 6)):
         share = torch.bincount(index.flatten(), minlength=8) / 12_000
         assert (share - wanted * valid[0]).abs().max() < 0.025  # 6 standard errors
 
 
 def test_every_pair_of_context_and_target_occurs():
-    masks = draw(Counts(targets=1), batch=2000, count=5)
+    masks = draw(RandomCount(targets=1), batch=2000, count=5)
     pairs = set(zip(masks.context.flatten().tolist(), masks.targets.flatten().tolist(), strict=True))
     assert pairs == set(itertools.permutations(range(5), 2))
 
 
 def test_valid_everywhere_draws_the_same_as_no_padding():
-    masker = Counts(context=3)
+    masker = RandomCount(context=3)
     plain, padded = draw(masker), draw(masker, valid=torch.ones(4, 20, dtype=torch.bool))
     assert torch.equal(plain.context, padded.context)
     assert torch.equal(plain.targets, padded.targets)
@@ -127,7 +127,7 @@ def test_valid_everywhere_draws_the_same_as_no_padding():
 @pytest.mark.parametrize("share", [None, (0.2, 0.5)])
 def test_generator_decides_everything(share):
     before = torch.get_rng_state()
-    first, again, other = (draw(Counts(context=4, context_share=share), seed=seed) for seed in (1, 1, 2))
+    first, again, other = (draw(RandomCount(context=4, context_share=share), seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.context, again.context)
     assert torch.equal(first.targets, again.targets)
@@ -146,11 +146,11 @@ def test_generator_decides_everything(share):
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
-        Counts(**settings)
+        RandomCount(**settings)
 
 
 def test_valid_of_another_shape_and_no_tokens():
     with pytest.raises(ValueError, match=r"Tokens.valid must be \(4, 20\)"):
-        draw(Counts(), valid=torch.ones(4, 19, dtype=torch.bool))
+        draw(RandomCount(), valid=torch.ones(4, 19, dtype=torch.bool))
     with pytest.raises(ValueError, match="0 tokens are too few"):
-        draw(Counts(), count=0)
+        draw(RandomCount(), count=0)

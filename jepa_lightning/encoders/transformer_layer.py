@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor
 
 
-class Block(TimmBlock):
+class TransformerLayer(TimmBlock):
     """timm's pre-norm block. With `start`, the tokens from there on come out, and only what they need is computed.
 
     All tokens are keys and values; queries, projection and MLP are those of the tokens that come out. Exact: they do

@@ -5,7 +5,7 @@ import torch
 from timm.models.vision_transformer import Block as TimmBlock
 
 from jepa_lightning.encoders import Transformer
-from jepa_lightning.scale.parallel import prepare_blocks
+from jepa_lightning.scale.parallel import prepare_layers
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -68,16 +68,16 @@ def test_layers_that_are_recomputed_or_compiled():
     for settings in ({"checkpoint_activations": True}, {"compile": True}):
         trunk = make().double()
         if "compile" in settings:
-            for block in trunk.blocks:
+            for block in trunk.layers:
                 block.compile(backend="eager")
         else:
-            prepare_blocks(trunk.blocks, **settings)
+            prepare_layers(trunk.layers, **settings)
         for mine, other in zip(run(trunk, x, 4), expected, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
 
 
 def test_names_and_numbers_are_timms():
-    block = make().blocks[0]
+    block = make().layers[0]
     other = TimmBlock(24, 3, qkv_bias=True, norm_layer=type(block.norm1))
     for norm in (other.norm1, other.norm2):
         norm.eps = 1e-6
