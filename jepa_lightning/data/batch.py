@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_lightning.data.batched import BatchTransform, finish
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.modality import Batch
 
@@ -89,13 +90,19 @@ class Collate:
 
     Args:
         batch_transform: what is done to the finished batch, or None. Must be picklable.
+        finish: augments whole batches here; None: whoever trains does so, on the device.
     """
 
-    def __init__(self, batch_transform: Callable[[Batch], Batch] | None = None) -> None:
+    def __init__(
+        self, batch_transform: Callable[[Batch], Batch] | None = None, *, finish: BatchTransform | None = None
+    ) -> None:
         self.batch_transform = batch_transform
+        self.finish = finish
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
+    def __call__(self, samples: Sequence[Sample] | Batch) -> Batch:
         """The batch; perhaps with `unreadable` samples, and the views after the first at `OTHER_VIEWS`."""
+        if isinstance(samples, dict):  # a whole batch, which was taken at once
+            return finish(samples, self.finish)
         unreadable = [bad for sample in samples for bad in sample.get("unreadable", ())]
         if any("id" not in sample for sample in samples):  # a sample for which no substitute was found
             return {"unreadable": unreadable}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data.batch import Collate, Sample
+from jepa_lightning.data.batched import BatchTransform, InMemory, finish
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.ranks import require_same_samples
 from jepa_lightning.data.sampler import EpochSampler, ResumableLoader
@@ -59,6 +60,9 @@ class JEPADataModule(LightningDataModule, ABC):
             like the batch itself, without `labels` and `id`; the first holds the batch's own tensors. View v of a
             sample is drawn from (seed, epoch, sample, v). All that is not training has the evaluation transform, and
             no views.
+        batched: augment whole training batches on the device that trains, of data in memory and of one size: in the
+            main process, since there is next to nothing left to do for workers. None: where it is quicker; false:
+            sample by sample, in the loader. Both draw from (seed, epoch, sample), but other numbers.
         view_transform: makes a training view, in place of the modality's training transform (also with one view).
             None: with one view, that transform; with more, the modality's default, or else that transform.
 
@@ -87,6 +91,7 @@ class JEPADataModule(LightningDataModule, ABC):
         epoch_samples: int | None = None,
         views: int = 1,
         view_transform: ViewTransform | None = None,
+        batched: bool | None = None,
     ) -> None:
         super().__init__()
         if not getattr(self, "name", None):
@@ -129,6 +134,7 @@ class JEPADataModule(LightningDataModule, ABC):
         self.epoch_samples = epoch_samples
         self.views = views
         self.view_transform = view_transform
+        self.batched = batched
         self._train_transform: Callable[[Sample], Sample] | None = None
         self._stream: StreamSamples | None = None
         self._parts: dict[str, Samples] = {}
@@ -159,6 +165,21 @@ class JEPADataModule(LightningDataModule, ABC):
 
     def default_views(self) -> ViewTransform | None:
         """What makes the views where there are several and no `view_transform`; None: the training transform."""
+        return None
+
+    def batch_augmentation(
+        self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
+    ) -> BatchTransform | None:
+        """What does for whole batches what `one` does for a training sample and then `batch` for a batch of them.
+
+        Args:
+            shape: of the inputs, uint8.
+            one: the training transform.
+            batch: the `batch_transform`.
+
+        Returns:
+            None where nothing does, or where it is no quicker.
+        """
         return None
 
     def decoding(self) -> Decode:
@@ -224,6 +245,7 @@ class JEPADataModule(LightningDataModule, ABC):
         )
         self._parts = parts
         self._batch_transform = self.batch_transform()
+        parts["train"].batched = self._batched()
 
     def train_dataloader(self) -> ReportingLoader:
         """Shuffled, augmented training batches.
@@ -257,6 +279,7 @@ class JEPADataModule(LightningDataModule, ABC):
             stream.views = 1
             return self._stream_loader(Place(), stream=stream)
         train.views = 1
+        train.batched = None
         return self._train_loader(EpochSampler(train), train)
 
     def val_dataloader(self) -> ReportingLoader | list[Any]:
@@ -283,6 +306,10 @@ class JEPADataModule(LightningDataModule, ABC):
         if self.views == 1 or not isinstance(batch, dict) or "views" not in batch:
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         return with_first_view(super().transfer_batch_to_device(without_first_view(batch), device, dataloader_idx))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment a whole training batch where it is trained on."""
+        return finish(batch, self._part("train").batched)
 
     @property
     def training_transform(self) -> Callable[[Sample], Sample] | None:
@@ -353,6 +380,24 @@ class JEPADataModule(LightningDataModule, ABC):
             )
         return PlainViews(plain)
 
+    def _batched(self) -> BatchTransform | None:
+        """What augments whole training batches.
+
+        Raises:
+            DataError: nothing can, though `batched` is true.
+        """
+        train = self._parts["train"].dataset
+        shape = train.input_shape if isinstance(train, InMemory) and self._stream is None and self.views == 1 else None
+        found = None
+        if shape is not None and self.batched is not False:
+            found = self.batch_augmentation(shape, one=self._train_transform, batch=self._batch_transform)
+        if self.batched and found is None:
+            raise DataError(
+                "expected data in memory, uint8 and of one size, and no views for batched: true: leave it out, or set "
+                "batched to false"
+            )
+        return found
+
     def _part(self, split: str) -> Samples:
         self.setup()
         return self._parts[split]
@@ -388,6 +433,8 @@ class JEPADataModule(LightningDataModule, ABC):
     def _wanted_workers(self) -> int:
         if self.num_workers is not None:
             return self.num_workers
+        if self._part("train").batched is not None:
+            return 0
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if self.trainer is not None:
             cores //= max(1, self.trainer.num_devices)  # processes on this machine share its cores
@@ -406,6 +453,9 @@ class JEPADataModule(LightningDataModule, ABC):
 
     def _train_loader(self, sampler: EpochSampler, train: Samples) -> ResumableLoader:
         settings = self._settings("train", keep_workers=True)
+        running = getattr(getattr(self.trainer, "state", None), "fn", None) is not None
+        if not running:  # nobody finishes batches after their transfer
+            settings["collate_fn"] = Collate(self._batch_transform, finish=train.batched)
         return ResumableLoader(train, sampler=sampler, drop_last=self.drop_last, **settings)
 
     def _stream_loader(

@@ -14,9 +14,8 @@ def crop_and_resize(images: Tensor, boxes: Tensor, size: tuple[int, int], *, fli
     """Cut one box out of each image and resize it, bicubic and antialiased: two batched matrix products.
 
     The same filter as Pillow's `resize(size, BICUBIC, box=box)`, whose uint8 results differ by the rounding after
-    each of its two passes; pixels beside the box have their part in its edges. Costs B C W h (H + w)
-    multiplications: little on a GPU, or for small images. Images whose channels lie together in memory (H, W, C) are
-    not copied.
+    each of its two passes; pixels beside the box have their part in its edges. Costs B C H w (W + h)
+    multiplications: little on a GPU, or for small images.
 
     Args:
         images: (B, C, H, W) uint8 or float.
@@ -38,11 +37,15 @@ def crop_and_resize(images: Tensor, boxes: Tensor, size: tuple[int, int], *, fli
     across = _weights(boxes[:, 0], boxes[:, 2], width, size[1])
     if flip is not None:
         across = torch.where(flip.to(images.device)[:, None, None], across.flip(1), across)
-    lines = images.permute(0, 2, 3, 1).float().flatten(2)  # (B, H, W C)
-    low = torch.bmm(down, lines).unflatten(2, (width, -1))  # (B, h, W, C)
-    lines = low.transpose(2, 3).flatten(1, 2)  # (B, h C, W)
-    resized = torch.bmm(lines, across.transpose(1, 2)).unflatten(1, (size[0], -1)).transpose(1, 2)
-    return resized.clamp_(0, 255) if images.dtype == torch.uint8 else resized
+    channels = images.shape[1]
+    lines = images.permute(0, 2, 1, 3).to(torch.float32, memory_format=torch.contiguous_format)  # (B, H, C, W)
+    narrow = torch.bmm(lines.flatten(1, 2), across.transpose(1, 2))  # (B, H C, w)
+    if images.dtype == torch.uint8:
+        narrow.clamp_(0, 255)
+    resized = torch.bmm(down, narrow.unflatten(1, (height, channels)).flatten(2))  # (B, h, C w)
+    if images.dtype == torch.uint8:
+        resized.clamp_(0, 255)
+    return resized.unflatten(2, (channels, size[1])).transpose(1, 2)
 
 
 def _weights(low: Tensor, high: Tensor, pixels: int, size: int) -> Tensor:

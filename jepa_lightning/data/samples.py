@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_lightning.data.batch import Sample, to_sample
+from jepa_lightning.data.batched import BatchTransform, take
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.split import known_targets
 from jepa_lightning.data.views import ViewTransform, draw_views, with_first_view
@@ -70,6 +71,7 @@ class Samples(Dataset[Sample]):
         self.indices = np.arange(len(dataset)) if indices is None else indices  # type: ignore[arg-type]
         self.transform = transform
         self.views = views
+        self.batched: BatchTransform | None = None
         self._bad: dict[int, str] = {}  # read once, not again in every epoch
 
     def __len__(self) -> int:
@@ -104,6 +106,13 @@ class Samples(Dataset[Sample]):
         if self.views > 1 and isinstance(self.transform, ViewTransform):
             return draw_views(sample, self.transform, views=self.views, seed=seed)
         return sample if self.transform is None else self.transform(sample)
+
+    def __getitems__(self, places: Sequence[Any]) -> Any:
+        """The samples of a batch: a list, or with `batched` the batch as a whole."""
+        if self.batched is None:
+            return [self[place] for place in places]
+        positions, seeds = np.array(places, dtype=np.int64).T
+        return take(self.dataset, self.indices[positions], seeds, name=self.sample_id, by=self.batched)  # type: ignore[arg-type]
 
     def __getitem__(self, place: int | tuple[int, int]) -> Sample:
         """Sample `place`, or with (position, seed) that position, its augmentation drawn from that seed.

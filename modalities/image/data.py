@@ -15,13 +15,14 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find_archives
+from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.samples import READ_ERRORS
 from jepa_lightning.data.sources.records import Decode, Decoded, Encoded, Record
 from jepa_lightning.modality import Batch
 from modalities.image.files import ArrayImages, FolderImages, find_images
 from modalities.image.generated import GeneratedImages
 from modalities.image.reading import MAX_PIXELS, read_image
-from modalities.image.transforms import CentreCrop, ImageViews, Normalise, RandomCrop
+from modalities.image.transforms import BatchCrops, CentreCrop, ImageViews, Normalise, RandomCrop
 from modalities.image.values import EIGHT, UNIT, Values, say, values_of
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -29,6 +30,7 @@ _RATIO = (3 / 4, 4 / 3)  # of the random crop's sides, as in the I-JEPA paper
 _CACHE_BYTES = 2**30
 _DRAWN = 64  # longest side of generated images, in pixels
 _LOOKED_AT = 64
+_SMALL = 96 * 96  # pixels of an image whose crop costs less in a batch than by itself, on a CPU
 _STATISTICS = 1000  # images that "auto" looks at
 _log = logging.getLogger(__name__)
 
@@ -195,6 +197,14 @@ class ImageData(FileDataModule):
     def batch_transform(self) -> Callable[[Batch], Batch]:
         """Normalisation."""
         return Normalise(*self.statistics())
+
+    def batch_augmentation(
+        self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
+    ) -> BatchTransform | None:
+        """Random resized crops by `BatchCrops`: of small images anywhere, of larger ones on a GPU."""
+        ours = type(one) is RandomCrop and type(batch) is Normalise and shape[2:] == (self.channel_count,)
+        quick = torch.cuda.is_available() or math.prod(shape[:2]) <= _SMALL
+        return BatchCrops(one, batch, (shape[0], shape[1])) if ours and (self.batched or quick) else None  # type: ignore[arg-type]
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and std of each channel that images are normalised with."""

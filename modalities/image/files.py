@@ -100,6 +100,16 @@ class FolderImages(Dataset[Any]):
             values=self.values,
         )
 
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """(height, width, channels) of the images in memory, where all have the same."""
+        return None if self._cache is None else self._cache.shape
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Images (B, H, W, C) and labels of many samples, from memory."""
+        assert self._cache is not None
+        return {"image": self._cache.take(indices), "labels": self.files.labels_of(indices)}  # type: ignore[arg-type]
+
     def __getitem__(self, index: int) -> Any:
         image = self.read(index) if self._cache is None else self._cache[index]
         labels = self.files.labels_of(index)

@@ -77,6 +77,15 @@ class GeneratedImages(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+        return self.images.shape[1:]
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Images (B, H, W, C) and labels of many samples."""
+        return self[indices]  # type: ignore[index]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         labels = {
             "stripes": self.targets[index],

@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_lightning.data import DataError, Sample
 from jepa_lightning.data.arrays import native
-from jepa_lightning.data.boxes import Box, central_box, random_box
+from jepa_lightning.data.batched import BatchTransform
+from jepa_lightning.data.boxes import DRAWS, Box, central_box, random_box, random_boxes
 from jepa_lightning.data.pixels import PixelViews
+from jepa_lightning.data.resample import crop_and_resize
 from jepa_lightning.modality import Batch
+from jepa_lightning.randomness import uniforms
 from modalities.image.reading import MODES, convert
 from modalities.image.values import Values
 
@@ -170,12 +174,43 @@ class Normalise:
         self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
 
-    def __call__(self, batch: Batch) -> Batch:
-        """The batch with its `image` normalised."""
+    def __call__(self, batch: Batch, *, of: float | None = None) -> Batch:
+        """The batch with its `image` normalised, whose values count as those `of` a range that begins with 0."""
         image = batch["image"]
-        scale = 255.0 if image.dtype == torch.uint8 else 1.0
-        batch["image"] = image.float().sub_(scale * self.mean).div_(scale * self.std).contiguous()
+        of = of or (255.0 if image.dtype == torch.uint8 else 1.0)
+        mean, std = self.mean.to(image.device), self.std.to(image.device)
+        batch["image"] = image.float().sub_(of * mean).div_(of * std).contiguous()
         return batch
+
+
+class BatchCrops(BatchTransform):
+    """`RandomCrop` and `Normalise` for whole batches of uint8 images of one size, on any device.
+
+    The boxes and flips have the distribution of `RandomCrop`; the pixels are those before Pillow rounds them.
+
+    Args:
+        crop: whose size, scale, ratio and flips are taken.
+        normalise: of the result.
+        shape: (height, width) of the images.
+    """
+
+    def __init__(self, crop: RandomCrop, normalise: Normalise, shape: tuple[int, int]) -> None:
+        self.crop = crop
+        self.normalise = normalise
+        self.shape = shape
+
+    def draw(self, seeds: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Draw `boxes` (B, 4), and `flip` (B,) where half of the images are mirrored."""
+        drawn = uniforms(seeds, DRAWS + 1)
+        boxes = random_boxes(drawn[:, 1:], *self.shape, scale=self.crop.scale, ratio=self.crop.ratio)
+        found = {"boxes": torch.from_numpy(boxes.astype(np.float32))}
+        return {**found, "flip": torch.from_numpy(drawn[:, 0] < 0.5)} if self.crop.flip else found
+
+    def __call__(self, batch: Batch, draws: dict[str, Tensor]) -> Batch:
+        """The batch with its `image` (B, H, W, C) cropped: (B, C, h, w) float32, normalised."""
+        images = batch["image"].permute(0, 3, 1, 2)
+        batch["image"] = crop_and_resize(images, draws["boxes"], self.crop.size, flip=draws.get("flip"))
+        return self.normalise(batch, of=255.0)
 
 
 class ImageViews(PixelViews):

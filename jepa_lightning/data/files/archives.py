@@ -69,6 +69,15 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Of every input, where they are uint8."""
+        return self.inputs.shape[1:] if self.inputs.dtype == np.uint8 else None
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Inputs and labels of many samples."""
+        return self[indices]  # type: ignore[index]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {self.key: self.inputs[index], "labels": {name: values[index] for name, values in self.labels.items()}}
 
