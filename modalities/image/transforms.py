@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ from modalities.image.values import Values
 _LARGEST = 1e18  # of a value; its square is still a float
 
 
+_LARGE = 128 * 128
+"""Pixels from which on torch resizes an image of 8 bits: in a third of Pillow's time, from a box of whole pixels."""
+
+
 class _Crop:
     """Cuts a box out of `image` and resizes it, antialiased and bicubic."""
 
@@ -38,12 +43,15 @@ class _Crop:
         return central_box(height, width, ratio=self.size[1] / self.size[0])
 
     def __call__(self, sample: Sample) -> Sample:
-        image = standard(sample["image"], self.channels, self.values)
+        large = _large(sample["image"], self.channels)
+        image = standard(sample["image"], self.channels, self.values) if large is None else large
         height, width = self.size
         if isinstance(image, Tensor):
             left, upper, right, lower = (round(edge) for edge in self.box(*image.shape[1:]))
-            image = image[:, upper : max(lower, upper + 1), left : max(right, left + 1)]
-            sample["image"] = F.interpolate(image[None], self.size, mode="bicubic", antialias=True)[0]
+            image = image[None, :, upper : max(lower, upper + 1), left : max(right, left + 1)]
+            if image.dtype == torch.uint8:
+                image = image.contiguous(memory_format=torch.channels_last)  # the quickest
+            sample["image"] = F.interpolate(image, self.size, mode="bicubic", antialias=True)[0].contiguous()
             return sample
         box = self.box(image.height, image.width)
         # One call crops and resizes; the gap makes large reductions cheap and cannot be seen.
@@ -51,6 +59,17 @@ class _Crop:
         pixels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
         sample["image"] = pixels.view(height, width, self.channels).permute(2, 0, 1)
         return sample
+
+
+def _large(image: Any, channels: int) -> Tensor | None:
+    """A large image of 8 bits as uint8 (C, H, W); None for any other."""
+    if isinstance(image, Image.Image):
+        if image.width * image.height <= _LARGE or channels not in MODES or image.mode != MODES[channels]:
+            return None
+        image = np.asarray(image).reshape(image.height, image.width, channels)
+    elif not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (channels,):
+        return None
+    return torch.from_numpy(image.copy()).permute(2, 0, 1) if math.prod(image.shape[:2]) > _LARGE else None
 
 
 class CentreCrop(_Crop):
