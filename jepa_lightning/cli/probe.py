@@ -70,7 +70,6 @@ def probe(args: Sequence[str] | None = None) -> None:
             data, example = _open(config, runs[0].encoder, given)
             report = _judge(given, runs, data, example, protocol, config)
             curves = find_curves(runs, report.notes)
-            report.notes.extend(notes_on_plots())
             print(report.table())  # which is not lost should the report have no room
             page = write_report(report, out, runs=curves)
             print(f"data: {report.settings['data']['class']}, {report.settings['division_of_data']}")
@@ -185,13 +184,9 @@ def _judge(
             "unreadable": missing,
         },
     )
-    near = draw_neighbours(splits, found, modality)
-    if isinstance(near, str):
-        notes.append(f"neighbours: no pictures, since {near}")
+    near = draw_neighbours(splits, found, modality, notes)
     ids = [name for names in next(iter(found.values())).ids.values() for name in names]
-    return dataclasses.replace(
-        report, notes=[*notes, *report.notes], ids=ids, neighbours=None if isinstance(near, str) else near
-    )
+    return dataclasses.replace(report, notes=[*notes, *report.notes, *notes_on_plots()], ids=ids, neighbours=near)
 
 
 def _more(label: str, config: Config) -> str:

@@ -20,16 +20,32 @@ SIZE = 96  # pixels of a picture's longer side, at most
 QUERIES, K = 6, 5
 
 
-def draw_neighbours(splits: Splits, found: Mapping[str, Extracted], modality: Modality) -> Neighbours | str:
+def draw_neighbours(
+    splits: Splits, found: Mapping[str, Extracted], modality: Modality, notes: list[str]
+) -> Neighbours | None:
     """Find and draw the nearest neighbours of a few samples in the last of the splits, by each encoder's features.
 
     Args:
         splits: that the features are from.
         found: of `extract_splits`.
         modality: draws the samples.
+        notes: where there are no pictures, a line that says why is added.
 
     Returns:
-        The neighbours, samples numbered through all splits behind each other; or, in words, why there are none.
+        The neighbours, samples numbered through all splits behind each other, or None.
+    """
+    try:
+        return _draw(splits, found, modality)
+    except DataError as error:
+        notes.append(f"neighbours: no pictures, since {error}")
+        return None
+
+
+def _draw(splits: Splits, found: Mapping[str, Extracted], modality: Modality) -> Neighbours:
+    """The same.
+
+    Raises:
+        DataError: samples that cannot be told apart, read or drawn.
     """
     split = list(splits.samples)[-1]
     part, missing = splits.samples[split], splits.records[split].reasons
@@ -37,22 +53,19 @@ def draw_neighbours(splits: Splits, found: Mapping[str, Extracted], modality: Mo
     first = sum(len(names) for name, names in ids.items() if name != split)
     positions = [place for place, index in enumerate(part.indices) if part.sample_id(int(index)) not in missing]
     if len(positions) != len(ids[split]):
-        return f"several samples of the split {split} share a name"
+        raise DataError(f"several samples of the split {split} share a name")
     if len(positions) < 2:
-        return f"the split {split} has a single sample"
+        raise DataError(f"the split {split} has a single sample")
     rows = torch.linspace(0, len(positions) - 1, min(QUERIES, len(positions))).round().long().unique()
     near = {name: nearest(of.features[split].values, k=K, rows=rows) for name, of in found.items()}
     wanted = sorted({*rows.tolist(), *(row for indices, _ in near.values() for row in indices.flatten().tolist())})
-    try:
-        batch = ChosenSamples(splits.data, split).read([positions[row] for row in wanted])
-    except DataError as error:
-        return str(error)
+    batch = ChosenSamples(splits.data, split).read([positions[row] for row in wanted])
     drawn = modality.draw_samples(batch)
     if not drawn:
-        return f"the modality {modality.name} draws no samples"
+        raise DataError(f"the modality {modality.name} draws no samples")
     by_position = dict(reversed(list(zip(batch["position"], drawn, strict=True))))  # of several clips, the first
     if any(positions[row] not in by_position for row in wanted):
-        return f"samples of the split {split} that could be read cannot be read any more"
+        raise DataError(f"samples of the split {split} that could be read cannot be read any more")
     return Neighbours(
         rows=(rows + first).numpy(),
         nearest={name: (indices + first).numpy() for name, (indices, _) in near.items()},

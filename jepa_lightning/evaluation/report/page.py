@@ -40,7 +40,7 @@ def html_page(report: Report, plots: Plots) -> str:
             names = _Names(report, task)
             parts += [_plots(row, names) for row in plots.labels.get(task.name, [])]
     names = _Names(report, next((task for task in report.tasks if task.classes), None))
-    parts += ["<h2>Collapse</h2>", _table(report.collapse_section()), _plots(plots.collapse, names)]
+    parts += ["<h2>Collapse</h2>", _table(("", *report.collapse_section()[1:])), _plots(plots.collapse, names)]
     if report.neighbours is not None:
         parts += ["<h2>Nearest neighbours</h2>", *_neighbours(report.neighbours, names)]
     if plots.runs:
@@ -85,7 +85,8 @@ def _table(section: Section) -> str:
         for first, *cells in rows
     ]
     table = f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return f"<h3>{_text(heading)}</h3>\n<div class='wide'>{table}</div>"
+    above = f"<h3>{_text(heading)}</h3>\n" if heading else ""
+    return f"{above}<div class='wide'>{table}</div>"
 
 
 def _plots(plots: Sequence[Plot], names: _Names) -> str:

@@ -107,6 +107,7 @@ def _scores(report: Report, scores: Sequence[Score]) -> Plot:
     ax.set_yticks(range(len(probes)), [_words(probe) for probe in probes])
     ax.set_ylim(len(probes) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     measure = scores[0].measure
     below = any(score.estimate.low < _WORST for score in scores)
     ax.set_xlabel(f"{measure} (below {_WORST:g} is drawn at {_WORST:g})" if below else measure)
