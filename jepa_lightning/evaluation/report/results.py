@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,55 @@ class Embedding:
     points: NDArray[np.float64]
     shares: tuple[float, float]
     rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest neighbours of some samples, by the cosine of features.
+
+    Attributes:
+        rows: (q,) numbers of the samples, as in `Embedding`.
+        nearest: encoder to (q, k) numbers of their neighbours, the nearest first.
+        similarities: encoder to (q, k) cosines.
+        pictures: PNG files of all these samples by number.
+    """
+
+    rows: NDArray[np.int64]
+    nearest: dict[str, NDArray[np.int64]]
+    similarities: dict[str, NDArray[np.float64]]
+    pictures: dict[int, bytes]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing.
+
+    Attributes:
+        title: says what is drawn.
+        svg: the file.
+        size: its width and height in the units of `points`.
+        points: x and y, from the top left, of what is named when it is pointed at, and the number of that sample.
+    """
+
+    title: str
+    svg: str
+    size: tuple[float, float]
+    points: list[tuple[float, float, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plots:
+    """The drawings of a report.
+
+    Attributes:
+        labels: of each label, in rows of one kind.
+        collapse: spectra of the features.
+        runs: curves of training.
+    """
+
+    labels: dict[str, list[list[Plot]]] = field(default_factory=dict)
+    collapse: list[Plot] = field(default_factory=list)
+    runs: list[Plot] = field(default_factory=list)
 
 
 def plain(value: Any) -> Any:
