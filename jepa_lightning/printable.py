@@ -24,6 +24,20 @@ def printable(words: object, *, lines: bool = False) -> str:
     return _STEERING.sub(lambda found: _written_out(found[0], lines=lines), str(words))
 
 
+def say(message: object) -> None:
+    """Print a message of one or more lines, while a progress bar may be shown.
+
+    It is written in one piece that ends in a new line. Rich's live display keeps the rest of a piece that does not,
+    and in a notebook, where each drawing flushes standard output, draws that rest again without end.
+
+    Example:
+        >>> say("two\\nlines")
+        two
+        lines
+    """
+    print(f"{printable(message, lines=True)}\n", end="", flush=True)
+
+
 def _written_out(code: str, *, lines: bool) -> str:
     if "\udc80" <= code <= "\udcff":  # a byte of a name that is not UTF-8
         return f"\\x{ord(code) - 0xDC00:02x}"

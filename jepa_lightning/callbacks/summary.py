@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from jepa_lightning.callbacks.collapse import outcome_of
 from jepa_lightning.module import JEPA
 from jepa_lightning.optimization import is_logged
-from jepa_lightning.printable import printable
+from jepa_lightning.printable import say
 
 LOGGED = {
     "train_loss": "train/loss",
@@ -102,7 +102,7 @@ class RunSummary(Callback):
         path = Path(trainer.default_root_dir) / "summary.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.summary, indent=2) + "\n")
-        print(printable(table(self.summary), lines=True) + f"\nsummary            {path}", flush=True)
+        say(f"{table(self.summary)}\nsummary            {path}")
 
 
 def _samples(outputs: Any, batch: Any) -> int:
