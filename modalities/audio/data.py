@@ -52,6 +52,13 @@ class AudioData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.audio import AudioData
+        >>> data = AudioData(seconds=1.0, sample_rate=8000, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["waveform"].shape, sorted(batch["labels"])
+        (torch.Size([16, 8000]), ['envelope', 'pitch', 'rate', 'rhythm', 'timbre'])
     """
 
     name = "waveform"

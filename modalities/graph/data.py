@@ -50,6 +50,14 @@ class GraphData(SourcedDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.graph import GraphData
+        >>> cut = {"features": 4, "edge_features": 0, "patches": 4, "hops": 1, "walk": 8}
+        >>> data = GraphData(**cut, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> len(batch["graph"]), sorted(batch["labels"])
+        (16, ['clustering', 'family', 'nodes', 'rule'])
     """
 
     name = "graph"

@@ -65,6 +65,13 @@ class ImageData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.image import ImageData
+        >>> data = ImageData(image_size=32, channels=3, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, sorted(batch["labels"])
+        (torch.Size([16, 3, 32, 32]), ['position', 'shape', 'size', 'stripes'])
     """
 
     name = "image"

@@ -52,6 +52,13 @@ class PointCloudData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.pointcloud import PointCloudData
+        >>> data = PointCloudData(points=128, features=0, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["points"].shape, sorted(batch["labels"])
+        (torch.Size([16, 128, 3]), ['elongation', 'flatness', 'noise', 'shape'])
     """
 
     name = "points"

@@ -50,6 +50,13 @@ class VideoData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.video import VideoData
+        >>> data = VideoData(frames=4, image_size=32, channels=3, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["video"].shape, sorted(batch["labels"])
+        (torch.Size([16, 3, 4, 32, 32]), ['direction', 'shape', 'velocity'])
     """
 
     name = "video"
