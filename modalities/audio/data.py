@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample
+from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode
 from modalities.audio.cache import LogMelCache
 from modalities.audio.files import GivenSounds, SoundFiles, find_sounds
@@ -77,7 +78,7 @@ class AudioData(FileDataModule):
         log_mel_cache: str | None = None,
         front_end: nn.Module | None = None,
         samples: int = 4000,
-        **shared: Any,
+        **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         self.only_for_files(group=group, log_mel_cache=log_mel_cache)

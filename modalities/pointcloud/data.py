@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample
+from jepa_lightning.data.shared import FileSettings, Unpack
 from modalities.pointcloud.files import CloudFiles, GivenClouds, HDF5Clouds, class_names, find_clouds, find_hdf5
 from modalities.pointcloud.generated import GeneratedClouds
 from modalities.pointcloud.transforms import Augment, PointCloudViews, Rotation, TakePoints
@@ -76,7 +77,7 @@ class PointCloudData(FileDataModule):
         dropout: float = 0.0,
         cache: bool | None = None,
         samples: int = 4000,
-        **shared: Any,
+        **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         if rotation not in ("none", "x", "y", "z", "so3"):

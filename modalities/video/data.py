@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, find_archives
+from jepa_lightning.data.shared import OtherFileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode
 from jepa_lightning.modality import Batch
 from modalities.video.clips import ClipSampler
@@ -76,7 +77,7 @@ class VideoData(FileDataModule):
         flip: bool = False,
         samples: int = 4000,
         batch_size: int = 32,
-        **shared: Any,
+        **shared: Unpack[OtherFileSettings],
     ) -> None:
         super().__init__(samples=samples, batch_size=batch_size, **shared)
         if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
