@@ -19,9 +19,10 @@ from jepa_lightning.optimization import is_logged
 from jepa_lightning.run.checkpoint_io import protect, publish, tidy, unfinished
 from jepa_lightning.run.folder import Place
 from jepa_lightning.run.interruption import Interrupted, StopSignals, requeue_slurm
+from jepa_lightning.shown import Shown
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(Shown, ModelCheckpoint):
     """Keeps `checkpoints/last.ckpt` in the run's folder, so that a resumed run goes on as if nothing had happened.
 
     It is saved before and after each validation (after each epoch of a run that has none), every so often, and when
@@ -46,6 +47,14 @@ class LastCheckpoint(ModelCheckpoint):
     Attributes:
         requeue: whether SIGUSR1 puts a SLURM job back into the queue, after saving; for a command that resumes by
             itself.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import LastCheckpoint
+        >>> callbacks = [LastCheckpoint(every_n_train_steps=100)]
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=callbacks)
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
+        LastCheckpoint(every_n_train_steps=100)
     """
 
     def __init__(
@@ -235,11 +244,18 @@ class LastCheckpoint(ModelCheckpoint):
                 logger.after_save_checkpoint(self)
 
 
-class BestCheckpoint(ModelCheckpoint):
+class BestCheckpoint(Shown, ModelCheckpoint):
     """Keeps `checkpoints/best.ckpt` in the run's folder.
 
     Best is the highest `probe/linear` where the data has classes (a falling loss proves nothing in a JEPA), or the
     highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import BestCheckpoint
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[BestCheckpoint()])
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint))
+        BestCheckpoint()
     """
 
     def __init__(self) -> None:

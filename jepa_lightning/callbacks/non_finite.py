@@ -11,6 +11,7 @@ from torch import Tensor
 from jepa_lightning.module import JEPA
 from jepa_lightning.optimization import is_logged
 from jepa_lightning.run.interruption import Fault
+from jepa_lightning.shown import Shown
 
 _LISTED = 8  # sample ids in a message
 _IN_A_ROW = 50  # skipped steps after which skipping is hopeless
@@ -22,7 +23,7 @@ ADVICE = (
 )
 
 
-class NonFiniteGuard(Callback):
+class NonFiniteGuard(Shown, Callback):
     """Ends the run when the loss or the gradients are not finite, and names the samples; or leaves such steps out.
 
     To stop costs no host sync: whether a step was finite stays on the device, and is read at the steps at which
@@ -33,6 +34,13 @@ class NonFiniteGuard(Callback):
 
     Args:
         action: "stop" or "skip". Fifty skipped steps in a row stop the run, too.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import NonFiniteGuard
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[NonFiniteGuard(action="skip")])
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, NonFiniteGuard))
+        NonFiniteGuard(action='skip')
     """
 
     def __init__(self, *, action: Literal["stop", "skip"] = "stop") -> None:

@@ -15,7 +15,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from jepa_lightning.callbacks.collapse import outcome_of
 from jepa_lightning.module import JEPA
 from jepa_lightning.optimization import is_logged
-from jepa_lightning.printable import printable
+from jepa_lightning.printable import say
+from jepa_lightning.shown import Shown
 
 LOGGED = {
     "train_loss": "train/loss",
@@ -28,7 +29,7 @@ LOGGED = {
 }
 
 
-class RunSummary(Callback):
+class RunSummary(Shown, Callback):
     """Shows samples per second as a run goes, and closes it with a table and `summary.json` in its folder.
 
     The summary is a flat object: modality, steps, seconds, samples_per_second, train_loss, effective_rank, feature_std,
@@ -36,6 +37,13 @@ class RunSummary(Callback):
     r2_NAME_untrained. What the run could not have is null.
     `seconds` is the wall time of fit; samples per second counts the time between training batches alone, not
     validation, and all ranks' samples.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import RunSummary
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[RunSummary()])
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, RunSummary))
+        RunSummary()
     """
 
     def __init__(self) -> None:
@@ -102,7 +110,7 @@ class RunSummary(Callback):
         path = Path(trainer.default_root_dir) / "summary.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.summary, indent=2) + "\n")
-        print(printable(table(self.summary), lines=True) + f"\nsummary            {path}", flush=True)
+        say(f"{table(self.summary)}\nsummary            {path}")
 
 
 def _samples(outputs: Any, batch: Any) -> int:

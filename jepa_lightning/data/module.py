@@ -30,12 +30,13 @@ from jepa_lightning.data.streams.base import Place, StreamLoader, StreamSamples,
 from jepa_lightning.data.views import PlainViews, ViewTransform, with_first_view, without_first_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
+from jepa_lightning.shown import Shown
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 
 
-class JEPADataModule(LightningDataModule, ABC):
+class JEPADataModule(Shown, LightningDataModule, ABC):
     """Loaders of batch dicts for training, validation, test and the online probe.
 
     A modality's data module sets `name`, implements `load` and `transforms`, and perhaps `batch_transform`. Where

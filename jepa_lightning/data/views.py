@@ -9,9 +9,10 @@ from typing import Any
 from jepa_lightning.data.batch import OTHER_VIEWS, OtherViews, Sample, as_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import derive_seed, reseed
+from jepa_lightning.shown import Shown
 
 
-class ViewTransform(ABC):
+class ViewTransform(Shown, ABC):
     """Makes a training view of a sample: a random augmentation, named by `data.view_transform`.
 
     It draws from the global generators of Python, NumPy or torch, which are seeded before each view from (seed, epoch,
@@ -22,15 +23,19 @@ class ViewTransform(ABC):
         name: key of the input it is for (`image`, `waveform`, ...); None: of any.
 
     Example:
+        >>> import torch
+        >>> from jepa_lightning.data import ViewTransform
         >>> class Shifted(ViewTransform):
         ...     def __call__(self, sample, view=0):
         ...         return {**sample, "series": sample["series"] + torch.randn(())}
         >>> sample = Shifted()({"series": torch.zeros(5), "labels": {}, "id": "a"}, view=1)
+        >>> sample["series"].shape
+        torch.Size([5])
     """
 
     name: str | None = None
 
-    def configure(self, data: Any) -> None:  # noqa: B027  most have nothing to take
+    def configure(self, data: Any) -> None:
         """Take sizes from the data module, once, before the first view; `data.views` is the number of views.
 
         Raises:

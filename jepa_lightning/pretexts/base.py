@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.base import Encoder
 from jepa_lightning.objectives import Over
 from jepa_lightning.predictors.base import Predictor, PredictorSpec
+from jepa_lightning.shown import ShownModule
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Tokens
 
@@ -95,7 +96,7 @@ class Outcome:
         )
 
 
-class Pretext(nn.Module, ABC):
+class Pretext(ShownModule, nn.Module, ABC):
     """Cuts x and y from a batch, encodes both, and predicts one from the other.
 
     Whatever it draws comes from the generator that it is handed, and nothing else: so a resumed run draws the same. It

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.schedules import Schedule
+from jepa_lightning.shown import ShownModule
 from jepa_lightning.tokens import Tokens
 
 
-class Target(nn.Module, ABC):
+class Target(ShownModule, nn.Module, ABC):
     """Encodes what is to be predicted.
 
     Built from the context encoder and the tokens' spec. Probes, pictures, `load` and the commands ask it which encoder

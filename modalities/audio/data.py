@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample
+from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode
 from modalities.audio.cache import LogMelCache
 from modalities.audio.files import GivenSounds, SoundFiles, find_sounds
@@ -52,6 +53,13 @@ class AudioData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.audio import AudioData
+        >>> data = AudioData(seconds=1.0, sample_rate=8000, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["waveform"].shape, sorted(batch["labels"])
+        (torch.Size([16, 8000]), ['envelope', 'pitch', 'rate', 'rhythm', 'timbre'])
     """
 
     name = "waveform"
@@ -70,7 +78,7 @@ class AudioData(FileDataModule):
         log_mel_cache: str | None = None,
         front_end: nn.Module | None = None,
         samples: int = 4000,
-        **shared: Any,
+        **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         self.only_for_files(group=group, log_mel_cache=log_mel_cache)

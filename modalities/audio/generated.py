@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.shown import Shown
 
 Array = NDArray[Any]  # float32
 
@@ -34,7 +35,7 @@ _STEPS = 4096  # of the table of envelopes, over two notes
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedSounds(Dataset[dict[str, Any]]):
+class GeneratedSounds(Shown, Dataset[dict[str, Any]]):
     """A note that is repeated in a rhythm, under noise; the class is the rhythm, eight in all.
 
     A rhythm is one of four rates and either even or swung (a long note, then one of half its length). The rate varies
@@ -55,6 +56,14 @@ class GeneratedSounds(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.audio import GeneratedSounds
+        >>> sounds = GeneratedSounds(16, seconds=0.5, seed=1)
+        >>> sounds
+        GeneratedSounds(samples=16, seconds=0.5, seed=1)
+        >>> sounds[0]["waveform"].shape, sorted(sounds[0]["labels"])
+        ((4000,), ['envelope', 'pitch', 'rate', 'rhythm', 'timbre'])
     """
 
     def __init__(

@@ -43,6 +43,16 @@ class Audio(Modality):
         std: likewise.
         encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
         masker: draws contexts and targets; 60 % of the patches at random by default.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from jepa_lightning.encoders import ViT
+        >>> from modalities.audio import Audio
+        >>> audio = Audio(sample_rate=8000, seconds=1.0, mels=32, encoder=partial(ViT, width=32, depth=1, heads=2))
+        >>> tokens = audio.tokenizer({"waveform": torch.randn(2, 8000)})
+        >>> tokens.values.shape, audio.encoder(tokens).shape
+        (torch.Size([2, 12, 1, 16, 16]), torch.Size([2, 12, 32]))
     """
 
     name = "audio"

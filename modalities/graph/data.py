@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Sample, SourcedDataModule
+from jepa_lightning.data.shared import SourceSettings, Unpack
 from jepa_lightning.modality import Batch
 from modalities.graph.files import open_graphs
 from modalities.graph.generated import TYPES, GeneratedGraphs
@@ -50,6 +51,14 @@ class GraphData(SourcedDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.graph import GraphData
+        >>> cut = {"features": 4, "edge_features": 0, "patches": 4, "hops": 1, "walk": 8}
+        >>> data = GraphData(**cut, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> len(batch["graph"]), sorted(batch["labels"])
+        (16, ['clustering', 'family', 'nodes', 'rule'])
     """
 
     name = "graph"
@@ -68,7 +77,7 @@ class GraphData(SourcedDataModule):
         drop_edges: float = 0.0,
         partitions: int = 1,
         samples: int = 4000,
-        **shared: Any,
+        **shared: Unpack[SourceSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         self.only_for_files(name=name, node_attributes=node_attributes or None, edge_attributes=edge_attributes or None)

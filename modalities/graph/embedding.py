@@ -29,6 +29,13 @@ class GINE(nn.Module):
         out_channels: width of the nodes after.
         edge_dim: numbers of an edge; None without edge features.
         hidden: width between the MLP's layers; None is `out_channels`.
+
+    Example:
+        >>> import torch
+        >>> from modalities.graph import GINE
+        >>> layer = GINE(4, 16)
+        >>> layer(torch.randn(3, 4), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])).shape
+        torch.Size([3, 16])
     """
 
     def __init__(

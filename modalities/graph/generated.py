@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.shown import Shown
 from modalities.graph.graphs import RawGraph
 
 Array = NDArray[Any]
@@ -28,7 +29,7 @@ _ROUNDS = 6  # of types being drawn again, half of the nodes each
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedGraphs(Dataset[dict[str, Any]]):
+class GeneratedGraphs(Shown, Dataset[dict[str, Any]]):
     """Random graphs whose nodes have one of four types; the class is the rule by which types attract each other.
 
     Each type attracts itself or one other in its neighbours, mutually: ten rules. All types are equally frequent on
@@ -50,6 +51,14 @@ class GeneratedGraphs(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.graph.generated import GeneratedGraphs
+        >>> graphs = GeneratedGraphs(16, seed=1)
+        >>> graphs
+        GeneratedGraphs(samples=16, seed=1)
+        >>> graphs[0]["graph"].nodes.shape[1], sorted(graphs[0]["labels"])
+        (4, ['clustering', 'family', 'nodes', 'rule'])
     """
 
     def __init__(self, samples: int = 4000, *, seed: int = 0, split: str = "train") -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find_archives
 from jepa_lightning.data.samples import READ_ERRORS
+from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode, Decoded, Encoded, Record
 from jepa_lightning.modality import Batch
 from modalities.image.files import ArrayImages, FolderImages, find_images
@@ -65,6 +66,13 @@ class ImageData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.image import ImageData
+        >>> data = ImageData(image_size=32, channels=3, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, sorted(batch["labels"])
+        (torch.Size([16, 3, 32, 32]), ['position', 'shape', 'size', 'stripes'])
     """
 
     name = "image"
@@ -82,7 +90,7 @@ class ImageData(FileDataModule):
         cache: bool | None = None,
         max_pixels: int = MAX_PIXELS,
         samples: int = 8000,
-        **shared: Any,
+        **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:

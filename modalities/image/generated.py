@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.shown import Shown
 
 Array = NDArray[Any]  # float32
 _CHUNK = 50  # images drawn at a time: few enough for the processor's cache. Another number draws other images
@@ -22,7 +23,7 @@ _NOISE = 0.25  # of each pixel: the standard deviation is 104 times this, of 255
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedImages(Dataset[dict[str, Any]]):
+class GeneratedImages(Shown, Dataset[dict[str, Any]]):
     """A shape on a striped ground, under noise; the class is the direction of the stripes, in eighths of half a turn.
 
     The stripes' phase, number and exact direction (within its class), the shape, its position, size, rotation and
@@ -42,6 +43,14 @@ class GeneratedImages(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.image import GeneratedImages
+        >>> images = GeneratedImages(16, image_size=32, seed=1)
+        >>> images
+        GeneratedImages(samples=16, image_size=32, seed=1)
+        >>> images[0]["image"].shape, sorted(images[0]["labels"])
+        ((32, 32, 3), ['position', 'shape', 'size', 'stripes'])
     """
 
     def __init__(

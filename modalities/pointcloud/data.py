@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample
+from jepa_lightning.data.shared import FileSettings, Unpack
 from modalities.pointcloud.files import CloudFiles, GivenClouds, HDF5Clouds, class_names, find_clouds, find_hdf5
 from modalities.pointcloud.generated import GeneratedClouds
 from modalities.pointcloud.transforms import Augment, PointCloudViews, Rotation, TakePoints
@@ -52,6 +53,13 @@ class PointCloudData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.pointcloud import PointCloudData
+        >>> data = PointCloudData(points=128, features=0, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["points"].shape, sorted(batch["labels"])
+        (torch.Size([16, 128, 3]), ['elongation', 'flatness', 'noise', 'shape'])
     """
 
     name = "points"
@@ -69,7 +77,7 @@ class PointCloudData(FileDataModule):
         dropout: float = 0.0,
         cache: bool | None = None,
         samples: int = 4000,
-        **shared: Any,
+        **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         if rotation not in ("none", "x", "y", "z", "so3"):

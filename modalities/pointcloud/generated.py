@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.shown import Shown
 
 Array = NDArray[Any]  # float
 
@@ -22,7 +23,7 @@ _HIDDEN = 0.1  # largest share of the surface that is not seen
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedClouds(Dataset[dict[str, Any]]):
+class GeneratedClouds(Shown, Dataset[dict[str, Any]]):
     """Points on the surface of an upright solid, under noise; the class is the solid, eight in all.
 
     Each solid is stretched along its axes and turned about the vertical, which is y, at random. Points are drawn
@@ -44,6 +45,14 @@ class GeneratedClouds(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.pointcloud.generated import GeneratedClouds
+        >>> clouds = GeneratedClouds(16, points=64, seed=1)
+        >>> clouds
+        GeneratedClouds(samples=16, points=64, seed=1)
+        >>> clouds[0]["points"].shape, sorted(clouds[0]["labels"])
+        ((64, 3), ['elongation', 'flatness', 'noise', 'shape'])
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, find_archives
+from jepa_lightning.data.shared import OtherFileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode
 from jepa_lightning.modality import Batch
 from modalities.video.clips import ClipSampler
@@ -50,6 +51,13 @@ class VideoData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.video import VideoData
+        >>> data = VideoData(frames=4, image_size=32, channels=3, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["video"].shape, sorted(batch["labels"])
+        (torch.Size([16, 3, 4, 32, 32]), ['direction', 'shape', 'velocity'])
     """
 
     name = "video"
@@ -69,7 +77,7 @@ class VideoData(FileDataModule):
         flip: bool = False,
         samples: int = 4000,
         batch_size: int = 32,
-        **shared: Any,
+        **shared: Unpack[OtherFileSettings],
     ) -> None:
         super().__init__(samples=samples, batch_size=batch_size, **shared)
         if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:

@@ -112,7 +112,16 @@ class VideoFiles(Dataset[dict[str, Any]]):
 
 
 class ArrayClips(ArchiveSamples):
-    """Clips and labels from a .npz file (`ArchiveSamples`), uint8 or float."""
+    """Clips and labels from a .npz file (`ArchiveSamples`), uint8 or float.
+
+    Example:
+        >>> import numpy as np
+        >>> from modalities.video import ArrayClips
+        >>> np.savez("clips.npz", clips=np.zeros((8, 4, 16, 16, 3), np.uint8), label=np.arange(8) % 2)
+        >>> clips = ArrayClips("clips.npz")
+        >>> len(clips), int(clips[1]["labels"]["label"])
+        (8, 1)
+    """
 
     key = "video"
     names = ("video", "videos", "frames", "clips")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.shown import Shown
 
 Array = NDArray[Any]  # float32
 _CHUNK = 32  # clips drawn at a time. Another number draws other clips
@@ -30,7 +31,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 """The shapes: name to signed distance from the outline, for coordinates scaled to a radius of 1."""
 
 
-class GeneratedClips(Dataset[dict[str, Any]]):
+class GeneratedClips(Shown, Dataset[dict[str, Any]]):
     """Objects that drift over a still ground, all with one velocity; the class is the direction, in eighths of a turn.
 
     What leaves the frame on one side comes back on the other, and places are uniform, so a single frame says nothing of
@@ -51,6 +52,14 @@ class GeneratedClips(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.video import GeneratedClips
+        >>> clips = GeneratedClips(16, frames=4, seed=1)
+        >>> clips
+        GeneratedClips(samples=16, frames=4, seed=1)
+        >>> clips[0]["video"].shape, sorted(clips[0]["labels"])
+        ((4, 32, 32, 3), ['direction', 'shape', 'velocity'])
     """
 
     def __init__(

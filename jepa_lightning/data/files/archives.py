@@ -13,11 +13,12 @@ from torch.utils.data import Dataset
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.printable import printable
+from jepa_lightning.shown import Shown
 
 SPLITS = ("train", "val", "test")
 
 
-class ArchiveSamples(Dataset[dict[str, Any]]):
+class ArchiveSamples(Shown, Dataset[dict[str, Any]]):
     """Inputs and labels from a .npz file. A modality says what its inputs are called and how many axes they have.
 
     Args:

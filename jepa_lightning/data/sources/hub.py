@@ -126,6 +126,15 @@ class HuggingFace(Records):
 
     Raises:
         DataError: the package datasets is not installed; there is no such dataset, split or column.
+
+    Example:
+        >>> import datasets
+        >>> from jepa_lightning.data import HuggingFace
+        >>> table = datasets.Dataset.from_dict({"series": [[1.0, 2.0], [3.0, 4.0]], "label": ["no", "yes"]})
+        >>> _ = table.to_parquet("tables/train.parquet")
+        >>> data = HuggingFace("tables", input="series")
+        >>> len(data), data.classes, data[1].labels
+        (2, ['no', 'yes'], {'label': 1})
     """
 
     def __init__(
@@ -192,6 +201,15 @@ class HuggingFaceStream(Stream):
 
     Raises:
         DataError: the package datasets is not installed; there is no such dataset, split or column.
+
+    Example:
+        >>> import datasets
+        >>> from jepa_lightning.data import HuggingFaceStream
+        >>> table = datasets.Dataset.from_dict({"series": [[1.0, 2.0], [3.0, 4.0]], "label": [0, 1]})
+        >>> _ = table.to_parquet("tables/train.parquet")
+        >>> stream = HuggingFaceStream("tables", input="series", shuffle_buffer=1)
+        >>> [record.labels for record in stream]
+        [{'label': 0}, {'label': 1}]
     """
 
     def __init__(

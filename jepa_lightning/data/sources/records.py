@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.file_list import nearest
+from jepa_lightning.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ Decode = Callable[[Encoded], Any]
 """From the bytes of a file to what the modality takes from any dataset."""
 
 
-class Records(Dataset[Any]):
+class Records(Shown, Dataset[Any]):
     """A dataset of `Record`s. May have `targets`, `classes` and `sample_id(index)`, as any dataset here."""
 
     targets: NDArray[np.int64] | None = None

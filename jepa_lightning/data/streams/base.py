@@ -21,6 +21,7 @@ from jepa_lightning.data.sources.records import Encoded, Listed, Record
 from jepa_lightning.data.views import ViewTransform, draw_views
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import derive_seed, reseed, undisturbed
+from jepa_lightning.shown import Shown
 
 KEPT_BYTES = 2**30  # of encoded samples that are kept in memory
 FEW = 256  # training samples that are kept where there is no probe, to look at
@@ -33,7 +34,7 @@ class Failed(NamedTuple):
     reason: str
 
 
-class Stream(IterableDataset[Any], ABC):
+class Stream(Shown, IterableDataset[Any], ABC):
     """Records in shards, each read from its beginning to its end.
 
     A pass reads every record once: the shards in an order drawn from a seed, and shared out over all workers of all

@@ -95,6 +95,18 @@ class Shards(Records):
 
     Raises:
         DataError: webdataset is not installed; a file is missing, damaged or compressed; there are no samples.
+
+    Example:
+        >>> import io, tarfile
+        >>> from jepa_lightning.data import Shards
+        >>> with tarfile.open("train-0.tar", "w") as tar:
+        ...     for name in ("0.jpg", "0.cls", "1.jpg", "1.cls"):
+        ...         info = tarfile.TarInfo(name)
+        ...         info.size = 1
+        ...         tar.addfile(info, io.BytesIO(name[:1].encode()))
+        >>> shards = Shards("train-{0..0}.tar")
+        >>> len(shards), shards[1].labels, shards[1].input.name
+        (2, {'label': 1}, '1.jpg')
     """
 
     def __init__(
@@ -184,6 +196,18 @@ class ShardStream(Stream):
 
     Raises:
         DataError: webdataset is not installed, a file on disk is missing, or the URL names a shell command.
+
+    Example:
+        >>> import io, tarfile
+        >>> from jepa_lightning.data import ShardStream
+        >>> with tarfile.open("train-0.tar.gz", "w:gz") as tar:
+        ...     for name in ("0.jpg", "0.cls", "1.jpg", "1.cls"):
+        ...         info = tarfile.TarInfo(name)
+        ...         info.size = 1
+        ...         tar.addfile(info, io.BytesIO(name[:1].encode()))
+        >>> stream = ShardStream("train-{0..0}.tar.gz", shuffle_buffer=1)
+        >>> [record.labels for record in stream]
+        [{'label': 0}, {'label': 1}]
     """
 
     def __init__(
