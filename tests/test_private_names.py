@@ -5,12 +5,137 @@ import importlib
 import inspect
 import re
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("jepa_lightning", "modalities")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 SELF = ("self", "cls")
+
+
+@dataclass(frozen=True)
+class Private:
+    """A name that an upgrade may move.
+
+    Args:
+        name: as it is written.
+        library: its distribution.
+        of: whose it is, in words.
+        files: where it is used.
+        purpose: what for.
+        holder: builds or finds the object that has it.
+    """
+
+    name: str
+    library: str
+    of: str
+    files: tuple[str, ...]
+    purpose: str
+    holder: Callable[[], Any]
+
+
+def located(path):
+    """A module or an object of one, by its path."""
+
+    def find():
+        module, _, name = path.rpartition(".")
+        try:
+            return importlib.import_module(path)
+        except ImportError:
+            return getattr(importlib.import_module(module), name)
+
+    return find
+
+
+def trainer():
+    from lightning.pytorch import Trainer
+
+    return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, barebones=True)
+
+
+def strategy():
+    from lightning.pytorch.strategies import DDPStrategy
+
+    return DDPStrategy()
+
+
+def sharding():
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    return ModelParallelStrategy()
+
+
+def loader(workers):
+    return torch.utils.data.DataLoader([1, 2], num_workers=workers)
+
+
+def worked_on():
+    return iter(loader(1))
+
+
+EMA, HALF = "jepa_lightning/targets/ema.py", "jepa_lightning/targets/half.py"
+TIMM = "jepa_lightning/encoders/timm_encoder.py"
+APPLY = ("jepa_lightning/module.py", EMA, "modalities/audio/front_end.py", "modalities/audio/tokenizer.py")
+
+USED = [
+    Private("_common", "jsonargparse", "jsonargparse", ("jepa_lightning/config/trust.py",),
+            "the settings that say what a stored configuration may import", located("jsonargparse")),
+    Private("_timeout", "lightning", "DDPStrategy", ("jepa_lightning/cli/fit.py",),
+            "process_timeout where a strategy is named by a word", strategy),
+    Private("_data_parallel_size", "lightning", "ModelParallelStrategy", ("jepa_lightning/scale/strategies.py",),
+            "sharding over all processes, whose number is not known before", sharding),
+    Private("_accelerator_connector", "lightning", "Trainer", ("jepa_lightning/data/module.py",),
+            "use_distributed_sampler, which decides whether the order depends on the ranks", trainer),
+    Private("_apply", "torch", "nn.Module", APPLY, "parts that stay in float32", nn.Module),
+    Private("_modules", "torch", "nn.Module", ("jepa_lightning/encoders/base.py", "jepa_lightning/predictors/base.py"),
+            "layers that a subclass sets under the name of the property", nn.Module),
+    Private("_compiled_call_impl", "torch", "nn.Module", (HALF,), "whether a layer was compiled", nn.Module),
+    Private("_version", "torch", "Tensor", (HALF,), "whether weights were changed", lambda: torch.zeros(1)),
+    Private("_foreach_copy_", "torch", "torch", (EMA, HALF), "copies of many tensors in one kernel", lambda: torch),
+    Private("_foreach_lerp_", "torch", "torch", (EMA,), "the moving average in one kernel", lambda: torch),
+    Private("_iterator", "torch", "DataLoader", ("jepa_lightning/data/samples.py",),
+            "workers of the epoch before, which may hang", lambda: loader(0)),
+    Private("_workers", "torch", "a DataLoader's iterator with workers", ("jepa_lightning/data/samples.py",),
+            "to kill workers that hang", worked_on),
+    Private("_apply_learned_pos_embed", "timm", "NaFlexEmbeds", (TIMM,), "positions of NaFlexVit",
+            located("timm.models.naflexvit.NaFlexEmbeds")),
+    Private("_apply_factorized_pos_embed", "timm", "NaFlexEmbeds", (TIMM,), "positions of NaFlexVit",
+            located("timm.models.naflexvit.NaFlexEmbeds")),
+]  # fmt: skip
+"""Attributes and modules. Fewer is better: a public name first, a check of our own next, an entry here last."""
+
+SHARDED, ZINC = ("jepa_lightning/run/sharded.py",), ("modalities/graph/zinc.py",)
+METADATA = "torch.distributed.checkpoint"
+
+STORED = [
+    Private("_MEM_FORMAT_ENCODING", "torch", f"{METADATA}.metadata", SHARDED, "tables of contents of shards",
+            located(f"{METADATA}.metadata")),
+    Private("_StorageInfo", "torch", f"{METADATA}.filesystem", SHARDED, "tables of contents of shards",
+            located(f"{METADATA}.filesystem")),
+    Private("_get_layout", "torch", "torch.serialization", SHARDED, "tables of contents of shards",
+            located("torch.serialization")),
+    Private("_utils", "torch", "torch", ZINC, "pickled tensors", located("torch")),
+    Private("_rebuild_tensor", "torch", "torch._utils", ZINC, "pickled tensors", located("torch._utils")),
+    Private("_rebuild_tensor_v2", "torch", "torch._utils", ZINC, "pickled tensors", located("torch._utils")),
+    Private("_load_from_bytes", "torch", "torch.storage", ZINC, "pickled tensors", located("torch.storage")),
+]  # fmt: skip
+"""Names within files that these libraries write: a file is read if what it names is among them."""
+
+WORDS = {
+    *("_instantiator", "_class_path"),  # keys that LightningCLI adds to hyperparameters; tests/test_loading.py
+    *("_codecs", "_core", "_local"),  # modules of Python and NumPy that pickles name
+    "_ply_raw",  # a key of trimesh's metadata; tests/modalities/pointcloud/test_pointcloud_files.py
+    *("_silence_", "_unknown_", "_graph_indicator", "_graph_labels"),  # folders and files of data sets
+    *("_untrained", "_files", "_Item"),  # ours
+}
 
 
 def is_private(name):
@@ -119,8 +244,64 @@ def find():
     return names, strings
 
 
-if __name__ == "__main__":
-    for what in find():
-        for name, files in sorted(what.items()):
-            print(name, sorted(files))
-        print("--")
+def by_file(entries):
+    names = defaultdict(set)
+    for entry in entries:
+        names[entry.name] |= set(entry.files)
+    return dict(names)
+
+
+def test_the_list_is_complete_and_true():
+    names, strings = find()
+    for name in [name for name in strings if name in by_file(USED)]:  # getattr(object, "_name")
+        names[name] |= strings.pop(name)
+    assert names == by_file(USED)
+    assert {name: files for name, files in strings.items() if name not in WORDS} == by_file(STORED)
+    assert not WORDS - strings.keys()
+
+
+def test_there_are_few():
+    assert len(by_file(USED)) < 15
+
+
+@pytest.mark.parametrize("entry", [*USED, *STORED], ids=lambda entry: entry.name)
+def test_it_is_still_there(entry):
+    holder = entry.holder()
+    assert hasattr(holder, entry.name), (
+        f"{entry.library} {version(entry.library)} no longer has {entry.name} ({entry.of}), used by "
+        f"{' and '.join(entry.files)} for {entry.purpose}"
+    )
+
+
+EXAMPLE = """
+import torch._inductor
+from lightning._private import thing
+from jepa_lightning import _version
+class Mine(torch.nn.Module):
+    def __init__(self):
+        self._own = 1
+    def f(self, x):
+        '_docstring_'
+        return self._own + x._theirs + getattr(x, "_word") + Mine._own
+"""
+
+
+def test_what_is_found():
+    found = Found(ast.parse(EXAMPLE))
+    assert found.names == {"_inductor", "_private", "_theirs"}
+    assert found.strings == {"_word"}
+
+
+class Child(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self._buffers = {}
+        self._own = self._nobodys
+
+    def _apply(self, fn):
+        return self
+
+
+def test_what_a_class_takes_from_its_bases_is_found(monkeypatch):
+    monkeypatch.setitem(globals(), "PACKAGES", (Child.__module__,))
+    assert inherited(Child) == {"_buffers", "_nobodys", "_apply"}

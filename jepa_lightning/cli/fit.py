@@ -37,7 +37,7 @@ from jepa_lightning.config.trust import weights_only
 from jepa_lightning.module import JEPA
 from jepa_lightning.run.folder import LOCK, default_loggers, keep_config, set_aside
 from jepa_lightning.run.interruption import stops_before_training
-from jepa_lightning.run.locks import locked
+from jepa_lightning.run.locks import Lock
 from jepa_lightning.run.resume import (
     changed_settings,
     earlier_settings,
@@ -70,8 +70,8 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, **{"parser_mode": MODE, **kwargs})
 
     def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; what they are called is what a mistyped option may have meant."""
-        self.by_name = super().add_subcommands(*args, **kwargs)
+        """As jsonargparse's; a mistyped option may have meant one of theirs."""
+        self.by_name: Any = super().add_subcommands(*args, **kwargs)
         return self.by_name
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -90,10 +90,9 @@ class JEPACLI(LightningCLI):
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         self._held = ExitStack()  # the lock of the run's folder
-        self._resumed: str | None = None
         words = list(sys.argv[1:] if args is None else args)
         named = names_model_class(words)
-        self._only = _subcommand(words)  # the parsers of the others take as long to build
+        self._only = _subcommand(words)  # the others' parsers take as long to build
         super().__init__(
             LightningModule if named else JEPA,
             LightningDataModule,
@@ -109,8 +108,7 @@ class JEPACLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Lightning's subcommands that a JEPA has a step for; the one that is meant where that is known."""
-        known = {name: skip for name, skip in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
-        return known if self._only is None else {self._only: known[self._only]}
+        return {n: LightningCLI.subcommands()[n] for n in (SUBCOMMANDS if self._only is None else [self._only])}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What watches a run is always on and has its own settings; the pretext is `Masked` unless another is named."""
@@ -148,7 +146,7 @@ class JEPACLI(LightningCLI):
             words = ["fit", *words]
         self.config = parser.parse_args(words)
         # Lightning has a checkpoint's settings replace what was typed, if it is named by its file; here none does.
-        self._resumed = self.config[self.config.subcommand].pop("ckpt_path", None)
+        self._resumed: str | None = self.config[self.config.subcommand].pop("ckpt_path", None)
 
     def before_instantiate_classes(self) -> None:
         """The checkpoint is among the settings again."""
@@ -156,13 +154,11 @@ class JEPACLI(LightningCLI):
 
     @property
     def _given(self) -> Any:
-        """The settings of the subcommand, as they were given."""
-        return self.config[str(self.subcommand)]
+        return self.config[str(self.subcommand)]  # the settings, as they were typed
 
     @property
     def _built(self) -> Any:
-        """The settings of the subcommand, with what was built of them."""
-        return self.config_init[str(self.subcommand)]
+        return self.config_init[str(self.subcommand)]  # the settings, with what was built of them
 
     def instantiate_classes(self) -> None:
         """Build what the configuration names; files that PyG's datasets read meanwhile are data, and run nothing."""
@@ -215,15 +211,16 @@ class JEPACLI(LightningCLI):
 
         Nothing is touched where no step is left to make: the program ends.
         """
-        config = self._given
-        if config["trainer"].get("fast_dev_run") or config["trainer"].get("barebones"):
+        if any(self._given["trainer"].get(name) for name in ("fast_dev_run", "barebones")):
             return
         folder = Path(self.trainer.default_root_dir)
         first = getattr(rank_zero_only, "rank", 0) == 0
         with ExitStack() as held:
             if first:
-                held.enter_context(locked(folder / LOCK, f"expected {folder} for this run, but one is under way"))
-            self._prepare(folder, auto=bool(config.get("auto_resume")), first=first)
+                lock = Lock(folder / LOCK, f"expected {folder} for this run, but one is under way")
+                lock.acquire()
+                held.callback(lock.release)
+            self._prepare(folder, auto=bool(self._given.get("auto_resume")), first=first)
             self._held = held.pop_all()
 
     def _prepare(self, folder: Path, *, auto: bool, first: bool) -> None:
@@ -257,8 +254,8 @@ class JEPACLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Find the checkpoint, and see that it is one for this model."""
-        given = self._given["ckpt_path"]
-        path = find_resumable(Path(self.trainer.default_root_dir), given, tidied=False, needed=True)
+        folder = Path(self.trainer.default_root_dir)
+        path = find_resumable(folder, self._given["ckpt_path"], tidied=False, needed=True)
         self._built["ckpt_path"] = None if path is None else str(path)
         if path is not None and not is_remote(path):
             refuse_other_weights(Path(path), read_weights(Path(path)), self.model)
@@ -293,9 +290,8 @@ def names_model_class(words: Sequence[str]) -> bool:
 def fit(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-fit`. Mistakes of the user end in a few lines and exit code 2, faults in code 1.
 
-    A run that SIGTERM or SIGUSR1 has ended, saved, exits with 75, one that Ctrl-C has with 130.
-
-    Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
+    A run that SIGTERM or SIGUSR1 has ended, saved, exits with 75, one that Ctrl-C has with 130. JEPA_TRACEBACK=1 in the
+    environment shows where an error came from.
     """
     words = sys.argv[1:] if args is None else args
     requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)
