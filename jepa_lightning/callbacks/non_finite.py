@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_lightning.module import JEPA
-from jepa_lightning.optimization import is_logged
+from jepa_lightning.optimization import is_accumulating, is_logged
 from jepa_lightning.run.interruption import Fault
 from jepa_lightning.shown import Shown
 
@@ -78,7 +78,7 @@ class NonFiniteGuard(Shown, Callback):
     ) -> None:
         """Remember the batch; at the steps that are logged, see whether all were finite."""
         self._step.append((batch.get("id", []), outputs["loss"].detach().isfinite()))
-        if trainer.fit_loop.epoch_loop._should_accumulate():
+        if is_accumulating(trainer):
             return
         self._steps.append((trainer.global_step - 1, self._step, self._gradients))
         self._step = []
@@ -141,9 +141,8 @@ def are_finite(tensors: list[Tensor]) -> Tensor:
     # The largest absolute value, unlike a sum of squares, cannot overflow. For it the CPU has a slow kernel only.
     if local[0].device.type == "cpu":
         extremes = [extreme for t in local for extreme in torch.aminmax(t)]
-    else:
-        extremes = list(torch._foreach_norm(local, float("inf")))
-    return torch.stack([value.float() for value in extremes]).isfinite().all()
+        return torch.stack([value.float() for value in extremes]).isfinite().all()
+    return nn.utils.get_total_norm(local, float("inf")).isfinite()
 
 
 def require_finite(trainer: Trainer, *, kept: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_lightning.callbacks.collapse import outcome_of
@@ -120,7 +119,7 @@ def _samples(outputs: Any, batch: Any) -> int:
 
 
 def _last_checkpoint(trainer: Trainer) -> str | None:
-    written = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    written = [getattr(c, "best_model_path", "") for c in trainer.checkpoint_callbacks]
     return next((path for path in written if Path(path).name == "last.ckpt"), next(filter(None, written), None))
 
 

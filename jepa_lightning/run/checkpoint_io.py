@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
 from jepa_lightning.run.sharded import is_sharded, read_sharded
@@ -29,11 +28,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
     shards are written by their strategy.
     """
 
-    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint; shards are joined."""
         return read_sharded(Path(path)) if is_sharded(Path(path)) else super().load_checkpoint(path, *args, **kwargs)
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint; whatever was at `path` stays until the new one is complete.
 
         Raises:
