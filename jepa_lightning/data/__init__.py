@@ -7,11 +7,13 @@ from jepa_lightning.data.files.find import FileList, find_files
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
 from jepa_lightning.data.sources.base import FileDataModule, SourcedDataModule
-from jepa_lightning.data.sources.hub import HuggingFace, HuggingFaceStream
+from jepa_lightning.data.sources.hub import HuggingFace
 from jepa_lightning.data.sources.records import Encoded, Record, Records
+from jepa_lightning.data.sources.shards import Shards
 from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams.base import Stream
-from jepa_lightning.data.streams.shards import Shards, ShardStream
+from jepa_lightning.data.streams.hub import HuggingFaceStream
+from jepa_lightning.data.streams.shards import ShardStream
 from jepa_lightning.data.views import PlainViews, ViewTransform, view_seed
 
 __all__ = [

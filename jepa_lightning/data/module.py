@@ -26,7 +26,9 @@ from jepa_lightning.data.samples import ReportingLoader, Samples, Unreadable
 from jepa_lightning.data.shared_memory import workers_that_fit
 from jepa_lightning.data.sources.records import Decode, Decoded, Records, decode_array
 from jepa_lightning.data.split import draw, known_targets
-from jepa_lightning.data.streams.base import Place, StreamLoader, StreamSamples, epoch_batches, map_style
+from jepa_lightning.data.streams.first import map_style
+from jepa_lightning.data.streams.loader import StreamLoader, epoch_batches
+from jepa_lightning.data.streams.samples import Place, StreamSamples
 from jepa_lightning.data.views import PlainViews, ViewTransform, with_first_view, without_first_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable

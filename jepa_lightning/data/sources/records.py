@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,6 @@ from torch.utils.data import Dataset
 
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.data.files.file_list import nearest
 
 
 @dataclass(frozen=True)
@@ -123,26 +120,3 @@ def decode_array(file: Encoded) -> NDArray[Any]:
     except MemoryError as error:  # a header that lies
         raise ValueError(str(error)) from error
     return array
-
-
-def label_value(value: Any, *, name: str, classes: Sequence[str] | None) -> Any:
-    """A label as a number: a text is one, or one of the classes.
-
-    Raises:
-        DataError: it is neither.
-    """
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if classes is not None and text in classes:
-        return list(classes).index(text)
-    if re.fullmatch(r"[+-]?[0-9]+", text):  # not 1_1, which Python takes for 11
-        return int(text)
-    with suppress(ValueError):
-        return float("" if "_" in text else text)
-    if classes is not None:
-        raise DataError(f"expected label {name!r} to be one of the classes, got {text!r}{nearest(text, classes)}")
-    raise DataError(
-        f"expected label {name!r} to be a number, got {text!r}: list the names in dataset.classes, or leave it out of "
-        "dataset.labels"
-    )
