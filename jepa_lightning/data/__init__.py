@@ -3,6 +3,7 @@
 from jepa_lightning.data.batch import Collate, Sample, to_sample
 from jepa_lightning.data.cache import MemoryCache
 from jepa_lightning.data.files.archives import ArchiveSamples, find_archives
+from jepa_lightning.data.files.file_set import CachedFileSet, FileSet, cache_sets
 from jepa_lightning.data.files.find import FileList, find_files
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
@@ -18,11 +19,13 @@ from jepa_lightning.data.views import PlainViews, ViewTransform, view_seed
 
 __all__ = [
     "ArchiveSamples",
+    "CachedFileSet",
     "Collate",
     "DataError",
     "Encoded",
     "FileDataModule",
     "FileList",
+    "FileSet",
     "HuggingFace",
     "HuggingFaceStream",
     "JEPADataModule",
@@ -39,6 +42,7 @@ __all__ = [
     "Stream",
     "Unreadable",
     "ViewTransform",
+    "cache_sets",
     "draw",
     "find_archives",
     "find_files",

@@ -25,7 +25,7 @@ TIMBRES = {
 ENVELOPES = ("pluck", "gate", "swell", "hump")
 """Shapes of a note's loudness over the time to the next one."""
 
-_CHUNK = 40  # sounds drawn at a time, a multiple of all numbers of classes. Another number draws other sounds
+_CHUNK = 40  # clips drawn at a time, a multiple of all numbers of classes. Another number draws other clips
 _LOWEST, _OCTAVES = 110.0, 2.5  # Hz; range of pitch
 _JITTER = 0.06  # of the rate, either way, as a share
 _LEVEL = -20.0, 0.0  # dB, of the whole
@@ -34,21 +34,21 @@ _STEPS = 4096  # of the table of envelopes, over two notes
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedSounds(Dataset[dict[str, Any]]):
+class GeneratedAudio(Dataset[dict[str, Any]]):
     """A note that is repeated in a rhythm, under noise; the class is the rhythm, eight in all.
 
     A rhythm is one of four rates and either even or swung (a long note, then one of half its length). The rate varies
-    a little within a class; where in its beat the sound starts, its pitch, timbre, envelope, level and noise are
-    random. The mean spectrum says next to nothing of the rhythm, nor does a single moment. All sounds are drawn when
-    the set is built and kept as int16. Sound i depends on the seed, the split and i alone (and on length and rate),
+    a little within a class; where in its beat the clip starts, its pitch, timbre, envelope, level and noise are
+    random. The mean spectrum says next to nothing of the rhythm, nor does a single moment. All clips are drawn when
+    the set is built and kept as int16. Clip i depends on the seed, the split and i alone (and on length and rate),
     and the classes are equally frequent.
 
     Args:
-        samples: number of sounds.
+        samples: number of clips.
         seconds: length of each, at least 0.5.
         sample_rate: in Hz, at least 4000.
         seed: of the set.
-        split: "train", "val" or "test"; the sounds of different splits are drawn independently.
+        split: "train", "val" or "test"; the clips of different splits are drawn independently.
 
     A sample is `waveform` (L,) int16 and `labels`: `rhythm`, `timbre` and `envelope` (classes), `pitch` (octaves above
     110 Hz, 0 to 2.5) and `rate` (notes a second).
@@ -70,7 +70,7 @@ class GeneratedSounds(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 1 sample, got {samples}")
         if seconds < 0.5 or sample_rate < 4000:
             raise DataError(
-                f"expected sounds of at least 0.5 seconds at 4000 Hz or more, got {seconds:g} at {sample_rate}: "
+                f"expected clips of at least 0.5 seconds at 4000 Hz or more, got {seconds:g} at {sample_rate}: "
                 "shorter ones have no rhythm"
             )
         if split not in _SPLITS:

@@ -1,4 +1,4 @@
-"""Crops and views of sounds: what of a sound is read, and how a view of it is changed."""
+"""Crops and views of audio: what of a recording is read, and how a view of it is changed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 
 from jepa_lightning.data import DataError, Sample, ViewTransform
 from modalities.audio.cache import LogMelCache
-from modalities.audio.sounds import Sound
+from modalities.audio.recordings import Recording
 
 Short = Literal["pad", "tile"]
 """What is done with clips that are too short: zeros behind them, or played again and again."""
 
 
 class Crop:
-    """Replaces a sound by a clip of fixed length: `waveform` (L,) float32 and `length`, its number of real samples.
+    """Replaces a recording by a clip of fixed length: `waveform` (L,) float32 and `length`, its number of real samples.
 
     Args:
         samples: L.
         random: at a uniformly drawn place (by torch's global generator, seeded for each training sample); else the
             middle.
-        short: what is done with sounds that are shorter than L. Padding is behind the sound, and `length` is less
-            than L; tiled sounds count as real from end to end.
+        short: what is done with recordings that are shorter than L. Padding is behind the audio, and `length` is less
+            than L; tiled recordings count as real from end to end.
         gain: in training, a louder or softer clip: up to this many dB either way, drawn uniformly. 0: none.
     """
 
@@ -38,9 +38,9 @@ class Crop:
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample, with the clip in it."""
-        sound: Sound = sample["waveform"]
-        start = place(sound.length, self.samples, random=self.random)
-        clip = torch.from_numpy(np.ascontiguousarray(sound.read(start, min(self.samples, sound.length))))
+        recording: Recording = sample["waveform"]
+        start = place(recording.length, self.samples, random=self.random)
+        clip = torch.from_numpy(np.ascontiguousarray(recording.read(start, min(self.samples, recording.length))))
         length = len(clip)
         if length < self.samples:
             clip, length = fill(clip, self.samples, short=self.short)
@@ -69,10 +69,10 @@ def fill(clip: Tensor, length: int, *, short: Short, value: Tensor | float = 0.0
 
 
 class LogMelCrop:
-    """Replaces a sound file by a crop of its spectrogram: `log_mel` (F, T) float32 and `length` in frames.
+    """Replaces an audio file by a crop of its spectrogram: `log_mel` (F, T) float32 and `length` in frames.
 
     Like `Crop`, with frames for samples. Padding has the values of silence. The frames at a crop's ends have seen
-    the sound beside it, which they have not where the waveform is cropped.
+    the audio beside it, which they have not where the waveform is cropped.
 
     Args:
         cache: gives the spectrograms.
@@ -102,7 +102,7 @@ class LogMelCrop:
 
 
 class AudioViews(ViewTransform):
-    """Views of sounds: a crop at a random time, louder or softer, with a stretch and a band of frequencies left out.
+    """Views of audio: a crop at a random time, louder or softer, with a stretch and a band of frequencies left out.
 
     The last two are SpecAugment's masks (Park et al. 2019, arXiv:1904.08779), one of each. A stretch is silenced. A
     band is taken out of the waveform (its Fourier coefficients are zero); its width is a share of the mel scale from

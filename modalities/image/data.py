@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find_archives
+from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, cache_sets, find_archives
 from jepa_lightning.data.samples import READ_ERRORS
 from jepa_lightning.data.sources.records import Decode, Decoded, Encoded, Record
 from jepa_lightning.modality import Batch
-from modalities.image.files import ArrayImages, FolderImages, find_images
+from modalities.image.files import ArrayImages, find_images
 from modalities.image.generated import GeneratedImages
 from modalities.image.reading import MAX_PIXELS, read_image
 from modalities.image.transforms import CentreCrop, ImageViews, Normalise, RandomCrop
@@ -26,7 +26,6 @@ from modalities.image.values import EIGHT, UNIT, Values, say, values_of
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RATIO = (3 / 4, 4 / 3)  # of the random crop's sides, as in the I-JEPA paper
-_CACHE_BYTES = 2**30
 _DRAWN = 64  # longest side of generated images, in pixels
 _LOOKED_AT = 64
 _STATISTICS = 1000  # images that "auto" looks at
@@ -168,7 +167,10 @@ class ImageData(FileDataModule):
             images.configure(
                 channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels, values=self._values
             )
-        self._fill_cache([images for split, images in sets.items() if split != "test"])
+        kept = [images for split, images in sets.items() if split != "test"]
+        if self.cache and any(images.arrays for images in kept):
+            raise DataError("expected cache: false (or null) for .npy files, got true: they are read as they are")
+        self.in_memory = cache_sets(kept, self.cache) or self.in_memory
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:
@@ -212,17 +214,6 @@ class ImageData(FileDataModule):
             )
         self._check_range(mean, std)
         return list(map(float, mean)), list(map(float, std))
-
-    def _fill_cache(self, sets: Sequence[FolderImages]) -> None:
-        keep = self.cache
-        if keep is None:
-            keep = sum(images.decoded_bytes() for images in sets) < _CACHE_BYTES
-        elif keep and any(images.arrays for images in sets):
-            raise DataError("expected cache: false (or null) for .npy files, got true: they are read as they are")
-        if keep:
-            for images in sets:
-                images.cache()
-            self.in_memory = True
 
     def _estimate(self) -> tuple[list[float], list[float]]:
         """Mean and std of each channel over up to 1000 training images, evenly spaced; unreadable ones left out."""

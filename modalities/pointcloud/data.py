@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample
-from modalities.pointcloud.files import CloudFiles, GivenClouds, HDF5Clouds, class_names, find_clouds, find_hdf5
+from jepa_lightning.data import DataError, FileDataModule, Sample, cache_sets
+from modalities.pointcloud.files import CloudFiles, GivenClouds, find_clouds
 from modalities.pointcloud.generated import GeneratedClouds
+from modalities.pointcloud.hdf5 import HDF5Clouds, class_names, find_hdf5
 from modalities.pointcloud.transforms import Augment, PointCloudViews, Rotation, TakePoints
 
-_CACHE_BYTES = 2**30
 _SURFACE = 4  # points sampled on a mesh, in N
 _log = logging.getLogger(__name__)
 
@@ -115,11 +115,8 @@ class PointCloudData(FileDataModule):
             for split, files in find_clouds(self.root, csv=self.csv, labels=self.labels).items()
         }
         kept = {split: clouds for split, clouds in sets.items() if split != "test"}
-        if self.cache or (
-            self.cache is None and sum(clouds.bytes_in_memory() for clouds in kept.values()) < _CACHE_BYTES
-        ):
+        if cache_sets(kept.values(), self.cache):
             for split, clouds in kept.items():
-                clouds.cache()
                 report(split, clouds.clouds(), points=points, features=features)
             self.in_memory = True
         return dict(sets)

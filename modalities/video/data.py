@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from jepa_lightning.data import DataError, FileDataModule, Sample, find_archives
 from jepa_lightning.data.sources.records import Decode
 from jepa_lightning.modality import Batch
-from modalities.video.clips import ClipSampler
 from modalities.video.files import ArrayClips, VideoFile, VideoFiles, check_reading, find_videos
 from modalities.video.generated import GeneratedClips
+from modalities.video.reading import ClipSampler
 from modalities.video.transforms import CentreCrop, RandomCrop, TakeClips, VideoViews, separate_clips
 
 _RATIO = (3 / 4, 1.35)  # of the random crop's sides, as in V-JEPA

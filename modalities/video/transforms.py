@@ -13,8 +13,8 @@ from jepa_lightning.data import DataError, Sample
 from jepa_lightning.data.boxes import Box, central_box, random_box
 from jepa_lightning.data.pixels import PixelViews
 from jepa_lightning.modality import Batch
-from modalities.video.clips import ClipSampler
 from modalities.video.files import VideoFile
+from modalities.video.reading import ClipSampler
 
 _LARGEST = 1e18  # of a value; its square is still a float
 
