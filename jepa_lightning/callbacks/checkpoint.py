@@ -16,9 +16,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from jepa_lightning.callbacks.non_finite import require_finite
 from jepa_lightning.callbacks.probe import OnlineProbe
 from jepa_lightning.optimization import is_logged
-from jepa_lightning.run.checkpoint_io import protect, publish, tidy, unfinished
+from jepa_lightning.run.checkpoint_io import protect, publish, tidy
 from jepa_lightning.run.folder import Place
 from jepa_lightning.run.interruption import Interrupted, StopSignals, requeue_slurm
+from jepa_lightning.run.writing import unfinished
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from jepa_lightning.cli.embed import data_config
@@ -14,6 +13,7 @@ from jepa_lightning.cli.options import Options, add_encoder_options, choose_devi
 from jepa_lightning.cli.viewed import KINDS, Scene
 from jepa_lightning.data.in_order import SPLITS
 from jepa_lightning.loading import load
+from jepa_lightning.nearest import nearest_names
 from jepa_lightning.pictures.chosen import ChosenSamples
 from jepa_lightning.run.checkpoints import find_checkpoint
 from jepa_lightning.run.locks import locked
@@ -87,7 +87,7 @@ def _kinds(words: list[str]) -> tuple[list[str], list[str]]:
         elif word in KINDS:
             kinds.append(word)
         else:
-            close = get_close_matches(word, KINDS, n=1)
+            close = nearest_names(word, KINDS)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"expected pictures among {', '.join(KINDS)}, got {word!r}{hint}")
     return [kind for kind in KINDS if kind in kinds or not kinds], rest

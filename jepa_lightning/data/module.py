@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset
 
@@ -32,6 +31,7 @@ from jepa_lightning.data.streams.samples import Place, StreamSamples
 from jepa_lightning.data.views import PlainViews, ViewTransform, with_first_view, without_first_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
+from jepa_lightning.randomness import isolate_rng
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")

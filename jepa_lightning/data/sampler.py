@@ -12,7 +12,7 @@ from torch.utils.data import DistributedSampler
 
 from jepa_lightning.data.samples import ReportingLoader
 from jepa_lightning.modality import Batch
-from jepa_lightning.randomness import undisturbed
+from jepa_lightning.randomness import isolate_rng
 
 
 class Draw(NamedTuple):
@@ -115,7 +115,7 @@ class ResumableLoader(ReportingLoader):
                 if self.num_workers:
                     batch = next(batches)
                 else:
-                    with undisturbed():  # augmentation seeds the generators of this process
+                    with isolate_rng():  # augmentation seeds the generators of this process
                         batch = next(batches)
             except StopIteration:
                 return

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_lightning.run.interruption import Fault
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import named, replacing
 
 RESULTS = ("metrics.csv", "summary.json", "checkpoints")  # a folder with one of them holds a run
 LOCK = ".lock"  # while a run is under way
@@ -112,12 +112,10 @@ class Metrics(ExperimentWriter):
         if not header:
             path.unlink(missing_ok=True)
             return
-        beside = path.with_name(".metrics.csv.unfinished")
-        with open(beside, "w", newline="") as file:
+        with replacing(path) as beside, open(beside, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=header)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(beside, path)
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         self._replace(fieldnames, self._read()[1])

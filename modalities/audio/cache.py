@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-import uuid
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jepa_lightning.data import DataError
+from jepa_lightning.run.writing import replacing
 from modalities.audio.recordings import FileRecording
 
 _VERSION = 1  # of what is stored; another one makes the old files misses
@@ -100,15 +101,11 @@ class LogMelCache:
         return np.ascontiguousarray(log_mel.T.half().numpy())
 
     def _write(self, path: str, log_mel: NDArray[np.float16]) -> None:
-        beside = f"{path}.{uuid.uuid4().hex}.part"
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(beside, "xb") as file:
+            with replacing(Path(path), unique=True) as beside, open(beside, "xb") as file:
                 np.save(file, log_mel)
-            os.replace(beside, path)
         except OSError as error:
-            if os.path.exists(beside):
-                os.unlink(beside)
             raise DataError(
                 f"cannot write to the log-mel cache in {self.folder}: {error}: make room there, name another folder, "
                 "or leave data.log_mel_cache out"

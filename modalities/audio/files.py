@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import CachedFileSet, DataError, FileList, find_files, known_targets
-from jepa_lightning.data.files.file_list import nearest
+from jepa_lightning.nearest import did_you_mean
 from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
 from modalities.audio.recordings import ArrayRecording, FileRecording, Recording, as_recording
 
@@ -132,7 +132,7 @@ def _split(
     for wanted in (*test_groups, *val_groups):
         if wanted not in names:
             raise DataError(
-                f"expected in the column {group} the value {wanted!r}{nearest(wanted, names)}, got "
+                f"expected in the column {group} the value {wanted!r}{did_you_mean(wanted, names)}, got "
                 f"{', '.join(names[:20])}: check data.test_groups and data.val_groups"
             )
     both = sorted(set(test_groups) & set(val_groups))

@@ -448,7 +448,7 @@ def test_a_full_disk(image_run, tmp_path, capsys, monkeypatch, ending, at):
     assert str(tmp_path / f"f{ending}") in message
     assert "goes on from there" in message
     assert len(message.splitlines()) < 5
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.unfinished"))
     monkeypatch.undo()
     embed(words)
 

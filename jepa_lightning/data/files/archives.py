@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ from torch.utils.data import Dataset
 
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.nearest import nearest_names
 from jepa_lightning.printable import printable
 
 SPLITS = ("train", "val", "test")
@@ -58,7 +58,7 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
         each = {key: array for key, array in arrays.items() if array.shape[:1] == self.inputs.shape[:1]}
         for label in labels or ():
             if label not in each:
-                near = difflib.get_close_matches(label, each, n=1)
+                near = nearest_names(label, each)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(each) or 'none'}"
                 raise DataError(f"expected a label {label!r} in {path}, one entry for each of {name}: {hint}")
         self.labels = {key: each[key] for key in (each if labels is None else labels)}

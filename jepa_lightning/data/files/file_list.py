@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -92,9 +91,3 @@ def regular_file(path: str) -> str:
         kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
         raise OSError(f"expected a regular file, got {kinds.get(stat.S_IFMT(mode), 'a device')}, which was not opened")
     return path
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that `name` was perhaps meant to be, as " (did you mean x?)"; "" where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.file_list import FileList
 from jepa_lightning.data.files.folders import FolderReader
 from jepa_lightning.data.files.table import read_table
+from jepa_lightning.nearest import nearest_names
 
 __all__ = ["FileList", "find_files"]
 
@@ -92,5 +92,5 @@ def _nearest(missing: Path, *, files: bool = False) -> str:
     if not parent.is_dir():
         return ""
     known = [entry.name for entry in parent.iterdir() if (entry.is_file() if files else entry.is_dir())]
-    near = difflib.get_close_matches(missing.name, known, n=1)
+    near = nearest_names(missing.name, known)
     return f" (there is {missing.parent / near[0]})" if near else ""

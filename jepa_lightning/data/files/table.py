@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.csv_labels import read_labels
 from jepa_lightning.data.files.csv_rows import PATH_COLUMNS, Row, filled_cell, read_rows
-from jepa_lightning.data.files.file_list import FileList, nearest
+from jepa_lightning.data.files.file_list import FileList
 from jepa_lightning.data.files.split_names import SPLITS, plain_split_of
+from jepa_lightning.nearest import did_you_mean
 
 LABEL_COLUMNS = ("label", "class")
 
@@ -81,7 +82,7 @@ def _splits(file: Path, header: list[str], rows: list[Row]) -> list[str]:
         if split is None:
             raise DataError(
                 f"expected train, val or test in line {row[0]}, column {header[at]}, of {file}, got "
-                f"{value!r}{nearest(value.lower(), SPLITS)}"
+                f"{value!r}{did_you_mean(value.lower(), SPLITS)}"
             )
         found.append(split)
     return found
@@ -92,7 +93,7 @@ def _label_columns(file: Path, header: list[str], labels: list[str] | None, *, e
         for name in labels:
             if name not in header:
                 raise DataError(
-                    f"expected the label column {name!r} in {file}{nearest(name, header)}, got the columns "
+                    f"expected the label column {name!r} in {file}{did_you_mean(name, header)}, got the columns "
                     f"{', '.join(header)}: check data.labels"
                 )
         return [header.index(name) for name in labels]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.data.files.file_list import nearest
+from jepa_lightning.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def label_value(value: Any, *, name: str, classes: Sequence[str] | None) -> Any:
     with suppress(ValueError):
         return float("" if "_" in text else text)
     if classes is not None:
-        raise DataError(f"expected label {name!r} to be one of the classes, got {text!r}{nearest(text, classes)}")
+        raise DataError(f"expected label {name!r} to be one of the classes, got {text!r}{did_you_mean(text, classes)}")
     raise DataError(
         f"expected label {name!r} to be a number, got {text!r}: list the names in dataset.classes, or leave it out of "
         "dataset.labels"

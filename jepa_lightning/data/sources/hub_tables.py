@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.data.files.file_list import nearest, regular_file
+from jepa_lightning.data.files.file_list import regular_file
 from jepa_lightning.data.sources.fields import Fields, label_value
 from jepa_lightning.data.sources.records import Encoded, Record
+from jepa_lightning.nearest import did_you_mean
 
 _MEDIA = ("Image", "Audio", "Video")
 _NAMES = ("__key__", "id", "key", "path", "file", "filename")  # columns that may name a sample
@@ -42,7 +43,7 @@ class Columns:
         for name in [fields.input, *(fields.labels or ())]:
             if name is not None and name not in names:
                 raise DataError(
-                    f"expected a column {name}, found {', '.join(names)}{nearest(name, names)}: check "
+                    f"expected a column {name}, found {', '.join(names)}{did_you_mean(name, names)}: check "
                     "dataset.input and dataset.labels"
                 )
         input, labels, classes = fields.input, fields.labels, fields.classes

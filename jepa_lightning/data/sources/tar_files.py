@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.data.files.file_list import nearest
 from jepa_lightning.data.sources.fields import Fields, label_value
+from jepa_lightning.nearest import did_you_mean
 
 _SIDE = ("cls", "json", "txt", "id", "key", "index")  # members that are no input unless they are asked for
 _SHELL = re.compile(r"^pipe:")
@@ -49,7 +49,7 @@ def read_labels(files: Mapping[str, bytes], fields: Fields) -> dict[str, Any]:
         elif name.startswith("json.") and "json" in files:
             entries = json.loads(files["json"])
             if key not in entries:
-                raise ValueError(f"expected an entry {key} in the JSON file{nearest(key, entries)}")
+                raise ValueError(f"expected an entry {key} in the JSON file{did_you_mean(key, entries)}")
             value = entries[key]
         else:
             raise ValueError(f"expected a file {name} in the sample, found {', '.join(files)}")

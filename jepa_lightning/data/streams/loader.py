@@ -10,7 +10,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.samples import ReportingLoader
 from jepa_lightning.data.streams.samples import Place
 from jepa_lightning.modality import Batch
-from jepa_lightning.randomness import undisturbed
+from jepa_lightning.randomness import isolate_rng
 
 
 class StreamLoader(ReportingLoader):
@@ -79,7 +79,7 @@ class StreamLoader(ReportingLoader):
             if self.num_workers:
                 batch = next(found)
             else:
-                with undisturbed():  # augmentation seeds the generators of this process
+                with isolate_rng():  # augmentation seeds the generators of this process
                     batch = next(found)
             self._batches += 1
             yield batch

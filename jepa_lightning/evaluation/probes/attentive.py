@@ -18,6 +18,7 @@ from jepa_lightning.evaluation.probes.attentive_heads import (
     losses,
     start,
 )
+from jepa_lightning.evaluation.probes.held_out import held_out
 
 LRS = (1e-3, 5e-3, 2e-2)
 DECAYS = (0.01, 0.3, 3.0)
@@ -176,17 +177,6 @@ def fit_attentive(
             best = settings[_best(probes, tokens, valid, rows[asked], goal[asked.to(device)], mean=mean, scale=scale)]
         fitted = train(torch.arange(len(rows)), [best])
     return AttentiveProbe(fitted, mean=mean, scale=scale, target=target, lr=best[0], decay=best[1])
-
-
-def held_out(labels: Tensor, *, seed: int) -> Tensor:
-    """(n,) bool: a fifth of each class, at least one sample, but none of a class of one; a fifth of all, of values."""
-    generator, held = torch.Generator().manual_seed(seed), torch.zeros(len(labels), dtype=torch.bool)
-    strata = torch.zeros(len(labels)) if labels.is_floating_point() else labels.cpu()
-    for name in strata.unique():
-        members = (strata == name).nonzero().squeeze(1)
-        members = members[torch.randperm(len(members), generator=generator)]
-        held[members[: max(1, len(members) // 5) if len(members) > 1 else 0]] = True
-    return held
 
 
 def statistics(tokens: Tensor, valid: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:

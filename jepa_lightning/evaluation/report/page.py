@@ -15,8 +15,8 @@ import numpy as np
 
 from jepa_lightning.evaluation.probes.tasks import Task
 from jepa_lightning.evaluation.report.plots import Curve, bar_chart, heat_map, line_chart, scatter, stacked_charts
-from jepa_lightning.evaluation.report.results import plain
 from jepa_lightning.printable import printable
+from jepa_lightning.run.writing import plain
 
 if TYPE_CHECKING:
     from jepa_lightning.evaluation.report.report import Report

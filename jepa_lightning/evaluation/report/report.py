@@ -12,9 +12,9 @@ from jepa_lightning.evaluation.collapse import Collapse
 from jepa_lightning.evaluation.probes.protocols import Interval
 from jepa_lightning.evaluation.probes.tasks import Task
 from jepa_lightning.evaluation.report.page import page
-from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Score, plain
+from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Score
 from jepa_lightning.evaluation.report.table import table
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import named, plain
 
 Section = tuple[str, Sequence[str], list[list[str]]]  # a heading, names of columns, rows
 

@@ -105,7 +105,7 @@ def test_several_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda pair: np.array(pair[0](pair[1])), zip(caches, sounds, strict=True)))
     assert len(stored(tmp_path / "kept")) == 6
-    assert not list((tmp_path / "kept").rglob("*.part"))
+    assert not list((tmp_path / "kept").rglob("*.unfinished"))
     for i, values in enumerate(got):
         np.testing.assert_array_equal(values, got[i % 6])
 
