@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import CachedFileSet, DataError, FileList, find_files, known_targets
+from jepa_lightning.data import CachedFileSet, DataError, FileList, find_files
+from jepa_lightning.data.sources.given import WrappedDataset
 from jepa_lightning.nearest import did_you_mean
 from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
 from modalities.audio.recordings import ArrayRecording, FileRecording, Recording, as_recording
@@ -52,7 +53,7 @@ class AudioFiles(CachedFileSet):
         return 4.0 * info(self.files.regular(index), check=False).length(self.sample_rate)
 
 
-class GivenAudio(Dataset[Any]):
+class GivenAudio(WrappedDataset):
     """Anyone's dataset, as dicts with a `Recording`.
 
     Args:
@@ -62,15 +63,8 @@ class GivenAudio(Dataset[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], *, sample_rate: int) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.sample_rate = sample_rate
-        self.targets = known_targets(dataset)
-        self.classes = getattr(dataset, "classes", None)
-        if hasattr(dataset, "sample_id"):
-            self.sample_id = dataset.sample_id
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index]

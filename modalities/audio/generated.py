@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import chunks
 
 Array = NDArray[Any]  # float32
 
@@ -31,7 +32,6 @@ _JITTER = 0.06  # of the rate, either way, as a share
 _LEVEL = -20.0, 0.0  # dB, of the whole
 _NOISE = -30.0, -12.0  # dB, of white noise against the loudest moment
 _STEPS = 4096  # of the table of envelopes, over two notes
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class GeneratedAudio(Dataset[dict[str, Any]]):
@@ -73,8 +73,6 @@ class GeneratedAudio(Dataset[dict[str, Any]]):
                 f"expected clips of at least 0.5 seconds at 4000 Hz or more, got {seconds:g} at {sample_rate}: "
                 "shorter ones have no rhythm"
             )
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = [f"{rate:g} Hz {kind}" for rate in RATES for kind in ("even", "swung")]
         self.waveforms = np.empty((samples, round(seconds * sample_rate)), dtype=np.int16)
         self.targets = np.empty(samples, dtype=np.int64)
@@ -90,12 +88,10 @@ class GeneratedAudio(Dataset[dict[str, Any]]):
             self.pitches,
             self.rates,
         )
-        for chunk, start in enumerate(range(0, samples, _CHUNK)):
-            rng = np.random.default_rng([seed, _SPLITS[split], chunk])
-            part = slice(start, min(start + _CHUNK, samples))
+        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
             drawn = _draw(rng, self.waveforms.shape[1], sample_rate)
             for column, values in zip(columns, drawn, strict=True):
-                column[part] = values[: part.stop - start]
+                column[part] = values[: part.stop - part.start]
 
     def __len__(self) -> int:
         return len(self.waveforms)

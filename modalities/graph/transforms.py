@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, Sample, ViewTransform, known_targets
+from jepa_lightning.data import DataError, Sample, ViewTransform
+from jepa_lightning.data.sources.given import WrappedDataset
 from jepa_lightning.modality import Batch
 from modalities.graph.graphs import GraphBatch, PatchedGraph, RawGraph
 from modalities.graph.patching import cut
@@ -84,7 +85,7 @@ class LazyGraph:
         return self._cuts[number]
 
 
-class Graphs(Dataset[dict[str, Any]]):
+class Graphs(WrappedDataset):
     """A dataset's graphs as dicts: `graph` (a `LazyGraph`, kept in memory), `labels` and, where it brings one, `id`.
 
     Args:
@@ -103,19 +104,14 @@ class Graphs(Dataset[dict[str, Any]]):
         name: str = "",
         targets: NDArray[np.int64] | None = None,
     ) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.cutting = cutting
-        self.targets = known_targets(dataset) if targets is None else targets
-        self.classes = getattr(dataset, "classes", None)
+        if targets is not None:
+            self.targets = targets
         self._samples: dict[int, dict[str, Any]] = {}
         if name:
             self._name = name
             self.sample_id = self._sample_id
-        elif hasattr(dataset, "sample_id"):
-            self.sample_id = dataset.sample_id
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample `index`.

@@ -47,7 +47,7 @@ class ImageFiles(CachedFileSet):
         colours = 0
         for index in self.spaced(self.examined):
             try:
-                with Image.open(self.files.path(index)) as image:
+                with Image.open(self.files.regular(index)) as image:
                     colours += ";16" in str(image.tile) and image.mode not in ("I;16", "I;16B", "I;16L", "I")
                     if image.mode.startswith("I") or image.mode == "F":
                         yield np.asarray(image)

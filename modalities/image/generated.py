@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import chunks
 
 Array = NDArray[Any]  # float32
 _CHUNK = 50  # images drawn at a time: few enough for the processor's cache. Another number draws other images
@@ -19,7 +20,6 @@ _CONTRAST = 0.2  # of the stripes, either way from the ground's colour, of 1
 _SIZE = 0.2, 0.35  # range of the shape's radius, as a share of the shorter side
 _SHADING = 0.12  # largest slow deviation from a colour, of 1
 _NOISE = 0.25  # of each pixel: the standard deviation is 104 times this, of 255
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class GeneratedImages(Dataset[dict[str, Any]]):
@@ -58,19 +58,15 @@ class GeneratedImages(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 1 sample and 1 channel, got {samples} and {channels}")
         if min(height, width) < 16:
             raise DataError(f"expected images of at least 16 by 16 pixels, got {height} by {width}: shapes would blur")
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = [f"{180 * index / _DIRECTIONS:g} degrees" for index in range(_DIRECTIONS)]
         self.images = np.empty((samples, height, width, channels), dtype=np.uint8)
         self.targets = np.empty(samples, dtype=np.int64)
         self.shapes = np.empty(samples, dtype=np.int64)
         self.positions = np.empty((samples, 2), dtype=np.float32)
         self.sizes = np.empty(samples, dtype=np.float32)
-        for chunk, start in enumerate(range(0, samples, _CHUNK)):
-            rng = np.random.default_rng([seed, _SPLITS[split], chunk])
-            part = slice(start, min(start + _CHUNK, samples))
+        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
             drawn = _draw(rng, height, width, channels)
-            count = part.stop - start
+            count = part.stop - part.start
             self.images[part], self.targets[part] = drawn[0][:count], drawn[1][:count]
             self.shapes[part], self.positions[part], self.sizes[part] = (values[:count] for values in drawn[2:])
 

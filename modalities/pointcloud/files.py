@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from jepa_lightning.data import CachedFileSet, FileList, find_files, known_targets
+from jepa_lightning.data import CachedFileSet, FileList, find_files
 from jepa_lightning.data.files.split_names import split_of
 from jepa_lightning.data.files.tree import read_tree
+from jepa_lightning.data.sources.given import WrappedDataset
 from modalities.pointcloud.reading import EXTENSIONS, Cloud, read
 
 _SYNSETS = "synsetoffset2category.txt"  # beside ShapeNetPart's class folders
@@ -50,22 +50,12 @@ class CloudFiles(CachedFileSet):
         return (self.value(index) for index in range(len(self)) if index not in self.unreadable)
 
 
-class GivenClouds(Dataset[Any]):
+class GivenClouds(WrappedDataset):
     """Anyone's dataset; a tuple's first entry is the cloud, its second the label.
 
     Args:
         dataset: gives a cloud (n, 3 + F), tensor or array; (cloud, label); or a dict with `points`.
     """
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-        self.targets = known_targets(dataset)
-        self.classes = getattr(dataset, "classes", None)
-        if hasattr(dataset, "sample_id"):
-            self.sample_id = dataset.sample_id
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import chunks
 
 Array = NDArray[Any]  # float
 
@@ -19,7 +20,6 @@ _CHUNK = 80  # solids drawn at a time, a multiple of the number of classes. Anot
 _STRETCH = 0.5  # of each axis: its length is 2 to the power of this, or less, either way
 _NOISE = 0.005, 0.015  # range of the noise's standard deviation, in radii
 _HIDDEN = 0.1  # largest share of the surface that is not seen
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class GeneratedClouds(Dataset[dict[str, Any]]):
@@ -59,20 +59,16 @@ class GeneratedClouds(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 1 sample, got {samples}")
         if points < 16:
             raise DataError(f"expected clouds of at least 16 points, got {points}: fewer show no shape")
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = list(CLASSES)
         self.points = np.empty((samples, points, 6 if normals else 3), dtype=np.float16)
         self.targets = np.empty(samples, dtype=np.int64)
         self.labels = {name: np.empty(samples, dtype=np.float32) for name in ("elongation", "flatness", "noise")}
         columns: tuple[Array, ...] = (self.points, self.targets, *self.labels.values())
-        for chunk, start in enumerate(range(0, samples, _CHUNK)):
-            rng = np.random.default_rng([seed, _SPLITS[split], chunk])
-            part = slice(start, min(start + _CHUNK, samples))
+        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
             cloud, *labels = _draw(rng, points)
             drawn = (cloud[..., : self.points.shape[2]], *labels)
             for column, values in zip(columns, drawn, strict=True):
-                column[part] = values[: part.stop - start]
+                column[part] = values[: part.stop - part.start]
 
     def __len__(self) -> int:
         return len(self.points)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import chunks
 
 Array = NDArray[Any]  # float32
 _CHUNK = 32  # clips drawn at a time. Another number draws other clips
@@ -19,7 +20,6 @@ _OBJECTS = 3
 _RADIUS = 0.15, 0.25  # range, in shorter sides
 _SHADING = 0.12  # largest slow deviation of the ground from grey, of 1
 _NOISE = 0.06  # of each pixel of each frame, of 1: the largest deviation
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "disc": lambda u, v: np.hypot(u, v) - 0.9,
@@ -70,17 +70,13 @@ class GeneratedClips(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 2 frames, without which nothing moves, got {frames}")
         if min(height, width) < 16:
             raise DataError(f"expected frames of at least 16 by 16 pixels, got {height} by {width}: shapes would blur")
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = [f"{360 * index / _DIRECTIONS:g} degrees" for index in range(_DIRECTIONS)]
         self.videos = np.empty((samples, frames, height, width, channels), dtype=np.uint8)
         self.targets = np.empty(samples, dtype=np.int64)
         self.shapes = np.empty(samples, dtype=np.int64)
         self.velocities = np.empty((samples, 2), dtype=np.float32)
-        for chunk, start in enumerate(range(0, samples, _CHUNK)):
-            rng = np.random.default_rng([seed, _SPLITS[split], chunk])
-            part = slice(start, min(start + _CHUNK, samples))
-            drawn = [values[: part.stop - start] for values in _draw(rng, frames, height, width, channels)]
+        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
+            drawn = [values[: part.stop - part.start] for values in _draw(rng, frames, height, width, channels)]
             self.videos[part], self.targets[part], self.shapes[part], self.velocities[part] = drawn
 
     def __len__(self) -> int:
