@@ -50,7 +50,7 @@ class EpochSampler(DistributedSampler):
         self.start = 0
 
     def __iter__(self) -> Iterator[Draw]:
-        """What this rank reads in the epoch, from `start` on."""
+        """Give what this rank reads in the epoch, from `start` on."""
         count = len(self.dataset)  # type: ignore[arg-type]
         rng = np.random.default_rng([self.seed, self.epoch])
         order = np.resize(rng.permutation(count), self.total_size)
@@ -72,7 +72,7 @@ class ResumableLoader(ReportingLoader):
     _resume: tuple[int, int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed, epoch, how many batches of it were handed out, and how many samples a batch of all ranks has."""
+        """Return seed, epoch, how many batches of it were handed out, and how many samples a batch of all ranks has."""
         place = {"seed": getattr(self.sampler, "seed", 0), "epoch": self._epoch, "batches": self._batches}
         return {**place, "together": self._together}
 

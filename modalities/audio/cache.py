@@ -57,11 +57,11 @@ class LogMelCache:
             raise DataError(f"expected a folder for the log-mel cache, cannot make {folder}: {error}") from error
 
     def frames(self, samples: int) -> int:
-        """Frames of a clip of that many samples."""
+        """Count the frames of a clip of that many samples."""
         return self._compute(np.zeros(samples, np.float32)).shape[0]
 
     def silence(self, samples: int) -> NDArray[np.float16]:
-        """What a clip of zeros gives, (F,)."""
+        """Compute what a clip of zeros gives, (F,)."""
         values: NDArray[np.float16] = self._compute(np.zeros(samples, np.float32))[0]
         return values
 

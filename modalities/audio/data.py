@@ -111,11 +111,11 @@ class AudioData(FileDataModule):
         return round(seconds * self.rate)
 
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """Anyone's dataset, at the sample rate."""
+        """Wrap anyone's dataset, at the sample rate."""
         return GivenAudio(dataset, sample_rate=self.rate)
 
     def decoding(self) -> Decode:
-        """Audio by soundfile, of which only the clip is decoded."""
+        """Decode audio by soundfile, only the clip of each file."""
         return partial(StoredRecording, sample_rate=self.rate)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
@@ -141,7 +141,7 @@ class AudioData(FileDataModule):
         return {split: self.wrap(GeneratedAudio(count, split=split, **settings)) for split, count in counts.items()}
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """Random crop for training, central crop for evaluation."""
+        """Crop at random for training, centrally for evaluation."""
         if self.log_mel_cache is not None:
             cache = LogMelCache(self.log_mel_cache, front_end=self._front_end(), sample_rate=self.rate)
             random = LogMelCrop(cache, self.clip, random=True, short=self.short)
@@ -149,7 +149,7 @@ class AudioData(FileDataModule):
         return Crop(self.clip, random=True, short=self.short, gain=self.gain), Crop(self.clip, short=self.short)
 
     def default_views(self) -> AudioViews:
-        """Random crops, louder or softer, with a stretch and a band left out."""
+        """Crop at random, louder or softer, with a stretch and a band left out."""
         return AudioViews() if self.log_mel_cache is None else AudioViews(gain=0)
 
     def _front_end(self) -> nn.Module:

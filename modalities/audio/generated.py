@@ -108,7 +108,7 @@ class GeneratedAudio(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, length: int, sample_rate: int) -> tuple[NDArray[Any], ...]:
-    """One chunk: waveforms (n, L) int16, rhythms, timbres, envelopes, pitches and rates."""
+    """Draw one chunk: waveforms (n, L) int16, rhythms, timbres, envelopes, pitches and rates."""
     n = _CHUNK
     rhythms, timbres, envelopes = (
         rng.permutation(np.arange(n) % count) for count in (2 * len(RATES), len(TIMBRES), len(ENVELOPES))
@@ -128,7 +128,7 @@ def _draw(rng: np.random.Generator, length: int, sample_rate: int) -> tuple[NDAr
 
 
 def _tones(frequencies: Array, timbres: NDArray[np.int64], phases: Array, length: int) -> Array:
-    """Harmonic tones (n, L) of root mean square 1/4; `frequencies` (n,) in cycles a sample."""
+    """Draw harmonic tones (n, L) of root mean square 1/4; `frequencies` (n,) in cycles a sample."""
     # e^(iwt) of all times is a product of two short tables, which is faster than sines and as exact.
     fine = 256
     coarse = -(-length // fine)
@@ -151,7 +151,7 @@ def _tones(frequencies: Array, timbres: NDArray[np.int64], phases: Array, length
 
 
 def _notes(rates: Array, envelopes: NDArray[np.int64], swung: NDArray[np.int64], phases: Array, length: int) -> Array:
-    """Loudness (n, L) from 0 to 1; `rates` (n,) in notes a sample."""
+    """Compute the loudness (n, L) from 0 to 1; `rates` (n,) in notes a sample."""
     table = _table().reshape(-1, _STEPS)
     # The place within two notes, as a fraction of 2^32, whose overflow is the turn of the page.
     step = (rates / 2 * 2**32).astype(np.uint32)[:, None]
@@ -164,7 +164,7 @@ def _notes(rates: Array, envelopes: NDArray[np.int64], swung: NDArray[np.int64],
 
 
 def _table() -> Array:
-    """Envelopes over two notes, (kinds, even or swung, steps); each has the same energy."""
+    """Tabulate envelopes over two notes, (kinds, even or swung, steps); each has the same energy."""
     place = (np.arange(_STEPS) + 0.5) / _STEPS * 2
     even = place % 1
     swung = np.where(place < 4 / 3, place / (4 / 3), (place - 4 / 3) / (2 / 3))

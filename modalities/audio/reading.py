@@ -55,7 +55,7 @@ class Info:
 
 
 def info(path: str | Encoded, *, check: bool = True) -> Info:
-    """Length, rate and channels of a file, from its header.
+    """Read length, rate and channels of a file from its header.
 
     Args:
         path: of the file.
@@ -73,7 +73,7 @@ def info(path: str | Encoded, *, check: bool = True) -> Info:
 
 
 def read(path: str | Encoded, *, start: int = 0, count: int | None = None, sample_rate: int | None = None) -> Waveform:
-    """A part of a file, mono (the mean of its channels), resampled.
+    """Read a part of a file, mono (the mean of its channels), resampled.
 
     Only that part is decoded, with the few samples beside it that resampling needs: a part equals the same part of
     the whole file, read and resampled by `torchaudio.functional.resample`, to rounding.
@@ -112,7 +112,7 @@ def read(path: str | Encoded, *, start: int = 0, count: int | None = None, sampl
 
 
 def resample(waveform: Waveform, old_rate: int, new_rate: int) -> Waveform:
-    """A waveform (L,) at another rate (ceil(L * new / old),), by torchaudio's windowed sinc filter.
+    """Resample a waveform (L,) to (ceil(L * new / old),), by torchaudio's windowed sinc filter.
 
     Rates without a common divisor would need a huge filter; their ratio is rounded (by
     a few parts in a million at most).
@@ -127,7 +127,7 @@ def resample(waveform: Waveform, old_rate: int, new_rate: int) -> Waveform:
 
 
 def ratio(old_rate: int, new_rate: int) -> Fraction:
-    """new / old, of whole numbers that are not too large.
+    """Compute new / old, of whole numbers that are not too large.
 
     Raises:
         OSError: they are too far apart, as they are where a file's header is damaged.
@@ -141,7 +141,7 @@ def ratio(old_rate: int, new_rate: int) -> Fraction:
 
 
 def _reach(old: int, new: int) -> int:
-    """Samples of the source that the filter looks at, beside the ones that it replaces."""
+    """Count the samples of the source that the filter looks at, beside the ones that it replaces."""
     return int(np.ceil(_WIDTH * old / (min(old, new) * _ROLLOFF))) + 1
 
 

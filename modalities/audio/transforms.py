@@ -37,7 +37,7 @@ class Crop:
         self.gain = gain
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample, with the clip in it."""
+        """Put the clip in the sample."""
         recording: Recording = sample["waveform"]
         start = place(recording.length, self.samples, random=self.random)
         clip = torch.from_numpy(np.ascontiguousarray(recording.read(start, min(self.samples, recording.length))))
@@ -52,13 +52,13 @@ class Crop:
 
 
 def place(have: int, need: int, *, random: bool) -> int:
-    """Where a crop of `need` out of `have` begins; 0 where there is no choice."""
+    """Choose where a crop of `need` out of `have` begins; 0 where there is no choice."""
     room = max(0, have - need)
     return int(torch.randint(room + 1, ())) if random and room else room // 2
 
 
 def fill(clip: Tensor, length: int, *, short: Short, value: Tensor | float = 0.0) -> tuple[Tensor, int]:
-    """A clip (n, ...) as (length, ...), padded with `value` or tiled, and how much of it is real."""
+    """Pad a clip (n, ...) with `value` to (length, ...), or tile it, and say how much of it is real."""
     have = len(clip)
     if short == "tile":
         return clip[torch.arange(length) % have], length
@@ -89,7 +89,7 @@ class LogMelCrop:
         self._silence = torch.from_numpy(cache.silence(samples)).float()
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample, with `log_mel` in place of `waveform`."""
+        """Put `log_mel` in the place of `waveform`."""
         whole: Any = self.cache(sample.pop("waveform"))
         start = place(len(whole), self.frames, random=self.random)
         clip = torch.from_numpy(whole[start : start + self.frames].astype(np.float32))
@@ -153,7 +153,7 @@ class AudioViews(ViewTransform):
             )
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
-        """The sample with its `waveform` (L,), or `log_mel` (F, T), as one view."""
+        """Make one view of the sample's `waveform` (L,), or `log_mel` (F, T)."""
         sample = self.crop(dict(sample))
         real = int(sample["length"])
         if "log_mel" in sample:
@@ -179,14 +179,14 @@ class AudioViews(ViewTransform):
 
     @staticmethod
     def _band(share: float) -> tuple[float, float]:
-        """A part of 0 to 1: its width uniform up to `share`, its place uniform."""
+        """Draw a part of 0 to 1: its width uniform up to `share`, its place uniform."""
         width, place = torch.rand(2).tolist()
         low = place * (1 - width * share)
         return low, low + width * share
 
 
 def without_band(waveform: Tensor, low: float, high: float, *, rate: int) -> Tensor:
-    """A waveform (L,) without the frequencies from `low` to `high`, shares of the mel scale from 0 Hz to rate / 2."""
+    """Remove the frequencies from `low` to `high` of a waveform (L,), shares of the mel scale from 0 Hz to rate / 2."""
     top = 2595 * math.log10(1 + rate / 2 / 700)
     first, last = (700 * (10 ** (top * share / 2595) - 1) for share in (low, high))
     spectrum = torch.fft.rfft(waveform)

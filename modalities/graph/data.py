@@ -100,12 +100,12 @@ class GraphData(SourcedDataModule):
         return Cutting(**sizes, drop_edges=self.drop_edges, partitions=self.partitions, seed=self.seed)
 
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """Anyone's dataset of graphs."""
+        """Wrap anyone's dataset of graphs."""
         self.in_memory = True  # once read
         return Graphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """PyG's TUDataset or ZINC, by split."""
+        """Load PyG's TUDataset or ZINC, by split."""
         self.in_memory = True
         found = open_graphs(
             str(self.root),
@@ -122,7 +122,7 @@ class GraphData(SourcedDataModule):
         return sets
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Graph families; see `GeneratedGraphs`."""
+        """Generate graph families; see `GeneratedGraphs`."""
         cutting = self.cutting
         if cutting.features not in (0, TYPES) or cutting.edge_features:
             raise DataError(
@@ -136,15 +136,15 @@ class GraphData(SourcedDataModule):
         }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """A random one of the cuts for training; the one with all edges for evaluation."""
+        """Cut at random for training; with all edges for evaluation."""
         return random_cut, plain_cut
 
     def default_views(self) -> GraphViews:
-        """Graphs without some of their edges and features."""
+        """Leave out some of the edges and features."""
         return GraphViews()
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
-        """The graphs of a batch become one `GraphBatch`."""
+        """Join the graphs of a batch to one `GraphBatch`."""
         return join_graphs
 
 
@@ -195,7 +195,7 @@ def _readable(graphs: Graphs) -> Iterable[RawGraph]:
 
 
 def _targets_in_memory(dataset: Dataset[Any]) -> NDArray[np.int64] | None:
-    """Classes of PyG's datasets that lie in memory; None for others, and where a graph has none."""
+    """Find the classes of PyG's datasets that lie in memory; None for others, and where a graph has none."""
     from torch_geometric.data import InMemoryDataset
 
     if not isinstance(dataset, InMemoryDataset):

@@ -24,7 +24,7 @@ __all__ = ["open_graphs", "torch_geometric"]
 def open_graphs(
     root: str, name: str | None, *, node_attributes: bool = False, edge_attributes: bool = False
 ) -> dict[str, Dataset[Any]]:
-    """The graphs in `root/name` by split, as PyG's datasets.
+    """Open the graphs in `root/name` by split, as PyG's datasets.
 
     Files are data: of what PyG keeps in `processed`, and of ZINC's pickles, tensors and plain values are taken, and a
     file that holds more is refused.

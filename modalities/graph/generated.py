@@ -79,7 +79,7 @@ class GeneratedGraphs(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, rule: Sequence[int]) -> tuple[RawGraph, int, float, float]:
-    """A graph, the number of its family, its clustering and the logarithm of its size."""
+    """Draw a graph, the number of its family, its clustering and the logarithm of its size."""
     number = int(rng.integers(len(FAMILIES)))
     family = FAMILIES[list(FAMILIES)[number]]
     nodes = int(rng.integers(_SIZE[0], _SIZE[1] + 1))
@@ -105,7 +105,7 @@ def _draw(rng: np.random.Generator, rule: Sequence[int]) -> tuple[RawGraph, int,
 
 
 def _types(rng: np.random.Generator, table: Array, rule: Sequence[int]) -> Array:
-    """Types of nodes, (n,), near the balance of a Potts model in which type t attracts `rule[t]` in its neighbours."""
+    """Draw types of nodes, (n,), near the balance of a Potts model in which type t attracts neighbours `rule[t]`."""
     onehot = np.eye(TYPES, dtype=np.float32)
     types = rng.integers(TYPES, size=len(table))
     for _ in range(_ROUNDS):
@@ -129,12 +129,12 @@ def _adjust(rng: np.random.Generator, table: Array, wanted: int) -> None:
 
 
 def _random(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Erdős and Rényi's: any edges."""
+    """Draw Erdős and Rényi's graph: any edges."""
     return np.zeros((2, 0), dtype=np.int64)
 
 
 def _regular(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Degrees as equal as they can be: stubs are paired at random, those of loops and repeated edges once more."""
+    """Make degrees as equal as they can be: stubs are paired at random, those of loops and repeated edges once more."""
     stubs = np.concatenate([rng.permutation(nodes) for _ in range(-(-2 * edges // nodes))])[: 2 * edges]
     for _ in range(50):
         pairs = stubs.reshape(2, -1)
@@ -151,7 +151,7 @@ def _regular(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _attachment(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Barabási and Albert's: each node is tied to earlier ones, to those of many edges more often."""
+    """Draw Barabási and Albert's graph: each node is tied to earlier ones, to those of many edges more often."""
     later = np.sort(np.concatenate([np.arange(1, nodes), rng.integers(2, nodes, size=edges - nodes + 1)]))
     ends: list[int] = []
     pick = rng.random(edges)
@@ -161,13 +161,13 @@ def _attachment(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _small_world(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Watts and Strogatz's ring: each node is tied to the next, the second next and so on."""
+    """Draw Watts and Strogatz's ring: each node is tied to the next, the second next and so on."""
     step, source = np.divmod(np.arange(edges), nodes)
     return np.stack([source, (source + step + 1) % nodes])
 
 
 def _communities(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Three equal groups; nine of ten edges lie within one."""
+    """Draw three equal groups; nine of ten edges lie within one."""
     group = np.arange(nodes) % 3
     source, target = np.triu_indices(nodes, 1)
     weight = rng.random(len(source)) ** np.where(group[source] == group[target], 1 / 18, 1.0)
@@ -176,7 +176,7 @@ def _communities(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _geometric(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Points in the unit square; the closest pairs are tied."""
+    """Draw points in the unit square; the closest pairs are tied."""
     place = rng.random((nodes, 2))
     source, target = np.triu_indices(nodes, 1)
     chosen = np.argsort(((place[source] - place[target]) ** 2).sum(1))[:edges]
@@ -184,7 +184,7 @@ def _geometric(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _grid(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """A torus of rows and columns, without triangles; edges beyond its four a node go three along and one across."""
+    """Draw a torus of rows and columns, without triangles; edges beyond four a node go three along and one across."""
     width = max(4, round(nodes**0.5))
     node = np.arange(nodes)
     ties = [np.stack([node, (node + step) % nodes]) for step in (1, width, width + 3)]
@@ -195,7 +195,7 @@ def _grid(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _cliques(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """A ring of cliques of four to six nodes."""
+    """Draw a ring of cliques of four to six nodes."""
     size = int(np.clip(round(2 * edges / nodes), 4, 6))
     source, target = np.triu_indices(nodes, 1)
     same = source // size == target // size

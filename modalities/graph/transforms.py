@@ -60,11 +60,11 @@ class LazyGraph:
         self._cuts: dict[int, PatchedGraph] = {}
 
     def plain(self) -> PatchedGraph:
-        """The cut with all edges, always the same."""
+        """Cut with all edges, always the same."""
         return self._cut(-1)
 
     def drawn(self) -> PatchedGraph:
-        """A random one of the augmented cuts, or the plain one where no edges are dropped."""
+        """Draw one of the augmented cuts, or give the plain one where no edges are dropped."""
         if not self.cutting.drop_edges:
             return self.plain()
         return self._cut(int(torch.randint(self.cutting.partitions, ())))
@@ -141,17 +141,17 @@ class Graphs(WrappedDataset):
 
 
 def plain_cut(sample: Sample) -> Sample:
-    """For evaluation: the cut with all edges."""
+    """Cut with all edges, for evaluation."""
     return {**sample, "graph": sample["graph"].plain()}
 
 
 def random_cut(sample: Sample) -> Sample:
-    """For training: a random one of the cuts."""
+    """Cut at random, for training."""
     return {**sample, "graph": sample["graph"].drawn()}
 
 
 def join_graphs(batch: Batch) -> Batch:
-    """The graphs of a batch as one `GraphBatch`."""
+    """Join the graphs of a batch to one `GraphBatch`."""
     return {**batch, "graph": GraphBatch.join(batch["graph"])}
 
 
@@ -187,7 +187,7 @@ class GraphViews(ViewTransform):
         self.drop_features = drop_features
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
-        """The sample with its `graph` as one view, a `PatchedGraph`."""
+        """Make one view of the sample's `graph`, a `PatchedGraph`."""
         sample = random_cut(sample)
         graph: PatchedGraph = sample["graph"]
         kept = self._kept(graph)
@@ -202,7 +202,7 @@ class GraphViews(ViewTransform):
         return {**sample, "graph": changed}
 
     def _kept(self, graph: PatchedGraph) -> Tensor:
-        """Which of the edges within patches remain, (E,) bool."""
+        """Choose which of the edges within patches remain, (E,) bool."""
         ends = graph.members[graph.edges].sort(dim=0).values
         pairs, of_pair = (ends[0] * len(graph.nodes) + ends[1]).unique(return_inverse=True)
         return (torch.rand(len(pairs)) >= self.drop_edges)[of_pair] | (ends[0] == ends[1])

@@ -127,11 +127,11 @@ class ImageData(FileDataModule):
         return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
 
     def decoding(self) -> Decode:
-        """Images by Pillow, arrays by NumPy."""
+        """Decode images by Pillow, arrays by NumPy."""
         return partial(read_image, channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels)
 
     def load(self) -> dict[str, Dataset[Any]]:
-        """The data sets by split; looks at the values of some training images."""
+        """Load the data sets by split; looks at the values of some training images."""
         sets = super().load()
         stored = [dataset for dataset in sets.values() if isinstance(dataset, Decoded)]
         if self._values is None:
@@ -144,7 +144,7 @@ class ImageData(FileDataModule):
         return sets
 
     def _array_values(self, dataset: Dataset[Any]) -> Values | None:
-        """The range of images that are arrays or tensors; None where they stay as they are."""
+        """Find the range of images that are arrays or tensors; None where they stay as they are."""
         found = values_of(_arrays(dataset))
         if found is None or found == UNIT:
             return found
@@ -153,7 +153,7 @@ class ImageData(FileDataModule):
         return None if found.of_floats and (found.low, found.high) != (EIGHT.low, EIGHT.high) else found
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The images in arrays, folders or a CSV file, by split."""
+        """Load the images in arrays, folders or a CSV file, by split."""
         archives = {} if self.csv else find_archives(self.root, ArrayImages, labels=self.labels)
         if archives:
             self.in_memory = True
@@ -174,7 +174,7 @@ class ImageData(FileDataModule):
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Drawn images; see `GeneratedImages`."""
+        """Draw images; see `GeneratedImages`."""
         height, width = self.size
         shrink = min(1.0, _DRAWN / max(height, width))  # larger images are these, enlarged by the crop
         size = max(16, round(height * shrink)), max(16, round(width * shrink))
@@ -185,21 +185,21 @@ class ImageData(FileDataModule):
         }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """Random resized crop for training, central crop for evaluation."""
+        """Crop to a random size and place for training, centrally for evaluation."""
         settings: dict[str, Any] = {"channels": self.channel_count, "values": self._values}
         random = RandomCrop(self.size, scale=self.crop_scale, ratio=_RATIO, flip=self.flip, **settings)
         return random, CentreCrop(self.size, **settings)
 
     def default_views(self) -> ImageViews:
-        """VICReg's augmentations; of images that are not grey or in colour, those that know no colours."""
+        """Augment as VICReg; images that are not grey or in colour, without what knows colours."""
         return ImageViews() if self.channel_count in (1, 3) else ImageViews(jitter=0, grey=0)
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
-        """Normalisation."""
+        """Normalise the images."""
         return Normalise(*self.statistics())
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and std of each channel that images are normalised with."""
+        """Choose the mean and std of each channel that images are normalised with."""
         count = self.channel_count
         default = _IMAGENET if count == 3 else ((0.5,) * count, (0.25,) * count)
         found = self._estimate() if "auto" in (self.mean, self.std) else default
@@ -216,7 +216,7 @@ class ImageData(FileDataModule):
         return list(map(float, mean)), list(map(float, std))
 
     def _estimate(self) -> tuple[list[float], list[float]]:
-        """Mean and std of each channel over up to 1000 training images, evenly spaced; unreadable ones left out."""
+        """Estimate mean and std of each channel over up to 1000 readable training images, evenly spaced."""
         train = self._part("train")
         spaced = train.indices[np.linspace(0, len(train) - 1, min(_STATISTICS, len(train))).astype(int)]
         crop = CentreCrop(self.size, channels=self.channel_count, values=self._values)
@@ -244,7 +244,7 @@ class ImageData(FileDataModule):
 
 
 def _deep(dataset: Decoded) -> Iterator[NDArray[Any]]:
-    """Up to 64 images in shards or a table, those of other than 8 bits."""
+    """Read up to 64 images in shards or a table, those of other than 8 bits."""
     count = len(dataset)
     for index in np.linspace(0, count - 1, min(_LOOKED_AT, count)).astype(int).tolist():
         try:
@@ -258,7 +258,7 @@ def _deep(dataset: Decoded) -> Iterator[NDArray[Any]]:
 
 
 def _arrays(dataset: Dataset[Any]) -> Iterator[NDArray[Any]]:
-    """Up to 64 images of a dataset as arrays, as it gives them; the first tells whether more are looked at."""
+    """Take up to 64 images of a dataset as arrays, as it gives them; the first tells whether more are looked at."""
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return
     count = len(dataset)

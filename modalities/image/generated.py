@@ -84,7 +84,7 @@ class GeneratedImages(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> tuple[NDArray[Any], ...]:
-    """One chunk: images (n, H, W, C) uint8, directions, shapes, positions and sizes."""
+    """Draw one chunk: images (n, H, W, C) uint8, directions, shapes, positions and sizes."""
     n, side = _CHUNK, min(height, width)
     targets = rng.permutation(np.arange(n) % _DIRECTIONS)
     shapes = rng.permutation(np.arange(n) % len(SHAPES))
@@ -121,7 +121,7 @@ def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> t
 
 
 def _stripes(rng: np.random.Generator, classes: NDArray[np.int64], height: int, width: int) -> Array:
-    """Sine stripes (n, H, W) from -1 to 1 in the directions of the classes."""
+    """Draw sine stripes (n, H, W) from -1 to 1 in the directions of the classes."""
     n, side = len(classes), min(height, width)
     angle = np.pi / _DIRECTIONS * (classes + rng.uniform(-0.3, 0.3, n))
     waves = 2 * np.pi / side * rng.uniform(*_STRIPES, n)
@@ -183,7 +183,7 @@ def _cross(u: Array, v: Array) -> Array:
 
 
 def _star(u: Array, v: Array) -> Array:
-    """Five points: folded onto half of one point, it is the side of one line, from the tip inwards."""
+    """Fold the plane onto half of one of five points: it is the side of one line, from the tip inwards."""
     step, inner = np.float32(np.pi / 5), 0.42
     angle = np.abs(np.mod(np.arctan2(v, u), 2 * step) - step)  # `step` at a tip, 0 between two
     r = np.hypot(u, v)

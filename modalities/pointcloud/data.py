@@ -101,11 +101,11 @@ class PointCloudData(FileDataModule):
         return points, features
 
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """Anyone's dataset, its labels as numbers."""
+        """Wrap anyone's dataset, its labels as numbers."""
         return GivenClouds(dataset)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The clouds in HDF5 files, folders or a CSV file, by split."""
+        """Load the clouds in HDF5 files, folders or a CSV file, by split."""
         points, features = self.size
         hdf5 = find_hdf5(self.root) if self.csv is None else {}
         if hdf5:
@@ -122,7 +122,7 @@ class PointCloudData(FileDataModule):
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Solids; see `GeneratedClouds`."""
+        """Draw solids; see `GeneratedClouds`."""
         points, features = self.size
         if features not in (0, 3):
             raise DataError(f"expected 0 features, or 3 (normals), of the generated clouds, got {features}")
@@ -133,7 +133,7 @@ class PointCloudData(FileDataModule):
         }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """Random points and augmentation for training; the same points and only the unit sphere for evaluation."""
+        """Take random points and augment for training; take the same points on the unit sphere for evaluation."""
         points, features = self.size
         augment = Augment(
             points,
@@ -148,7 +148,7 @@ class PointCloudData(FileDataModule):
         return augment, TakePoints(points, features=features)
 
     def default_views(self) -> PointCloudViews:
-        """Clouds turned, scaled, jittered and thinned."""
+        """Turn, scale, jitter and thin clouds."""
         return PointCloudViews()
 
     def _hdf5(self, found: dict[str, list[Path]]) -> dict[str, Dataset[Any]]:

@@ -88,7 +88,7 @@ def find_clouds(root: str | None, *, csv: str | None = None, labels: list[str] |
 
 
 def _of_texts(folder: str) -> bool:
-    """Whether the clouds are .txt files: those of other formats are none, or a few strays beside ten times as many."""
+    """Tell whether the clouds are .txt files: no others are there, or a few strays beside ten times as many."""
     tree, _ = read_tree(folder, lambda where, name: name.lower().endswith(EXTENSIONS) and _is_cloud(join(where, name)))
     paths = list(tree.paths(folder))
     texts = [path for path in paths if path.lower().endswith(".txt")]
@@ -97,7 +97,7 @@ def _of_texts(folder: str) -> bool:
 
 
 def _is_cloud(path: str) -> bool:
-    """Whether a file is a cloud: one called train.txt, README.txt or shape_names.txt may be a list instead."""
+    """Tell whether a file is a cloud: one called train.txt, README.txt or shape_names.txt may be a list instead."""
     stem, ending = os.path.splitext(os.path.basename(path))
     if ending.lower() != ".txt" or not (_NO_CLOUD.search(stem) or split_of(stem)):
         return True
@@ -105,7 +105,7 @@ def _is_cloud(path: str) -> bool:
 
 
 def _is_points(path: str) -> bool:
-    """Whether the first line of a text file holds numbers of a point."""
+    """Tell whether the first line of a text file holds numbers of a point."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = (re.split(r"[\s,;]+", line.strip()) for line in file if line.strip() and line[0] not in "#/")
@@ -115,7 +115,7 @@ def _is_points(path: str) -> bool:
 
 
 def _synsets(folder: Path) -> dict[str, str]:
-    """Names of ShapeNet's classes by folder (synsetoffset2category.txt: Airplane 02691156), where the file is there."""
+    """Read ShapeNet's classes by folder (synsetoffset2category.txt: Airplane 02691156), if the file is there."""
     file = folder / _SYNSETS
     try:
         pairs = [line.split() for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []

@@ -79,7 +79,7 @@ class GeneratedClouds(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, points: int) -> tuple[Array, ...]:
-    """One chunk: clouds (n, P, 6) of points and normals, classes, elongations, flatnesses and noises."""
+    """Draw one chunk: clouds (n, P, 6) of points and normals, classes, elongations, flatnesses and noises."""
     n = _CHUNK
     shapes = rng.permutation(np.arange(n) % len(CLASSES))
     triangles = _solids()[shapes]  # (n, T, 3 corners, 3)
@@ -102,7 +102,7 @@ def _draw(rng: np.random.Generator, points: int) -> tuple[Array, ...]:
 
 
 def _sample(rng: np.random.Generator, triangles: Array, points: int) -> Array:
-    """Points uniform over the area of triangles (n, T, 3, 3), less a part at one side, and normals: (n, P, 6)."""
+    """Draw points over the area of triangles (n, T, 3, 3), less a part at one side, and normals: (n, P, 6)."""
     n, count = triangles.shape[:2]
     corner, first, second = triangles[:, :, 0], *np.moveaxis(triangles[:, :, 1:] - triangles[:, :, :1], 2, 0)
     across = np.cross(first, second)  # outwards; twice the area long
@@ -130,7 +130,7 @@ def _sample(rng: np.random.Generator, triangles: Array, points: int) -> Array:
 
 @cache
 def _solids() -> Array:
-    """Triangles of each class, (classes, T, 3 corners, 3), in the cube from -1 to 1; filled up with empty ones."""
+    """Make the triangles of each class, (classes, T, 3 corners, 3), from -1 to 1; filled up with empty ones."""
     arc = np.linspace(-np.pi / 2, np.pi / 2, 15)
     half = np.linspace(0, np.pi / 2, 8)
     ring = np.linspace(0, 2 * np.pi, 17)
@@ -157,7 +157,7 @@ def _solids() -> Array:
 
 
 def _revolve(profile: Array, sides: int) -> Array:
-    """Triangles (T, 3, 3), seen from outside anticlockwise, of a profile (K, 2: radius, height) turned in `sides`."""
+    """Turn a profile (K, 2: radius, height) in `sides` into triangles (T, 3, 3), seen from outside anticlockwise."""
     angle = (np.arange(sides + 1) + 0.5) * (2 * np.pi / sides)
     radius, height = profile[:, :1], profile[:, 1:]
     grid = np.stack([radius * np.cos(angle), radius * np.sin(angle), height + 0 * angle], axis=-1)  # (K, sides + 1, 3)

@@ -63,7 +63,7 @@ class HDF5Clouds(Dataset[dict[str, Any]]):
         return {"points": self.arrays[file][index - int(self.starts[file])], "labels": labels}
 
     def clouds(self) -> Iterator[NDArray[Any]]:
-        """All clouds."""
+        """Give all clouds."""
         return (cloud.numpy() for array in self.arrays for cloud in array)
 
 
@@ -103,13 +103,13 @@ def find_hdf5(root: str | None) -> dict[str, list[Path]]:
 
 
 def class_names(folder: Path) -> list[str] | None:
-    """The classes' names in a folder of HDF5 files (shape_names.txt, a line a class), where they are."""
+    """Read the classes' names in a folder of HDF5 files (shape_names.txt, a line a class), where they are."""
     file = folder / _CLASS_NAMES
     return file.read_text(encoding="utf-8").split() if file.is_file() else None
 
 
 def _own(file: Any, name: str) -> Any:
-    """A dataset that lies in the file itself: others would show any file that the user may read.
+    """Open a dataset that lies in the file itself: others would show any file that the user may read.
 
     Raises:
         OSError: it is a link, or its values lie in other files.
@@ -125,7 +125,7 @@ def _own(file: Any, name: str) -> Any:
 
 
 def _stored(dataset: Any) -> NDArray[Any]:
-    """The array in a dataset of an HDF5 file; errors of any kind where the file is damaged."""
+    """Read the array in a dataset of an HDF5 file; errors of any kind where the file is damaged."""
     size, stored = dataset.nbytes, dataset.id.get_storage_size()
     if size > _DEFLATED * stored + _DEFLATED:  # the rest would be filled in, however much it is
         raise OSError(f"{dataset.name} {dataset.shape} should hold {size} bytes, and {stored} are there")

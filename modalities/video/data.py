@@ -89,7 +89,7 @@ class VideoData(FileDataModule):
         self.sampler()  # a mistake in stride, fps or short shows at once
 
     def sampler(self, frames: int = 1) -> ClipSampler:
-        """What takes clips of `frames` frames."""
+        """Make what takes clips of `frames` frames."""
         try:
             return ClipSampler(frames=frames, stride=self.stride, fps=self.fps, short=self.short)
         except ValueError as error:
@@ -112,13 +112,13 @@ class VideoData(FileDataModule):
         return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
 
     def decoding(self) -> Decode:
-        """Video files, of which only the clip is decoded."""
+        """Open video files, of which only the clip is decoded."""
         channels = self.or_model("channels", self.channels)
         check_reading(self.decoder, channels=channels)
         return partial(VideoFile, decoder=self.decoder, channels=channels, smallest=self.smallest)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The videos in arrays, folders or a CSV file, by split."""
+        """Load the videos in arrays, folders or a CSV file, by split."""
         archives = {} if self.csv else find_archives(self.root, ArrayClips, labels=self.labels)
         if archives:
             self.in_memory = True
@@ -131,7 +131,7 @@ class VideoData(FileDataModule):
         }
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Drawn clips; see `GeneratedClips`."""
+        """Draw clips; see `GeneratedClips`."""
         height, width = self.size
         shrink = min(1.0, _DRAWN / max(height, width))  # larger clips are these, enlarged by the crop
         settings: dict[str, Any] = {
@@ -144,7 +144,7 @@ class VideoData(FileDataModule):
         return {split: GeneratedClips(count, split=split, **settings) for split, count in counts.items()}
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """Clips at random times, randomly cropped, for training; centred ones for evaluation."""
+        """Take clips at random times, randomly cropped, for training; centred ones for evaluation."""
         sampler = self.sampler(self.or_model("frames", self.frames))
         channels = self.or_model("channels", self.channels)
         random = RandomCrop(self.size, channels=channels, scale=self.crop_scale, ratio=_RATIO, flip=self.flip)
@@ -152,10 +152,10 @@ class VideoData(FileDataModule):
         return TakeClips(sampler, random, clips=None), TakeClips(sampler, centre, clips=self.eval_clips)
 
     def default_views(self) -> VideoViews:
-        """Clips at random times, each augmented as an image; without what knows colours, where there are none."""
+        """Augment clips at random times as images; without what knows colours, where there are none."""
         grey_or_colour = self.or_model("channels", self.channels) in (1, 3)
         return VideoViews() if grey_or_colour else VideoViews(jitter=0, grey=0)
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
-        """Several clips of a video become several samples."""
+        """Separate several clips of a video into several samples."""
         return separate_clips

@@ -88,7 +88,7 @@ class GeneratedClips(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, frames: int, height: int, width: int, channels: int) -> tuple[Array, ...]:
-    """One chunk: clips (n, T, H, W, C) uint8, directions, shapes and velocities."""
+    """Draw one chunk: clips (n, T, H, W, C) uint8, directions, shapes and velocities."""
     n, side = _CHUNK, min(height, width)
     directions = rng.permutation(np.arange(n) % _DIRECTIONS)
     shapes = rng.permutation(np.arange(n) % len(SHAPES))
@@ -120,7 +120,7 @@ def _draw(rng: np.random.Generator, frames: int, height: int, width: int, channe
 
 
 def _around(size: int, centre: Array) -> Array:
-    """Distance (..., size) of each pixel from `centre` (...), the short way round."""
+    """Measure the distance (..., size) of each pixel from `centre` (...), the short way round."""
     place = np.arange(size, dtype=np.float32) + 0.5
     return (place - centre[..., None].astype(np.float32) + size / 2) % size - np.float32(size / 2)
 

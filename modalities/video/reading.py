@@ -52,7 +52,7 @@ def _imports(package: str) -> bool:
 
 @functools.cache
 def reader_class(decoder: Decoder) -> type[VideoReader]:
-    """The class that `open_video` uses for `decoder`; found out once a process.
+    """Find the class that `open_video` uses for `decoder`; found out once a process.
 
     Raises:
         ImportError: the decoder, or with "auto" every decoder, cannot be imported.

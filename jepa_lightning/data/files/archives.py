@@ -73,7 +73,7 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
         return {self.key: self.inputs[index], "labels": {name: values[index] for name, values in self.labels.items()}}
 
     def sample_id(self, index: int) -> str:
-        """Archive and number of sample `index`."""
+        """Name sample `index` by archive and number."""
         return f"{self.name}[{index}]"
 
 
@@ -84,7 +84,7 @@ def _numbers(array: NDArray[Any]) -> NDArray[Any]:
 def find_archives(
     root: str | None, reader: type[ArchiveSamples], *, labels: list[str] | None = None
 ) -> dict[str, ArchiveSamples]:
-    """The sets of `root/train.npz` (and val.npz, test.npz beside it), or of the .npz file `root`; empty for neither."""
+    """Find the sets of `root/train.npz` (with val.npz and test.npz), or of the .npz file `root`; empty for neither."""
     folder = Path(root or "").expanduser()
     if root is None or (folder.suffix.lower() != ".npz" and not (folder / "train.npz").is_file()):
         return {}

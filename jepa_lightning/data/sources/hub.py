@@ -71,7 +71,7 @@ class HuggingFace(Records):
         self.classes = columns.fields.classes
 
     def _primary(self) -> list[Any]:
-        """The primary label of all rows, without reading their inputs; None for a row without."""
+        """Read the primary label of all rows, without reading their inputs; None for a row without."""
         if not self.columns.fields.labels:
             return []
         primary = self.columns.fields.labels[0]
@@ -81,7 +81,7 @@ class HuggingFace(Records):
         return len(self.table)
 
     def sample_id(self, index: int) -> str:
-        """The dataset's name, the split and the row: photos/train[12]."""
+        """Name sample `index` by the dataset's name, the split and the row: photos/train[12]."""
         return f"{self.name}[{index}]"
 
     def __getitem__(self, index: int) -> Record:

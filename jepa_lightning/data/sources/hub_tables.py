@@ -125,7 +125,7 @@ def load(path: str, *, split: str, streaming: bool = False, **source: Any) -> An
 
 
 def _part_of(found: Any, split: str, path: str) -> Any:
-    """A split, or a part of one, of what was saved: a dict of tables, or a single one.
+    """Choose a split, or a part of one, of what was saved: a dict of tables, or a single one.
 
     A single table is that split that it says, and "train" whatever it says.
     """

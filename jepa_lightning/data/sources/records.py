@@ -28,7 +28,7 @@ class Encoded:
     data: bytes
 
     def open(self) -> io.BytesIO:
-        """The bytes as an open file."""
+        """Open the bytes as a file."""
         return io.BytesIO(self.data)
 
 
@@ -107,7 +107,7 @@ class Decoded(Dataset[Any]):
 
 
 def decode_array(file: Encoded) -> NDArray[Any]:
-    """The array of an .npy file: what every modality can read.
+    """Read the array of an .npy file: what every modality can read.
 
     Raises:
         DataError: another kind of file.

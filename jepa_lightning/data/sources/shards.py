@@ -88,7 +88,7 @@ class Shards(Records):
         return len(self._keys)
 
     def sample_id(self, index: int) -> str:
-        """The shard's name and the sample's: train-000000.tar/0001."""
+        """Name sample `index` by the shard's name and its own: train-000000.tar/0001."""
         return printable(f"{Path(self.paths[self._spans[index][0]]).name}/{os.fsdecode(self._keys[index])}")
 
     def __getitem__(self, index: int) -> Record:
@@ -113,7 +113,7 @@ class Shards(Records):
 
 
 def _contents(path: str, fields: Fields) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict[str, bytes]]]:
-    """Key, place and size of each file, and the small files with labels, of each sample of an uncompressed tar file."""
+    """Find key, place and size of each file, and the small files with labels, of each sample of a plain tar file."""
     from webdataset.tariterators import base_plus_ext
 
     key: str | None = None
@@ -146,7 +146,7 @@ def _contents(path: str, fields: Fields) -> Iterator[tuple[str, dict[str, tuple[
 
 
 def _targets(labels: list[dict[str, Any]], primary: str | None) -> np.ndarray | None:
-    """Class of each sample, -1 where it is not known; None where the primary label is no class."""
+    """Find the class of each sample, -1 where it is not known; None where the primary label is no class."""
     values = [label.get(primary) for label in labels] if primary is not None else []
     if not values or any(not isinstance(value, int | None) for value in values):
         return None

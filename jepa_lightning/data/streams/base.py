@@ -50,10 +50,10 @@ class Stream(IterableDataset[Any], ABC):
 
     @abstractmethod
     def read(self, shard: int) -> Iterator[Any]:
-        """The records of a shard in their order; `Failed` for what is damaged. Nothing is decoded here."""
+        """Read the records of a shard in their order; `Failed` for what is damaged. Nothing is decoded here."""
 
     def records(self, part: int = 0, parts: int = 1, *, seed: int | None = None) -> Iterator[Any]:
-        """One pass: what worker `part` of `parts` reads, shuffled by `seed`; None keeps the order."""
+        """Make one pass: what worker `part` of `parts` reads, shuffled by `seed`; None keeps the order."""
         order = np.arange(self.shards) if seed is None else np.random.default_rng(seed).permutation(self.shards)
         alone = len(order) >= parts
         found = chain.from_iterable(map(self.read, (order[part::parts] if alone else order).tolist()))
@@ -80,17 +80,17 @@ class Plain(Stream):
         return 1
 
     def read(self, shard: int) -> Iterator[Any]:
-        """All samples."""
+        """Give all samples."""
         return iter(self.dataset)
 
 
 def as_stream(dataset: IterableDataset[Any]) -> Stream:
-    """Any iterable dataset as a stream."""
+    """Make a stream of any iterable dataset."""
     return dataset if isinstance(dataset, Stream) else Plain(dataset)
 
 
 def shuffled(items: Iterator[Any], size: int, rng: random.Random) -> Iterator[Any]:
-    """The items, each a random one of the `size` that come next."""
+    """Shuffle items: each is a random one of the `size` that come next."""
     buffer: list[Any] = list(islice(items, size - 1))
     for item in items:
         buffer.append(item)

@@ -20,7 +20,7 @@ FEW = 256  # training samples that are kept where there is no probe, to look at
 def map_style(
     sets: dict[str, Dataset[Any]], *, prepare: Callable[[Dataset[Any]], Dataset[Any]], number: int
 ) -> dict[str, Dataset[Any]]:
-    """The data sets by split, with the first samples of each stream in its place.
+    """Put the first samples of each stream in its place.
 
     Args:
         sets: by split.
@@ -36,7 +36,7 @@ def map_style(
 
 
 def first_records(stream: Stream, number: int) -> Listed:
-    """The first records, shuffled by a fixed seed, at most 1 GiB of them; the same in every process."""
+    """Read the first records, shuffled by a fixed seed, at most 1 GiB of them; the same in every process."""
     kept: list[Any] = []
     size = 0
     for record in stream.records(seed=0):

@@ -65,7 +65,7 @@ class HuggingFaceStream(Stream):
         return int(self.table.num_shards)
 
     def read(self, shard: int) -> Iterator[Record | Failed]:
-        """The rows of a file."""
+        """Read the rows of a file."""
         table = self.table.shard(num_shards=self.shards, index=shard) if self.shards > 1 else self.table
         start = f"{self.name}[file {shard}, row "
         try:

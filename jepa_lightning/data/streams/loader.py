@@ -50,7 +50,7 @@ class StreamLoader(ReportingLoader):
         return True  # with or without an end
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed, epoch, how many batches of it were handed out, and to how many readers."""
+        """Return the seed, the epoch, how many of its batches were handed out, and to how many readers."""
         readers = (self.place.ranks, self.num_workers)
         return {"seed": self.place.seed, "epoch": self._epoch, "batches": self._batches, "readers": readers}
 
@@ -86,7 +86,7 @@ class StreamLoader(ReportingLoader):
 
 
 def epoch_batches(trainer: Any, epoch_samples: int | None, together: int) -> int | None:
-    """Batches in an epoch of a stream, on each rank.
+    """Count the batches in an epoch of a stream, on each rank.
 
     Args:
         trainer: None, or what has no steps to count, where nothing trains.

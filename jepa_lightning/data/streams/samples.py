@@ -104,7 +104,7 @@ class StreamSamples(IterableDataset[Sample]):
                 failed = []
 
     def read(self, record: Any, sample_id: str, seed: int | None = None) -> Sample:
-        """A record as a sample, transformed; errors pass through. Views are drawn from `seed`."""
+        """Read a record as a sample, transformed; errors pass through. Views are drawn from `seed`."""
         self._slot.items[0] = record
         sample = to_sample(self._prepared[0], name=self.name, sample_id=sample_id)
         if self.views > 1 and isinstance(self.transform, ViewTransform):

@@ -47,7 +47,7 @@ class ShardStream(Stream):
         return len(self.urls)
 
     def read(self, shard: int) -> Iterator[Record | Failed]:
-        """The records of a shard. A damaged shard ends early, and is named."""
+        """Read the records of a shard. A damaged shard ends early, and is named."""
         from webdataset.tariterators import group_by_keys, tar_file_iterator
 
         url = self.urls[shard]

@@ -57,7 +57,7 @@ class AttentiveProbe:
 
     @torch.no_grad()
     def predict(self, tokens: Tensor, valid: Tensor | None = None, *, rows: Tensor | None = None) -> Tensor:
-        """Classes (n,) int64 or values (n, d), on the device of the tokens.
+        """Predict classes (n,) int64 or values (n, d), on the device of the tokens.
 
         Args:
             tokens: (n, N, D); N need not be that of training.
@@ -71,7 +71,7 @@ class AttentiveProbe:
 
     @torch.no_grad()
     def attention(self, tokens: Tensor, valid: Tensor | None = None, *, rows: Tensor | None = None) -> Tensor:
-        """How much the query looks at each token, the mean over attention heads: (n, N), which sums to 1.
+        """Compute how much the query looks at each token, the mean over attention heads: (n, N), which sums to 1.
 
         0 at padding; a sample of nothing but padding has zeros. Arguments as in `predict`.
         """
@@ -180,7 +180,7 @@ def fit_attentive(
 
 
 def statistics(tokens: Tensor, valid: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and scale (D,) of the channels over the real tokens of some samples; the scale of a constant one is 1.
+    """Compute mean and scale (D,) of the channels over the real tokens of some samples; a constant one's scale is 1.
 
     Raises:
         ValueError: they are not finite, or there is no real token.
@@ -220,7 +220,7 @@ def _best(
     mean: Tensor,
     scale: Tensor,
 ) -> int:
-    """The probe with the most right answers, and of those the lowest loss; of values, the lowest loss."""
+    """Find the probe with the most right answers, and of those the lowest loss; of values, the lowest loss."""
     size = max(1, _NUMBERS // math.prod(tokens.shape[1:]))
     outputs = torch.cat(
         [forward(probes, *_take(tokens, valid, part, mean=mean, scale=scale)) for part in rows.split(size)], dim=1
@@ -233,7 +233,7 @@ def _best(
 def _take(
     tokens: Tensor, valid: Tensor | None, rows: Tensor, *, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Standardised tokens of some samples, 0 at padding, and which are real."""
+    """Standardise the tokens of some samples, 0 at padding; and say which are real."""
     rows = rows.to(tokens.device)
     x = tokens[rows].to(mean.device, mean.dtype, copy=False).sub_(mean).div_(scale)  # the index has made a copy
     if valid is None:

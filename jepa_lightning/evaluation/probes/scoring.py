@@ -43,7 +43,7 @@ class Scoring:
         self.chance = float(np.mean([self._chance(split) for split in splits])) if task.classes else 0.0
 
     def run(self, probe: Probe, *, confuse: bool) -> None:
-        """Every encoder and share of the labels by one probe."""
+        """Score every encoder and share of the labels by one probe."""
         for share in sorted({*self.protocol.label_shares, 1.0}, reverse=True):
             splits = self._with_share(share)
             found = {
@@ -79,7 +79,7 @@ class Scoring:
         )
 
     def episodes(self, *, strict: bool) -> list[str]:
-        """Few-shot episodes drawn from the samples that any split judges: those of the test part, or everything.
+        """Score few-shot episodes drawn from the samples that any split tests: those of the test part, or everything.
 
         Returns:
             Which episodes too few samples allow, in words; an error if `strict`.
@@ -161,7 +161,7 @@ class Scoring:
         self.confusions.append(Confusion(name, self.task.name, probe, self.task.names, counts))
 
     def _chance(self, split: Split) -> float:
-        """Accuracy on the test part of always saying the most frequent class of the training part."""
+        """Measure the accuracy on the test part of always saying the most frequent class of the training part."""
         most = np.bincount(self.task.values[split.train]).argmax()
         return float((self.task.values[split.test] == most).mean())
 

@@ -112,7 +112,7 @@ class Task:
 
 
 def make_task(name: str, label: Tensor, *, names: Sequence[str] | None = None) -> Task:
-    """A task from a label column: (n,) whole numbers, negative for none, or (n, ...) floats, NaN for none.
+    """Make a task from a label column: (n,) whole numbers, negative for none, or (n, ...) floats, NaN for none.
 
     Args:
         name: of the label.
@@ -151,7 +151,7 @@ def find_tasks(
     names: Mapping[str, Sequence[str]] | None = None,
     group: str | None = None,
 ) -> tuple[list[Task], list[str]]:
-    """The tasks of a data set and, in words, the columns that are none.
+    """Find the tasks of a data set and, in words, the columns that are none.
 
     Args:
         labels: name to (n, ...).
@@ -182,7 +182,7 @@ def find_tasks(
 
 
 def make_splits(task: Task, protocol: Protocol, *, train: int, groups: Tensor | None = None) -> list[Split]:
-    """The splits of a task, as numbers of its rows.
+    """Make the splits of a task, as numbers of its rows.
 
     Args:
         task: of n rows.
