@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
-from jepa_lightning.data.generation import chunks
+from jepa_lightning.data.generation import chunks, smooth_fields
 
 Array = NDArray[Any]  # float32
 _CHUNK = 50  # images drawn at a time: few enough for the processor's cache. Another number draws other images
@@ -106,8 +106,9 @@ def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> t
         # The distance to the outline, in pixels, gives an edge that is one pixel soft.
         cover[which] = np.clip(0.5 - distance(u[which], v[which]) * radius[which, None, None], 0, 1)
     lightness = np.where(rng.random(n) < 0.5, rng.uniform(0.0, 0.15, n), rng.uniform(0.85, 1.0, n)).astype(np.float32)
-    images = _texture(rng, n, height, width, channels, strength=255 * _SHADING)  # (n, C, H, W), numpy's faster order
-    shape = _texture(rng, n, height, width, channels, strength=255 * _SHADING)
+    fields: dict[str, Any] = {"channels": channels, "size": (height, width), "strength": 255 * _SHADING}
+    images = smooth_fields(rng, n, **fields)  # (n, C, H, W), numpy's faster order
+    shape = smooth_fields(rng, n, **fields)
     images += 255 * (0.5 + _CONTRAST * _stripes(rng, targets, height, width)[:, None])
     shape += 255 * lightness[:, None, None, None]
     shape -= images
@@ -129,18 +130,6 @@ def _stripes(rng: np.random.Generator, classes: NDArray[np.int64], height: int, 
     rows = (waves * np.sin(angle))[:, None] * np.arange(height) + phase[:, None]
     columns = (waves * np.cos(angle))[:, None] * np.arange(width)
     return np.sin(rows[:, :, None] + columns[:, None, :], dtype=np.float32)
-
-
-def _texture(rng: np.random.Generator, n: int, height: int, width: int, channels: int, *, strength: float) -> Array:
-    """Smooth random fields (n, C, H, W), about 0: a 4 by 4 grid of random values, interpolated."""
-    values = rng.uniform(-strength, strength, (n, channels, 4, 4)).astype(np.float32)
-    return _hats(height) @ values @ _hats(width).T
-
-
-def _hats(size: int) -> Array:
-    """Linear interpolation from 4 values to `size`, as a matrix (size, 4)."""
-    place = np.linspace(0, 3, size, dtype=np.float32)
-    return np.clip(1 - np.abs(place[:, None] - np.arange(4, dtype=np.float32)), 0, 1)
 
 
 # Signed distances to the outline (negative inside), about exact near it, for coordinates scaled to a radius of 1.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
-from jepa_lightning.data.generation import chunks
+from jepa_lightning.data.generation import chunks, smooth_fields
 
 Array = NDArray[Any]  # float32
 _CHUNK = 32  # clips drawn at a time. Another number draws other clips
@@ -94,7 +94,7 @@ def _draw(rng: np.random.Generator, frames: int, height: int, width: int, channe
     shapes = rng.permutation(np.arange(n) % len(SHAPES))
     angle = 2 * np.pi / _DIRECTIONS * (directions + rng.uniform(-0.3, 0.3, n))
     velocity = rng.uniform(*_SPEED, n)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
-    ground = 0.5 + _texture(rng, n, height, width, channels)  # (n, C, H, W)
+    ground = 0.5 + smooth_fields(rng, n, channels=channels, size=(height, width), strength=_SHADING)  # (n, C, H, W)
     clips = np.repeat(ground[:, None], frames, axis=1)
     for _ in range(_OBJECTS):
         radius = (side * rng.uniform(*_RADIUS, n)).astype(np.float32)
@@ -123,15 +123,3 @@ def _around(size: int, centre: Array) -> Array:
     """Measure the distance (..., size) of each pixel from `centre` (...), the short way round."""
     place = np.arange(size, dtype=np.float32) + 0.5
     return (place - centre[..., None].astype(np.float32) + size / 2) % size - np.float32(size / 2)
-
-
-def _texture(rng: np.random.Generator, n: int, height: int, width: int, channels: int) -> Array:
-    """Smooth random fields (n, C, H, W), about 0: a 4 by 4 grid of random values, interpolated."""
-    values = rng.uniform(-_SHADING, _SHADING, (n, channels, 4, 4)).astype(np.float32)
-    return _hats(height) @ values @ _hats(width).T
-
-
-def _hats(size: int) -> Array:
-    """Linear interpolation from 4 values to `size`, as a matrix (size, 4)."""
-    place = np.linspace(0, 3, size, dtype=np.float32)
-    return np.clip(1 - np.abs(place[:, None] - np.arange(4, dtype=np.float32)), 0, 1)
