@@ -313,7 +313,7 @@ def test_small_sets_are_kept_in_memory_by_default(tmp_path, monkeypatch):
         path.unlink()
     assert len(ids(data.train_dataloader())) == 12
     folders(tmp_path, 8)
-    monkeypatch.setattr("modalities.audio.data._CACHE_BYTES", 16 * 4000 * 4)
+    monkeypatch.setattr("jepa_lightning.data.files.file_set.CACHE_BYTES", 16 * 4000 * 4)
     data = make(tmp_path)
     data.setup()
     assert not data.in_memory
