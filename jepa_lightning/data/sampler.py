@@ -63,7 +63,7 @@ class EpochSampler(DistributedSampler):
 class ResumableLoader(ReportingLoader):
     """The loader of training batches: its place in the epoch is part of a checkpoint.
 
-    A resumed run goes on with the batch after the last one that was trained on; the ones before it are not read.
+    A resumed run starts with the batch after the last one that was trained on; the ones before it are not read.
     Lightning saves and loads the state of any loader that has these two methods.
     """
 
@@ -77,9 +77,9 @@ class ResumableLoader(ReportingLoader):
         return {**place, "together": self._together}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after those batches, if the next iteration is of that epoch; and with that seed.
+        """Resume after those batches, if the next iteration is of that epoch; and with that seed.
 
-        With another batch size or number of ranks it goes on behind as many samples, and warns: Lightning counts the
+        With another batch size or number of ranks it resumes after as many samples, and warns: Lightning counts the
         batches of the epoch, so with larger ones it may end early.
         """
         if not isinstance(self.sampler, EpochSampler):

@@ -62,7 +62,7 @@ class Records(Dataset[Any]):
         raise TypeError(f"{type(self).__name__} has no length")
 
 
-class Listed(Records):
+class RecordList(Records):
     """Records, or samples of any dataset, in a list."""
 
     def __init__(self, items: Sequence[Any], *, classes: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.randomness import derive_seed
 
 
-class Failed(NamedTuple):
+class UnreadableRecord(NamedTuple):
     """In a record's place: what could not be read, and why."""
 
     id: str
@@ -50,7 +50,7 @@ class Stream(IterableDataset[Any], ABC):
 
     @abstractmethod
     def read(self, shard: int) -> Iterator[Any]:
-        """Read the records of a shard in their order; `Failed` for what is damaged. Nothing is decoded here."""
+        """Read the records of a shard in order, undecoded; `UnreadableRecord` for what is damaged."""
 
     def records(self, part: int = 0, parts: int = 1, *, seed: int | None = None) -> Iterator[Any]:
         """Make one pass: what worker `part` of `parts` reads, shuffled by `seed`; None keeps the order."""
@@ -64,7 +64,7 @@ class Stream(IterableDataset[Any], ABC):
         return self.records()
 
 
-class Plain(Stream):
+class IterableStream(Stream):
     """Anyone's iterable dataset, which must give the same samples in every process: each keeps its share of them."""
 
     def __init__(self, dataset: IterableDataset[Any]) -> None:
@@ -86,7 +86,7 @@ class Plain(Stream):
 
 def as_stream(dataset: IterableDataset[Any]) -> Stream:
     """Make a stream of any iterable dataset."""
-    return dataset if isinstance(dataset, Stream) else Plain(dataset)
+    return dataset if isinstance(dataset, Stream) else IterableStream(dataset)
 
 
 def shuffled(items: Iterator[Any], size: int, rng: random.Random) -> Iterator[Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
-from jepa_lightning.data.sources.records import Encoded, Listed, Record
-from jepa_lightning.data.streams.base import Failed, Stream, as_stream
+from jepa_lightning.data.sources.records import Encoded, Record, RecordList
+from jepa_lightning.data.streams.base import Stream, UnreadableRecord, as_stream
 
 KEPT_BYTES = 2**30  # of encoded samples that are kept in memory
 FEW = 256  # training samples that are kept where there is no probe, to look at
@@ -35,12 +35,12 @@ def map_style(
     return found
 
 
-def first_records(stream: Stream, number: int) -> Listed:
+def first_records(stream: Stream, number: int) -> RecordList:
     """Read the first records, shuffled by a fixed seed, at most 1 GiB of them; the same in every process."""
     kept: list[Any] = []
     size = 0
     for record in stream.records(seed=0):
-        if isinstance(record, Failed):
+        if isinstance(record, UnreadableRecord):
             continue
         data = record.input.data if isinstance(record, Record) and isinstance(record.input, Encoded) else b""
         size += len(data)
@@ -54,4 +54,4 @@ def first_records(stream: Stream, number: int) -> Listed:
         name: math.nan if isinstance(value, float) else -1 for name, value in labels.items() if np.ndim(value) == 0
     }
     kept = [replace(r, labels={**without, **r.labels}) if isinstance(r, Record) and without else r for r in kept]
-    return Listed(kept, classes=stream.classes)
+    return RecordList(kept, classes=stream.classes)

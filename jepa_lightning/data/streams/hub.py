@@ -11,7 +11,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.sources.fields import Fields
 from jepa_lightning.data.sources.hub_tables import Columns, load
 from jepa_lightning.data.sources.records import Record
-from jepa_lightning.data.streams.base import Failed, Stream
+from jepa_lightning.data.streams.base import Stream, UnreadableRecord
 
 _ROWS = 32  # that are read at a time
 
@@ -64,7 +64,7 @@ class HuggingFaceStream(Stream):
         """How many files there are."""
         return int(self.table.num_shards)
 
-    def read(self, shard: int) -> Iterator[Record | Failed]:
+    def read(self, shard: int) -> Iterator[Record | UnreadableRecord]:
         """Read the rows of a file."""
         table = self.table.shard(num_shards=self.shards, index=shard) if self.shards > 1 else self.table
         start = f"{self.name}[file {shard}, row "
@@ -80,11 +80,13 @@ class HuggingFaceStream(Stream):
                 if row is None:
                     return
                 try:
-                    record: Record | Failed = self.columns.record(row, f"{start}{number}]")
+                    record: Record | UnreadableRecord = self.columns.record(row, f"{start}{number}]")
                 except OSError as error:
-                    record = Failed(f"{start}{number}]", f"OSError: {error}")
+                    record = UnreadableRecord(f"{start}{number}]", f"OSError: {error}")
                 yield record
         except DataError:
             raise
         except Exception as error:  # what readers of files and networks raise is their own business
-            yield Failed(f"{self.name}[file {shard}]", f"the file ends early: {type(error).__name__}: {error}")
+            yield UnreadableRecord(
+                f"{self.name}[file {shard}]", f"the file ends early: {type(error).__name__}: {error}"
+            )

@@ -55,14 +55,14 @@ class StreamLoader(ReportingLoader):
         return {"seed": self.place.seed, "epoch": self._epoch, "batches": self._batches, "readers": readers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after those batches, if the next iteration is of that epoch; and with that seed."""
+        """Resume after those batches, if the next iteration is of that epoch; and with that seed."""
         self.place.seed = int(state["seed"])
         self._resume = int(state["epoch"]), int(state["batches"])
         self._epoch, self._batches = self._resume
         readers = (self.place.ranks, self.num_workers)
         if tuple(state["readers"]) != readers:
             warnings.warn(
-                "the stream goes on in another order than before: (ranks, data.num_workers) were "
+                "the stream resumes in another order than before: (ranks, data.num_workers) were "
                 f"{tuple(state['readers'])}, and are {readers}",
                 stacklevel=2,
             )

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from jepa_lightning.data.batch import Sample, to_sample
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.samples import READ_ERRORS, TRIES
-from jepa_lightning.data.sources.records import Listed, Record
-from jepa_lightning.data.streams.base import Failed, as_stream
+from jepa_lightning.data.sources.records import Record, RecordList
+from jepa_lightning.data.streams.base import UnreadableRecord, as_stream
 from jepa_lightning.data.views import ViewTransform, draw_views
 from jepa_lightning.randomness import derive_seed, reseed
 
@@ -68,7 +68,7 @@ class StreamSamples(IterableDataset[Sample]):
         self.batch_size = batch_size
         self.views = views
         self.place = Place()
-        self._slot = Listed([None])  # a record is put here, and read through what the modality made of it
+        self._slot = RecordList([None])  # a record is put here, and read through what the modality made of it
         self._slot.streamed = True
         self._prepared = prepare(self._slot)
 
@@ -83,7 +83,7 @@ class StreamSamples(IterableDataset[Sample]):
         for index, record in enumerate(self._passes(part, parts)):
             if index < skip:
                 continue
-            if isinstance(record, Failed):
+            if isinstance(record, UnreadableRecord):
                 failed.append(record)
             else:
                 seed = derive_seed(place.seed, place.epoch, part, index)
@@ -116,8 +116,8 @@ class StreamSamples(IterableDataset[Sample]):
             seed = derive_seed(self.place.seed, self.place.epoch, number)
             good, failed = False, []
             for record in self.dataset.records(part, parts, seed=seed):
-                good = good or not isinstance(record, Failed)
-                failed += [record] if isinstance(record, Failed) and not good else []
+                good = good or not isinstance(record, UnreadableRecord)
+                failed += [record] if isinstance(record, UnreadableRecord) and not good else []
                 yield record
             if not good:
                 listing = "".join(f"\n  {name} ({reason})" for name, reason in failed[:20])

@@ -9,7 +9,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.sources.fields import Fields
 from jepa_lightning.data.sources.records import Encoded, Record
 from jepa_lightning.data.sources.tar_files import choose_input, expand, read_labels
-from jepa_lightning.data.streams.base import Failed, Stream
+from jepa_lightning.data.streams.base import Stream, UnreadableRecord
 
 
 class ShardStream(Stream):
@@ -46,7 +46,7 @@ class ShardStream(Stream):
         """How many tar files there are."""
         return len(self.urls)
 
-    def read(self, shard: int) -> Iterator[Record | Failed]:
+    def read(self, shard: int) -> Iterator[Record | UnreadableRecord]:
         """Read the records of a shard. A damaged shard ends early, and is named."""
         from webdataset.tariterators import group_by_keys, tar_file_iterator
 
@@ -60,9 +60,9 @@ class ShardStream(Stream):
         except DataError:
             raise
         except Exception as error:  # what remote file systems raise is their own business
-            yield Failed(name, f"the shard ends early: {type(error).__name__}: {str(error) or 'truncated'}")
+            yield UnreadableRecord(name, f"the shard ends early: {type(error).__name__}: {str(error) or 'truncated'}")
 
-    def _record(self, sample: dict[str, Any], shard: str) -> Record | Failed:
+    def _record(self, sample: dict[str, Any], shard: str) -> Record | UnreadableRecord:
         key = sample["__key__"]
         files = {field: data for field, data in sample.items() if not field.startswith("__")}
         try:
@@ -71,7 +71,7 @@ class ShardStream(Stream):
         except DataError:
             raise
         except ValueError as error:
-            return Failed(f"{shard}/{key}", f"ValueError: {error}")
+            return UnreadableRecord(f"{shard}/{key}", f"ValueError: {error}")
         return Record(Encoded(f"{key}.{field}", files[field]), labels, f"{shard}/{key}")
 
 

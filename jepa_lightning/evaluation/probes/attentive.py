@@ -103,7 +103,7 @@ def fit_attentive(
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> AttentiveProbe:
-    """Fit an attentive probe, as V-JEPA is judged by (Bardes et al. 2024; after CAE, Chen et al. 2022).
+    """Fit an attentive probe, as V-JEPA is evaluated with (Bardes et al. 2024; after CAE, Chen et al. 2022).
 
     A learned query per attention head attends over all real tokens, the heads' values are joined and layer-normed, and
     a linear map gives classes (cross-entropy) or values (mean square error on standardised labels; the norm takes out

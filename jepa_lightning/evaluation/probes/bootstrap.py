@@ -65,7 +65,7 @@ def bootstrap(
 ) -> Interval:
     """Average the score of some outcomes on one test set, or its difference to others, with an interval.
 
-    For one outcome the percentiles of the bootstrap over test samples; where all samples were judged alike it has no
+    For one outcome the percentiles of the bootstrap over test samples; where all samples scored alike it has no
     spread, and the exact (Clopper-Pearson) interval is given. Several outcomes come from several draws of the training
     labels: their spread (Student's t) is added to that over test samples, in quadrature.
 

@@ -24,7 +24,7 @@ def draw_episodes(
         labels: (n,) classes; negative ones are left out.
         ways: classes an episode, drawn from those with enough samples.
         shots: samples a class to learn from, the first of the last axis.
-        queries: samples a class to be judged by; fewer where otherwise too few classes would have enough samples.
+        queries: test samples a class; fewer where otherwise too few classes would have enough samples.
         episodes: their number.
         seed: of the draws.
 
@@ -88,7 +88,7 @@ def draw_in_halves(
         labels: (n,) classes; negative ones are left out.
         ways: classes an episode.
         shots: samples a class to learn from.
-        queries: samples a class to be judged by, at most.
+        queries: test samples a class, at most.
         episodes: their number, a multiple of 100, at least 200.
         seed: of the draws.
 

@@ -92,10 +92,10 @@ def run_probe(
         predicted = knn_predict(train, torch.from_numpy(known), test, k=k).numpy()
     elif tokens is not None and probe == "attentive":
         whole = np.arange(len(labels)) if rows is None else rows
-        learnt, judged = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
+        learnt, tested = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
         target = torch.from_numpy(known).float() if continuous else torch.from_numpy(known)
         fitted = fit_attentive(tokens.values, tokens.valid, target, rows=learnt, seed=seed, device=device)
-        predicted = fitted.predict(tokens.values, tokens.valid, rows=judged).numpy()
+        predicted = fitted.predict(tokens.values, tokens.valid, rows=tested).numpy()
         chosen = fitted.lr, fitted.decay
     else:
         fit = _logistic if probe == "logistic" else _ridge

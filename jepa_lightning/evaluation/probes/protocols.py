@@ -27,7 +27,7 @@ _INNER_FOLDS = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of the samples to learn from and of those to be judged by; the two share none."""
+    """Numbers of the samples to learn from and of those to test on; the two share none."""
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
@@ -60,7 +60,7 @@ def repeated_splits(labels: Array, *, repeats: int, test_share: float, seed: int
     Args:
         labels: (n,) classes; each must have at least 2 samples.
         repeats: number of splits, at least 1.
-        test_share: share of the samples that is judged, between 0 and 1.
+        test_share: share of the samples to test on, between 0 and 1.
         seed: of the draws.
 
     Raises:

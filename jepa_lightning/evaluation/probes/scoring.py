@@ -55,14 +55,14 @@ class Scoring:
                 self._score(name, probe, share, outcomes)
                 if confuse and share == 1.0 and self.task.classes and np.isfinite(outcomes[0].predicted).all():
                     self._confuse(name, probe, outcomes)
-            judged = len(np.unique(np.concatenate([split.test for split in splits])))
+            tested = len(np.unique(np.concatenate([split.test for split in splits])))
             for name, other in self.pairs:
                 if name not in found or other not in found:
                     continue
                 estimate = self._estimate(found[name], found[other])
                 measure = found[name][0].measure
                 self.differences.append(
-                    Difference(name, other, self.task.name, probe, measure, share, estimate, judged)
+                    Difference(name, other, self.task.name, probe, measure, share, estimate, tested)
                 )
 
     def _run(self, probe: Probe, name: str, split: Split) -> Outcome:

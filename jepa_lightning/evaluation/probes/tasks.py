@@ -20,11 +20,11 @@ _BINS = 5  # of continuous labels, so that folds have the same share of low and 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How samples are divided into those to learn from and those to be judged by.
+    """How samples are divided into those to learn from and those to test on.
 
     Attributes:
         kind: "split": the data's own train and test part; "folds": stratified k-fold; "repeated": stratified random
-            splits; "groups": each group is judged once, by what was learnt from the others.
+            splits; "groups": each group is tested once, by what was learnt from the others.
         folds: number of folds.
         repeats: number of random splits.
         test_share: of the samples in each of them.
@@ -155,7 +155,7 @@ def find_tasks(
 
     Args:
         labels: name to (n, ...).
-        asked: the labels to judge by; None: all that can be, but the groups.
+        asked: the labels to evaluate; None: all that can be, but the groups.
         names: of the classes of each label.
         group: the label of the groups that are left out.
 
