@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, cache_sets, find_archives
+from jepa_lightning.data import DataError, Sample, Samples, cache_sets, find_archives
 from jepa_lightning.data.samples import READ_ERRORS
+from jepa_lightning.data.sources.pictures import PictureDataModule
 from jepa_lightning.data.sources.records import Decode, Decoded, Encoded, Record
 from jepa_lightning.modality import Batch
 from modalities.image.files import ArrayImages, find_images
@@ -25,14 +26,12 @@ from modalities.image.transforms import CentreCrop, ImageViews, Normalise, Rando
 from modalities.image.values import EIGHT, UNIT, Values, say, values_of
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_RATIO = (3 / 4, 4 / 3)  # of the random crop's sides, as in the I-JEPA paper
-_DRAWN = 64  # longest side of generated images, in pixels
 _LOOKED_AT = 64
 _STATISTICS = 1000  # images that "auto" looks at
 _log = logging.getLogger(__name__)
 
 
-class ImageData(FileDataModule):
+class ImageData(PictureDataModule):
     """Batches of images: `image` (B, C, H, W) float32, normalised; `labels`; `id`.
 
     Training images get a random resized crop, as in I-JEPA (Assran et al. 2023, arXiv:2301.08243: area 0.3 to 1, no
@@ -67,6 +66,7 @@ class ImageData(FileDataModule):
     """
 
     name = "image"
+    ratio = 3 / 4, 4 / 3  # as in the I-JEPA paper
 
     def __init__(
         self,
@@ -84,13 +84,12 @@ class ImageData(FileDataModule):
         **shared: Any,
     ) -> None:
         super().__init__(samples=samples, **shared)
-        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise DataError(f"expected crop_scale as two rising shares from above 0 to 1, got {tuple(crop_scale)}")
         self.image_size = image_size
         self.channels = channels
         self.mean = mean
         self.std = std
         self.crop_scale = crop_scale
+        self.check_crop_scale()
         if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
             raise DataError(f"expected value_range as two rising numbers, got {tuple(value_range)}")
         self.value_range = value_range
@@ -103,28 +102,12 @@ class ImageData(FileDataModule):
             raise DataError(f"expected max_pixels of at least 1, got {max_pixels}")
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the images in a batch."""
-        size = self.or_model("image_size", self.image_size)
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise DataError(f"expected image_size of at least 1 pixel, got {size}")
-        return height, width
-
-    @property
     def channel_count(self) -> int:
         """Channels of the images in a batch."""
         channels = int(self.or_model("channels", self.channels))
         if channels < 1:
             raise DataError(f"expected at least 1 channel, got {channels}")
         return channels
-
-    @property
-    def smallest(self) -> int:
-        """Short side, in pixels, down to which JPEGs may be decoded smaller: enough for the smallest crop."""
-        if isinstance(self.viewing, ImageViews):
-            return self.viewing.smallest(self.size)
-        return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
 
     def decoding(self) -> Decode:
         """Decode images by Pillow, arrays by NumPy."""
@@ -175,19 +158,18 @@ class ImageData(FileDataModule):
 
     def generate(self) -> dict[str, Dataset[Any]]:
         """Draw images; see `GeneratedImages`."""
-        height, width = self.size
-        shrink = min(1.0, _DRAWN / max(height, width))  # larger images are these, enlarged by the crop
-        size = max(16, round(height * shrink)), max(16, round(width * shrink))
         counts = {"train": self.samples, "val": self.samples // 8}
         return {
-            split: GeneratedImages(count, image_size=size, channels=self.channel_count, seed=self.seed, split=split)
+            split: GeneratedImages(
+                count, image_size=self.drawn_size, channels=self.channel_count, seed=self.seed, split=split
+            )
             for split, count in counts.items()
         }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """Crop to a random size and place for training, centrally for evaluation."""
         settings: dict[str, Any] = {"channels": self.channel_count, "values": self._values}
-        random = RandomCrop(self.size, scale=self.crop_scale, ratio=_RATIO, flip=self.flip, **settings)
+        random = RandomCrop(self.size, scale=self.crop_scale, ratio=self.ratio, flip=self.flip, **settings)
         return random, CentreCrop(self.size, **settings)
 
     def default_views(self) -> ImageViews:
