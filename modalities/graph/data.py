@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Sample, SourcedDataModule
 from jepa_lightning.modality import Batch
-from modalities.graph.files import open_graphs
+from modalities.graph.files import GivenGraphs, open_graphs
 from modalities.graph.generated import TYPES, GeneratedGraphs
 from modalities.graph.graphs import RawGraph
-from modalities.graph.transforms import Cutting, Graphs, GraphViews, join_graphs, plain_cut, random_cut
+from modalities.graph.transforms import Cutting, GraphViews, join_graphs, plain_cut, random_cut
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class GraphData(SourcedDataModule):
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Wrap anyone's dataset of graphs."""
         self.in_memory = True  # once read
-        return Graphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
+        return GivenGraphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
 
     def load_files(self) -> dict[str, Dataset[Any]]:
         """Load PyG's TUDataset or ZINC, by split."""
@@ -116,7 +116,7 @@ class GraphData(SourcedDataModule):
         sets: dict[str, Dataset[Any]] = {}
         for split, dataset in found.items():
             name = f"{self.set_name}/{split}" if len(found) > 1 else str(self.set_name)
-            graphs = Graphs(dataset, cutting=self.cutting, name=name, targets=_targets_in_memory(dataset))
+            graphs = GivenGraphs(dataset, cutting=self.cutting, name=name, targets=_targets_in_memory(dataset))
             report(name, _readable(graphs))
             sets[split] = graphs
         return sets
@@ -131,7 +131,7 @@ class GraphData(SourcedDataModule):
             )
         counts = {"train": self.samples, "val": self.samples // 8}
         return {
-            split: Graphs(GeneratedGraphs(count, seed=self.seed, split=split), cutting=cutting)
+            split: GivenGraphs(GeneratedGraphs(count, seed=self.seed, split=split), cutting=cutting)
             for split, count in counts.items()
         }
 
@@ -183,7 +183,7 @@ def report(name: str, graphs: Iterable[RawGraph]) -> dict[str, int]:
     return odd
 
 
-def _readable(graphs: Graphs) -> Iterable[RawGraph]:
+def _readable(graphs: GivenGraphs) -> Iterable[RawGraph]:
     for index in range(len(graphs)):
         try:
             graph = graphs[index]["graph"].graph
