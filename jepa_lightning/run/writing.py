@@ -32,13 +32,15 @@ def named(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path, *, unique: bool = False, move: Callable[[Path, Path], object] = os.replace) -> Iterator[Path]:
+def replacing(
+    path: Path, *, unique: bool = False, move: Callable[[Path, Path], object] | None = None
+) -> Iterator[Path]:
     """Give a path beside `path` to write to, and move it there at the end: what was there stays until then.
 
     Args:
         path: of the file.
         unique: give each writer a path of its own, for files that several processes write at once.
-        move: how the finished file takes its place.
+        move: how the finished file takes its place; None: by `os.replace`.
 
     Raises:
         OSError: it could not be written; nothing is left of it.
@@ -47,7 +49,7 @@ def replacing(path: Path, *, unique: bool = False, move: Callable[[Path, Path], 
     try:
         with named(path):
             yield beside
-            move(beside, path)
+            (move or os.replace)(beside, path)
     except BaseException:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
