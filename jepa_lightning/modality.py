@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import Shown, ShownModule
 from jepa_lightning.encoders.base import Encoder, EncoderFactory, TokenSpec
 from jepa_lightning.maskers.base import Masker
-from jepa_lightning.shown import Shown, ShownModule
+from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.tokens import Masks, Tokens
 
 __all__ = ["Batch", "EncoderFactory", "IncompleteModality", "Modality", "Tokenizer", "estimate_statistics"]
@@ -105,7 +106,7 @@ def estimate_statistics(tokenizer: Tokenizer, loader: Iterable[Batch], device: t
 
     The same on every rank; the run's own random numbers stay as they are.
     """
-    with torch.random.fork_rng(devices=[]):
+    with isolate_rng():
         torch.manual_seed(0)
         tokenizer.estimate(
             {k: v.to(device) if hasattr(v, "to") else v for k, v in batch.items()}

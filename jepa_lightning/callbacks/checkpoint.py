@@ -15,12 +15,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from jepa_lightning.callbacks.non_finite import require_finite
 from jepa_lightning.callbacks.probe import OnlineProbe
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.optimization import is_accumulating, is_logged
-from jepa_lightning.run.checkpoint_io import protect, publish, tidy, unfinished
+from jepa_lightning.run.checkpoint_io import protect, publish, tidy
 from jepa_lightning.run.folder import Place
 from jepa_lightning.run.interruption import Interrupted, StopSignals, requeue_slurm, requeues
 from jepa_lightning.run.resume import refuse_other_optimizer
-from jepa_lightning.shown import Shown
+from jepa_lightning.run.writing import unfinished
 
 
 class LastCheckpoint(Shown, Checkpoint):

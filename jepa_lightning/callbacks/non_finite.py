@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.module import JEPA
 from jepa_lightning.optimization import is_accumulating, is_logged
 from jepa_lightning.run.interruption import Fault
-from jepa_lightning.shown import Shown
 
 _LISTED = 8  # sample ids in a message
 _IN_A_ROW = 50  # skipped steps after which skipping is hopeless

@@ -11,13 +11,13 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from jepa_lightning.callbacks.transfer import transfer
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import extract, probe
 from jepa_lightning.evaluation.features.pooled import is_class
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.scale.threads import one_thread_if_small
-from jepa_lightning.shown import Shown
 from jepa_lightning.targets import represent
 from jepa_lightning.tokens import pool
 

@@ -12,10 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_lightning.callbacks.collapse import outcome_of
+from jepa_lightning.config.shown import Shown
+from jepa_lightning.evaluation.report.table import table as columns
 from jepa_lightning.module import JEPA
 from jepa_lightning.optimization import is_logged
 from jepa_lightning.printable import say
-from jepa_lightning.shown import Shown
 
 LOGGED = {
     "train_loss": "train/loss",
@@ -131,13 +132,12 @@ def table(summary: dict[str, Any]) -> str:
 
     regressions = [name for name in summary if name.startswith("r2_") and not name.endswith("_untrained")]
     probes = ["knn", "linear", *regressions]
-    lines = ["", f"{'probe':<18} {'trained':>9} {'untrained':>10} {'difference':>11}"]
+    rows = []
     for name in probes:
         trained, untrained = summary[name], summary.get(f"{name}_untrained")
         difference = None if trained is None or untrained is None else trained - untrained
         cells = ["-" if v is None else f"{v:.3f}" for v in (trained, untrained)]
-        lines.append(
-            f"{name:<18} {cells[0]:>9} {cells[1]:>10} {'-' if difference is None else f'{difference:+.3f}':>11}"
-        )
+        rows.append([f"{name:<18}", *cells, "-" if difference is None else f"{difference:+.3f}"])
     rest = [name for name in summary if name.removesuffix("_untrained") not in probes]
-    return "\n".join([*lines, "", *(f"{name:<18} {show(summary[name])}" for name in rest)])
+    probed = columns(("probe", "trained", "untrained", "difference"), rows)
+    return "\n".join(["", probed, "", *(f"{name:<18} {show(summary[name])}" for name in rest)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule
 from torch.optim import Optimizer
 
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Modality
@@ -177,7 +177,7 @@ def no_metric(message: str) -> str | None:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.5)
+    near = nearest_names(name, sorted(set(known)), cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.batch import OTHER_VIEWS, OtherViews, Sample, as_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import derive_seed, reseed
-from jepa_lightning.shown import Shown
 
 
 class ViewTransform(Shown, ABC):
@@ -63,7 +63,7 @@ class PlainViews(ViewTransform):
 
 
 def view_seed(seed: int, view: int) -> int:
-    """The seed of a view from that of the sample, which is drawn from (seed, epoch, sample).
+    """Derive the seed of a view from that of the sample, which is drawn from (seed, epoch, sample).
 
     The first view has the sample's own, so it is what a run with one view sees.
     """
@@ -94,7 +94,7 @@ def draw_views(sample: Sample, transform: ViewTransform, *, views: int, seed: in
 
 
 def with_first_view(batch: Batch) -> Batch:
-    """A collated batch with `views`, of which the first holds the batch's own tensors; any other batch as it is."""
+    """Let the first of a collated batch's `views` hold the batch's own tensors; any other batch stays as it is."""
     if OTHER_VIEWS not in batch:
         return batch
     others = batch.pop(OTHER_VIEWS)
@@ -102,5 +102,5 @@ def with_first_view(batch: Batch) -> Batch:
 
 
 def without_first_view(batch: Batch) -> Batch:
-    """The opposite of `with_first_view`, for whatever copies every tensor of a batch: to move it to a device, say."""
+    """Undo `with_first_view`, for whatever copies every tensor of a batch: to move it to a device, say."""
     return {**{key: value for key, value in batch.items() if key != "views"}, OTHER_VIEWS: batch["views"][1:]}

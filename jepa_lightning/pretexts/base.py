@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import ShownModule
 from jepa_lightning.encoders.base import Encoder
 from jepa_lightning.objectives import Over
 from jepa_lightning.predictors.base import Predictor, PredictorSpec
-from jepa_lightning.shown import ShownModule
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Tokens
 

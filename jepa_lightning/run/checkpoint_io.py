@@ -13,9 +13,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
 from jepa_lightning.run.sharded import is_sharded, read_sharded
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import UNFINISHED, replacing
 
-UNFINISHED = ".unfinished"  # ends the name of a file or folder that is being written
 REPLACED = ".replaced"  # ends the name of a folder that is about to be deleted
 
 
@@ -43,29 +42,16 @@ class SafeCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = unfinished(target)
-        try:
-            with named(target):
-                with open(beside, "wb") as file:
-                    torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                publish(beside, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
+        with replacing(target, move=publish) as beside, open(beside, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def protect(trainer: Trainer) -> None:
     """Give the trainer's strategy a `SafeCheckpointIO`, unless someone chose another than Lightning's default."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = SafeCheckpointIO()
-
-
-def unfinished(path: Path) -> Path:
-    """Where a checkpoint is written before it becomes `path`."""
-    return path.with_name(f".{path.name}{UNFINISHED}")
 
 
 def publish(beside: Path, target: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from jepa_lightning.run.interruption import Fault
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import named, replacing
 
 RESULTS = ("metrics.csv", "summary.json", "checkpoints")  # a folder with one of them holds a run
 LOCK = ".lock"  # while a run is under way
@@ -124,12 +123,10 @@ class Metrics:
         if not self._columns:
             self.path.unlink(missing_ok=True)
             return
-        beside = self.path.with_name(".metrics.csv.unfinished")
-        with open(beside, "w", newline="") as file:
+        with replacing(self.path) as beside, open(beside, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(beside, self.path)
 
 
 class AppendingCSVLogger(Logger):

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from jepa_lightning.run.checkpoint_io import publish, remove, unfinished
+from jepa_lightning.run.checkpoint_io import publish, remove
 from jepa_lightning.run.sharded import by_index, empty, is_sharded, read_sharded
+from jepa_lightning.run.writing import unfinished
 
 FSDP1 = "FSDP1 cannot shard an EMA target: use --trainer.strategy fsdp2"
 

@@ -17,7 +17,7 @@ from modalities.audio.tokenizer import SpectrogramTokenizer
 
 
 class Audio(Modality):
-    """Clips of sound as grids of spectrogram patches (M2D, Niizuka et al. 2023; Audio-JEPA, Tuncay et al. 2025).
+    """Audio clips as grids of spectrogram patches (M2D, Niizuka et al. 2023; Audio-JEPA, Tuncay et al. 2025).
 
     Batches hold `waveform` (B, L), mono at the sample rate, or `log_mel` (B, F, T) from a cache, and where clips are
     shorter `length` (B,), in samples or frames; see `SpectrogramTokenizer` and `LogMel`.

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from jepa_lightning.evaluation.report.report import TITLE, Report
-from jepa_lightning.evaluation.report.results import plain
 from jepa_lightning.printable import printable
+from jepa_lightning.run.writing import plain
 
 
 def markdown_page(report: Report) -> str:

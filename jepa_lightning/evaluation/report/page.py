@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 
 from jepa_lightning.evaluation.probes.tasks import Task
 from jepa_lightning.evaluation.report.report import TITLE, Report, Section
-from jepa_lightning.evaluation.report.results import Neighbours, Plot, Plots, plain
+from jepa_lightning.evaluation.report.results import Neighbours, Plot, Plots
 from jepa_lightning.evaluation.report.style import STYLE
 from jepa_lightning.printable import printable
+from jepa_lightning.run.writing import plain
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LETTERS = 60  # of a sample's name; the end tells more than the beginning

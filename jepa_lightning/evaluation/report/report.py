@@ -9,8 +9,9 @@ from typing import Any
 from jepa_lightning.evaluation.collapse import Collapse
 from jepa_lightning.evaluation.probes.protocols import Interval
 from jepa_lightning.evaluation.probes.tasks import Task
-from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Neighbours, Score, plain
+from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Neighbours, Score
 from jepa_lightning.evaluation.report.table import table
+from jepa_lightning.run.writing import plain
 
 TITLE = "Evaluation of frozen features"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,16 +180,3 @@ class Plots:
     labels: dict[str, list[list[Plot]]] = field(default_factory=dict)
     collapse: list[Plot] = field(default_factory=list)
     runs: list[Plot] = field(default_factory=list)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: NaN and infinity, which it does not know, are null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    return value if isinstance(value, str | int | bool) or value is None else str(value)

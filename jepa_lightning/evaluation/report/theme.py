@@ -49,7 +49,7 @@ def theme() -> Iterator[None]:
 
     Letters of scripts that matplotlib's font lacks are left to the browser's.
     """
-    with rc_context(_THEME), warnings.catch_warnings():  # type: ignore[arg-type]
+    with rc_context(_THEME), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
