@@ -16,7 +16,7 @@ _PARTS = ("encoder", "spec")  # of a module that the JEPA hands these: torch sho
 class _Remembered:
     """Remembers, as text, the arguments that an object was made with and that are not the defaults."""
 
-    _made_with: tuple[tuple[str, str], ...] = ()
+    made_with: tuple[tuple[str, str], ...] = ()
 
     if not TYPE_CHECKING:  # or editors would show this signature in place of the constructor's
 
@@ -24,7 +24,7 @@ class _Remembered:
             if cls.__init__ is object.__init__ and (args or kwargs):  # which Python lets pass beside a __new__
                 raise TypeError(f"{cls.__name__}() takes no arguments, got {len(args) + len(kwargs)}")
             made = super().__new__(cls)
-            made.__dict__["_made_with"] = _changed(cls, args, kwargs)
+            made.__dict__["made_with"] = _changed(cls, args, kwargs)
             return made
 
 
@@ -43,7 +43,7 @@ class Shown(_Remembered):
     """
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in self._made_with)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in self.made_with)})"
 
 
 class ShownModule(_Remembered):
@@ -51,7 +51,7 @@ class ShownModule(_Remembered):
 
     def extra_repr(self) -> str:
         """List the arguments, those without an encoder or a spec."""
-        return ", ".join(f"{name}={text}" for name, text in self._made_with if name not in _PARTS)
+        return ", ".join(f"{name}={text}" for name, text in self.made_with if name not in _PARTS)
 
 
 def _changed(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[str, str], ...]:

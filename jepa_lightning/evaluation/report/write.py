@@ -37,10 +37,6 @@ def write_report(report: Report, folder: str | Path, *, runs: Mapping[str, str |
     Raises:
         ValueError: a run of an encoder that the report does not have, or a file that is none of metrics.
         OSError: a file cannot be written.
-
-    Example:
-        >>> write_report(evaluate_features(encoders), "out")
-        PosixPath('out/report.html')
     """
     folder = Path(folder)
     unknown = [name for name in runs or {} if name not in report.encoders]
