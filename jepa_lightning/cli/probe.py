@@ -34,8 +34,10 @@ from jepa_lightning.evaluation.features.token_store import TokenStore
 from jepa_lightning.evaluation.features.views import Views, training_views
 from jepa_lightning.evaluation.probes.probing import DESCRIPTIONS
 from jepa_lightning.evaluation.report.results import RAW
+from jepa_lightning.evaluation.report.write import notes_on_plots, write_report
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
+from jepa_lightning.pictures.report import draw_neighbours
 from jepa_lightning.printable import printable
 from jepa_lightning.run.checkpoints import find_checkpoint
 from jepa_lightning.run.locks import locked
@@ -69,7 +71,7 @@ def probe(args: Sequence[str] | None = None) -> None:
             report = _judge(given, runs, data, example, protocol, config)
             curves = find_curves(runs, report.notes)
             print(report.table())  # which is not lost should the report have no room
-            page = report.write(out, runs=curves)
+            page = write_report(report, out, runs=curves)
             print(f"data: {report.settings['data']['class']}, {report.settings['division_of_data']}")
             print(f"report: {page}")
 
@@ -182,7 +184,9 @@ def _judge(
             "unreadable": missing,
         },
     )
-    return dataclasses.replace(report, notes=[*notes, *report.notes])
+    near = draw_neighbours(splits, found, modality, notes)
+    ids = [name for names in next(iter(found.values())).ids.values() for name in names]
+    return dataclasses.replace(report, notes=[*notes, *report.notes, *notes_on_plots()], ids=ids, neighbours=near)
 
 
 def _more(label: str, config: Config) -> str:

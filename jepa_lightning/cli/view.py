@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from jepa_lightning.cli.embed import data_config
 from jepa_lightning.cli.errors import short_errors
 from jepa_lightning.cli.options import Options, add_encoder_options, choose_device, data_in_order, positive
 from jepa_lightning.cli.viewed import KINDS, Scene
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data.in_order import SPLITS
 from jepa_lightning.loading import load
 from jepa_lightning.pictures.chosen import ChosenSamples
@@ -87,7 +87,7 @@ def _kinds(words: list[str]) -> tuple[list[str], list[str]]:
         elif word in KINDS:
             kinds.append(word)
         else:
-            close = get_close_matches(word, KINDS, n=1)
+            close = nearest_names(word, KINDS)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"expected pictures among {', '.join(KINDS)}, got {word!r}{hint}")
     return [kind for kind in KINDS if kind in kinds or not kinds], rest

@@ -25,7 +25,7 @@ from jepa_lightning.pictures.files import GAP, beside, stack, write_picture, wri
 from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label
 from jepa_lightning.pictures.tokens import draw_features, draw_heat, draw_masks, tokens_and_features
 from jepa_lightning.printable import printable
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import named, plain
 from jepa_lightning.tokens import Tokens
 
 MASKS = 3  # draws of the masker, each in a file of its own
@@ -74,7 +74,7 @@ class Scene:
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{name}.json"
         with named(path):
-            path.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+            path.write_text(json.dumps(plain(content, digits=6), indent=1, allow_nan=False) + "\n")
         self.wrote([path])
 
     def untrained(self) -> Frozen | None:
@@ -235,13 +235,3 @@ def _scales(scene: Scene, tokens: Tokens, values: Tensor) -> list[dict[str, Any]
         sample: dict[str, Any] = {"id": name, "labels": scene.named(scene.batch["labels"], row)}
         found.append({**sample, "min": float(known.min()), "max": float(known.max()), "mean": float(known.mean())})
     return found
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    if isinstance(content, float):
-        return float(f"{content:.6g}") if math.isfinite(content) else None
-    return content

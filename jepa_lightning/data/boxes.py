@@ -64,7 +64,7 @@ def random_boxes(
 
 
 def central_box(height: int, width: int, *, ratio: float) -> Box:
-    """The largest central box with that width / height."""
+    """Choose the largest central box with that width / height."""
     box_width, box_height = min(width, height * ratio), min(height, width / ratio)
     left, upper = (width - box_width) / 2, (height - box_height) / 2
     return left, upper, left + box_width, upper + box_height

@@ -11,7 +11,7 @@ from jepa_lightning.data.batch import Collate, Sample
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.samples import READ_ERRORS, Samples
-from jepa_lightning.data.streams.base import StreamSamples
+from jepa_lightning.data.streams.samples import StreamSamples
 from jepa_lightning.modality import Batch
 
 SPLITS = ("train", "val", "test")

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.batch import Collate, Sample
 from jepa_lightning.data.batched import BatchTransform, InMemory, finish
 from jepa_lightning.data.errors import DataError
@@ -27,16 +27,19 @@ from jepa_lightning.data.samples import ReportingLoader, Samples, Unreadable
 from jepa_lightning.data.shared_memory import workers_that_fit
 from jepa_lightning.data.sources.records import Decode, Decoded, Records, decode_array
 from jepa_lightning.data.split import draw, known_targets
-from jepa_lightning.data.streams.base import Place, StreamLoader, StreamSamples, epoch_batches, map_style
+from jepa_lightning.data.streams.first import map_style
+from jepa_lightning.data.streams.loader import StreamLoader, epoch_batches
+from jepa_lightning.data.streams.samples import Place, StreamSamples
 from jepa_lightning.data.views import PlainViews, ViewTransform, with_first_view, without_first_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
+from jepa_lightning.randomness import isolate_rng
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 
 
-class JEPADataModule(LightningDataModule, ABC):
+class JEPADataModule(Shown, LightningDataModule, ABC):
     """Loaders of batch dicts for training, validation, test and the online probe.
 
     A modality's data module sets `name`, implements `load` and `transforms`, and perhaps `batch_transform`. Where
