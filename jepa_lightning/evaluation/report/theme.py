@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444", "#882255")
 MARKERS = ("o", "^", "s")
 INK, FAINT = "#222222", "#DDDDDD"
-_THEME = {
+_THEME: Any = {
     "figure.facecolor": "white",  # on dark pages, too
     "figure.dpi": 200.0,  # of what is drawn as pixels inside an SVG
     "font.family": "sans-serif",
