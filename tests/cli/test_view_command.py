@@ -387,7 +387,7 @@ def test_a_checkpoint_without_a_place(viewed, tmp_path, capsys):
     bare = tmp_path / "mine.ckpt"
     bare.write_bytes((folder / "checkpoints" / "last.ckpt").read_bytes())
     assert "expected out, a folder," in refused(capsys, "--checkpoint", bare, "--data", "ImageData")
-    assert "got the file" in refused(capsys, "--checkpoint", bare, "--out", bare)
+    assert "got the file" in refused(capsys, "--checkpoint", bare, "--data", "ImageData", "--out", bare)
 
 
 def test_samples_are_spread_over_a_split(make_data):
