@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from jepa_lightning._version import __version__
@@ -22,6 +21,7 @@ from jepa_lightning.evaluation.features.last_layers import encode_last
 from jepa_lightning.evaluation.features.pooling import Pooling, pooled_features
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
+from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.run.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
 from jepa_lightning.tokens import Tokens
 

@@ -9,7 +9,6 @@ from typing import Any, Self
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -32,6 +31,9 @@ from jepa_lightning.scale.strategies import refuse_fsdp1
 from jepa_lightning.schedules import CosineRamp, Schedule, WarmupCosine, value_at
 from jepa_lightning.targets.base import TargetFactory, represent
 from jepa_lightning.targets.ema import EMA
+
+BY_CLI = "_instantiator"
+"""What Lightning's command line adds to the hyperparameters, which are a whole configuration then."""
 
 _BUILT = ["modality", "pretext", "target", "predictor", "objective", "regularizers", "prediction_weight", "optimizer"]
 _BUILT += ["learning_rate", "weight_decay"]
@@ -81,8 +83,9 @@ class JEPA(LightningModule):
         super().__init__()
         if base_batch is not None and base_batch < 1:
             raise ValueError(f"base_batch must be at least 1, or null for no scaling, got {base_batch}")
-        # From the CLI the whole configuration is stored; from Python only what is plain.
-        self.save_hyperparameters(ignore=_BUILT if _given_hyperparameters.get() is None else [], logger=False)
+        self.save_hyperparameters(ignore=_BUILT, logger=False)
+        if BY_CLI in self.hparams:
+            self.save_hyperparameters(logger=False)
         self.modality = modality
         self.tokenizer = modality.tokenizer
         self.encoder = modality.encoder
@@ -125,7 +128,10 @@ class JEPA(LightningModule):
 
     def configure_model(self) -> None:
         """Checkpoint activations, compile and shard, once; Lightning calls this before each fit and validate."""
-        trainer: Any = getattr(self, "_trainer", None)
+        try:
+            trainer = self.trainer if self.fabric is None else None
+        except RuntimeError:  # it has none
+            trainer = None
         if trainer is not None:
             refuse_fsdp1(trainer.strategy)
             protect(trainer)
@@ -136,7 +142,7 @@ class JEPA(LightningModule):
             self,
             checkpoint_activations=self.checkpoint_activations,
             compile=self.compile_layers,
-            mesh=self._device_mesh,
+            mesh=self.device_mesh,
             norms_apart=torch.get_default_dtype() in HALF,  # as Lightning sets it here, for bf16-true
         )
 

@@ -30,8 +30,8 @@ def reseed(seed: int, device: torch.device | None = None) -> None:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """What is drawn inside from the CPU's global generators is not drawn as far as the code outside can see.
+def isolate_rng() -> Iterator[None]:
+    """Restore the CPU's global generators (Python, NumPy, torch) at the end, whatever is drawn inside.
 
     Takes some 100 microseconds: enter it once a batch, not once a sample.
     """

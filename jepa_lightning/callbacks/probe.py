@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from jepa_lightning.callbacks.transfer import transfer
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import extract, probe
 from jepa_lightning.evaluation.features.pooled import is_class
@@ -20,7 +21,7 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.scale.threads import one_thread_if_small
 
 
-class OnlineProbe(Callback):
+class OnlineProbe(Shown, Callback):
     """At each validation: kNN and a linear classifier on frozen, mean-pooled features; R2 of continuous labels.
 
     Classes are logged as `probe/knn` and `probe/linear` (accuracies), every continuous label as `probe/r2_NAME`
@@ -37,6 +38,14 @@ class OnlineProbe(Callback):
         c: inverse L2 penalty of the logistic regression on standardised features; None chooses it for each encoder, on
             a fifth of its training features.
         enabled: False switches it off.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import OnlineProbe
+        >>> callbacks = [OnlineProbe(label="shape", k=5)]
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=callbacks)
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, OnlineProbe))
+        OnlineProbe(label='shape', k=5)
     """
 
     def __init__(self, *, label: str | None = None, k: int = 20, c: float | None = None, enabled: bool = True) -> None:

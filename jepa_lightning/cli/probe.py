@@ -14,4 +14,4 @@ def probe(args: Sequence[str] | None = None) -> None:
         report = evaluate(**settings)
         print(report.table())
         print(f"data: {report.settings['data']['class']}, {report.settings['division_of_data']}")
-        print(f"report: {report.settings['folder']}")
+        print(f"report: {report.settings['folder']}/report.html")

@@ -16,7 +16,7 @@ from jepa_lightning.config.messages import shorten
 from jepa_lightning.config.trust import Untrusted, library_classes, only_trusted
 from jepa_lightning.data import JEPADataModule
 from jepa_lightning.modality import Modality
-from jepa_lightning.module import JEPA
+from jepa_lightning.module import BY_CLI, JEPA
 
 Config = dict[str, Any]
 
@@ -38,7 +38,7 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
         ValueError: the configuration does not fit this version, a package is missing, or one is not trusted.
     """
     check_values(hyperparameters)
-    config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, "_instantiator")})
+    config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, BY_CLI)})
     encoder, target = _inside(config, "modality", "init_args", "encoder"), _inside(config, "target")
     if str(target.get("class_path", "")).endswith(".Pretrained"):  # its weights are in the checkpoint
         settings = target.setdefault("init_args", {})

@@ -11,7 +11,7 @@ Box = tuple[float, float, float, float]
 
 
 def random_box(height: int, width: int, *, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
-    """A box of random area and shape at a random place, as in Inception's and I-JEPA's random resized crop.
+    """Draw a box of random area and shape at a random place, as in Inception's and I-JEPA's random resized crop.
 
     Args:
         height: of the image.
@@ -36,7 +36,7 @@ def random_box(height: int, width: int, *, scale: tuple[float, float], ratio: tu
 
 
 def central_box(height: int, width: int, *, ratio: float) -> Box:
-    """The largest central box with that width / height."""
+    """Choose the largest central box with that width / height."""
     box_width, box_height = min(width, height * ratio), min(height, width / ratio)
     left, upper = (width - box_width) / 2, (height - box_height) / 2
     return left, upper, left + box_width, upper + box_height

@@ -57,7 +57,7 @@ class MemoryCache:
             self._shapes[index] = shape
 
     def __getitem__(self, index: int) -> NDArray[Any]:
-        """Array `index`, a view.
+        """Take array `index`, a view.
 
         Raises:
             OSError: it could not be read.

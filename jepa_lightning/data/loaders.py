@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from jepa_lightning.data.batch import Collate
 from jepa_lightning.data.bound import ModelSizedData
@@ -18,10 +17,12 @@ from jepa_lightning.data.ranks import require_same_samples
 from jepa_lightning.data.sampler import EpochSampler, ResumableLoader, run_place
 from jepa_lightning.data.samples import ReportingLoader, Samples
 from jepa_lightning.data.shared_memory import workers_that_fit
-from jepa_lightning.data.streams.base import Place, StreamLoader, StreamSamples, epoch_batches
+from jepa_lightning.data.streams.loader import StreamLoader, epoch_batches
+from jepa_lightning.data.streams.samples import Place, StreamSamples
 from jepa_lightning.data.views import with_first_view, without_first_view
 from jepa_lightning.data.workers import choose_workers, fit_workers
 from jepa_lightning.modality import Batch
+from jepa_lightning.randomness import isolate_rng
 
 SPLITS = ("train", "val", "test")
 

@@ -10,19 +10,21 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.batch import Sample
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.loaders import LoadedData
 from jepa_lightning.data.parts import Parts, make_parts
 from jepa_lightning.data.samples import Unreadable
 from jepa_lightning.data.sources.records import Decode, Decoded, Records, decode_array
-from jepa_lightning.data.streams.base import StreamSamples, map_style
+from jepa_lightning.data.streams.first import map_style
+from jepa_lightning.data.streams.samples import StreamSamples
 from jepa_lightning.data.views import PlainViews, ViewTransform
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
 
 
-class JEPADataModule(LoadedData, ABC):
+class JEPADataModule(Shown, LoadedData, ABC):
     """Loaders of batch dicts for training, validation, test and the online probe.
 
     A modality's data module sets `name`, implements `load` and `transforms`, and perhaps `batch_transform`. Where

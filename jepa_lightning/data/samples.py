@@ -181,7 +181,7 @@ class Unreadable:
             )
 
     def take(self, batch: Batch) -> Batch:
-        """The batch without its list of unreadable samples, which is recorded.
+        """Return the batch without its list of unreadable samples, which is recorded.
 
         Raises:
             DataError: as `add`, or so many samples in a row are unreadable that the batch could not be filled.
@@ -264,7 +264,7 @@ class _Watch:
 
     @contextmanager
     def waiting(self, batches: Any) -> Iterator[None]:
-        """Inside, a batch is waited for.
+        """Mark that a batch is waited for, as long as this is entered.
 
         Raises:
             RuntimeError: for too long.

@@ -21,9 +21,11 @@ from jepa_lightning.evaluation.features.views import Views, training_views
 from jepa_lightning.evaluation.open_data import OpenedData, errors_with, open_data
 from jepa_lightning.evaluation.probes.probing import Probe
 from jepa_lightning.evaluation.report.results import RAW
+from jepa_lightning.evaluation.report.write import notes_on_plots, write_report
 from jepa_lightning.evaluation.runs import EncoderSettings, Run, file_hash, find_curves, load_runs, untrained_twins
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
+from jepa_lightning.pictures.report import draw_neighbours
 from jepa_lightning.printable import printable
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
 from jepa_lightning.run.locks import locked
@@ -80,7 +82,7 @@ def report_on_runs(
         report = _evaluate(found, probes=probes, labels=labels, k=k)
         curves = find_curves(runs, report.notes)
         try:
-            report.write(out, runs=curves)
+            write_report(report, out, runs=curves)
         except OSError as error:
             error.add_note(report.table())  # which is not lost should the report have no room
             raise
@@ -109,6 +111,8 @@ class _Encoding:
         notes: what was left out, and why.
         pairs: of names, to be compared.
         record: settings that the report keeps.
+        splits: of the data.
+        extracted: by name, the features by split.
     """
 
     def __init__(self, runs: Sequence[Run], opened: OpenedData, protocol: Protocol, settings: EncoderSettings) -> None:
@@ -117,6 +121,8 @@ class _Encoding:
         self.encoded: dict[str, Encoded] = {}
         self.pairs: list[tuple[str, str]] = []
         self.record: dict[str, Any] = {}
+        self.extracted: dict[str, Extracted] = {}
+        self.splits: Splits
 
     def encode(self, example: Batch, *, tokens: bool) -> _Encoding:
         """Encode the data in one pass; with `tokens`, keep those for the attentive probe."""
@@ -137,6 +143,7 @@ class _Encoding:
         splits = evaluated_splits(Splits(self.opened.module, "all"), self.protocol, self.notes)
         storing = {name: _storing(which, self.settings) for name, which in encoders.items()} if tokens else {}
         found = extract_splits(splits, embedders | storing)
+        self.splits, self.extracted = splits, found
         views = training_views(splits, embedders, found, seed=self.protocol.seed)
         if isinstance(views, str):
             self.notes.append(f"alignment: left out, since {views}")
@@ -208,7 +215,10 @@ def _evaluate(found: _Encoding, *, probes: Sequence[Probe], labels: Sequence[str
         progress=_progress,
         settings=found.record,
     )
-    return dataclasses.replace(report, notes=[*found.notes, *report.notes])
+    near = draw_neighbours(found.splits, found.extracted, found.runs[0].encoder.modality, found.notes)
+    ids = [name for names in next(iter(found.extracted.values())).ids.values() for name in names]
+    notes = [*found.notes, *report.notes, *notes_on_plots()]
+    return dataclasses.replace(report, notes=notes, ids=ids, neighbours=near)
 
 
 def evaluated_splits(splits: Splits, protocol: Protocol, notes: list[str]) -> Splits:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data import DataError, JEPADataModule, Samples
 from jepa_lightning.data.batch import Sample
 from jepa_lightning.data.in_order import CollateReadable, InOrder, splits_in_order
@@ -56,7 +56,7 @@ class ChosenSamples:
         known = {self._samples.sample_id(int(index)): place for place, index in enumerate(self._samples.indices)}
         for name in ids:
             if name not in known:
-                close = get_close_matches(name, list(known)[:_COMPARED], n=1, cutoff=0.5) or list(known)[:1]
+                close = nearest_names(name, list(known)[:_COMPARED], cutoff=0.5) or list(known)[:1]
                 raise DataError(
                     f"expected ids of the split {self.split}, got {name!r}, which it lacks: ids look like {close[0]!r}"
                 )

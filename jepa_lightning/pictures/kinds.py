@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data import JEPADataModule
 from jepa_lightning.evaluation.runs import EncoderSettings
 from jepa_lightning.loading import Frozen, load_jepa
@@ -26,7 +26,7 @@ from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest,
 from jepa_lightning.pictures.tokens import draw_features, draw_heat, draw_masks, tokens_and_features
 from jepa_lightning.printable import printable
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import named, plain
 from jepa_lightning.tokens import Tokens
 
 MASKS = 3  # draws of the masker, each in a file of its own
@@ -88,7 +88,7 @@ class Scene:
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{name}.json"
         with named(path):
-            path.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+            path.write_text(json.dumps(plain(content, digits=6), indent=1, allow_nan=False) + "\n")
         self.wrote([path])
 
     def untrained(self) -> Frozen | None:
@@ -247,7 +247,7 @@ def chosen_kinds(names: Sequence[str]) -> list[Callable[[Scene], None]]:
     """
     for name in names:
         if name not in KINDS:
-            close = get_close_matches(name, KINDS, n=1)
+            close = nearest_names(name, KINDS)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"expected pictures among {', '.join(KINDS)}, got {name!r}{hint}")
     return [draw for kind, draw in KINDS.items() if kind in names]
@@ -281,13 +281,3 @@ def _scales(scene: Scene, tokens: Tokens, values: Tensor) -> list[dict[str, Any]
         sample: dict[str, Any] = {"id": name, "labels": scene.named(scene.batch["labels"], row)}
         found.append({**sample, "min": float(known.min()), "max": float(known.max()), "mean": float(known.mean())})
     return found
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    if isinstance(content, float):
-        return float(f"{content:.6g}") if math.isfinite(content) else None
-    return content

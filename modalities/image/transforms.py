@@ -87,11 +87,11 @@ class RandomCrop(_Crop):
         self.flip = flip
 
     def box(self, height: int, width: int) -> Box:
-        """A random box."""
+        """Draw a random box."""
         return random_box(height, width, scale=self.scale, ratio=self.ratio)
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample with its `image` cropped: a tensor (C, H, W), uint8 or float32."""
+        """Crop the sample's `image`: a tensor (C, H, W), uint8 or float32."""
         sample = super().__call__(sample)
         if self.flip and torch.rand(()) < 0.5:
             sample["image"] = sample["image"].flip(-1)
@@ -99,7 +99,7 @@ class RandomCrop(_Crop):
 
 
 def standard(image: Any, channels: int, values: Values | None = None) -> Image.Image | Tensor:
-    """A Pillow image where Pillow can hold it (8 bits, 1, 3 or 4 channels), else a float32 tensor (C, H, W).
+    """Convert to a Pillow image where Pillow can hold it (8 bits, 1, 3 or 4 channels), else a float32 tensor (C, H, W).
 
     Args:
         image: a Pillow image, a tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W).
@@ -146,7 +146,7 @@ def standard(image: Any, channels: int, values: Values | None = None) -> Image.I
 
 
 def usable(image: Tensor) -> Tensor:
-    """A float image, unless it is one that no model could learn from.
+    """Check that a model could learn from a float image, and return it.
 
     Raises:
         OSError: it holds no pixel, or values that are NaN, infinite or beyond 1e18.
@@ -171,7 +171,7 @@ class Normalise:
         self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with its `image` normalised."""
+        """Normalise the batch's `image`."""
         image = batch["image"]
         scale = 255.0 if image.dtype == torch.uint8 else 1.0
         batch["image"] = image.float().sub_(scale * self.mean).div_(scale * self.std).contiguous()
@@ -194,7 +194,7 @@ class ImageViews(PixelViews):
     name = "image"
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
-        """The sample with its `image` as one view: a tensor (C, H, W), uint8 or float32."""
+        """Make one view of the sample's `image`: a tensor (C, H, W), uint8 or float32."""
         image = standard(sample["image"], self.channels)
         if isinstance(image, Tensor):
             self.check(image)

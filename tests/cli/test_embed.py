@@ -143,7 +143,7 @@ def test_goes_on_where_it_was_killed(frozen, tmp_path, monkeypatch, calls, left)
     with monkeypatch.context() as patch:
         dies_after(calls, patch)
         if calls is None:  # with all parts written, while they are joined
-            patch.setattr("jepa_lightning.evaluation.features.files.os.replace", dies_on_joining)
+            patch.setattr("jepa_lightning.run.writing.os.replace", dies_on_joining)
         with pytest.raises(Killed):
             run(image_data(samples=18), tmp_path / "f.npz")
     assert not (tmp_path / "f.npz").exists()
@@ -453,7 +453,7 @@ def test_a_full_disk(image_run, tmp_path, capsys, monkeypatch, ending, at):
     assert str(tmp_path / f"f{ending}") in message
     assert "resumes from there" in message
     assert len(message.splitlines()) < 5
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.unfinished"))
     monkeypatch.undo()
     embed(words)
 

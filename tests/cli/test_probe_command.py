@@ -128,9 +128,11 @@ def test_every_modality(trained, tmp_path, name, capsys):
     assert settings["checkpoints"]["trained"]["file"].endswith("checkpoints/last.ckpt")
     assert "torch" in settings["versions"]
     assert f"the splits train, val together (train: 48 samples, val: {val} samples)" in capsys.readouterr().out
-    drawings = {path.name for path in (tmp_path / "report" / "plots").iterdir()}
-    assert {"spectrum-trained.svg", "spectrum-untrained.svg"} <= drawings
-    assert "plots/" in (tmp_path / "report" / "report.md").read_text()
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "alt='spectrum of the features&#x27; covariance'" in page
+    assert page.count("data:image/png;base64,") >= 3 * 5  # nearest neighbours: every modality draws its samples
+    assert "<circle" in page
+    assert "val[0]" in page
 
 
 def test_features_are_those_of_the_encoders(trained, judged):
@@ -250,7 +252,7 @@ def test_a_low_label_curve_and_episodes_from_the_command(trained, tmp_path):
     assert (division["label_shares"], division["shots"], division["seed"]) == ([0.3], [1], 3)
     page = (tmp_path / "report.md").read_text()
     assert "shape by the share of the training labels" in page
-    assert (tmp_path / "plots" / "few-labels-shape-attentive.svg").is_file()
+    assert "alt='shape: attentive with few labels'" in (tmp_path / "report.html").read_text()
 
 
 def test_layers_side_by_side(trained, judged, tmp_path):
@@ -318,7 +320,9 @@ def test_several_checkpoints_in_one_table(trained, tmp_path, capsys):
         *(("image", "untrained image"), ("longer", "untrained image"), ("seeded", "untrained seeded")),
         *(("image", "raw"), ("longer", "raw"), ("seeded", "raw"), ("longer", "image"), ("seeded", "image")),
     ]
-    assert (tmp_path / "plots" / "run-longer.svg").is_file()
+    page = (tmp_path / "report.html").read_text()
+    assert "<figcaption>longer</figcaption>" in page
+    assert "<figcaption>seeded</figcaption>" not in page
     assert any(note.startswith("no curves of 'seeded'") for note in found["notes"])
     table = capsys.readouterr().out
     assert all(name in table for name in ("untrained seeded", "chance", "note: no curves of 'seeded'"))

@@ -96,7 +96,7 @@ def test_links_and_pictures_exist(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_of_the_repository_that_are_named_exist(page):
-    folders = "|".join(("jepa_lightning", "modalities", "benchmarks", "configs", "tests"))
+    folders = "|".join(("jepa_lightning", "modalities", "benchmarks", "configs", "examples", "tests"))
     for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", PAGES[page]):
         assert (ROOT / path).exists(), f"{page} names {path}"
     for name in re.findall(r"`(recipes/\w+)(?:\.yaml)?`", PAGES[page]):

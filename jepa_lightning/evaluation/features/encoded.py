@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
+from jepa_lightning.evaluation.pca import principal_components
 from jepa_lightning.evaluation.report.results import Embedding
 
 _POINTS = 1000  # of an embedding's picture
@@ -74,8 +75,7 @@ def project(name: str, train: Tensor, test: Tensor, first: int) -> Embedding:
     known = train[torch.randperm(len(train), generator=generator)[: 2 * _POINTS]]
     if not (known.isfinite().all() and test.isfinite().all()):
         return Embedding(name, np.full((len(rows), 2), np.nan), (np.nan, np.nan), rows)
-    mean = known.mean(0)
-    _, sizes, axes = torch.linalg.svd(known - mean, full_matrices=False)
+    mean, sizes, axes = principal_components(known)
     points = np.zeros((len(rows), 2))
     found = ((test[chosen] - mean) @ axes[:2].T).double().numpy()
     points[:, : found.shape[1]] = found  # of a single channel there is no second component

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -16,6 +15,7 @@ from jepa_lightning.data.in_order import InOrder
 from jepa_lightning.evaluation.features.extraction import Embed, Extracted, Splits
 from jepa_lightning.evaluation.features.pooled import extract
 from jepa_lightning.modality import Batch
+from jepa_lightning.randomness import isolate_rng
 
 COUNT = 1000
 _SAME = 1e-4  # of the largest feature: what batches of another size may change

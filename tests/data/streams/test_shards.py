@@ -21,8 +21,8 @@ from torch.utils.data import IterableDataset
 
 from jepa_lightning.cli.embed import embed
 from jepa_lightning.data import DataError, JEPADataModule, Shards, ShardStream, Unreadable
+from jepa_lightning.data.sources.tar_files import expand
 from jepa_lightning.data.streams.base import shuffled
-from jepa_lightning.data.streams.shards import expand
 from modalities.audio import AudioData
 from modalities.image import ImageData
 

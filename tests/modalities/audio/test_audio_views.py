@@ -21,7 +21,7 @@ def make(**settings):
 
 
 class Ramp(Dataset):
-    """Sounds whose sample t is t + 1; every other one is shorter than a clip."""
+    """Recordings whose sample t is t + 1; every other one is shorter than a clip."""
 
     def __len__(self):
         return 16
