@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning import regularizers as regularizers
     from jepa_lightning import schedules as schedules
     from jepa_lightning import targets as targets
+    from jepa_lightning.evaluation.embed import embed as embed
+    from jepa_lightning.evaluation.evaluate import evaluate as evaluate
     from jepa_lightning.loading import Frozen as Frozen
     from jepa_lightning.loading import load as load
     from jepa_lightning.loading import load_jepa as load_jepa
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning.modality import Modality as Modality
     from jepa_lightning.modality import Tokenizer as Tokenizer
     from jepa_lightning.module import JEPA as JEPA
+    from jepa_lightning.pictures.view import view as view
     from jepa_lightning.tokens import Masks as Masks
     from jepa_lightning.tokens import Tokens as Tokens
 
@@ -38,8 +41,11 @@ _LAZY = {  # public name: module that defines it; None for the module of that na
     "Modality": "modality",
     "Tokenizer": "modality",
     "Tokens": "tokens",
+    "embed": "evaluation.embed",
+    "evaluate": "evaluation.evaluate",
     "load": "loading",
     "load_jepa": "loading",
+    "view": "pictures.view",
     "callbacks": None,
     "data": None,
     "encoders": None,

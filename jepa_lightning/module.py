@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from jepa_lightning import optimization
 from jepa_lightning._version import __version__
 from jepa_lightning.encoders import Encoder
+from jepa_lightning.evaluation.features.pooling import pooled_features
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
 from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of
@@ -30,7 +31,6 @@ from jepa_lightning.scale.strategies import refuse_fsdp1
 from jepa_lightning.schedules import CosineRamp, Schedule, WarmupCosine, value_at
 from jepa_lightning.targets.base import TargetFactory, represent
 from jepa_lightning.targets.ema import EMA
-from jepa_lightning.tokens import pool
 
 BY_CLI = "_instantiator"
 """What Lightning's command line adds to the hyperparameters, which are a whole configuration then."""
@@ -164,8 +164,7 @@ class JEPA(LightningModule):
     @torch.no_grad()
     def embed(self, batch: Batch) -> Tensor:
         """One vector a sample, (B, D) float32: the mean over tokens of the representations."""
-        tokens = self.tokenizer(batch)
-        return pool(represent(self.evaluated_encoder, tokens).float(), tokens.valid)
+        return pooled_features(self.evaluated_encoder, self.tokenizer(batch))
 
     def on_fit_start(self) -> None:
         """Let the tokenizer estimate its statistics, unless a checkpoint has brought them."""

@@ -15,11 +15,10 @@ from jepa_lightning.config.shown import Shown
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import extract, probe
 from jepa_lightning.evaluation.features.pooled import is_class
+from jepa_lightning.evaluation.features.pooling import pooled_features
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.scale.threads import one_thread_if_small
-from jepa_lightning.targets import represent
-from jepa_lightning.tokens import pool
 
 
 class OnlineProbe(Shown, Callback):
@@ -127,7 +126,6 @@ def embedder(module: JEPA, encoder: Encoder) -> Callable[[Batch], Tensor]:
     @torch.no_grad()
     def embed(batch: Batch) -> Tensor:
         with module.trainer.precision_plugin.forward_context():
-            tokens = module.tokenizer(batch)
-            return pool(represent(encoder, tokens).float(), tokens.valid)
+            return pooled_features(encoder, module.tokenizer(batch))
 
     return embed

@@ -66,7 +66,8 @@ def shorten(message: str, parser: Any = None) -> str:
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
         options = [f"--{name.removeprefix('fit.')}" for name in required[1].split(", ")]
-        return f"{' and '.join(options)} must be given; a shipped config gives them: --config image.yaml"
+        hint = "; a shipped config gives them: --config image.yaml" if "--config" in _option_names(parser) else ""
+        return f"{' and '.join(options)} must be given{hint}"
     lines = [line for line in message.splitlines() if line.strip()]
     return "\n".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
 

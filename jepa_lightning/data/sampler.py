@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
@@ -58,6 +59,20 @@ class EpochSampler(DistributedSampler):
         mine = order[self.rank : self.total_size : self.num_replicas][self.start :]
         for position in mine:
             yield Draw(int(position), int(seeds[position]))
+
+
+def run_place(trainer: Any) -> dict[str, int]:
+    """What the order of training samples depends on besides the epoch: the run's seed, and the ranks that share them.
+
+    Args:
+        trainer: Lightning's; None where nothing trains.
+    """
+    seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+    connector = getattr(trainer, "_accelerator_connector", None)
+    if not getattr(connector, "use_distributed_sampler", True):
+        return {"seed": seed}
+    shares = getattr(trainer, "distributed_sampler_kwargs", None) or {}
+    return {"seed": seed, "ranks": shares.get("num_replicas", 1), "rank": shares.get("rank", 0)}
 
 
 class ResumableLoader(ReportingLoader):

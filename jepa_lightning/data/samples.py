@@ -77,6 +77,15 @@ class Samples(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    def derive(
+        self, transform: Callable[[Sample], Sample] | None, *, indices: NDArray[np.int64] | None = None, views: int = 1
+    ) -> Samples:
+        """The same samples, or those at `indices` of the data set, with another transform and number of views."""
+        indices = self.indices if indices is None else indices
+        return Samples(
+            self.dataset, name=self.name, split=self.split, indices=indices, transform=transform, views=views
+        )
+
     def sample_id(self, index: int) -> str:
         """Name of the underlying dataset's sample `index`."""
         if hasattr(self.dataset, "sample_id"):

@@ -42,6 +42,7 @@ class OtherSourceSettings(TypedDict, total=False):
     epoch_samples: int | None
     views: int
     view_transform: ViewTransform | None
+    batched: bool | None
 
 
 class OtherFileSettings(OtherSourceSettings, total=False):

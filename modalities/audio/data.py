@@ -163,8 +163,7 @@ class AudioData(FileDataModule):
     def _front_end(self) -> nn.Module:
         if self.front_end is not None:
             return self.front_end
-        module = self.trainer.lightning_module if self.trainer is not None else None
-        tokenizer = getattr(getattr(module, "modality", None), "tokenizer", None)
+        tokenizer = getattr(self.modality, "tokenizer", None)
         front_end = getattr(tokenizer, "front_end", None)
         if front_end is None:
             raise DataError(

@@ -217,14 +217,14 @@ class ImageData(PictureDataModule):
 
     def _estimate(self) -> tuple[list[float], list[float]]:
         """Estimate mean and std of each channel over up to 1000 readable training images, evenly spaced."""
-        train = self._part("train")
+        train = self.part("train")
         spaced = train.indices[np.linspace(0, len(train) - 1, min(_STATISTICS, len(train))).astype(int)]
         crop = CentreCrop(self.size, channels=self.channel_count, values=self._values)
         part = Samples(train.dataset, name=self.name, split="train", indices=spaced, transform=crop)
         sums = torch.zeros(2, self.channel_count, dtype=torch.float64)
         pixels = 0
         for position in range(len(part)):
-            image = self._records["train"].take(part[position])["image"]
+            image = self.parts.records["train"].take(part[position])["image"]
             values = image.double().flatten(1) / (255 if image.dtype == torch.uint8 else 1)
             sums += torch.stack([values.sum(1), values.square().sum(1)])
             pixels += values.shape[1]
@@ -234,7 +234,7 @@ class ImageData(PictureDataModule):
         return mean.tolist(), std.clamp_min(1e-6).tolist()
 
     def _check_range(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        largest = Normalise(mean, std)({"image": self._example["image"]})["image"].abs().max()
+        largest = Normalise(mean, std)({"image": self.parts.example["image"]})["image"].abs().max()
         if largest > 30:
             _log.warning(
                 "the first image's values reach %.3g after normalisation (mean %s, std %s): set data.mean to auto, or "

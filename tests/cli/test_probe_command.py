@@ -14,10 +14,11 @@ from PIL import Image as PILImage
 from short_runs import fit_shortly
 
 from jepa_lightning import Frozen, load
-from jepa_lightning.cli import probe as command
-from jepa_lightning.cli.embed import embed, write_features
+from jepa_lightning.cli.embed import embed
 from jepa_lightning.cli.probe import probe
+from jepa_lightning.evaluation import report_on_runs as command
 from jepa_lightning.evaluation.features.files import read_features
+from jepa_lightning.evaluation.features.write import write_features
 from jepa_lightning.modality import Modality
 from jepa_lightning.module import JEPA
 from modalities.audio import Audio
@@ -268,7 +269,7 @@ def test_layers_side_by_side(trained, judged, tmp_path):
            "--pooling", "max", *FAST])  # fmt: skip
     assert np.allclose(read_features(tmp_path / "f.npz")["features"], expected, atol=1e-5)
     with pytest.raises(ValueError, match="expected from 1 to 3 layers"):
-        write_features(frozen, frozen.data(drop_last=False), tmp_path / "g.npz", layers=4)
+        write_features(frozen, frozen.data(), tmp_path / "g.npz", layers=4)
 
 
 def test_alignment_is_that_of_augmented_training_samples(trained, judged, monkeypatch):
@@ -388,14 +389,14 @@ def test_an_encoder_that_cannot_be_built_anew_is_left_out(trained, tmp_path, mon
         (["--labels", "shape", "sise"], "no label 'sise' in the data: it has ["),
         (["--protocol", "groups"], "expected a group with the protocol groups"),
         (["--protocol", "groups", "--group", "speaker"], "no label 'speaker' in the data"),
-        (["--protocol", "leave"], "invalid choice: 'leave'"),
-        (["--probes", "mlp"], "invalid choice: 'mlp'"),
-        (["--test_share", "1.5"], "more than 0 and less than 1"),
-        (["--folds", "0"], "expected at least 1, got 0"),
-        (["--label_shares", "0.1", "1.5"], "more than 0 and less than 1, got 1.5"),
-        (["--label_shares", "few"], "invalid _share value: 'few'"),
-        (["--label_draws", "0"], "expected at least 1, got 0"),
-        (["--shots", "0"], "expected at least 1, got 0"),
+        (["--protocol", "leave"], "protocol: expected 'split', 'folds', 'repeated', 'groups', got leave"),
+        (["--probes", "mlp"], "probes: expected 'knn', 'logistic', 'svm', 'ridge', 'attentive', got mlp"),
+        (["--test_share", "1.5"], "expected a test_share above 0 and below 1, got 1.5"),
+        (["--folds", "0"], "expected folds of at least 2, got 0"),
+        (["--label_shares", "0.1", "1.5"], "expected label_shares above 0 and at most 1, got (0.1, 1.5)"),
+        (["--label_shares", "few"], "label_shares: expected float, got few"),
+        (["--label_draws", "0"], "expected label_draws >= 1"),
+        (["--shots", "0"], "at least one shot, got 2000 and (0,)"),
         (["--shots", "1", "--episodes", "150"], "a number of episodes that is a multiple of 100"),
         (["--shots", "1", "--ways", "1"], "expected at least 2 ways"),
         (["--ways", "3"], "expected at least 2 ways, and shots with them, got 3 and ()"),
@@ -427,9 +428,9 @@ def test_checkpoints_of_two_modalities_or_without_a_place(trained, tmp_path, cap
     (image, _), (graph, _) = trained("image"), trained("graph")
     message = refused(capsys, "--checkpoint", image, graph, "--out", tmp_path / "r")
     assert "of one modality, got image (image) and graph (graph)" in message
-    assert "expected --out FOLDER with several checkpoints" in refused(capsys, "--checkpoint", image, image)
+    assert "expected out, a folder, with several checkpoints" in refused(capsys, "--checkpoint", image, image)
     file = image / "checkpoints" / "last.ckpt"
-    assert "expected --out FOLDER with a checkpoint that is no run's" in refused(capsys, "--checkpoint", file)
+    assert "expected out, a folder, with a checkpoint that is no run's" in refused(capsys, "--checkpoint", file)
     (tmp_path / "file").write_text("mine")
     assert "got the file" in refused(capsys, "--checkpoint", image, "--out", tmp_path / "file")
 

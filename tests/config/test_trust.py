@@ -102,7 +102,7 @@ def test_data_sets_of_libraries_need_trust(path):
         "jepa_lightning.load",
         "jepa_lightning.run.checkpoints.read_config",
         "jepa_lightning.cli.fit.fit",
-        "jepa_lightning.data.module.os.system",
+        "jepa_lightning.data.workers.os.system",
         "modalities.image.files.read_image",
         "modalities.image.ImageData.setup",
         "jepa_lightning.config.rebuild.jsonargparse.ArgumentParser",

@@ -24,7 +24,7 @@ def test_as_the_samples_one_by_one(monkeypatch, flip):
     """With the same numbers drawn, a batch differs from Pillow's crops by their rounding alone."""
     data = ImageData(samples=24, batch_size=24, image_size=32, channels=3, val_fraction=0, flip=flip)
     data.setup()
-    images = data._part("train").dataset.images
+    images = data.part("train").dataset.images
     crop = RandomCrop((32, 32), channels=3, flip=flip)
     normalise = Normalise(*data.statistics())
     batched = BatchCrops(crop, normalise, (32, 32))
@@ -80,7 +80,7 @@ def test_a_trainer_finishes_batches_after_the_transfer(make_trainer, make_jepa, 
 def test_only_where_our_transforms_are_all():
     def batched(data):
         data.setup()
-        return data._part("train").batched
+        return data.part("train").batched
 
     class Own(ImageData):
         def transforms(self):
@@ -92,7 +92,7 @@ def test_only_where_our_transforms_are_all():
     assert batched(Own(**small)) is None
     assert batched(ImageData(views=2, **small)) is None
     assert batched(ImageData(batched=False, **small)) is None
-    assert ImageData(**small)._workers() == 0
+    assert ImageData(**small).workers == 0
     with pytest.raises(DataError, match="expected data in memory, uint8 and of one size, and no views"):
         batched(Own(batched=True, **small))
 

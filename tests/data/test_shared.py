@@ -36,7 +36,7 @@ def test_the_settings_are_those_of_the_bases():
 @pytest.mark.parametrize("kind", [ImageData, VideoData, AudioData, PointCloudData, GraphData])
 def test_a_modality_names_the_settings_of_its_base(kind):
     shared = inspect.signature(kind.__init__).parameters["shared"]
-    settings = {FileDataModule: FileSettings, SourcedDataModule: SourceSettings}[kind.__bases__[0]]
+    settings = FileSettings if issubclass(kind, FileDataModule) else SourceSettings
     named = getattr(data_shared, shared.annotation.removeprefix("Unpack[").removesuffix("]"))
     own_defaults = own(kind).keys() & annotations(settings).keys()
     assert annotations(named).keys() == annotations(settings).keys() - own_defaults

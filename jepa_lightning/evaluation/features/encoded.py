@@ -1,4 +1,4 @@
-"""What frozen encoders make of a data set: the input of the judge."""
+"""What frozen encoders make of a data set: the input of `evaluate_features`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def parts(encoded: Encoded, *, own_split: bool) -> tuple[Tensor, Tensor, int]:
     return encoded.values.float(), encoded.values.float(), 0
 
 
-def embed(name: str, train: Tensor, test: Tensor, first: int) -> Embedding:
+def project(name: str, train: Tensor, test: Tensor, first: int) -> Embedding:
     """Features `train` and `test`, whose first sample has the number `first`, in two dimensions for a picture.
 
     At most 1,000 samples of `test`, along the principal components of at most 2,000 of `train`.

@@ -125,7 +125,7 @@ def test_graphs_without_edges_are_kept_wherever_they_are(tmp_path, without, attr
     for _ in range(2):  # the second time from what PyG keeps
         data = make(tmp_path, name="T", val_fraction=0.0)
         data.setup()
-        graphs = data._part("train").dataset
+        graphs = data.part("train").dataset
         assert len(graphs) == COUNT
         assert [len(graphs[i]["graph"].graph.nodes) for i in range(COUNT)] == [
             1 + i % 4 if i in without else 5 for i in range(COUNT)
