@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "jepa_lightning").rglob("*.py"))
 MODALITIES = sorted(path for path in (ROOT / "modalities").iterdir() if (path / "__init__.py").is_file())
+OURS = [*CORE, *sorted((ROOT / "modalities").rglob("*.py"))]
 EXTRAS = ("torchaudio", "torchcodec", "torch_geometric", "av", "h5py", "soundfile", "pymetis")
 TEST_ONLY = ("pytest",)
 PLOTS = ("matplotlib",)
@@ -86,6 +88,37 @@ def test_pretexts_know_no_modality_and_modalities_no_pretext():
                 if name.startswith(("jepa_lightning.pretexts", "jepa_lightning.targets"))
             ]
             assert not found, path
+
+
+def imports_of_ours():
+    """Each file of the package and the modalities, with the files that it imports, anywhere in it."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in OURS}
+    graph = {}
+    for name, path in files.items():
+        found = set()
+        for imported_name in imported(path):
+            module = imported_name if imported_name in files else imported_name.rpartition(".")[0]
+            if module in files and module != name:
+                found.add(module)
+        graph[name] = found
+    return graph
+
+
+def test_no_import_runs_in_a_circle():
+    """Neither at the top of a file, nor in a function, nor for types alone."""
+    graph = imports_of_ours()
+    assert {"jepa_lightning.pretexts", "jepa_lightning.targets.base"} <= graph["jepa_lightning.module"]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_small_files_and_few_at_the_top():
+    top = sorted(path.name for path in (ROOT / "jepa_lightning").glob("*.py"))
+    assert len(top) <= 13, top
+    long = [path for path in OURS if len(path.read_text().splitlines()) > 300]
+    assert not long
 
 
 def python(code):

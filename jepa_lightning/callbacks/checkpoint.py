@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last state and the best."""
+"""The last state of a run, kept so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from jepa_lightning.callbacks.non_finite import require_finite
-from jepa_lightning.callbacks.probe import OnlineProbe
 from jepa_lightning.config.shown import Shown
 from jepa_lightning.optimization import is_accumulating, is_logged
 from jepa_lightning.run.checkpoint_io import protect, publish, tidy
@@ -86,7 +84,7 @@ class LastCheckpoint(Shown, Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder, and clear away what a killed run left unfinished."""
-        self._path = _last(trainer)
+        self._path = last_path(trainer)
         protect(trainer)
         if stage == "fit" and trainer.is_global_zero:
             tidy(self._path.parent)
@@ -132,7 +130,7 @@ class LastCheckpoint(Shown, Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the state that was validated."""
-        if not _in_training(trainer):
+        if not in_training(trainer):
             return
         self._wanted = True
         if not is_accumulating(trainer):
@@ -146,7 +144,7 @@ class LastCheckpoint(Shown, Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the state that is about to be validated."""
-        if not _in_training(trainer):
+        if not in_training(trainer):
             return
         if self._to_validate:
             self._to_validate = False
@@ -195,7 +193,7 @@ class LastCheckpoint(Shown, Checkpoint):
         """Keep what was written, and say so where there is some; save nothing of a run that has failed."""
         if self._saved_step:
             self._publish(trainer)
-        if (last := _last(trainer)).exists():  # what has failed may have been the setup
+        if (last := last_path(trainer)).exists():  # what has failed may have been the setup
             exception.add_note(f"{last} is whole: --auto_resume true goes on from it.")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -246,57 +244,13 @@ class LastCheckpoint(Shown, Checkpoint):
                 logger.after_save_checkpoint(self)  # type: ignore[arg-type]
 
 
-class BestCheckpoint(Shown, ModelCheckpoint):
-    """Keeps `checkpoints/best.ckpt` in the run's folder.
-
-    Best is the highest `probe/linear` where the data has classes (a falling loss proves nothing in a JEPA), or the
-    highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`.
-
-    Example:
-        >>> from lightning.pytorch import Trainer
-        >>> from jepa_lightning.callbacks import BestCheckpoint
-        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[BestCheckpoint()])
-        >>> next(callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint))
-        BestCheckpoint()
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            filename="best",
-            monitor="val/loss",
-            save_on_train_epoch_end=False,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder, and what is best by what this run measures."""
-        self.dirpath = self.dirpath or str(_last(trainer).parent)
-        probes = [c for c in trainer.callbacks if isinstance(c, OnlineProbe)]  # type: ignore[attr-defined]
-        metric = next(filter(None, (probe.main_metric(trainer) for probe in probes)), None)
-        if metric is not None:
-            self.monitor, self.mode, self.kth_value = metric, "max", torch.tensor(-torch.inf)
-        super().setup(trainer, pl_module, stage)
-        protect(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if it is the best.
-
-        Raises:
-            Fault: the weights are not finite.
-        """
-        if _in_training(trainer) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            require_finite(trainer, kept=f"{self.dirpath}/best.ckpt")
-        super().on_validation_end(trainer, pl_module)
-
-
 def _count_validation(total: dict[str, int], change: int) -> None:
     """Count a validation batch as started and not done: by this Lightning knows that it was in the middle of one."""
     total["ready"] += change
     total["started"] += change
 
 
-def _in_training(trainer: Trainer) -> bool:
+def in_training(trainer: Trainer) -> bool:
     """Whether this is no sanity check and no `Trainer.validate`."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
@@ -312,5 +266,6 @@ def _beside(path: str | Path) -> Path:
     return unfinished(Path(path))
 
 
-def _last(trainer: Trainer) -> Path:
+def last_path(trainer: Trainer) -> Path:
+    """Where last.ckpt lies."""
     return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"

@@ -100,8 +100,8 @@ class OnlineProbe(Shown, Callback):
     def main_metric(self, trainer: Trainer) -> str | None:
         """What says best how good the features are: `probe/linear`, or R2 of the first continuous label; or None."""
         data: Any = getattr(trainer, "datamodule", None)
-        judged = self.enabled and isinstance(trainer.lightning_module, JEPA)
-        if not judged or not getattr(data, "labelled", False):
+        evaluated = self.enabled and isinstance(trainer.lightning_module, JEPA)
+        if not evaluated or not getattr(data, "labelled", False):
             return None
         loaders = (data.probe_dataloader(), data.val_dataloader())
         if any(loader and not loader.dataset.labelled for loader in loaders):  # all of them -1

@@ -102,7 +102,7 @@ class LoadedData(ModelSizedData):
         asked = self.num_workers is not None
         processes = 1 if self.trainer is None else max(1, self.trainer.num_devices)
         wanted = self.num_workers or 0
-        if not asked and self.part("train").batched is None:
+        if not asked:
             wanted = choose_workers(processes=processes, in_memory=self.in_memory)
         if not wanted:
             return 0
@@ -174,7 +174,8 @@ class LoadedData(ModelSizedData):
         return finish(batch, self.part("train").batched)
 
     def _train_loader(self, sampler: EpochSampler, train: Samples) -> ResumableLoader:
-        settings = self._settings("train", keep_workers=True)
+        idle = train.batched is not None and self.num_workers is None  # next to nothing is left for workers to do
+        settings = self._settings("train", keep_workers=True, workers=0 if idle else None)
         running = getattr(getattr(self.trainer, "state", None), "fn", None) is not None
         if not running:  # nobody finishes batches after their transfer
             settings["collate_fn"] = Collate(self._batch_transform, finish=train.batched)
@@ -195,8 +196,8 @@ class LoadedData(ModelSizedData):
     def _loader(self, split: str, *, keep_workers: bool = False) -> ReportingLoader:
         return ReportingLoader(self.part(split), **self._settings(split, keep_workers=keep_workers))
 
-    def _settings(self, split: str, *, keep_workers: bool) -> dict[str, Any]:
-        workers = self.workers
+    def _settings(self, split: str, *, keep_workers: bool, workers: int | None = None) -> dict[str, Any]:
+        workers = self.workers if workers is None else workers
         return {
             "batch_size": self.batch_size,
             "num_workers": workers,

@@ -27,6 +27,8 @@ def crop_and_resize(images: Tensor, boxes: Tensor, size: tuple[int, int], *, fli
         (B, C, h, w) float32 in the images' own range; of uint8 images, from 0 to 255.
 
     Example:
+        >>> import torch
+        >>> from jepa_lightning.data.resample import crop_and_resize
         >>> images = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4)
         >>> crop_and_resize(images, torch.tensor([[0.0, 0.0, 4.0, 4.0]]), (4, 4))[0, 0, 0]
         tensor([0., 1., 2., 3.])

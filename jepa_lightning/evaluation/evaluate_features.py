@@ -34,7 +34,7 @@ def evaluate_features(
     probes: Sequence[Probe] = ("knn", "logistic", "ridge"),
     labels: Sequence[str] | None = None,
     class_names: Mapping[str, Sequence[str]] | None = None,
-    compare: Sequence[tuple[str, str]] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
     k: int = 20,
     device: str = "cpu",
     settings: Mapping[str, Any] | None = None,
@@ -62,7 +62,7 @@ def evaluate_features(
     """
     protocol = protocol or Protocol()
     first = _check(encoders, protocol, probes)
-    pairs = _pairs(encoders, compare)
+    pairs = _pairs(encoders, pairs)
     everything = {name: encoded.values.float() for name, encoded in encoders.items()}
     columns = first.labels
     groups = None
@@ -168,14 +168,14 @@ def _check(encoders: Mapping[str, Encoded], protocol: Protocol, probes: Sequence
     return first
 
 
-def _pairs(encoders: Mapping[str, Encoded], compare: Sequence[tuple[str, str]] | None) -> list[tuple[str, str]]:
-    if compare is None:
+def _pairs(encoders: Mapping[str, Encoded], pairs: Sequence[tuple[str, str]] | None) -> list[tuple[str, str]]:
+    if pairs is None:
         trained = [name for name in encoders if not name.startswith((UNTRAINED, RAW))]
         return [(name, other) for name in trained for other in (UNTRAINED, RAW) if other in encoders]
-    for name in (name for pair in compare for name in pair):
+    for name in (name for pair in pairs for name in pair):
         if name not in encoders:
             raise ValueError(f"no encoder {name!r} to compare: there are {list(encoders)}")
-    return list(compare)
+    return list(pairs)
 
 
 def _settings(protocol: Protocol, probes: Sequence[Probe], k: int, encoders: Mapping[str, Encoded]) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def _evaluate(found: _Encoding, *, probes: Sequence[Probe], labels: Sequence[str
         probes=probes,
         labels=labels,
         class_names={data.label: classes} if classes and data.label else None,
-        compare=found.pairs,
+        pairs=found.pairs,
         k=k,
         device=found.settings.chosen_device,
         progress=_progress,

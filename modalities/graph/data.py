@@ -182,8 +182,8 @@ def report(name: str, graphs: Iterable[RawGraph]) -> dict[str, int]:
         loops = source == target
         there = np.unique(source * nodes + target)
         back = np.unique(target * nodes + source)
-        alone = np.setdiff1d(np.arange(nodes), np.concatenate([source, target])).size > 0
-        flags = (not len(source), len(source) > 0 and alone, loops.any(), not np.array_equal(there, back))
+        single = np.setdiff1d(np.arange(nodes), np.concatenate([source, target])).size > 0
+        flags = (not len(source), len(source) > 0 and single, loops.any(), not np.array_equal(there, back))
         for kind, flag in zip(kinds, flags, strict=True):
             odd[kind] += bool(flag)
     for kind, count in odd.items():

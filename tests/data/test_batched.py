@@ -87,12 +87,12 @@ def test_only_where_our_transforms_are_all():
             random, central = super().transforms()
             return lambda sample: random(sample), central
 
-    small = {"samples": 40, "image_size": 32, "channels": 3}
+    small = {"samples": 40, "image_size": 32, "channels": 3, "batch_size": 8}
     assert batched(ImageData(**small)) is not None
     assert batched(Own(**small)) is None
     assert batched(ImageData(views=2, **small)) is None
     assert batched(ImageData(batched=False, **small)) is None
-    assert ImageData(**small).workers == 0
+    assert ImageData(**small).train_dataloader().num_workers == 0
     with pytest.raises(DataError, match="expected data in memory, uint8 and of one size, and no views"):
         batched(Own(batched=True, **small))
 

@@ -70,7 +70,7 @@ def test_views_take_their_share(make_data, free):
 
 
 def test_a_number_chosen_by_itself_is_lowered(make_data, free, monkeypatch):
-    data = make_data(num_workers=None)
+    data = make_data(num_workers=None, batched=False)
     monkeypatch.setattr("jepa_lightning.data.loaders.choose_workers", lambda **known: 4)
     free(6 * shared_memory.size(next(iter(make_data(num_workers=0).train_dataloader()))))
     with pytest.warns(UserWarning, match="2 data workers in place of 4: a batch takes"):

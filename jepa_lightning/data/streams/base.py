@@ -56,9 +56,9 @@ class Stream(Shown, IterableDataset[Any], ABC):
     def records(self, part: int = 0, parts: int = 1, *, seed: int | None = None) -> Iterator[Any]:
         """Make one pass: what worker `part` of `parts` reads, shuffled by `seed`; None keeps the order."""
         order = np.arange(self.shards) if seed is None else np.random.default_rng(seed).permutation(self.shards)
-        alone = len(order) >= parts
-        found = chain.from_iterable(map(self.read, (order[part::parts] if alone else order).tolist()))
-        mine = found if alone else islice(found, part, None, parts)
+        single = len(order) >= parts
+        found = chain.from_iterable(map(self.read, (order[part::parts] if single else order).tolist()))
+        mine = found if single else islice(found, part, None, parts)
         return mine if seed is None else shuffled(mine, self.shuffle_buffer, random.Random(derive_seed(seed, part)))
 
     def __iter__(self) -> Iterator[Any]:
