@@ -18,7 +18,7 @@ from jepa_lightning.data import DataError, Sample, Samples, cache_sets, find_arc
 from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.samples import READ_ERRORS
 from jepa_lightning.data.shared import FileSettings, Unpack
-from jepa_lightning.data.sources.pictures import PictureDataModule
+from jepa_lightning.data.sources.pictures import SMALL, PictureDataModule
 from jepa_lightning.data.sources.records import Decode, Decoded, Encoded, Record
 from jepa_lightning.modality import Batch
 from modalities.image.files import ArrayImages, find_images
@@ -29,7 +29,6 @@ from modalities.image.values import EIGHT, UNIT, Values, say, values_of
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LOOKED_AT = 64
-_SMALL = 96 * 96  # pixels of an image whose crop costs less in a batch than by itself, on a CPU
 _STATISTICS = 1000  # images that "auto" looks at
 _log = logging.getLogger(__name__)
 
@@ -195,7 +194,7 @@ class ImageData(PictureDataModule):
     ) -> BatchTransform | None:
         """Random resized crops by `BatchCrops`: of small images anywhere, of larger ones on a GPU."""
         ours = type(one) is RandomCrop and type(batch) is Normalise and shape[2:] == (self.channel_count,)
-        quick = torch.cuda.is_available() or math.prod(shape[:2]) <= _SMALL
+        quick = torch.cuda.is_available() or math.prod(shape[:2]) <= SMALL
         return BatchCrops(one, batch, (shape[0], shape[1])) if ours and (self.batched or quick) else None  # type: ignore[arg-type]
 
     def statistics(self) -> tuple[list[float], list[float]]:

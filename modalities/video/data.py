@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Sample, find_archives
+from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.shared import OtherFileSettings, Unpack
 from jepa_lightning.data.sources.pictures import PictureDataModule
 from jepa_lightning.data.sources.records import Decode
@@ -16,7 +18,7 @@ from jepa_lightning.modality import Batch
 from modalities.video.files import ArrayClips, VideoFile, VideoFiles, check_reading, find_videos
 from modalities.video.generated import GeneratedClips
 from modalities.video.reading import ClipSampler
-from modalities.video.transforms import CentreCrop, RandomCrop, TakeClips, VideoViews, separate_clips
+from modalities.video.transforms import BatchClips, CentreCrop, RandomCrop, TakeClips, VideoViews, separate_clips
 
 
 class VideoData(PictureDataModule):
@@ -137,6 +139,19 @@ class VideoData(PictureDataModule):
         random = RandomCrop(self.size, channels=channels, scale=self.crop_scale, ratio=self.ratio, flip=self.flip)
         centre = CentreCrop(self.size, channels=channels)
         return TakeClips(sampler, random, clips=None), TakeClips(sampler, centre, clips=self.eval_clips)
+
+    def batch_augmentation(
+        self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
+    ) -> BatchTransform | None:
+        """Take random clips by `BatchClips`, on a GPU: a CPU is quicker one by one."""
+        channels = (*shape, 1)[3]
+        ours = type(one) is TakeClips and type(one.crop) is RandomCrop and batch is separate_clips
+        if not ours or len(shape) not in (3, 4) or channels != self.or_model("channels", self.channels):
+            return None
+        sampler = one.sampler  # type: ignore[union-attr]
+        long_enough = sampler.fps is None and shape[0] > (sampler.frames - 1) * sampler.stride
+        quick = torch.cuda.is_available()
+        return BatchClips(one, shape[:3]) if long_enough and (self.batched or quick) else None  # type: ignore[arg-type]
 
     def default_views(self) -> VideoViews:
         """Augment clips at random times as images; without what knows colours, where there are none."""

@@ -91,6 +91,15 @@ class GeneratedClips(Shown, Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.videos)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(frames, height, width, channels)."""
+        return self.videos.shape[1:]
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Give clips (B, T, H, W, C) and labels of many samples."""
+        return self[indices]  # type: ignore[index]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         labels = {"direction": self.targets[index], "shape": self.shapes[index], "velocity": self.velocities[index]}
         return {"video": self.videos[index], "labels": labels}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_lightning.data import DataError, Sample
-from jepa_lightning.data.boxes import Box, central_box, random_box
+from jepa_lightning.data.batched import BatchTransform
+from jepa_lightning.data.boxes import DRAWS, Box, central_box, random_box, random_boxes
 from jepa_lightning.data.pixels import PixelViews
+from jepa_lightning.data.resample import crop_and_resize
 from jepa_lightning.modality import Batch
+from jepa_lightning.randomness import uniforms
 from modalities.video.files import VideoFile
 from modalities.video.reading import ClipSampler
 
@@ -112,6 +116,47 @@ class TakeClips:
         cut = [self.crop(clip).transpose(0, 1).contiguous() for clip in clips]
         sample["video"] = cut[0] if len(cut) == 1 else torch.stack(cut)
         return sample
+
+
+class BatchClips(BatchTransform):
+    """`TakeClips` at random times with a `RandomCrop`, for whole batches of clips of one size in memory, on any device.
+
+    Args:
+        one: whose sampler and crop are taken.
+        shape: (frames, height, width) of the clips.
+
+    Raises:
+        DataError, OSError: the sampler takes no clips of so many frames.
+    """
+
+    def __init__(self, one: TakeClips, shape: tuple[int, int, int]) -> None:
+        self.sampler = one.sampler
+        self.crop = cast(RandomCrop, one.crop)
+        self.shape = shape
+        self.last = int(one.sampler.frames_of(shape[0], start=1.0)[0])  # the last frame that a clip may begin with
+
+    def draw(self, seeds: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Draw `frames` (B, T), `boxes` (B, 4), and `flip` (B,) where half of the clips are mirrored."""
+        frames, height, width = self.shape
+        drawn = uniforms(seeds, DRAWS + 2)
+        first = np.round(drawn[:, 1] * self.last).astype(np.int64)
+        found = {"frames": torch.from_numpy(first[:, None] + self.sampler.frames_of(frames, start=0.0))}
+        low, high = self.crop.scale
+        boxes = random_boxes(drawn[:, 2:], height, width, scale=(low, high), ratio=self.crop.ratio)
+        if low == high == 1.0:
+            boxes[:] = self.crop.box(height, width)
+        found["boxes"] = torch.from_numpy(boxes.astype(np.float32))
+        return {**found, "flip": torch.from_numpy(drawn[:, 0] < 0.5)} if self.crop.flip else found
+
+    def __call__(self, batch: Batch, draws: dict[str, Tensor]) -> Batch:
+        """Cut and resize the batch's `video` (B, frames, H, W, C) or (B, frames, H, W): (B, C, T, h, w), uint8."""
+        video = batch["video"]
+        video = video.unsqueeze(-1) if video.ndim == 4 else video
+        taken = video[torch.arange(len(video), device=video.device)[:, None], draws["frames"]]  # (B, T, H, W, C)
+        images = taken.permute(0, 1, 4, 2, 3).flatten(1, 2)
+        cut = crop_and_resize(images, draws["boxes"], self.crop.size, flip=draws.get("flip")).round().byte()
+        batch["video"] = cut.unflatten(1, (taken.shape[1], -1)).transpose(1, 2).contiguous()
+        return batch
 
 
 def separate_clips(batch: Batch) -> Batch:

@@ -138,3 +138,36 @@ def test_names_are_made_when_asked_for():
     assert ids[1] == "n7"
     assert ids[1:] == ["n7", "n9"]
     assert list(ids) == ["n4", "n7", "n9"]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_clips_as_one_by_one(monkeypatch, flip):
+    """With the same numbers drawn: the same frames; pixels differ by the rounding of boxes to whole pixels alone."""
+    pytest.importorskip("av")
+    from modalities.video import VideoData
+    from modalities.video.transforms import BatchClips
+
+    settings = {"samples": 16, "frames": 4, "stride": 2, "image_size": 32, "channels": 3, "crop_scale": (1.0, 1.0)}
+    data = VideoData(batch_size=12, val_fraction=0, num_workers=0, flip=flip, batched=True, **settings)
+    data.setup()
+    videos = np.random.default_rng(0).integers(0, 256, (12, 11, 32, 32, 3), dtype=np.uint8)
+    one = data.training_transform
+    batched = BatchClips(one, (11, 32, 32))
+    seeds = np.arange(12)
+    drawn = uniforms(seeds, 24)
+    batch = batched({"video": torch.from_numpy(videos)}, batched.draw(seeds))
+    assert batch["video"].shape == (12, 3, 4, 32, 32)
+    for number, video in enumerate(videos):
+        draws = iter(torch.tensor([drawn[number, 1], drawn[number, 0]]))
+        monkeypatch.setattr(torch, "rand", lambda *_, draws=draws: next(draws))
+        assert torch.equal(batch["video"][number], one({"video": video})["video"])
+    monkeypatch.undo()
+    assert isinstance(data.part("train").batched, BatchClips)
+    both = [VideoData(batch_size=12, val_fraction=0, num_workers=0, batched=how, **settings) for how in (True, False)]
+    batch, one_by_one = map(first_batch, both)
+    assert batch["video"].shape == one_by_one["video"].shape
+    assert batch["video"].dtype == one_by_one["video"].dtype == torch.uint8
+    assert list(batch["id"]) == one_by_one["id"]
+    slow = VideoData(batch_size=12, val_fraction=0, num_workers=0, **{**settings, "stride": 20})
+    slow.setup()
+    assert slow.part("train").batched is None  # clips that are played again

@@ -23,7 +23,7 @@ from jepa_lightning.config.plugins import load_plugins
 FIGURES = Path(__file__).with_name("figures.json")
 CASES = {
     "image": ["--data.batched", "false"],  # 0.1 drew crops sample by sample
-    "video": [],
+    "video": ["--data.batched", "false"],
     "audio": [],
     "pointcloud": [],
     "graph": [],
@@ -32,7 +32,7 @@ CASES = {
         *("--data.root", "null", "--data.name", "null", "--data.batch_size", "32"),
         *("--model.modality.features", "4", "--model.modality.edge_features", "0"),
     ],
-    "recipes/vjepa_moving_mnist": ["--data.root", "null", "--data.labels", "null"],
+    "recipes/vjepa_moving_mnist": ["--data.root", "null", "--data.labels", "null", "--data.batched", "false"],
 }
 QUIET = [
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.num_sanity_val_steps", "0"),

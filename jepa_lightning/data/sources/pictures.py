@@ -9,6 +9,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.pixels import PixelViews
 from jepa_lightning.data.sources.base import FileDataModule
 
+SMALL = 64 * 64  # pixels of an image whose crop costs less in a batch than by itself, on a CPU
 DRAWN = 64  # longest side of generated images and clips, in pixels
 
 
