@@ -23,6 +23,7 @@ from jepa_lightning.evaluation.features.pooling import Pooling, pool_tokens
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.run.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
+from jepa_lightning.trajectories import frames
 
 WhichEncoder = Literal["target", "context"]
 
@@ -166,7 +167,8 @@ class Frozen(nn.Module):
     def tokens(self, batch: Batch, *, layers: int = 1) -> tuple[Tensor, Tensor | None]:
         """Representations of all tokens, (B, N, D) float32, and which are real: (B, N) bool, or None where all are.
 
-        The batch may lie on any device. With more `layers` than 1 they are (B, N, layers D): the outputs of the last
+        The batch may lie on any device; of trajectories (B, T, ...) each frame is a sample, B T of them.
+        With more `layers` than 1 they are (B, N, layers D): the outputs of the last
         layers side by side. The last has the encoder's own norm, those before it a LayerNorm without affine; see
         `jepa_lightning.evaluation.features.last_layers.encode_last`.
 
@@ -174,7 +176,7 @@ class Frozen(nn.Module):
             ValueError: more layers than the encoder has, or an encoder that gives its last one alone.
         """
         seen = {key: value for key, value in batch.items() if key != "views"}  # these need not move
-        tokens = self.tokenizer(move_data_to_device(seen, self.device))
+        tokens = self.tokenizer(move_data_to_device(frames(seen), self.device))
         return encode_last(self.encoder, tokens, layers).float(), tokens.valid
 
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:

@@ -16,6 +16,7 @@ from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.pictures.files import write_pictures
 from jepa_lightning.targets import represent
+from jepa_lightning.trajectories import frames
 
 
 class Pictures(Callback):
@@ -44,7 +45,7 @@ class Pictures(Callback):
         loader = data.val_dataloader() if applies else None
         if not loader:
             return
-        batch = transfer(trainer, first(next(iter(loader)), self.samples))
+        batch = transfer(trainer, first(frames(next(iter(loader))), self.samples))
         with torch.no_grad():
             tokens = pl_module.tokenizer(batch)
             generator = pl_module.mask_generator("pictures", 0, 0)

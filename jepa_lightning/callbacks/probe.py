@@ -19,6 +19,7 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.scale.threads import one_thread_if_small
 from jepa_lightning.targets import represent
 from jepa_lightning.tokens import pool
+from jepa_lightning.trajectories import frames
 
 
 class OnlineProbe(Callback):
@@ -77,7 +78,7 @@ class OnlineProbe(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
 
         def batches(loader: Any) -> Iterator[Batch]:
-            return (transfer(trainer, batch) for batch in loader)
+            return (frames(transfer(trainer, batch)) for batch in loader)
 
         embed = embedder(pl_module, encoder)
         train = extract(embed, batches(data.probe_dataloader()))
