@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "jepa_lightning").rglob("*.py"))
 MODALITIES = sorted(path for path in (ROOT / "modalities").iterdir() if (path / "__init__.py").is_file())
 EXTRAS = ("torchaudio", "torchcodec", "torch_geometric", "av", "h5py", "soundfile", "pymetis")
+LAZY = {"jepa_lightning/data/trajectories/hdf5.py": ("h5py",)}  # within a function: the extra world
 TEST_ONLY = ("pytest", "matplotlib")
 
 
@@ -57,7 +58,9 @@ def test_a_modality_imports_no_other(folder):
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_core_imports_no_extra(path):
-    assert not [name for name in imported(path) if name.split(".")[0] in (*EXTRAS, *TEST_ONLY)]
+    allowed = LAZY.get(path.relative_to(ROOT).as_posix(), ())
+    found = {name.split(".")[0] for name in imported(path)} & {*EXTRAS, *TEST_ONLY}
+    assert found <= {*allowed}
 
 
 def test_pretexts_know_no_modality_and_modalities_no_pretext():

@@ -55,7 +55,7 @@ class CollapseMonitor(Callback):
         min_rank: float = MIN_RANK,
         std_drop: float | None = 10.0,
         rank_drop: float | None = 4.0,
-        min_within: float = 0.01,
+        min_within: float = 0.005,
         loss_rise: float | None = 10.0,
         enabled: bool = True,
     ) -> None:

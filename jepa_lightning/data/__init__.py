@@ -12,6 +12,7 @@ from jepa_lightning.data.sources.records import Encoded, Record, Records
 from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams.base import Stream
 from jepa_lightning.data.streams.shards import Shards, ShardStream
+from jepa_lightning.data.trajectories import TrajectoryData
 from jepa_lightning.data.views import PlainViews, ViewTransform, view_seed
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Shards",
     "SourcedDataModule",
     "Stream",
+    "TrajectoryData",
     "Unreadable",
     "ViewTransform",
     "draw",

@@ -13,6 +13,9 @@ MODULES = [
     "regularizers.inverse_dynamics",
     "regularizers.trajectory",
     "trajectories",
+    "data.trajectories.module",
+    "environments.spaces",
+    "environments.two_rooms",
 ]
 
 
