@@ -9,12 +9,29 @@ from jepa_lightning.tokens import Masks, Tokens
 
 if TYPE_CHECKING:
     from jepa_lightning.loading import Frozen, load, load_jepa
+    from jepa_lightning.planning import World, load_world
 
-__all__ = ["JEPA", "Batch", "Frozen", "Masks", "Modality", "Tokenizer", "Tokens", "load", "load_jepa"]
+__all__ = [
+    "JEPA",
+    "Batch",
+    "Frozen",
+    "Masks",
+    "Modality",
+    "Tokenizer",
+    "Tokens",
+    "World",
+    "load",
+    "load_jepa",
+    "load_world",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`Frozen`, `load` and `load_jepa` when they are asked for: training needs none of them, nor what they import."""
+    """What a trained run is loaded with, when it is asked for: training needs none of it, nor what it imports."""
+    if name in ("World", "load_world"):
+        from jepa_lightning import planning
+
+        return getattr(planning, name)
     if name not in ("Frozen", "load", "load_jepa"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from jepa_lightning import loading

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -88,6 +89,13 @@ def load_jepa(
         ValueError: as `load`.
     """
     return _load(path, which, module, trust)[0].float().train(False).to(map_location)
+
+
+def load_jepa_and_config(
+    path: str | Path, *, which: Which = "last", trust: Collection[str] = ()
+) -> tuple[JEPA, Config | None]:
+    """The module of a run of `jepa-fit` with its weights, and the run's configuration; see `load`."""
+    return _load(path, which, None, trust)
 
 
 def _load(path: str | Path, which: Which, module: JEPA | None, trust: Collection[str]) -> tuple[JEPA, Config | None]:
@@ -209,8 +217,7 @@ class Frozen(nn.Module):
                 "expected a checkpoint of jepa-fit, got a model built in Python, of which nobody knows how: build a "
                 "fresh one in the same way, and wrap it as jepa_lightning.Frozen(module)"
             )
-        with isolate_rng():
-            _seed(self.config["seed_everything"] if seed is None else seed)
+        with seeded(self.config["seed_everything"] if seed is None else seed):
             module = build_model(self.config["model"], pretrained=True, trust=self.trust)
         module.tokenizer.load_state_dict(self.tokenizer.state_dict())
         return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
@@ -237,11 +244,14 @@ class Frozen(nn.Module):
         return build_data(data, overrides, self.modality, trust=self.trust)
 
 
-def _seed(seed: int) -> None:
-    """As `seed_everything`, without its environment variables."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, all is seeded as by `seed_everything`; afterwards the random state is what it was."""
+    with isolate_rng():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield
 
 
 def _versions(written_by: Any) -> str:

@@ -16,6 +16,11 @@ MODULES = [
     "data.trajectories.module",
     "environments.spaces",
     "environments.two_rooms",
+    "planning.agent",
+    "planning.cost",
+    "planning.memory",
+    "planning.planners.gradient",
+    "planning.planners.sampling",
 ]
 
 
