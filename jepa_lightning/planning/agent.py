@@ -111,6 +111,11 @@ class Deliberate(Policy):
         super().reset(environment, tasks)
         self.agent.reset(environment.observe(tasks.goal))
 
+    @property
+    def plans(self) -> int:
+        """See `Policy.plans`."""
+        return self.agent.loop.plans
+
     @torch.no_grad()
     def act(self, states: Tensor) -> Tensor:
         """Show the states, and ask."""

@@ -20,11 +20,13 @@ class Outcomes:
     Attributes:
         steps: (N,) int64 after which each goal was reached; 0 where it was not.
         decisions: how many actions were chosen.
-        seconds: that the policy took for them, of this process.
+        plans: how many plans were made for them.
+        seconds: of computing that the policy took for them.
     """
 
     steps: Tensor
     decisions: int
+    plans: int
     seconds: float
 
     @property
@@ -33,7 +35,7 @@ class Outcomes:
         return self.steps > 0
 
     def summary(self) -> dict[str, float | int | list[float] | None]:
-        """Success, its interval, steps to the goal and milliseconds a decision, as plain numbers."""
+        """Success, its interval, steps to the goal and milliseconds an action and a plan, as plain numbers."""
         count, total = int(self.reached.sum()), len(self.steps)
         return {
             "success": count / total,
@@ -41,7 +43,8 @@ class Outcomes:
             "reached": count,
             "episodes": total,
             "steps": float(self.steps[self.reached].float().mean()) if count else None,
-            "ms_a_decision": 1000 * self.seconds / max(self.decisions, 1),
+            "ms_an_action": 1000 * self.seconds / max(self.decisions, 1),
+            "ms_a_plan": 1000 * self.seconds / self.plans if self.plans else None,
         }
 
 
@@ -76,7 +79,7 @@ def run_episodes(environment: Environment, tasks: Tasks, policy: Policy, *, budg
         if len(left) < len(running):
             running, states, goals = running[left], states[left], goals[left]
             policy.keep(left)
-    return Outcomes(steps, decisions, seconds)
+    return Outcomes(steps, decisions, policy.plans, seconds)
 
 
 def unsolved(environment: Environment, tasks: Tasks) -> tuple[Tasks, int]:

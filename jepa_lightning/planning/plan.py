@@ -137,12 +137,12 @@ def described(part: Any) -> dict[str, Any]:
 
 def table(report: Mapping[str, Any]) -> str:
     """The report for a person."""
-    lines = [f"{'':<14} {'success':>8} {'95% interval':>16} {'steps':>6} {'ms a decision':>14}"]
+    lines = [f"{'':<14} {'success':>8} {'95% interval':>16} {'steps':>6} {'ms an action':>13} {'ms a plan':>10}"]
     for name, row in report["rows"].items():
         low, high = (f"{100 * bound:.1f}" for bound in row["interval"])
-        steps = "-" if row["steps"] is None else f"{row['steps']:.1f}"
-        cells = f"{100 * row['success']:>7.1f}% {f'[{low}, {high}]':>16} {steps:>6}"
-        lines.append(f"{name:<14} {cells} {row['ms_a_decision']:>14.2f}")
+        steps, plan_ = ("-" if row[key] is None else f"{row[key]:.1f}" for key in ("steps", "ms_a_plan"))
+        cells = f"{100 * row['success']:>7.1f}% {f'[{low}, {high}]':>16} {steps:>6} {row['ms_an_action']:>13.2f}"
+        lines.append(f"{name:<14} {cells} {plan_:>10}")
     first, protocol = report["first_plans"], report["protocol"]
     read = ", ".join(f"{name} {value:.2f}" for name, value in report["readout_r2"].items())
     lines += [

@@ -15,6 +15,11 @@ from jepa_lightning.planning.planners.base import Energy, Planner
 class Policy(ABC):
     """Chooses actions for some episodes at once. A control may look at the states; an agent asks for observations."""
 
+    @property
+    def plans(self) -> int:
+        """How many plans it has made since the episodes began, of all of them; 0 of one that does not plan."""
+        return 0
+
     def reset(self, environment: Environment, tasks: Tasks) -> None:
         """New episodes begin."""
         self.environment = environment
@@ -128,6 +133,11 @@ class Oracle(Policy):
     def act(self, states: Tensor) -> Tensor:
         """The next action of the plan."""
         return self.loop.act(lambda: self.energy(states), len(states))
+
+    @property
+    def plans(self) -> int:
+        """See `Policy.plans`."""
+        return self.loop.plans
 
     def energy(self, states: Tensor) -> Energy:
         """The true energy of actions (B, C, H, A) in states (B, P)."""

@@ -46,13 +46,14 @@ def test_steps_are_those_after_which_the_goal_is_reached():
 def test_who_arrives_by_chance_or_not_at_all():
     rooms = TwoRooms(rooms="same")
     drawn = tasks(rooms, 100)
-    assert run_episodes(rooms, drawn, DoNothing(), budget=40).summary() | {"ms_a_decision": 0} == {
+    assert run_episodes(rooms, drawn, DoNothing(), budget=40).summary() | {"ms_an_action": 0} == {
         "success": 0.0,
         "interval": list(wilson(0, 100)),
         "reached": 0,
         "episodes": 100,
         "steps": None,
-        "ms_a_decision": 0,
+        "ms_an_action": 0,
+        "ms_a_plan": None,
     }
     for policy in (RandomActions(), StraightLine()):
         first = run_episodes(rooms, drawn, policy, budget=40)
@@ -71,7 +72,10 @@ def test_a_straight_line_is_one_direction_at_full_speed():
 
 def test_the_default_planner_with_true_dynamics_reaches_the_other_room():
     rooms = TwoRooms(rooms="other")
-    found = run_episodes(rooms, tasks(rooms, 40), Oracle(CEM(horizon=32, samples=256, std=1.0)), budget=100)
+    found = run_episodes(rooms, tasks(rooms, 40), Oracle(CEM(horizon=32)), budget=100)
+    plans = sum(-(-(n or 100) // 4) for n in found.steps.tolist())  # one for every four actions of each episode
+    assert found.plans == plans
+    assert found.summary()["ms_a_plan"] == pytest.approx(1000 * found.seconds / plans)
     assert found.reached.float().mean() >= 0.85
 
 

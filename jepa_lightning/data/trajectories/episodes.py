@@ -57,12 +57,17 @@ class Episodes(Dataset[Sample]):
         return len(self.episodes) * self.windows
 
     def __getitem__(self, index: int) -> Sample:
-        episode = self.episodes[index % len(self.episodes)]
-        return {self.key: episode.observations, "actions": episode.actions, "labels": dict(episode.labels)}
+        """The whole episode, and at `place` where the sample's window lies in it: from 0, the start, to 1, the end."""
+        number, which = divmod(index, len(self.episodes))
+        episode = self.episodes[which]
+        sample = {self.key: episode.observations, "actions": episode.actions, "labels": dict(episode.labels)}
+        return {**sample, "place": number / max(self.windows - 1, 1)}
 
     def sample_id(self, index: int) -> str:
-        """Name of the episode."""
-        return self.episodes[index % len(self.episodes)].name
+        """Name of the episode, with the number of its sample where there are several."""
+        number, which = divmod(index, len(self.episodes))
+        name = self.episodes[which].name
+        return name if self.windows == 1 else f"{name}.{number}"
 
 
 class Window:
@@ -71,7 +76,7 @@ class Window:
     Args:
         key: of the observations.
         length: observations of a window.
-        random: begin anywhere, drawn from torch's global generator; False: at the episode's start.
+        random: begin anywhere, drawn from torch's global generator; False: at the sample's `place`.
     """
 
     def __init__(self, key: str, length: int, *, random: bool) -> None:
@@ -82,13 +87,14 @@ class Window:
     def __call__(self, sample: Sample) -> Sample:
         """A window of an episode."""
         last = len(sample[self.key]) - self.length
-        start = int(torch.randint(last + 1, ())) if self.random else 0
+        start = int(torch.randint(last + 1, ())) if self.random else round(sample["place"] * last)
 
         def cut(values: Any, length: int) -> Any:
             return values[start : start + length].clone()  # or a worker would send the whole episode
 
+        others = {name: value for name, value in sample.items() if name != "place"}
         return {
-            **sample,
+            **others,
             self.key: cut(sample[self.key], self.length),
             "actions": cut(sample["actions"], self.length - 1),
             "labels": {name: cut(values, self.length) for name, values in sample["labels"].items()},

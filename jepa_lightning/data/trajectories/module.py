@@ -34,7 +34,7 @@ class TrajectoryData(JEPADataModule):
     pretext standardises them.
 
     Whole episodes are held out for validation. Training windows begin anywhere, drawn from (seed, epoch, sample); those
-    of validation at the episode's start.
+    for evaluation at the episode's start, and of several spread evenly over it.
 
     Args:
         root: a file of episodes, or a folder of them whose names may tell splits (`train.npz`, `test.h5`); see

@@ -60,6 +60,16 @@ def test_whole_episodes_are_held_out(episodes_of_several_lengths):
     assert len(checked) == 2
     assert not trained & checked
     assert all((seen[:, 0, 1] == 0).all() for seen in held)  # at the episode's start
+    assert found.probe_dataloader() is None  # nothing is labelled here
+
+
+def test_evaluation_windows_are_spread_over_an_episode(tmp_path):
+    seen, done = episode(3, 12)
+    np.savez(tmp_path / "one.npz", observations=[seen] * 2, actions=[done] * 2, x=np.ones((2, 12)))
+    found = data(tmp_path, val_fraction=0.5).probe_dataloader()
+    starts = sorted(int(t) for batch in found for t in batch["vector"][:, 0, 1])
+    assert starts == [0, 2, 4, 6, 8]
+    assert len({name for batch in found for name in batch["id"]}) == 5
 
 
 def test_windows_are_drawn_from_seed_epoch_and_sample(episodes_of_several_lengths, monkeypatch):
