@@ -14,7 +14,7 @@ from jepa_lightning.config.rebuild import build_data, build_model
 from jepa_lightning.data.trajectories import Observations, TrajectoryData
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.loading import load_jepa_and_config, seeded
-from jepa_lightning.modality import Batch
+from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.planning.cost import Cost
 from jepa_lightning.planning.planners.base import Energy
@@ -29,7 +29,7 @@ class World(nn.Module):
     Gradients still flow from imagined states to the actions and the past.
 
     Args:
-        jepa: the trained module.
+        jepa: the trained module; its parts are copied.
         observations: makes the modality's input of raw observations, as the data module did in training; None: they
             are given as batches of that.
         config: the run's configuration, for `untrained`; None of a module built in Python.
@@ -53,11 +53,15 @@ class World(nn.Module):
                 f"expected a run of the pretext Rollout, got one of {type(jepa.pretext).__name__}: a world model is "
                 "trained on trajectories, as by jepa-fit --config world.yaml"
             )
-        self.jepa = copy.copy(jepa).float().requires_grad_(False).train(False)
-        self.pretext: Rollout = jepa.pretext
+        parts = jepa.tokenizer, jepa.encoder, jepa.target, jepa.predictor, jepa.pretext
+        copied = copy.deepcopy(parts)  # in one go: the target `Online` is the encoder
+        self.tokenizer, self.encoder, self.target, self.predictor = copied[:4]
+        self.pretext: Rollout = copied[4]
+        self.modality = jepa.modality
         self.observations = observations
         self.config = config
         self.trust = tuple(trust)
+        self.float().requires_grad_(False).train(False)
 
     @property
     def history(self) -> int:
@@ -67,7 +71,7 @@ class World(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return next(self.jepa.encoder.parameters()).device
+        return next(self.encoder.parameters()).device
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, whatever the module around does."""
@@ -86,14 +90,14 @@ class World(nn.Module):
     @torch.no_grad()
     def encode(self, observations: Tensor | Batch) -> Tensor:
         """The present state (B, S, D), as the predictor takes it."""
-        tokens = self.jepa.tokenizer(self.batch(observations))
-        return self.pretext.states(self.jepa.encoder(tokens), tokens).float()
+        tokens = self.tokenizer(self.batch(observations))
+        return self.pretext.states(self.encoder(tokens), tokens).float()
 
     @torch.no_grad()
     def encode_goal(self, observations: Tensor | Batch) -> Tensor:
         """A state to reach (B, S, D), as the predictor predicts it: by the target."""
-        tokens = self.jepa.tokenizer(self.batch(observations))
-        return self.pretext.states(self.jepa.target(tokens), tokens).float()
+        tokens = self.tokenizer(self.batch(observations))
+        return self.pretext.states(self.target(tokens), tokens).float()
 
     def past(self, states: Tensor) -> Past:
         """The past of episodes that begin in `states` (B, S, D)."""
@@ -104,7 +108,7 @@ class World(nn.Module):
         """Where the tokens of a state lie; None of a pooled one."""
         if self.pretext.state == "pooled":
             return None
-        grid = self.jepa.modality.spec.grid
+        grid = self.modality.spec.grid
         assert grid is not None  # see Rollout.predictor_spec
         return grid_positions(grid, self.device)[0]
 
@@ -120,7 +124,7 @@ class World(nn.Module):
         """
         candidates = actions.shape[1]
         told = self.pretext.standardized(actions.to(self.device)).flatten(0, 1)
-        return rollout(self.jepa.predictor, past.repeat(candidates), told).unflatten(0, (-1, candidates))
+        return rollout(self.predictor, past.repeat(candidates), told).unflatten(0, (-1, candidates))
 
     def energy(self, past: Past, goal: Tensor, cost: Cost) -> Energy:
         """What a planner minimises: actions (B, C, H, A) to the cost (B, C) of what would follow.
@@ -146,7 +150,7 @@ class World(nn.Module):
             raise ValueError("expected a checkpoint of jepa-fit, got a module built in Python: build a fresh one")
         with seeded(self.config["seed_everything"]):
             jepa = build_model(self.config["model"], pretrained=True, trust=self.trust)
-        jepa.tokenizer.load_state_dict(self.jepa.tokenizer.state_dict())
+        jepa.tokenizer.load_state_dict(self.tokenizer.state_dict())
         jepa.pretext.load_state_dict(self.pretext.state_dict())
         return World(jepa, observations=self.observations, config=self.config, trust=self.trust).to(self.device)
 
@@ -156,7 +160,7 @@ class World(nn.Module):
         Raises:
             ValueError: the run's config.yaml is not beside its checkpoint, or names other data.
         """
-        return trajectory_data(self.config, self.jepa, self.trust, overrides)
+        return trajectory_data(self.config, self.modality, self.trust, overrides)
 
 
 def load_world(
@@ -185,12 +189,12 @@ def load_world(
     jepa, config = load_jepa_and_config(path, which=which, trust=trust)
     observations: Observations | None = None
     if "class_path" in ((config or {}).get("data") or {}):
-        observations = trajectory_data(config, jepa, trust, {}).batch_transform()
+        observations = trajectory_data(config, jepa.modality, trust, {}).batch_transform()
     return World(jepa, observations=observations, config=config, trust=trust).to(map_location)
 
 
 def trajectory_data(
-    config: Mapping[str, Any] | None, jepa: JEPA, trust: Collection[str], overrides: Mapping[str, Any]
+    config: Mapping[str, Any] | None, modality: Modality, trust: Collection[str], overrides: Mapping[str, Any]
 ) -> TrajectoryData:
     """The data module of a run's configuration.
 
@@ -200,7 +204,7 @@ def trajectory_data(
     stored = (config or {}).get("data")
     if not isinstance(stored, dict) or "class_path" not in stored:
         raise ValueError("expected the run's config.yaml beside its checkpoints, found none with data in it")
-    data = build_data(stored, overrides, jepa.modality, trust=trust)
+    data = build_data(stored, overrides, modality, trust=trust)
     if not isinstance(data, TrajectoryData):
         raise ValueError(f"expected a run on TrajectoryData, got {type(data).__name__}")
     return data

@@ -24,7 +24,7 @@ from modalities.image import Image
 SMALL = Observations("image", mean=0.1, std=0.25)
 
 
-def world(*, predictor=ResidualPredictor, encoder=None, patch=16, target=Online, **pretext):
+def module(*, predictor=ResidualPredictor, encoder=None, patch=16, target=Online, **pretext):
     torch.manual_seed(0)
     encoder = encoder or partial(ConvEncoder, dim=8, width=2)
     modality = Image(image_size=16, patch_size=patch, channels=1, encoder=encoder)
@@ -33,7 +33,11 @@ def world(*, predictor=ResidualPredictor, encoder=None, patch=16, target=Online,
     with torch.no_grad():
         for parameter in jepa.predictor.parameters():
             parameter += 0.3 * torch.randn(parameter.shape)
-    return World(jepa, observations=SMALL)
+    return jepa
+
+
+def world(**settings):
+    return World(module(**settings), observations=SMALL)
 
 
 def observations(count=3, seed=0):
@@ -47,15 +51,21 @@ def pictures(count=3, seed=0):
 def test_encoding_is_that_of_the_trained_encoder_on_normalised_frames():
     found = world()
     batch = {"image": (pictures().float() / 255 - 0.1) / 0.25}
-    expected = found.jepa.encoder(found.jepa.tokenizer(batch))
+    expected = found.encoder(found.tokenizer(batch))
     torch.testing.assert_close(found.encode(pictures()), expected)
     torch.testing.assert_close(found.encode(batch), expected)
     moved = world(target=EMA)
     with torch.no_grad():
-        for parameter in moved.jepa.target.parameters():
+        for parameter in moved.target.parameters():
             parameter += 0.1
     assert not torch.allclose(moved.encode(batch), moved.encode_goal(batch))
     assert not any(p.requires_grad for p in found.parameters())
+    trained = module().train()
+    with torch.no_grad():
+        World(trained).encoder.project.weight.zero_()
+    assert all(p.requires_grad for p in trained.encoder.parameters())  # the module itself is left alone
+    assert trained.encoder.training
+    assert trained.encoder.project.weight.abs().sum() > 0
 
 
 @pytest.mark.parametrize("history", [1, 3])
@@ -69,7 +79,7 @@ def test_the_energy_of_each_candidate_is_that_of_its_own_rollout(history):
         for c in range(5):
             told = (actions[b, c] - found.pretext.action_mean) / found.pretext.action_std
             alone = found.past(found.encode(pictures()[b : b + 1]))
-            states = rollout(found.jepa.predictor, alone, told.unsqueeze(0))[0]
+            states = rollout(found.predictor, alone, told.unsqueeze(0))[0]
             d = [float((s - goal[b]).square().mean().sqrt()) for s in states]
             assert float(energies[b, c]) == pytest.approx(min(d) + 0.02 * sum(d) / 4, rel=1e-4)
 
@@ -140,7 +150,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="expected a memory of 1 states"):
         Agent(world(), Disc(3.0), CEM(), memory=jepa_lightning.planning.Memory(2))
     with pytest.raises(ValueError, match="nobody knows how this world's data were normalised"):
-        World(world().jepa).encode(pictures())
+        World(module()).encode(pictures())
     with pytest.raises(ValueError, match="got a module built in Python"):
         world().untrained()
     with pytest.raises(ValueError, match="episodes and budget must be at least 1"):
