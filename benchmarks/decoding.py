@@ -17,9 +17,8 @@ import numpy as np
 import torch
 
 from benchmarks import report
-from modalities.video.clips import ClipSampler
 from modalities.video.files import find_videos
-from modalities.video.reading import Decoder, open_video, reader_class
+from modalities.video.reading import ClipSampler, Decoder, open_video, reader_class
 
 DECODERS: tuple[Decoder, ...] = ("pyav", "torchcodec")
 SIZE, RATE, FRAMES = (240, 320), 30, 16

@@ -117,7 +117,7 @@ def _train(
     path.write_text(json.dumps({**figures, "asked": asked}, indent=2) + "\n")
 
 
-class Judge:
+class Evaluation:
     """Scores of one data set's rows on any splits.
 
     Args:
@@ -153,34 +153,36 @@ class Judge:
 
 def measure(given: argparse.Namespace, name: str, words: Sequence[str]) -> dict[str, Any]:
     """All scores of a data set: each row's by seed and fold, and the same by share of the labels."""
-    judge = Judge(given.root, name)
+    evaluation = Evaluation(given.root, name)
     scores: list[list[dict[str, float]]] = []
     curve: dict[float, list[list[dict[str, float]]]] = {share: [] for share in given.shares}
     runs: list[dict[str, Any]] = []
     seconds = 0.0
     for seed in given.seeds:
-        found = features(given, name, words, seed=seed, labels=judge.labels)
+        found = features(given, name, words, seed=seed, labels=evaluation.labels)
         runs += [figures for _, figures in found]
         start = time.process_time()
         scores.append([])
         for rows in curve.values():
             rows.append([])
-        for number, split in enumerate(stratified(judge.labels, folds=given.folds, seed=seed)):
+        for number, split in enumerate(stratified(evaluation.labels, folds=given.folds, seed=seed)):
             encoders = found[number if given.pretrain == "fold" else 0][0]
             pooled = {encoder: poolings(values)[given.pooling] for encoder, values in encoders.items()}
-            encoded, wl = judge.encoders(pooled, split), judge.wl(split)
-            scores[-1].append(encoded | judge.floors(split) | wl)
+            encoded, wl = evaluation.encoders(pooled, split), evaluation.wl(split)
+            scores[-1].append(encoded | evaluation.floors(split) | wl)
             for share, rows in curve.items():
                 first = (seed * given.folds + number) * given.draws
                 draws = [
-                    few_labels(split, judge.labels, share=share, seed=first + draw)
+                    few_labels(split, evaluation.labels, share=share, seed=first + draw)
                     for draw in range(given.draws if share < 1 else 0)  # all labels are drawn in one way alone
                 ]
-                rows[-1].append(_mean([judge.encoders(pooled, d) | judge.wl(d) for d in draws] or [encoded | wl]))
+                rows[-1].append(
+                    _mean([evaluation.encoders(pooled, d) | evaluation.wl(d) for d in draws] or [encoded | wl])
+                )
         seconds += time.process_time() - start
     return {
-        "graphs": len(judge.labels),
-        "classes": len(np.unique(judge.labels)),
+        "graphs": len(evaluation.labels),
+        "classes": len(np.unique(evaluation.labels)),
         "steps": runs[0]["steps"],
         "cpu_seconds_of_runs": [figures["cpu_seconds"] for figures in runs],
         "cpu_seconds_of_scores": seconds,

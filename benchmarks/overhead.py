@@ -135,7 +135,7 @@ def quiet_log(name: str) -> Iterator[None]:
         log.setLevel(before)
 
 
-def compare(
+def time_pairs(
     model: JEPA, batches: Sequence[Batch], args: argparse.Namespace, callbacks: list[Callback]
 ) -> dict[str, Any]:
     """Milliseconds of a step in the Trainer and in the bare loop, and how much more the Trainer takes.
@@ -244,8 +244,8 @@ def measure(model: JEPA, args: argparse.Namespace) -> dict[str, Any]:
     )
     results: dict[str, Any] = {}
     if not args.syncs:
-        results["trainer"] = compare(model, batches, args, [])
-        results["with_callbacks"] = compare(model, batches, args, default_callbacks())
+        results["trainer"] = time_pairs(model, batches, args, [])
+        results["with_callbacks"] = time_pairs(model, batches, args, default_callbacks())
         results["target"] = TARGET
         show(results)
     results["syncs"] = count_syncs(model, batches, args)

@@ -34,11 +34,10 @@ from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.data.split import known_targets
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import extract
-from jepa_lightning.evaluation.features.pooling import Pooling, pool_tokens
+from jepa_lightning.evaluation.features.pooling import Pooling, pooled_features
 from jepa_lightning.evaluation.probes.protocols import LinearClassifier, Split, accuracies, interval, repeated_splits
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
-from jepa_lightning.targets import represent
 
 POOLINGS: tuple[Pooling, ...] = ("mean", "max", "mean+max")
 
@@ -131,8 +130,7 @@ def pooler(module: JEPA, encoder: Encoder, how: Pooling) -> Callable[[Batch], Te
 
     @torch.no_grad()
     def embed(batch: Batch) -> Tensor:
-        tokens = module.tokenizer(batch)
-        return pool_tokens(represent(encoder, tokens).float(), tokens.valid, how=how)
+        return pooled_features(encoder, module.tokenizer(batch), pooling=how)
 
     return embed
 

@@ -150,18 +150,18 @@ def run_entry(entry: Entry, number: int, *, data: Path, folder: Path) -> dict[st
     run: Run
     if entry.kind == "divisions":
         run, encoded = _on_division(entry, root, words, seed=seed, data=data, folder=folder)
-        judged = [(encoded, entry.labels)]
+        evaluated = [(encoded, entry.labels)]
     else:
         config = ["fit", "--config", f"{entry.recipe}.yaml", "--seed_everything", str(seed)]
         run = Run([*config, "--data.root", str(root), "--trainer.default_root_dir", str(folder), *words])
         folds, raw = entry.kind == "folds", number == 0 or entry.kind == "groups"
-        judged = [(_encode(run, _embedders(run, pooled=True, raw=raw), folds=folds), entry.labels)]
+        evaluated = [(_encode(run, _embedders(run, pooled=True, raw=raw), folds=folds), entry.labels)]
         if entry.by_time:
-            judged.append((_encode(run, _embedders(run, pooled=False, raw=False), folds=folds), entry.by_time))
+            evaluated.append((_encode(run, _embedders(run, pooled=False, raw=False), folds=folds), entry.by_time))
     trained = time.process_time() - clock
     found: list[dict[str, Any]] = []
     protocol = Protocol(kind="folds", folds=FOLDS, seed=seed) if entry.kind == "folds" else Protocol(seed=seed)
-    for part, (encoded, labels) in enumerate(judged):
+    for part, (encoded, labels) in enumerate(evaluated):
         report = evaluate_features(encoded, protocol=protocol, probes=entry.probes, labels=labels)
         note = ", times apart" if part else ""
         differences = {(d.label, d.probe, d.baseline): d.estimate for d in report.differences}

@@ -1,39 +1,83 @@
-"""Train Joint Embedding Predictive Architectures on any modality with PyTorch Lightning."""
+"""Train Joint Embedding Predictive Architectures on any modality with PyTorch Lightning.
 
+Whatever is listed here is imported when it is first used: `import jepa_lightning` itself loads not even torch.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jepa_lightning._version import __version__ as __version__
-from jepa_lightning.modality import Batch, Modality, Tokenizer
-from jepa_lightning.module import JEPA
-from jepa_lightning.tokens import Masks, Tokens
 
-if TYPE_CHECKING:
-    from jepa_lightning.loading import Frozen, load, load_jepa
-    from jepa_lightning.planning import World, load_world
+if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
+    from jepa_lightning import callbacks as callbacks
+    from jepa_lightning import data as data
+    from jepa_lightning import encoders as encoders
+    from jepa_lightning import evaluation as evaluation
+    from jepa_lightning import maskers as maskers
+    from jepa_lightning import objectives as objectives
+    from jepa_lightning import planning as planning
+    from jepa_lightning import predictors as predictors
+    from jepa_lightning import pretexts as pretexts
+    from jepa_lightning import regularizers as regularizers
+    from jepa_lightning import schedules as schedules
+    from jepa_lightning import targets as targets
+    from jepa_lightning.evaluation.embed import embed as embed
+    from jepa_lightning.evaluation.evaluate import evaluate as evaluate
+    from jepa_lightning.loading import Frozen as Frozen
+    from jepa_lightning.loading import load as load
+    from jepa_lightning.loading import load_jepa as load_jepa
+    from jepa_lightning.modality import Batch as Batch
+    from jepa_lightning.modality import Modality as Modality
+    from jepa_lightning.modality import Tokenizer as Tokenizer
+    from jepa_lightning.module import JEPA as JEPA
+    from jepa_lightning.pictures.view import view as view
+    from jepa_lightning.planning.world import World as World
+    from jepa_lightning.planning.world import load_world as load_world
+    from jepa_lightning.tokens import Masks as Masks
+    from jepa_lightning.tokens import Tokens as Tokens
 
-__all__ = [
-    "JEPA",
-    "Batch",
-    "Frozen",
-    "Masks",
-    "Modality",
-    "Tokenizer",
-    "Tokens",
-    "World",
-    "load",
-    "load_jepa",
-    "load_world",
-]
+_LAZY = {  # public name: module that defines it; None for the module of that name itself
+    "JEPA": "module",
+    "Batch": "modality",
+    "Frozen": "loading",
+    "Masks": "tokens",
+    "Modality": "modality",
+    "Tokenizer": "modality",
+    "Tokens": "tokens",
+    "World": "planning.world",
+    "embed": "evaluation.embed",
+    "evaluate": "evaluation.evaluate",
+    "load": "loading",
+    "load_jepa": "loading",
+    "load_world": "planning.world",
+    "view": "pictures.view",
+    "callbacks": None,
+    "data": None,
+    "encoders": None,
+    "evaluation": None,
+    "maskers": None,
+    "objectives": None,
+    "planning": None,
+    "predictors": None,
+    "pretexts": None,
+    "regularizers": None,
+    "schedules": None,
+    "targets": None,
+}
+
+__all__ = [*_LAZY]
 
 
 def __getattr__(name: str) -> Any:
-    """What a trained run is loaded with, when it is asked for: training needs none of it, nor what it imports."""
-    if name in ("World", "load_world"):
-        from jepa_lightning import planning
-
-        return getattr(planning, name)
-    if name not in ("Frozen", "load", "load_jepa"):
+    """Import a name of `_LAZY` when it is first asked for, and keep it."""
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jepa_lightning import loading
+    home = _LAZY[name]
+    found = import_module(f"{__name__}.{home or name}")
+    globals()[name] = found if home is None else getattr(found, name)
+    return globals()[name]
 
-    return getattr(loading, name)
+
+def __dir__() -> list[str]:
+    """All names, imported or not."""
+    return sorted({*globals(), *_LAZY} - {"Any", "TYPE_CHECKING", "import_module"})

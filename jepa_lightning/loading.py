@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from jepa_lightning._version import __version__
 from jepa_lightning.config.rebuild import Config, build_data, build_model
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation.features.last_layers import encode_last
-from jepa_lightning.evaluation.features.pooling import Pooling, pool_tokens
+from jepa_lightning.evaluation.features.pooling import Pooling, pooled_features
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
+from jepa_lightning.pretexts.trajectories import frames
+from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.run.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
-from jepa_lightning.trajectories import frames
+from jepa_lightning.tokens import Tokens
 
 WhichEncoder = Literal["target", "context"]
 
@@ -183,8 +184,7 @@ class Frozen(nn.Module):
         Raises:
             ValueError: more layers than the encoder has, or an encoder that gives its last one alone.
         """
-        seen = {key: value for key, value in batch.items() if key != "views"}  # these need not move
-        tokens = self.tokenizer(move_data_to_device(frames(seen), self.device))
+        tokens = self._tokens(batch)
         return encode_last(self.encoder, tokens, layers).float(), tokens.valid
 
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
@@ -193,10 +193,13 @@ class Frozen(nn.Module):
         Of several `layers` the vectors lie side by side, (B, layers D), as in I-JEPA's linear evaluation (Assran et al.
         2023), which takes four; see `tokens` for the norms.
         """
-        features, valid = self.tokens(batch, layers=layers)
-        return pool_tokens(features, valid, how=pooling)
+        return pooled_features(self.encoder, self._tokens(batch), pooling=pooling, layers=layers)
 
     forward = embed
+
+    def _tokens(self, batch: Batch) -> Tokens:
+        seen = {key: value for key, value in batch.items() if key != "views"}  # these need not move
+        return self.tokenizer(move_data_to_device(frames(seen), self.device))
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, whatever the module around does."""

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import Shown, ShownModule
 from jepa_lightning.encoders.base import Encoder, EncoderFactory, TokenSpec
 from jepa_lightning.maskers.base import Masker
+from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.tokens import Masks, Tokens
 
 __all__ = ["Batch", "EncoderFactory", "IncompleteModality", "Modality", "Tokenizer", "estimate_statistics"]
@@ -32,7 +34,7 @@ class IncompleteModality(AttributeError, ValueError):
     """A modality does not set one of the attributes that every modality has; the message says which."""
 
 
-class Modality(ABC):
+class Modality(Shown, ABC):
     """A kind of data, as far as a JEPA needs to know it.
 
     Subclass it and set the attributes (and `name`); everything else in the framework is generic. To change a piece,
@@ -82,7 +84,7 @@ class Modality(ABC):
         return None
 
 
-class Tokenizer(nn.Module, ABC):
+class Tokenizer(ShownModule, nn.Module, ABC):
     """Cuts a batch into tokens and says where each lies. It has no parameters and runs once a step.
 
     Attributes:
@@ -115,7 +117,7 @@ def estimate_statistics(part: Estimating, loader: Iterable[Batch], device: torch
 
     The same on every rank; the run's own random numbers stay as they are.
     """
-    with torch.random.fork_rng(devices=[]):
+    with isolate_rng():
         torch.manual_seed(0)
         part.estimate(
             {k: v.to(device) if hasattr(v, "to") else v for k, v in batch.items()}

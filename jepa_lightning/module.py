@@ -9,19 +9,20 @@ from typing import Any, Self
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor
 from torch.optim import Optimizer
 
 from jepa_lightning import optimization
 from jepa_lightning._version import __version__
 from jepa_lightning.encoders import Encoder
+from jepa_lightning.evaluation.features.pooling import pooled_features
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
 from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of
 from jepa_lightning.precision import HALF, is_norm, keep_precision, precise
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
 from jepa_lightning.pretexts import Masked, Networks, Outcome, Pretext
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.randomness import derive_seed, reseed
 from jepa_lightning.regularizers import RegularizerFactory, Regularizers, RegularizerSpec
 from jepa_lightning.run.checkpoint_io import protect
@@ -31,8 +32,9 @@ from jepa_lightning.scale.strategies import refuse_fsdp1
 from jepa_lightning.schedules import CosineRamp, Schedule, WarmupCosine, value_at
 from jepa_lightning.targets.base import TargetFactory, represent
 from jepa_lightning.targets.ema import EMA
-from jepa_lightning.tokens import pool
-from jepa_lightning.trajectories import frames
+
+BY_CLI = "_instantiator"
+"""What Lightning's command line adds to the hyperparameters, which are a whole configuration then."""
 
 _BUILT = ["modality", "pretext", "target", "predictor", "objective", "regularizers", "prediction_weight", "optimizer"]
 _BUILT += ["learning_rate", "weight_decay"]
@@ -82,8 +84,9 @@ class JEPA(LightningModule):
         super().__init__()
         if base_batch is not None and base_batch < 1:
             raise ValueError(f"base_batch must be at least 1, or null for no scaling, got {base_batch}")
-        # From the CLI the whole configuration is stored; from Python only what is plain.
-        self.save_hyperparameters(ignore=_BUILT if _given_hyperparameters.get() is None else [], logger=False)
+        self.save_hyperparameters(ignore=_BUILT, logger=False)
+        if BY_CLI in self.hparams:
+            self.save_hyperparameters(logger=False)
         self.modality = modality
         self.tokenizer = modality.tokenizer
         self.encoder = modality.encoder
@@ -126,7 +129,10 @@ class JEPA(LightningModule):
 
     def configure_model(self) -> None:
         """Checkpoint activations, compile and shard, once; Lightning calls this before each fit and validate."""
-        trainer: Any = getattr(self, "_trainer", None)
+        try:
+            trainer = self.trainer if self.fabric is None else None
+        except RuntimeError:  # it has none
+            trainer = None
         if trainer is not None:
             refuse_fsdp1(trainer.strategy)
             protect(trainer)
@@ -137,7 +143,7 @@ class JEPA(LightningModule):
             self,
             checkpoint_activations=self.checkpoint_activations,
             compile=self.compile_layers,
-            mesh=self._device_mesh,
+            mesh=self.device_mesh,
             norms_apart=torch.get_default_dtype() in HALF,  # as Lightning sets it here, for bf16-true
         )
 
@@ -158,9 +164,9 @@ class JEPA(LightningModule):
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Tensor:
-        """One vector a sample, (B, D) float32: the mean over tokens; of trajectories one a frame, (B T, D)."""
-        tokens = self.tokenizer(frames(batch))
-        return pool(represent(self.evaluated_encoder, tokens).float(), tokens.valid)
+        """One vector a sample, (B, D) float32: the mean over tokens of the representations; of
+        trajectories one a frame, (B T, D)."""
+        return pooled_features(self.evaluated_encoder, self.tokenizer(frames(batch)))
 
     def on_fit_start(self) -> None:
         """Let tokenizer and pretext estimate their statistics, unless a checkpoint has brought them."""

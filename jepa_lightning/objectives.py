@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import ShownModule
+
 Over = Literal["mean", "min"]
 
 
-class PredictionLoss(nn.Module, ABC):
+class PredictionLoss(ShownModule, nn.Module, ABC):
     """Distance between predictions and targets, averaged over all real target tokens of the batch.
 
     Computed in float32 whatever comes in.
@@ -64,7 +66,14 @@ class PredictionLoss(nn.Module, ABC):
 
 
 class SmoothL1(PredictionLoss):
-    """Smooth L1 (Huber over `beta`), mean over D. I-JEPA's released configuration and Point-JEPA (beta 2)."""
+    """Smooth L1 (Huber over `beta`), mean over D. I-JEPA's released configuration and Point-JEPA (beta 2).
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.objectives import SmoothL1
+        >>> SmoothL1(beta=2.0)(torch.zeros(2, 4, 3, 8), 4 * torch.ones(2, 4, 3, 8))
+        tensor(3.)
+    """
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
@@ -78,7 +87,14 @@ class SmoothL1(PredictionLoss):
 
 
 class L1(PredictionLoss):
-    """Mean absolute difference, V-JEPA's loss (Bardes et al. 2024, equation 1)."""
+    """Mean absolute difference, V-JEPA's loss (Bardes et al. 2024, equation 1).
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.objectives import L1
+        >>> L1()(torch.zeros(2, 4, 3, 8), torch.ones(2, 4, 3, 8))
+        tensor(1.)
+    """
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Mean over D of |d|."""
@@ -86,7 +102,14 @@ class L1(PredictionLoss):
 
 
 class MSE(PredictionLoss):
-    """Mean squared difference, the distance in I-JEPA's paper (Assran et al. 2023, section 3)."""
+    """Mean squared difference, the distance in I-JEPA's paper (Assran et al. 2023, section 3).
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.objectives import MSE
+        >>> MSE()(torch.zeros(2, 4, 3, 8), 2 * torch.ones(2, 4, 3, 8))
+        tensor(4.)
+    """
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Mean over D of d^2."""
@@ -94,7 +117,14 @@ class MSE(PredictionLoss):
 
 
 class Cosine(PredictionLoss):
-    """One minus the cosine similarity."""
+    """One minus the cosine similarity.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.objectives import Cosine
+        >>> Cosine()(torch.ones(2, 4, 3, 8), 2 * torch.ones(2, 4, 3, 8)).round(decimals=4).abs()
+        tensor(0.)
+    """
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         """1 - cos(predicted, target) over D."""
@@ -114,6 +144,14 @@ class Hyperbola(PredictionLoss):
 
     Args:
         beta: where the loss turns from quadratic to linear, as in `SmoothL1`.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.objectives import Hyperbola
+        >>> predicted = torch.zeros(2, 4, 3, 8)
+        >>> predicted[..., 0] = 1.0  # the point (1, 0), of the angle 0
+        >>> Hyperbola()(predicted, torch.zeros(2, 4, 3, 8))
+        tensor(0.)
     """
 
     def __init__(self, beta: float = 1.0) -> None:

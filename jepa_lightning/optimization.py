@@ -117,3 +117,12 @@ def is_logged(trainer: Trainer) -> bool:
     """Whether metrics are written after the optimiser step just made: every `trainer.log_every_n_steps`."""
     every = getattr(trainer, "log_every_n_steps", 0)
     return bool(every) and trainer.global_step > 0 and trainer.global_step % every == 0
+
+
+def is_accumulating(trainer: Trainer) -> bool:
+    """Whether the present batch only adds to the gradients: no optimiser step is made after it."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    if progress.current.ready % trainer.accumulate_grad_batches == 0:
+        return False
+    is_last = progress.is_last_batch or progress.current.ready == trainer.num_training_batches
+    return trainer.strategy.handles_gradient_accumulation or not is_last

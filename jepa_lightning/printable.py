@@ -18,10 +18,26 @@ def printable(words: object, *, lines: bool = False) -> str:
         lines: keep new lines and tabs: for a whole message, whose names have been made printable.
 
     Example:
+        >>> from jepa_lightning.printable import printable
         >>> print(printable("cat\x1b[31m\n.png"))
         cat\x1b[31m\n.png
     """
     return _STEERING.sub(lambda found: _written_out(found[0], lines=lines), str(words))
+
+
+def say(message: object) -> None:
+    """Print a message of one or more lines, while a progress bar may be shown.
+
+    It is written in one piece that ends in a new line. Rich's live display keeps the rest of a piece that does not,
+    and in a notebook, where each drawing flushes standard output, draws that rest again without end.
+
+    Example:
+        >>> from jepa_lightning.printable import say
+        >>> say("two\\nlines")
+        two
+        lines
+    """
+    print(f"{printable(message, lines=True)}\n", end="", flush=True)
 
 
 def _written_out(code: str, *, lines: bool) -> str:

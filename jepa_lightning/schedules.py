@@ -41,7 +41,13 @@ def _progress(step: int, total: float) -> float:
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Always `value` (V-JEPA 2's main phase)."""
+    """Always `value` (V-JEPA 2's main phase).
+
+    Example:
+        >>> from jepa_lightning.schedules import Constant
+        >>> Constant(0.1)(step=50, total=100)
+        0.1
+    """
 
     value: float
 
@@ -55,7 +61,13 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class LinearRamp(Schedule):
-    """From `start` to `end` in a straight line over `stretch` times the run (I-JEPA's momentum)."""
+    """From `start` to `end` in a straight line over `stretch` times the run (I-JEPA's momentum).
+
+    Example:
+        >>> from jepa_lightning.schedules import LinearRamp
+        >>> LinearRamp(start=0.0, end=1.0)(step=50, total=100)
+        0.5
+    """
 
     start: float
     end: float
@@ -72,7 +84,13 @@ class LinearRamp(Schedule):
 
 @dataclass(frozen=True)
 class CosineRamp(Schedule):
-    """From `start` to `end` along half a cosine over `stretch` times the run (DINO's weight decay)."""
+    """From `start` to `end` along half a cosine over `stretch` times the run (DINO's weight decay).
+
+    Example:
+        >>> from jepa_lightning.schedules import CosineRamp
+        >>> round(CosineRamp(start=0.04, end=0.4)(step=50, total=100), 4)
+        0.22
+    """
 
     start: float
     end: float
@@ -98,6 +116,12 @@ class WarmupCosine(Schedule):
         end: value at the end of `stretch` times the run.
         warmup: share of the run spent in warm-up, 0 to 1 (15 of 300 epochs in the paper: 0.05).
         stretch: the cosine is laid out over so many times the run and cut off at its end (1.25 in V-JEPA, appendix).
+
+    Example:
+        >>> from jepa_lightning.schedules import WarmupCosine
+        >>> schedule = WarmupCosine(peak=1.0, warmup=0.1)
+        >>> [round(schedule(step, total=100), 4) for step in (0, 5, 10, 100)]
+        [0.0, 0.5, 1.0, 0.0]
     """
 
     peak: float

@@ -49,23 +49,23 @@ def fuzz(examples):
 
 @contextmanager
 def bounded(seconds=10):
-    """Inside, more than `seconds` are an error, and so are allocations of more than 3 GiB."""
+    """Inside, more than `seconds` of processor time are an error, and so are allocations of more than 3 GiB."""
 
     def late(number, frame):
-        raise TooSlow(f"more than {seconds} s")
+        raise TooSlow(f"more than {seconds} s of processor time")
 
     limits = resource.getrlimit(resource.RLIMIT_AS)
     own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = signal.signal(signal.SIGALRM, late)
-    faulthandler.dump_traceback_later(4 * seconds, exit=True, file=sys.__stderr__)  # for C code, which no signal ends
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, late)
+    faulthandler.dump_traceback_later(60 * seconds, exit=True, file=sys.__stderr__)  # for C code, which no signal ends
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     resource.setrlimit(resource.RLIMIT_AS, (own + _ROOM, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
         faulthandler.cancel_dump_traceback_later()
 
 

@@ -432,7 +432,7 @@ class Centred(PatchTokenizer):
 
 
 @pytest.mark.parametrize("given", ["a data module", "a loader"])
-def test_statistics_are_estimated_once_and_kept(make_trainer, make_jepa, make_data, given):
+def test_statistics_are_estimated_once_and_kept(make_trainer, make_jepa, make_data, tmp_path, given):
     def build():
         module = make_jepa()
         module.tokenizer = module.modality.tokenizer = Centred()
@@ -450,15 +450,17 @@ def test_statistics_are_estimated_once_and_kept(make_trainer, make_jepa, make_da
         data.setup()
         source = {"datamodule": data} if given == "a data module" else {"train_dataloaders": data.train_dataloader()}
         torch.manual_seed(3)
-        trainer = make_trainer(LastCheckpoint(), Ids(), max_steps=4, limit_val_batches=0)
+        folder = tmp_path / str(len(order))
+        settings = {"limit_val_batches": 0, "default_root_dir": folder}
+        trainer = make_trainer(LastCheckpoint(), Ids(), max_steps=4, **settings)
         trainer.fit(module, **source)
     assert order[0] == order[1]  # the run's random numbers are untouched
     assert len(order[0]) == 64
     assert estimated.tokenizer.seen == 96
     assert float(estimated.tokenizer.mean) != 0
     resumed = build()
-    again = make_trainer(LastCheckpoint(), max_steps=6, limit_val_batches=0)
-    again.fit(resumed, datamodule=make_data(), ckpt_path="last")
+    again = make_trainer(LastCheckpoint(), max_steps=6, **settings)
+    again.fit(resumed, datamodule=make_data(), ckpt_path=folder / "checkpoints" / "last.ckpt")
     assert resumed.tokenizer.seen == 0
     assert resumed.tokenizer.mean == estimated.tokenizer.mean
 

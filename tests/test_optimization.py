@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
-from jepa_lightning.optimization import fused_by_default, set_fused
+from jepa_lightning.optimization import fused_by_default, is_accumulating, set_fused
 
 AdamW = torch.optim.AdamW
 
@@ -104,3 +105,20 @@ def test_fused_on_a_gpu_is_adamw_on_the_cpu(weights):
     steps(fused, others, 5)
     for mine, theirs in zip(others, weights, strict=True):
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 4}, {"limit_train_batches": 5}])
+def test_whether_a_batch_only_adds_to_the_gradients(make_jepa, make_data, make_trainer, settings):
+    """As the optimiser's steps say, which are made at the end of an epoch of 6 batches, too."""
+    found, steps = [], []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            found.append(is_accumulating(trainer))
+            steps.append(trainer.global_step)
+
+    trainer = make_trainer(Look(), max_epochs=2, limit_val_batches=0, **{"accumulate_grad_batches": 3, **settings})
+    trainer.fit(make_jepa(), datamodule=make_data())
+    assert found == [after == before for before, after in zip([0, *steps], steps, strict=False)]
+    assert any(found)
+    assert not all(found)

@@ -13,8 +13,8 @@ from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.probe import probe
 from jepa_lightning.cli.view import view
 from jepa_lightning.data import DataError, find_files
-from jepa_lightning.evaluation.report import svg
-from jepa_lightning.evaluation.report.plots import heat_map
+from jepa_lightning.evaluation.report.metrics import Metrics
+from jepa_lightning.evaluation.report.plots import plot_run
 from jepa_lightning.evaluation.report.table import table
 from jepa_lightning.printable import printable
 from modalities.image import ImageData
@@ -31,7 +31,7 @@ def test_each_code(code):
     assert shown.isprintable()
     assert shown.startswith("a\\")
     assert shown.endswith("b")
-    xml.dom.minidom.parseString(svg.text(f"a{chr(code)}b", 0, 0))
+    xml.dom.minidom.parseString(f"<text>{shown}</text>")
 
 
 def test_what_is_kept():
@@ -42,7 +42,8 @@ def test_what_is_kept():
 
 def test_tables_and_drawings():
     assert len(table([NASTY, "b"], [["c", NASTY]]).splitlines()) == 2
-    drawing = heat_map(np.eye(2, dtype=np.int64), [NASTY, "b"], title=NASTY)
+    metrics: Metrics = {f"probe/r2_{NASTY}": ([0.0, 1.0], [0.5, 0.6])}
+    drawing = plot_run(metrics, title=NASTY, titled=True).svg
     xml.dom.minidom.parseString(drawing)
     assert not STEERING.search(drawing)
 
@@ -73,13 +74,12 @@ def test_what_the_commands_print(root, tmp_path, capsys, caplog):
     assert "skipped an unreadable sample" in said
     assert not STEERING.search(said.replace("\r", "\n"))
     assert not [line for line in said.splitlines() if line.startswith(("FAKE", "newline"))]
-    report = (tmp_path / "probe" / "report.md").read_text()
-    assert not STEERING.search(report)
-    assert not [line for line in report.splitlines() if line.startswith("newline")]
-    drawings = list((tmp_path / "probe" / "plots").glob("*.svg"))
-    assert drawings
-    for drawing in drawings:
-        xml.dom.minidom.parse(str(drawing))
+    for name in ("report.md", "report.html"):
+        report = (tmp_path / "probe" / name).read_text()
+        assert not STEERING.search(report)
+        assert not [line for line in report.splitlines() if line.startswith("newline")]
+    assert "<script" not in report
+    assert "newline | \\u202e&lt;script&gt;" in report
 
 
 def test_errors_about_folders_and_samples(root, capsys):

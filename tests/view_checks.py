@@ -18,7 +18,7 @@ def check_views(make, *, views=3, equal=torch.equal):
     chosen = data.viewing
     single = make(view_transform=chosen)
     single.setup()
-    part, collate = single._part("train"), single.train_dataloader().collate_fn
+    part, collate = single.part("train"), single.train_dataloader().collate_fn
     sampler = list(data.train_dataloader().sampler)[: data.batch_size]
     for batch in batches:
         assert batch["views"][0][data_key(batch)] is batch[data_key(batch)]

@@ -2,7 +2,8 @@
 
 from lightning.pytorch import Callback
 
-from jepa_lightning.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from jepa_lightning.callbacks.best_checkpoint import BestCheckpoint
+from jepa_lightning.callbacks.checkpoint import LastCheckpoint
 from jepa_lightning.callbacks.collapse import CollapseMonitor
 from jepa_lightning.callbacks.non_finite import NonFiniteGuard
 from jepa_lightning.callbacks.pictures import Pictures

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last state and the best."""
+"""The last state of a run, kept so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from jepa_lightning.callbacks.non_finite import require_finite
-from jepa_lightning.callbacks.probe import OnlineProbe
-from jepa_lightning.optimization import is_logged
-from jepa_lightning.run.checkpoint_io import protect, publish, tidy, unfinished
+from jepa_lightning.config.shown import Shown
+from jepa_lightning.optimization import is_accumulating, is_logged
+from jepa_lightning.run.checkpoint_io import protect, publish, tidy
 from jepa_lightning.run.folder import Place
-from jepa_lightning.run.interruption import Interrupted, StopSignals, requeue_slurm
+from jepa_lightning.run.interruption import Interrupted, StopSignals, requeue_slurm, requeues
+from jepa_lightning.run.resume import refuse_other_optimizer
+from jepa_lightning.run.writing import unfinished
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(Shown, Checkpoint):
     """Keeps `checkpoints/last.ckpt` in the run's folder, so that a resumed run goes on as if nothing had happened.
 
     It is saved before and after each validation (after each epoch of a run that has none), every so often, and when
-    training ends. So nothing that fails in a validation loses the steps before it; a run that is resumed from before a
-    validation begins with that validation.
+    training ends. Nothing that fails in a validation loses the steps before it: a resumed run begins with it.
 
     It is always the state between two optimiser steps, and it is written in two moves: whole beside the earlier one
     when the step is done, and under its name once the metrics of that step are written. So a kill at any moment loses
@@ -37,8 +37,11 @@ class LastCheckpoint(ModelCheckpoint):
     SIGTERM, SIGUSR1 and Ctrl-C save it after the present step and end the run (`Interrupted`); see
     `jepa_lightning.run.interruption`. In a list of callbacks it belongs behind those whose state it should hold.
 
+    From Python, resume by the path of last.ckpt: Lightning looks up `ckpt_path="last"` for callbacks of its own alone.
+    A new run is refused in a folder that has another's.
+
     Args:
-        every_n_train_steps: save also every so many optimiser steps.
+        every_n_train_steps: save also every so many optimiser steps; null or 0: not.
         every_minutes: save also when the last one is so old, for long epochs; null: not. With several processes it is
             looked at when metrics are logged.
         signals: whether signals end the run in order.
@@ -46,40 +49,46 @@ class LastCheckpoint(ModelCheckpoint):
     Attributes:
         requeue: whether SIGUSR1 puts a SLURM job back into the queue, after saving; for a command that resumes by
             itself.
+        best_model_path: of last.ckpt once it was written, by the name under which Lightning and its loggers ask.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import LastCheckpoint
+        >>> callbacks = [LastCheckpoint(every_n_train_steps=100)]
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=callbacks)
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
+        LastCheckpoint(every_n_train_steps=100)
     """
+
+    best_model_score = None  # Lightning's loggers ask for these
+    save_top_k = 1
 
     def __init__(
         self, *, every_n_train_steps: int | None = None, every_minutes: float | None = 15.0, signals: bool = True
     ) -> None:
-        super().__init__(
-            filename="last",
-            every_n_train_steps=every_n_train_steps,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
+        if every_n_train_steps is not None and every_n_train_steps < 0:
+            raise ValueError(f"every_n_train_steps must be positive or null, got {every_n_train_steps}")
         if every_minutes is not None and not every_minutes > 0:
             raise ValueError(f"every_minutes must be positive or null, got {every_minutes:g}")
+        self.every_n_train_steps = every_n_train_steps
         self.every_minutes = every_minutes
         self.signals = StopSignals() if signals else None
-        self._wanted = False  # at the next chance
+        self.requeue = False
+        self.best_model_path = ""
+        self._wanted = False  # at the next step
+        self._saved_step = 0  # nothing is saved before the first
         self._saved_at = 0.0
         self._stop = False
         self._before_validation = False  # whether what is being saved is from before a validation
         self._to_validate = False  # whether the run was resumed from there, and has not validated yet
-        self.requeue = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder, and clear away what a killed run left unfinished."""
-        self.dirpath = self.dirpath or _folder(trainer)
-        super().setup(trainer, pl_module, stage)
+        self._path = last_path(trainer)
         protect(trainer)
         if stage == "fit" and trainer.is_global_zero:
-            tidy(self.dirpath)
+            tidy(self._path.parent)
         self._place = Place(trainer.default_root_dir)
-
-    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
-        self.dirpath = self.dirpath or _folder(trainer)  # `ckpt_path: last` is looked up before setup
-        return super()._find_last_checkpoints(trainer)
 
     # When ----------------------------------------------------------------------------------------------------------
 
@@ -88,37 +97,44 @@ class LastCheckpoint(ModelCheckpoint):
         self._listen(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; metrics of steps that the checkpoint knows nothing of will be written anew."""
-        super().on_train_start(trainer, pl_module)
+        """Start the clock; metrics of steps that the checkpoint knows nothing of will be written anew.
+
+        Raises:
+            ValueError: the run begins anew and the folder holds another's last.ckpt, or what is resumed is of another
+                optimiser.
+        """
         self._listen(trainer)
         self._saved_at = time.monotonic()
         if trainer.ckpt_path is not None:
-            _refuse_other_optimizer(trainer)
+            refuse_other_optimizer(trainer)
             for logger in trainer.loggers:
                 forget = getattr(logger, "forget_from", None)
                 if forget is not None:
                     forget(trainer.global_step, validation=self._to_validate)
+        elif self._path.exists() and not self.best_model_path and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"expected a folder without a run, or a checkpoint to resume from, got {self._path} of an earlier run: "
+                f"give Trainer.fit ckpt_path={str(self._path)!r}, or the Trainer another default_root_dir"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after an optimiser step where it is time, unless a validation is about to follow, which saves."""
-        loop = trainer.fit_loop.epoch_loop
-        if loop._should_accumulate():
+        """Save after an optimiser step where it is time; where a validation follows, it saves once more."""
+        if is_accumulating(trainer):
             return
         self._stop = self.signals is not None and self.signals.agreed()
-        validation = validation_follows(trainer)
-        self._wanted |= self._is_time(trainer) or (loop.batch_progress.is_last_batch and not validates(trainer))
-        if (self._stop or self._wanted) and not validation:
+        at_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not _validates(trainer)
+        if self._is_time(trainer) or at_end or self._stop or self._wanted:
             self._write(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the state that was validated."""
-        if trainer.sanity_checking:
+        if not in_training(trainer):
             return
         self._wanted = True
-        if not trainer.fit_loop.epoch_loop._should_accumulate():
-            self._write(trainer)
+        if not is_accumulating(trainer):
+            self._write(trainer, again=True)
             self._publish(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -128,18 +144,17 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the state that is about to be validated."""
-        if trainer.sanity_checking:
+        if not in_training(trainer):
             return
         if self._to_validate:
             self._to_validate = False
             _count_validation(trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.__dict__, -1)
-        elif not trainer.fit_loop.epoch_loop._should_accumulate():
+        elif not is_accumulating(trainer):
             self._before_validation = True
             try:
-                self._write(trainer)
+                self._write(trainer, again=True)
             finally:
                 self._before_validation = False
-            self._last_global_step_saved = 0  # the same step is saved once more, validated
         if self._stop or not 0 <= trainer.max_steps <= trainer.global_step:
             self._publish(trainer)
         self._end_if_told(trainer)
@@ -150,13 +165,12 @@ class LastCheckpoint(ModelCheckpoint):
             _count_validation(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"], 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """With whether a validation is still to come."""
-        return {**super().state_dict(), "before_validation": self._before_validation}
+        """Whether a validation is still to come."""
+        return {"before_validation": self._before_validation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember whether a validation is still to come."""
+        """As `state_dict`."""
         self._to_validate = state_dict.get("before_validation", False)
-        super().load_state_dict(state_dict)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so where the validation that was to come was left out."""
@@ -177,9 +191,9 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep what was written, and say so where there is some; save nothing of a run that has failed."""
-        self._publish(trainer)
-        last = Path(self.dirpath or _folder(trainer)) / "last.ckpt"
-        if last.exists():
+        if self._saved_step:
+            self._publish(trainer)
+        if (last := last_path(trainer)).exists():  # what has failed may have been the setup
             exception.add_note(f"{last} is whole: --auto_resume true goes on from it.")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -193,14 +207,13 @@ class LastCheckpoint(ModelCheckpoint):
 
     def _end_if_told(self, trainer: Trainer) -> None:
         if self._stop and self.signals is not None and self.signals.received is not None:
-            cluster = trainer._accelerator_connector.cluster_environment
-            by_slurm = isinstance(cluster, SLURMEnvironment) and cluster.auto_requeue
-            if self.requeue and by_slurm and trainer.is_global_zero and self.signals.received == signal.SIGUSR1:
+            told = self.requeue and self.signals.received == signal.SIGUSR1
+            if told and trainer.is_global_zero and requeues(trainer.strategy):
                 requeue_slurm()
             raise Interrupted(self.signals.received, self.best_model_path)
 
     def _is_time(self, trainer: Trainer) -> bool:
-        step, every = trainer.global_step, self._every_n_train_steps
+        step, every = trainer.global_step, self.every_n_train_steps
         if every and step % every == 0:
             return True
         if self.every_minutes is None or (trainer.world_size > 1 and not is_logged(trainer)):
@@ -210,76 +223,25 @@ class LastCheckpoint(ModelCheckpoint):
 
     # How -----------------------------------------------------------------------------------------------------------
 
-    def _write(self, trainer: Trainer) -> None:
-        """Write the checkpoint beside the earlier one."""
+    def _write(self, trainer: Trainer, *, again: bool = False) -> None:
+        """Write the checkpoint beside the earlier one; `again` also where this step was saved."""
         self._wanted = False
         self._place.check()
-        if self._should_skip_saving_checkpoint(trainer):
+        if trainer.fast_dev_run or (self._saved_step == trainer.global_step and not again):  # type: ignore[attr-defined]
             return
-        self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+        self.best_model_path = str(self._path)
+        require_finite(trainer, kept=self.best_model_path)
+        trainer.save_checkpoint(_beside(self._path))
+        self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
-
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        require_finite(trainer, kept=filepath)
-        trainer.save_checkpoint(_beside(filepath), self.save_weights_only)
-        self._last_global_step_saved = trainer.global_step
-        self._last_checkpoint_saved = filepath
 
     def _publish(self, trainer: Trainer) -> None:
         """Give what was written its name."""
-        target = Path(self.best_model_path or "last.ckpt")
-        if trainer.is_global_zero and _beside(target).exists():
+        if trainer.is_global_zero and _beside(self._path).exists():
             self._place.check()
-            publish(_beside(target), target)
+            publish(_beside(self._path), self._path)
             for logger in trainer.loggers:
-                logger.after_save_checkpoint(self)
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps `checkpoints/best.ckpt` in the run's folder.
-
-    Best is the highest `probe/linear` where the data has classes (a falling loss proves nothing in a JEPA), or the
-    highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            filename="best",
-            monitor="val/loss",
-            save_on_train_epoch_end=False,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder, and what is best by what this run measures."""
-        self.dirpath = self.dirpath or _folder(trainer)
-        probes = [c for c in trainer.callbacks if isinstance(c, OnlineProbe)]  # type: ignore[attr-defined]
-        metric = next(filter(None, (probe.main_metric(trainer) for probe in probes)), None)
-        if metric is not None:
-            self.monitor, self.mode, self.kth_value = metric, "max", torch.tensor(-torch.inf)
-        super().setup(trainer, pl_module, stage)
-        protect(trainer)
-
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        require_finite(trainer, kept=filepath)
-        super()._save_checkpoint(trainer, filepath)
-
-
-def _refuse_other_optimizer(trainer: Trainer) -> None:
-    """See that an optimiser's restored state is of its kind: torch takes any, and fails in the first step.
-
-    Raises:
-        ValueError: it is not.
-    """
-    for optimizer in trainer.optimizers:
-        missing = sorted({key for group in optimizer.param_groups for key in optimizer.defaults.keys() - group.keys()})
-        if missing:
-            kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
-            raise ValueError(
-                f"expected the state of an optimiser {kind} in {trainer.ckpt_path}, got another's (it has no "
-                f"{', '.join(missing)}): resume with the model.optimizer that the run began with"
-            )
+                logger.after_save_checkpoint(self)  # type: ignore[arg-type]
 
 
 def _count_validation(total: dict[str, int], change: int) -> None:
@@ -288,13 +250,12 @@ def _count_validation(total: dict[str, int], change: int) -> None:
     total["started"] += change
 
 
-def validation_follows(trainer: Trainer) -> bool:
-    """Whether Lightning will validate right after the batch that is being ended."""
-    loop = trainer.fit_loop.epoch_loop
-    return validates(trainer) and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+def in_training(trainer: Trainer) -> bool:
+    """Whether this is no sanity check and no `Trainer.validate`."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
-def validates(trainer: Trainer) -> bool:
+def _validates(trainer: Trainer) -> bool:
     """Whether there is anything to validate on."""
     batches = trainer.num_val_batches
     return bool(sum(batches) if isinstance(batches, list) else batches)
@@ -305,5 +266,6 @@ def _beside(path: str | Path) -> Path:
     return unfinished(Path(path))
 
 
-def _folder(trainer: Trainer) -> str:
-    return str(Path(trainer.default_root_dir) / "checkpoints")
+def last_path(trainer: Trainer) -> Path:
+    """Where last.ckpt lies."""
+    return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"

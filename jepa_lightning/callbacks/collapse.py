@@ -13,13 +13,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD
 from jepa_lightning.evaluation.rank import effective_rank
 from jepa_lightning.pretexts import Outcome
 from jepa_lightning.tokens import Latents
 
 
-class CollapseMonitor(Callback):
+class CollapseMonitor(Shown, Callback):
     """Logs the effective rank and the spread of pooled features, and warns in plain words when they collapse.
 
     Features of the last `samples` training samples are pooled over tokens; a model that tells positions apart but not
@@ -44,6 +45,14 @@ class CollapseMonitor(Callback):
         min_within: warn where less of the variance than this lies within trajectories.
         loss_rise: warn of divergence where the loss since the last look is so many times the first step's; null: not.
         enabled: False switches it off.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import CollapseMonitor
+        >>> callbacks = [CollapseMonitor(every_n_steps=50, min_rank=4.0)]
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=callbacks)
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, CollapseMonitor))
+        CollapseMonitor(every_n_steps=50, min_rank=4.0)
     """
 
     def __init__(

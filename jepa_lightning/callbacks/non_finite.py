@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.module import JEPA
-from jepa_lightning.optimization import is_logged
+from jepa_lightning.optimization import is_accumulating, is_logged
 from jepa_lightning.run.interruption import Fault
 
 _LISTED = 8  # sample ids in a message
@@ -22,7 +23,7 @@ ADVICE = (
 )
 
 
-class NonFiniteGuard(Callback):
+class NonFiniteGuard(Shown, Callback):
     """Ends the run when the loss or the gradients are not finite, and names the samples; or leaves such steps out.
 
     To stop costs no host sync: whether a step was finite stays on the device, and is read at the steps at which
@@ -33,6 +34,13 @@ class NonFiniteGuard(Callback):
 
     Args:
         action: "stop" or "skip". Fifty skipped steps in a row stop the run, too.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import NonFiniteGuard
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[NonFiniteGuard(action="skip")])
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, NonFiniteGuard))
+        NonFiniteGuard(action='skip')
     """
 
     def __init__(self, *, action: Literal["stop", "skip"] = "stop") -> None:
@@ -70,7 +78,7 @@ class NonFiniteGuard(Callback):
     ) -> None:
         """Remember the batch; at the steps that are logged, see whether all were finite."""
         self._step.append((batch.get("id", []), outputs["loss"].detach().isfinite()))
-        if trainer.fit_loop.epoch_loop._should_accumulate():
+        if is_accumulating(trainer):
             return
         self._steps.append((trainer.global_step - 1, self._step, self._gradients))
         self._step = []
@@ -133,9 +141,8 @@ def are_finite(tensors: list[Tensor]) -> Tensor:
     # The largest absolute value, unlike a sum of squares, cannot overflow. For it the CPU has a slow kernel only.
     if local[0].device.type == "cpu":
         extremes = [extreme for t in local for extreme in torch.aminmax(t)]
-    else:
-        extremes = list(torch._foreach_norm(local, float("inf")))
-    return torch.stack([value.float() for value in extremes]).isfinite().all()
+        return torch.stack([value.float() for value in extremes]).isfinite().all()
+    return nn.utils.get_total_norm(local, float("inf")).isfinite()
 
 
 def require_finite(trainer: Trainer, *, kept: str) -> None:

@@ -11,15 +11,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from jepa_lightning.callbacks.transfer import transfer
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.evaluation.pca import pca_colours
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.pictures.files import write_pictures
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.targets import represent
-from jepa_lightning.trajectories import frames
 
 
-class Pictures(Callback):
+class Pictures(Shown, Callback):
     """Writes pictures of a few fixed samples into `pictures/` of the run's folder.
 
     `masks.png` (what context and targets show, drawn when training starts) and, before training and at each
@@ -31,6 +32,13 @@ class Pictures(Callback):
     Args:
         samples: how many samples, the first of the validation set.
         enabled: False switches it off.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import Pictures
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[Pictures(samples=3)])
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, Pictures))
+        Pictures(samples=3)
     """
 
     def __init__(self, *, samples: int = 6, enabled: bool = True) -> None:

@@ -11,18 +11,18 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from jepa_lightning.callbacks.transfer import transfer
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import extract, probe
 from jepa_lightning.evaluation.features.pooled import is_class
+from jepa_lightning.evaluation.features.pooling import pooled_features
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.scale.threads import one_thread_if_small
-from jepa_lightning.targets import represent
-from jepa_lightning.tokens import pool
-from jepa_lightning.trajectories import frames
 
 
-class OnlineProbe(Callback):
+class OnlineProbe(Shown, Callback):
     """At each validation: kNN and a linear classifier on frozen, mean-pooled features; R2 of continuous labels.
 
     Classes are logged as `probe/knn` and `probe/linear` (accuracies), every continuous label as `probe/r2_NAME`
@@ -39,6 +39,14 @@ class OnlineProbe(Callback):
         c: inverse L2 penalty of the logistic regression on standardised features; None chooses it for each encoder, on
             a fifth of its training features.
         enabled: False switches it off.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import OnlineProbe
+        >>> callbacks = [OnlineProbe(label="shape", k=5)]
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=callbacks)
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, OnlineProbe))
+        OnlineProbe(label='shape', k=5)
     """
 
     def __init__(self, *, label: str | None = None, k: int = 20, c: float | None = None, enabled: bool = True) -> None:
@@ -93,8 +101,8 @@ class OnlineProbe(Callback):
     def main_metric(self, trainer: Trainer) -> str | None:
         """What says best how good the features are: `probe/linear`, or R2 of the first continuous label; or None."""
         data: Any = getattr(trainer, "datamodule", None)
-        judged = self.enabled and isinstance(trainer.lightning_module, JEPA)
-        if not judged or not getattr(data, "labelled", False):
+        evaluated = self.enabled and isinstance(trainer.lightning_module, JEPA)
+        if not evaluated or not getattr(data, "labelled", False):
             return None
         loaders = (data.probe_dataloader(), data.val_dataloader())
         if any(loader and not loader.dataset.labelled for loader in loaders):  # all of them -1
@@ -119,7 +127,6 @@ def embedder(module: JEPA, encoder: Encoder) -> Callable[[Batch], Tensor]:
     @torch.no_grad()
     def embed(batch: Batch) -> Tensor:
         with module.trainer.precision_plugin.forward_context():
-            tokens = module.tokenizer(batch)
-            return pool(represent(encoder, tokens).float(), tokens.valid)
+            return pooled_features(encoder, module.tokenizer(batch))
 
     return embed

@@ -7,10 +7,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from jepa_lightning.config.shown import Shown
+
 SHOWN = {"train/loss": "loss", "train/samples_per_second": "samples/s"}
 
 
-class LossBar(TQDMProgressBar):
+class LossBar(Shown, TQDMProgressBar):
     """Lightning's bar with the loss and samples per second.
 
     A metric that is logged with `prog_bar=True` is read by Lightning at the end of every batch, drawn or not: a host
@@ -18,6 +20,13 @@ class LossBar(TQDMProgressBar):
 
     Args:
         refresh_rate: steps between two drawings.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import LossBar
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[LossBar(refresh_rate=5)])
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, LossBar))
+        LossBar(refresh_rate=5)
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_lightning.callbacks.collapse import outcome_of
+from jepa_lightning.config.shown import Shown
+from jepa_lightning.evaluation.report.table import table as columns
 from jepa_lightning.module import JEPA
 from jepa_lightning.optimization import is_logged
-from jepa_lightning.printable import printable
+from jepa_lightning.printable import say
 
 LOGGED = {
     "train_loss": "train/loss",
@@ -28,7 +29,7 @@ LOGGED = {
 }
 
 
-class RunSummary(Callback):
+class RunSummary(Shown, Callback):
     """Shows samples per second as a run goes, and closes it with a table and `summary.json` in its folder.
 
     The summary is a flat object: modality, steps, seconds, samples_per_second, train_loss, effective_rank, feature_std,
@@ -36,6 +37,13 @@ class RunSummary(Callback):
     r2_NAME_untrained. What the run could not have is null.
     `seconds` is the wall time of fit; samples per second counts the time between training batches alone, not
     validation, and all ranks' samples.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import RunSummary
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[RunSummary()])
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, RunSummary))
+        RunSummary()
     """
 
     def __init__(self) -> None:
@@ -102,7 +110,7 @@ class RunSummary(Callback):
         path = Path(trainer.default_root_dir) / "summary.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.summary, indent=2) + "\n")
-        print(printable(table(self.summary), lines=True) + f"\nsummary            {path}", flush=True)
+        say(f"{table(self.summary)}\nsummary            {path}")
 
 
 def _samples(outputs: Any, batch: Any) -> int:
@@ -112,7 +120,7 @@ def _samples(outputs: Any, batch: Any) -> int:
 
 
 def _last_checkpoint(trainer: Trainer) -> str | None:
-    written = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    written = [getattr(c, "best_model_path", "") for c in trainer.checkpoint_callbacks]
     return next((path for path in written if Path(path).name == "last.ckpt"), next(filter(None, written), None))
 
 
@@ -124,13 +132,12 @@ def table(summary: dict[str, Any]) -> str:
 
     regressions = [name for name in summary if name.startswith("r2_") and not name.endswith("_untrained")]
     probes = ["knn", "linear", *regressions]
-    lines = ["", f"{'probe':<18} {'trained':>9} {'untrained':>10} {'difference':>11}"]
+    rows = []
     for name in probes:
         trained, untrained = summary[name], summary.get(f"{name}_untrained")
         difference = None if trained is None or untrained is None else trained - untrained
         cells = ["-" if v is None else f"{v:.3f}" for v in (trained, untrained)]
-        lines.append(
-            f"{name:<18} {cells[0]:>9} {cells[1]:>10} {'-' if difference is None else f'{difference:+.3f}':>11}"
-        )
+        rows.append([f"{name:<18}", *cells, "-" if difference is None else f"{difference:+.3f}"])
     rest = [name for name in summary if name.removesuffix("_untrained") not in probes]
-    return "\n".join([*lines, "", *(f"{name:<18} {show(summary[name])}" for name in rest)])
+    probed = columns(("probe", "trained", "untrained", "difference"), rows)
+    return "\n".join(["", probed, "", *(f"{name:<18} {show(summary[name])}" for name in rest)])

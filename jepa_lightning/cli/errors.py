@@ -123,7 +123,7 @@ def explain(error: BaseException, program: str = "jepa-fit") -> str | None:
     return None
 
 
-_SMALLER_BATCH = "The model and a batch do not fit: lower --batch_size."
+_SMALLER_BATCH = "The model and a batch do not fit: lower --data.batch_size."
 _SMALLER = {
     "jepa-fit": "The model and a batch do not fit: lower data.batch_size (and raise trainer.accumulate_grad_batches as "
     "much), set model.checkpoint_activations or trainer.precision bf16-mixed, or make the model smaller."

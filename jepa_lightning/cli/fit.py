@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +69,11 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"parser_mode": MODE, **kwargs})
 
+    def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; a mistyped option may have meant one of theirs."""
+        self.by_name: Any = super().add_subcommands(*args, **kwargs)
+        return self.by_name
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, with the nearest name where one was mistyped, and exit with code 2."""
         if not self.exit_on_error or os.environ.get(TRACEBACK):  # jsonargparse tries alternatives in this way
@@ -83,12 +88,11 @@ class JEPACLI(LightningCLI):
     (`model: {class_path: ..., init_args: {...}}`), any LightningModule is trained in its place.
     """
 
-    _lock: Lock | None = None
-
     def __init__(self, args: Sequence[str] | None = None) -> None:
+        self._held = ExitStack()  # the lock of the run's folder
         words = list(sys.argv[1:] if args is None else args)
         named = names_model_class(words)
-        self._only = _subcommand(words)  # the parsers of the others take as long to build
+        self._only = _subcommand(words)  # the others' parsers take as long to build
         super().__init__(
             LightningModule if named else JEPA,
             LightningDataModule,
@@ -104,11 +108,11 @@ class JEPACLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Lightning's subcommands that a JEPA has a step for; the one that is meant where that is known."""
-        known = {name: skip for name, skip in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
-        return known if self._only is None else {self._only: known[self._only]}
+        return {n: LightningCLI.subcommands()[n] for n in (SUBCOMMANDS if self._only is None else [self._only])}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What watches a run is always on and has its own settings; the pretext is `Masked` unless another is named."""
+        self._settings = parser  # of the one subcommand that is meant
         if not self.subclass_mode_model:
             parser.set_defaults({"model.pretext": {"class_path": "jepa_lightning.pretexts.Masked"}})
         for watcher, key in (
@@ -141,10 +145,24 @@ class JEPACLI(LightningCLI):
         if words[:1] not in HELP and words[:1] != [self._only]:
             words = ["fit", *words]
         self.config = parser.parse_args(words)
+        # Lightning has a checkpoint's settings replace what was typed, if it is named by its file; here none does.
+        self._resumed: str | None = self.config[self.config.subcommand].pop("ckpt_path", None)
+
+    def before_instantiate_classes(self) -> None:
+        """The checkpoint is among the settings again."""
+        self._given["ckpt_path"] = self._resumed
+
+    @property
+    def _given(self) -> Any:
+        return self.config[str(self.subcommand)]  # the settings, as they were typed
+
+    @property
+    def _built(self) -> Any:
+        return self.config_init[str(self.subcommand)]  # the settings, with what was built of them
 
     def instantiate_classes(self) -> None:
         """Build what the configuration names; files that PyG's datasets read meanwhile are data, and run nothing."""
-        data = self._get(self.config, "data") or {}
+        data = self._given.get("data") or {}
         datasets = [(data.get("init_args") or {}).get(f"{part}dataset") for part in ("", "val_", "test_")]
         ours = all("torch_geometric" not in str((dataset or {}).get("class_path")) for dataset in datasets)
         with nullcontext() if ours else weights_only():
@@ -155,19 +173,19 @@ class JEPACLI(LightningCLI):
 
         Only `fit` writes into the run's folder: validating a run changes nothing of it.
         """
-        config = self._get(self.config_init, "trainer")
+        config = self._built["trainer"]
         refuse_fsdp1(config.get("strategy"))  # which Lightning would refuse on a CPU only
         callbacks = config.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         if config.get("barebones"):  # steps and nothing else, to see how fast they are
             self.save_config_callback = None
-            self._parser(self.subcommand).callback_keys = []
+            self._settings.callback_keys = []
             bare = [callback for callback in callbacks if not isinstance(callback, (Checkpoint, ProgressBar))]
             return super().instantiate_trainer(callbacks=bare, logger=False, **NOT_BARE, **kwargs)
         callbacks += [BestCheckpoint(), RunSummary()]
         if config.get("enable_checkpointing") is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
-            self._parser(self.subcommand).callback_keys.remove("checkpoint")
+            self._settings.callback_keys.remove("checkpoint")
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(LossBar())
         if self.subcommand != "fit":
@@ -176,32 +194,41 @@ class JEPACLI(LightningCLI):
         elif config.get("logger") in (None, True) and not config.get("fast_dev_run"):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        minutes = self._get(self.config_init, "process_timeout")
+        minutes = self._built["process_timeout"]
         if not minutes > 0:
             raise ValueError(f"expected a process_timeout of more than 0 minutes, got {minutes:g}")
         if getattr(trainer.strategy, "_timeout", None) == default_pg_timeout:  # else it was set with the strategy
             trainer.strategy._timeout = timedelta(minutes=minutes)  # type: ignore[attr-defined]
         return trainer
 
+    def fit(self, **kwargs: Any) -> None:
+        """Train; the run's folder is locked until the end."""
+        with self._held:
+            self.trainer.fit(**kwargs)
+
     def before_fit(self) -> None:
         """Find the checkpoint to resume from, or set aside the files of an earlier run in the same folder.
 
         Nothing is touched where no step is left to make: the program ends.
         """
-        config, trainer = self.config["fit"], self.trainer
-        if config["trainer"].get("fast_dev_run") or config["trainer"].get("barebones"):
+        if any(self._given["trainer"].get(name) for name in ("fast_dev_run", "barebones")):
             return
-        folder = Path(trainer.default_root_dir)
+        folder = Path(self.trainer.default_root_dir)
         first = getattr(rank_zero_only, "rank", 0) == 0
-        if first:
-            self._lock = Lock(folder / LOCK, f"expected {folder} for this run, but one is under way")
-            self._lock.acquire()
-        auto = bool(config.get("auto_resume"))
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        with ExitStack() as held:
+            if first:
+                lock = Lock(folder / LOCK, f"expected {folder} for this run, but one is under way")
+                lock.acquire()
+                held.callback(lock.release)
+            self._prepare(folder, auto=bool(self._given.get("auto_resume")), first=first)
+            self._held = held.pop_all()
+
+    def _prepare(self, folder: Path, *, auto: bool, first: bool) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, LastCheckpoint):
                 callback.requeue = auto
-        path = find_resumable(folder, "last" if auto else config.get("ckpt_path"), tidied=first)
-        self.config_init["fit"]["ckpt_path"] = None if path is None else str(path)
+        path = find_resumable(folder, "last" if auto else self._given.get("ckpt_path"), tidied=first)
+        self._built["ckpt_path"] = None if path is None else str(path)
         if path is None:
             moved = set_aside(folder) if first else None
             if moved is not None:
@@ -217,7 +244,7 @@ class JEPACLI(LightningCLI):
                 "trainer.max_epochs or trainer.max_steps to train on"
             )
             sys.exit(0)
-        settings = load_yaml(self._parser("fit").dump(self.config["fit"], skip_none=False))
+        settings = load_yaml(self._settings.dump(self._given, skip_none=False))
         changed = changed_settings(earlier_settings(path, content), settings)
         refuse_other_weights(path, content, self.model, changed)
         if changed:
@@ -227,21 +254,11 @@ class JEPACLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Find the checkpoint, and see that it is one for this model."""
-        given = self.config["validate"].get("ckpt_path")
-        path = find_resumable(Path(self.trainer.default_root_dir), given, tidied=False, needed=True)
-        self.config_init["validate"]["ckpt_path"] = None if path is None else str(path)
+        folder = Path(self.trainer.default_root_dir)
+        path = find_resumable(folder, self._given["ckpt_path"], tidied=False, needed=True)
+        self._built["ckpt_path"] = None if path is None else str(path)
         if path is not None and not is_remote(path):
             refuse_other_weights(Path(path), read_weights(Path(path)), self.model)
-
-    def _parse_ckpt_path(self) -> None:
-        """Lightning has a checkpoint's settings replace what was typed, if it is named by its file; here none does."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        try:
-            super()._run_subcommand(subcommand)
-        finally:
-            if self._lock is not None:
-                self._lock.release()
 
 
 def _subcommand(words: list[str]) -> str | None:
@@ -273,9 +290,8 @@ def names_model_class(words: Sequence[str]) -> bool:
 def fit(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-fit`. Mistakes of the user end in a few lines and exit code 2, faults in code 1.
 
-    A run that SIGTERM or SIGUSR1 has ended, saved, exits with 75, one that Ctrl-C has with 130.
-
-    Set the environment variable JEPA_TRACEBACK=1 to see where an error came from.
+    A run that SIGTERM or SIGUSR1 has ended, saved, exits with 75, one that Ctrl-C has with 130. JEPA_TRACEBACK=1 in the
+    environment shows where an error came from.
     """
     words = sys.argv[1:] if args is None else args
     requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)

@@ -1,102 +1,220 @@
-"""What the commands on a checkpoint share of their command lines."""
+"""From a function's signature to the flags of a command: `jepa-probe`, `jepa-embed` and `jepa-view` are functions.
+
+Nothing that computes is imported here until it is needed: `--help` shows at once.
+"""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import inspect
+import json
 import re
-from pathlib import Path
-from typing import NoReturn
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any, NoReturn, get_type_hints
 
-import torch
+import docstring_parser
+import jsonargparse
 
-from jepa_lightning.cli.errors import fail
-from jepa_lightning.config.messages import shorten
-from jepa_lightning.config.rebuild import Config, build_data
-from jepa_lightning.config.trust import library_classes
-from jepa_lightning.data import JEPADataModule
-from jepa_lightning.modality import Modality
+from jepa_lightning.config.bounded_yaml import MODE, check_values
+
+_DATA = re.compile(r"--data(\.|=|$)")
 
 
-class Options(argparse.ArgumentParser):
-    """A parser with errors of a line, which leaves `--data...` to the data module.
+class Parser(jsonargparse.ArgumentParser):
+    """A parser with the errors of `jepa-fit`: a few lines, with the nearest name where one was mistyped."""
 
-    Args:
-        *args: of ArgumentParser.
-        **kwargs: likewise.
-    """
-
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with code 2."""
+        from jepa_lightning.cli.errors import fail
+        from jepa_lightning.config.messages import shorten
+
         fail(shorten(message, self), program=self.prog)
 
-    def parse_split(self, args: list[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and the words about the data."""
-        given, words = self.parse_known_args(args)
-        strange = [word for word in words if word.startswith("-") and not re.match(r"--data(\.|=|$)", word)]
-        if strange:
-            self.error(f"unrecognized arguments: {strange[0]}")
-        given.trust = [*given.trust, *library_classes(word.rpartition("=")[2] for word in words)]  # typed, not stored
-        return given, words
 
+def function_parser(program: str, function: Callable[..., Any]) -> Parser:
+    """A parser whose options are the parameters of a function, with their types, defaults and descriptions.
 
-def add_encoder_options(parser: argparse.ArgumentParser) -> None:
-    """Options of how a run's encoder is read and used."""
-    parser.add_argument("--which", choices=["last", "best"], default="last", help="which checkpoint of the folder")
-    parser.add_argument("--pooling", choices=["mean", "max", "mean+max"], default="mean", help="of a sample's tokens")
-    parser.add_argument("--encoder", choices=["target", "context"])
-    parser.add_argument("--batch_size", type=positive, help="in place of the run's")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument(
-        "--trust", nargs="+", default=[], metavar="PACKAGE", help="packages whose classes the run may name"
+    Args:
+        program: name of the command.
+        function: typed, with a docstring that describes each parameter.
+    """
+    described = docstring_parser.parse(function.__doc__ or "")
+    positional = " ".join(f"[{name.upper()}]" for name in positionals(function))
+    parser = Parser(
+        prog=program,
+        usage=f"{program} {positional} [--OPTION VALUE ...] [--data.KEY VALUE ...]",
+        description=described.short_description,
+        parser_mode=MODE,
+        allow_abbrev=False,
     )
-
-
-def add_layers_option(parser: argparse.ArgumentParser) -> None:
-    """How many of the last layers features come from."""
+    parser.add_function_arguments(_without_data(function), as_positional=False)
+    about = next(param.description or "" for param in described.params if param.arg_name == "data")
     parser.add_argument(
-        "--layers", type=positive, default=1, metavar="K",
-        help="features of the last K layers side by side, as I-JEPA does with 4 (1: the encoder's output)",
-    )  # fmt: skip
+        "--data",
+        metavar="CLASS",
+        help=f"{about} In a shell: --data.KEY VALUE changes a setting of the run's data, as in jepa-fit; --data CLASS "
+        "names another data module",
+    )
+    return parser
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return value
+def positionals(function: Callable[..., Any]) -> list[str]:
+    """The parameters that words without an option stand for, in order."""
+    signature = inspect.signature(function).parameters.values()
+    return [parameter.name for parameter in signature if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
 
-def choose_device(given: argparse.Namespace) -> str:
-    """The device of `--device`.
+@contextmanager
+def command(program: str, function: Callable[..., Any], args: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Inside, errors of the function that a command calls end in a few lines; gives the arguments of that call.
+
+    An option that takes several values takes all words up to the next option. Words about the data change the
+    settings that the first run stores, or name another data module.
+
+    Args:
+        program: name of the command.
+        function: with the parameters `checkpoint`, `which`, `data` and `trust`.
+        args: the words; None: those of this process.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if "-h" in words or "--help" in words:
+        function_parser(program, function).print_help()
+        sys.exit(0)
+    from jepa_lightning.cli.errors import short_errors
+
+    with short_errors(program):
+        found, about_data = parse_words(program, function, words)
+        if about_data:
+            from jepa_lightning.config.trust import library_classes
+
+            typed = library_classes(word.rpartition("=")[2] for word in about_data)  # typed, not stored: to be trusted
+            found["trust"] = [*found["trust"], *typed]
+            found["data"] = _data_config(found, about_data)
+        yield found
+
+
+def parse_words(program: str, function: Callable[..., Any], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The arguments of a call, all but `data`, and the words that are about the data; see `command`."""
+    parser = function_parser(program, function)
+    options, about_data = _sort(words, function, parser)
+    found: dict[str, Any] = parser.parse_args(options).as_dict()
+    del found["data"]
+    return found, about_data
+
+
+def _without_data(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as the parser sees it: without `data`, which a run's configuration describes, and what it returns.
+
+    Types of both are of heavy packages, which the help needs not; jsonargparse imports what an annotation names.
+    """
+    assert isinstance(function, FunctionType)
+    copy = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    copy.__kwdefaults__, copy.__doc__ = function.__kwdefaults__, function.__doc__
+    copy.__annotations__ = {k: v for k, v in function.__annotations__.items() if k not in ("data", "return")}
+    types = copy.__annotations__ = get_type_hints(copy)
+    signature = inspect.signature(function)
+    kept = [known.replace(annotation=types[name]) for name, known in signature.parameters.items() if name != "data"]
+    copy.__signature__ = signature.replace(parameters=kept, return_annotation=signature.empty)  # type: ignore[attr-defined]
+    return copy
+
+
+def _sort(words: Sequence[str], function: Callable[..., Any], parser: Parser) -> tuple[list[str], list[str]]:
+    """The words of options, each `--NAME=VALUE`, and those about the data."""
+    kinds = {name: str(parameter.annotation) for name, parameter in inspect.signature(function).parameters.items()}
+    several = {name for name, kind in kinds.items() if "Sequence" in kind}
+    options: list[str] = []
+    about_data: list[str] = []
+    loose: list[str] = []
+    given: set[str] = set()
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        if _DATA.match(word):
+            about_data += [word] if equals or not rest else [word, rest.pop(0)]
+        elif not word.startswith("--"):
+            loose.append(word)
+        else:
+            key = name[2:]
+            given.add(key)
+            values = [] if equals else list(_values(rest, most=None if key in several else 1))
+            del rest[: len(values)]
+            if key not in kinds:
+                if key == "batch_size":
+                    raise ValueError("no option --batch_size; did you mean --data.batch_size?")
+                parser.error(f"unrecognized arguments: {name}")
+            options += [word] if equals else _option(key, values, several=key in several, parser=parser)
+    for key in positionals(function):
+        if key not in given and loose:
+            values = loose if key in several else loose[:1]
+            loose = loose[len(values) :]
+            options += _option(key, values, several=key in several, parser=parser)
+    if loose:
+        parser.error(f"expected options after these words, got {loose[0]!r}: what it belongs to is missing")
+    return options, about_data
+
+
+def _values(rest: Iterable[str], *, most: int | None) -> Iterable[str]:
+    for number, word in enumerate(rest):
+        if word.startswith("--") or number == most:
+            return
+        yield word
+
+
+def _option(key: str, values: Sequence[str], *, several: bool, parser: Parser) -> list[str]:
+    if not values:
+        parser.error(f"expected a value after --{key}, got none")
+    if several and not (len(values) == 1 and values[0].startswith("[")):
+        return [f"--{key}={json.dumps(list(values))}"]
+    return [f"--{key}={values[0]}"]
+
+
+def _data_config(found: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The configuration of the data: that of the first run, with what the words change in it."""
+    from jepa_lightning.run.checkpoints import find_checkpoint, read_config
+
+    checkpoint = found["checkpoint"]
+    first = checkpoint[0] if isinstance(checkpoint, list) else checkpoint
+    return data_config(read_config(find_checkpoint(first, found["which"])), words, trust=found["trust"])
+
+
+def data_config(config: Mapping[str, Any], words: Sequence[str], *, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """The data's part of a run's configuration, with what the words of a command line change in it.
+
+    Args:
+        config: the run's; its `data` may be missing where the words name a class.
+        words: `--data.root photos --data.csv ...`, or `--data CLASS ...` for another data module.
+        trust: packages whose classes may be named.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: no class is named at all, or the words do not fit it.
     """
-    if given.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("expected a CUDA device for --device cuda, found none: leave it out, or say --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if given.device == "auto" else str(given.device)
+    from lightning.pytorch import LightningDataModule
 
+    from jepa_lightning.config.messages import shorten
+    from jepa_lightning.config.plugins import load_plugins
+    from jepa_lightning.config.trust import Untrusted, only_trusted
 
-def data_in_order(config: Config, modality: Modality, given: argparse.Namespace) -> JEPADataModule:
-    """The data module of a configuration, which is changed to leave no sample out and to have `--batch_size`.
-
-    Raises:
-        ValueError: it is no JEPADataModule, or refuses its settings.
-    """
-    overrides = {"drop_last": False, **({"batch_size": given.batch_size} if given.batch_size else {})}
-    config["init_args"] = {**(config.get("init_args") or {}), **overrides}
-    data = build_data(config, {}, modality, trust=given.trust)
-    if not isinstance(data, JEPADataModule):
-        raise ValueError(f"expected a JEPADataModule, got {type(data).__name__}: only their splits have an order")
-    return data
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file; of a checkpoint in shards, which is a folder, that of its files' names and hashes."""
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        return hashlib.sha256("".join(f"{file.name} {file_hash(file)}\n" for file in files).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    stored = config.get("data")
+    if any(word == "--data" or word.startswith("--data=") for word in words):
+        stored = None
+        load_plugins()  # so that their short names are known
+    elif not isinstance(stored, dict):
+        raise ValueError(
+            "the run's config.yaml is not beside its checkpoint, so its data are not known: name the run's folder, or "
+            "a data module, such as --data ImageData --data.root DIR"
+        )
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, parser_mode=MODE)
+    parser.add_subclass_arguments(LightningDataModule, "data", fail_untyped=False, required=True)
+    check_values(stored)
+    first = [] if stored is None else ["--data", json.dumps(stored)]
+    try:
+        with only_trusted(trust):
+            return dict(parser.parse_args([*first, *words]).data.as_dict())
+    except Untrusted:
+        raise
+    except (argparse.ArgumentError, ValueError, TypeError, ImportError) as error:
+        raise ValueError(shorten(str(error), parser)) from error

@@ -12,7 +12,7 @@ from jepa_lightning.cli.errors import fail, short_errors
 from jepa_lightning.config.bounded_yaml import MODE
 from jepa_lightning.config.messages import shorten
 from jepa_lightning.config.plugins import load_plugins
-from jepa_lightning.planning.plan import plan as judge
+from jepa_lightning.planning.plan import plan as run_plan
 from jepa_lightning.planning.plan import plan_file, table
 
 
@@ -29,12 +29,12 @@ def plan(args: Sequence[str] | None = None) -> None:
     with short_errors("jepa-plan"):
         load_plugins()
         settings = _parse(sys.argv[1:] if args is None else list(args))
-        print(table(judge(**settings)))
+        print(table(run_plan(**settings)))
         print(f"\nwritten to {settings['out'] or plan_file(settings['checkpoint'])}")
 
 
 def _parse(args: list[str]) -> dict[str, Any]:
-    parser = _Parser(prog="jepa-plan", parser_mode=MODE, description=(judge.__doc__ or "").splitlines()[0])
-    parser.add_function_arguments(judge, as_positional=False, skip={"checkpoint"}, fail_untyped=False)
+    parser = _Parser(prog="jepa-plan", parser_mode=MODE, description=(run_plan.__doc__ or "").splitlines()[0])
+    parser.add_function_arguments(run_plan, as_positional=False, skip={"checkpoint"}, fail_untyped=False)
     parser.add_argument("--checkpoint", type=str, required=True, help="folder of a run, or a checkpoint")
     return vars(parser.instantiate_classes(parser.parse_args(args)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule
 from torch.optim import Optimizer
 
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Modality
@@ -66,24 +66,39 @@ def shorten(message: str, parser: Any = None) -> str:
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
         options = [f"--{name.removeprefix('fit.')}" for name in required[1].split(", ")]
-        return f"{' and '.join(options)} must be given; a shipped config gives them: --config image.yaml"
+        hint = "; a shipped config gives them: --config image.yaml" if "--config" in _option_names(parser) else ""
+        return f"{' and '.join(options)} must be given{hint}"
     lines = [line for line in message.splitlines() if line.strip()]
     return "\n".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
 
 
 def _no_option(message: str, key: str) -> str | None:
-    found = re.search(r"Option '([^']+)' is not accepted", message)
-    paths = re.findall(r"class_path[ =]'([^']+)'", message)
-    if not found or not paths:
+    found = re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^\s=]+)", message)
+    path = _whose(message[: found.start()], message[found.end() :]) if found else None
+    if not found or path is None:
         return None
-    named: object = locate(paths[-1])
+    named: object = locate(path)
     if named in SWAPPABLE:  # the base class, which stands for a class that was not named
         return f"{key}: {_NAME_FIRST.format(key)}"
     # A class may hand some options on to its base by keyword, so the bases' count too.
     options = [o for c in inspect.getmro(named) if "__init__" in vars(c) and c is not object
                for o in inspect.signature(c).parameters] if isinstance(named, type) else []  # fmt: skip
-    name = paths[-1].rpartition(".")[2]
-    return f"{key}: {name} has no option '{found[1]}'{_nearest(found[1], options)}"
+    option = found[1] or found[2]
+    first = option.partition(".")[0]
+    option = option if first in options else first
+    return f"{key}: {path.rpartition('.')[2]} has no option '{option}'{_nearest(option, options)}"
+
+
+def _whose(before: str, behind: str) -> str | None:
+    """The class that an option is said not to be of: the one just named, else the outermost of the value."""
+    named = re.search(r"class_path '([^']+)':\s*$", before)
+    if named:
+        return named[1]
+    value = behind[max(behind.find("Namespace("), 0) :]
+    for found in re.finditer(r"class_path='([^']+)'", value):
+        if value.count("(", 0, found.start()) - value.count(")", 0, found.start()) == 1:
+            return found[1]
+    return None
 
 
 def _no_import(message: str, key: str) -> str | None:
@@ -118,7 +133,9 @@ def _wrong_value(message: str, key: str) -> str | None:
     wanted = [single[1]] if single else re.findall(r"- Expected an? (.+)", message)
     wanted = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", want) for want in dict.fromkeys(wanted)]
     wanted = [re.sub(r"typing\.Literal\[(.*)\]", r"\1", "null" if want == "NoneType" else want) for want in wanted]
-    return f"{key}: expected {' or '.join(wanted)}, got {given}" if wanted else None
+    option = re.match(r"NestedArg\(key='([^']+)'", given)
+    got = f"an option {option[1]!r} of it" if option else given
+    return f"{key}: expected {' or '.join(wanted)}, got {got}" if wanted else None
 
 
 def _refused(message: str, key: str) -> str | None:
@@ -161,7 +178,7 @@ def no_metric(message: str) -> str | None:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.5)
+    near = nearest_names(name, sorted(set(known)), cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -172,9 +189,6 @@ def _subclasses(base: type) -> list[type]:
 
 def _option_names(parser: Any) -> list[str]:
     """Every option of a parser and of its subcommands."""
-    names: list[str] = []
-    for action in getattr(parser, "_actions", []):
-        names += action.option_strings
-        if isinstance(action.choices, dict):
-            names += [name for sub in action.choices.values() for name in _option_names(sub)]
-    return names
+    names: list[str] = re.findall(r"--[\w.-]+", "" if parser is None else parser.format_help())
+    subcommands = getattr(getattr(parser, "by_name", None), "choices", None) or {}
+    return names + [name for sub in subcommands.values() for name in _option_names(sub)]

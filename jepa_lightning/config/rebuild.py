@@ -6,7 +6,6 @@ import copy
 import textwrap
 from argparse import ArgumentError
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jsonargparse
@@ -15,8 +14,9 @@ from lightning.pytorch import LightningDataModule
 from jepa_lightning.config.bounded_yaml import MODE, check_values
 from jepa_lightning.config.messages import shorten
 from jepa_lightning.config.trust import Untrusted, library_classes, only_trusted
+from jepa_lightning.data import JEPADataModule
 from jepa_lightning.modality import Modality
-from jepa_lightning.module import JEPA
+from jepa_lightning.module import BY_CLI, JEPA
 
 Config = dict[str, Any]
 
@@ -38,7 +38,7 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
         ValueError: the configuration does not fit this version, a package is missing, or one is not trusted.
     """
     check_values(hyperparameters)
-    config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, "_instantiator")})
+    config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, BY_CLI)})
     encoder, target = _inside(config, "modality", "init_args", "encoder"), _inside(config, "target")
     if str(target.get("class_path", "")).endswith(".Pretrained"):  # its weights are in the checkpoint
         settings = target.setdefault("init_args", {})
@@ -71,22 +71,9 @@ def build_data(
     settings = {**(config.get("init_args") or {}), **overrides}
     trust = [*trust, *library_classes(strings(overrides))]
     data = _build(LightningDataModule, {**config, "init_args": settings}, what="data", trust=trust)
-    data.trainer = _NoTrainer(_Model(modality))
+    if isinstance(data, JEPADataModule):
+        data.bind(modality)
     return data
-
-
-@dataclass(frozen=True)
-class _Model:
-    modality: Modality
-
-
-@dataclass(frozen=True)
-class _NoTrainer:
-    """What a data module asks of a trainer, where nothing trains: one process, and the model's sizes."""
-
-    lightning_module: _Model
-    world_size: int = 1
-    num_devices: int = 1
 
 
 def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collection[str]) -> Any:

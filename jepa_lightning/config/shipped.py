@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.config.plugins import packages
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def find_config(name: str) -> str:
     for candidate in (name, f"{name}.yaml", f"recipes/{name}", f"recipes/{name}.yaml"):
         if candidate in known:
             return str(known[candidate])
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = nearest_names(name, known, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
     raise ValueError(f"no config {name!r}, neither as a file here nor shipped; {hint}shipped are {', '.join(known)}")
 

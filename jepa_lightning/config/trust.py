@@ -6,13 +6,15 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pydoc import ErrorDuringImport, locate
 from threading import Lock
 from typing import Any
 
-from jsonargparse._common import parsing_settings
+import jsonargparse
+from jsonargparse import _common
 from lightning.pytorch import LightningDataModule
 from torch import nn
 from torch.optim import Optimizer
@@ -35,6 +37,10 @@ HARMLESS = frozenset({"torchvision.datasets.folder.default_loader"})  # function
 _TRANSFORMS = ("torchvision.transforms.", "torch_geometric.transforms.", "torchaudio.transforms.")
 _settings_are_changed = Lock()  # they belong to the whole process
 _WEIGHTS_ONLY, _ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+_ENFORCED = {"import_paths_enforced": True, "instantiate_subclass_spec_in_any": False}
+_CANARY = "shutil.disk_usage"
 
 
 class Untrusted(ValueError):
@@ -71,11 +77,11 @@ def only_trusted(trust: Collection[str] = ()) -> Iterator[None]:
     policy = _Policy(trusted(trust), own=trust)
     with _settings_are_changed, weights_only():
         # jsonargparse has a setting for this, and none to take it back. It would hold for all that the process parses.
-        before: dict[str, Any] = dict(parsing_settings)
+        settings: dict[str, Any] = getattr(_common, "parsing_settings", {})
+        before = dict(settings)
         try:
-            parsing_settings.update(
-                import_path_verdicts=policy, import_paths_enforced=True, instantiate_subclass_spec_in_any=False
-            )
+            settings.update(_ENFORCED, import_path_verdicts=policy)
+            _require_asked(policy, before)
             yield
         except Exception as error:
             refused = re.search(r"Importing '([\w.]+)' is not allowed", str(error))
@@ -83,8 +89,25 @@ def only_trusted(trust: Collection[str] = ()) -> Iterator[None]:
                 raise
             raise Untrusted(policy.reasons.get(refused[1]) or _reason(refused[1])) from None
         finally:
-            parsing_settings.clear()
-            parsing_settings.update(before)
+            settings.clear()
+            settings.update(before)
+
+
+def _require_asked(policy: _Policy, settings: Mapping[str, Any]) -> None:
+    """See that this jsonargparse asks before it imports; its settings have private names.
+
+    Raises:
+        Untrusted: it does not.
+    """
+    with suppress(Exception):
+        parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        parser.add_argument("--canary", type=Callable)
+        parser.parse_object({"canary": _CANARY})
+    if not policy.reasons.pop(_CANARY, None) or not settings.keys() >= {*_ENFORCED, "import_path_verdicts"}:
+        raise Untrusted(
+            f"jsonargparse {version('jsonargparse')} no longer asks before it imports what a configuration names "
+            "(parsing_settings of jsonargparse._common), so nothing stored is loaded: install jsonargparse 4.53"
+        )
 
 
 @contextmanager

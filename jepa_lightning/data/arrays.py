@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
-    """An array of real numbers in this machine's byte order, uint16, uint32 and uint64 as the next larger signed type.
+    """Store an array of real numbers in this machine's byte order; unsigned integers as the next larger signed type.
 
     Others (GDAL, FITS and IDL write big-endian ones) are refused by torch, which can do little with the unsigned types.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_lightning.data.batched import BatchTransform, finish
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.modality import Batch
 
@@ -24,7 +25,7 @@ class OtherViews(list[Sample]):
 
 
 def to_sample(item: Any, *, name: str, sample_id: str) -> Sample:
-    """What a dataset gave, as a sample dict.
+    """Turn what a dataset gave into a sample dict.
 
     Args:
         item: an input, a tuple `(input,)` or `(input, label)`, or a dict that has `name` (and perhaps `labels`, a
@@ -89,13 +90,19 @@ class Collate:
 
     Args:
         batch_transform: what is done to the finished batch, or None. Must be picklable.
+        finish: augments whole batches here; None: whoever trains does so, on the device.
     """
 
-    def __init__(self, batch_transform: Callable[[Batch], Batch] | None = None) -> None:
+    def __init__(
+        self, batch_transform: Callable[[Batch], Batch] | None = None, *, finish: BatchTransform | None = None
+    ) -> None:
         self.batch_transform = batch_transform
+        self.finish = finish
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """The batch; perhaps with `unreadable` samples, and the views after the first at `OTHER_VIEWS`."""
+    def __call__(self, samples: Sequence[Sample] | Batch) -> Batch:
+        """Join samples to a batch; perhaps with `unreadable` ones, and the views after the first at `OTHER_VIEWS`."""
+        if isinstance(samples, dict):  # a whole batch, which was taken at once
+            return finish(samples, self.finish)
         unreadable = [bad for sample in samples for bad in sample.get("unreadable", ())]
         if any("id" not in sample for sample in samples):  # a sample for which no substitute was found
             return {"unreadable": unreadable}
@@ -121,12 +128,12 @@ class Collate:
 
 
 def as_view(batch: Batch) -> Batch:
-    """What a batch holds of its samples as they are seen: all but labels and names."""
+    """Keep what a batch holds of its samples as they are seen: all but labels and names."""
     return {key: value for key, value in batch.items() if key not in _NOT_OF_A_VIEW}
 
 
 def _whole(labels: list[Tensor | None]) -> list[Tensor]:
-    """Labels of one name, with -1, or NaN, for the samples that have none."""
+    """Gather the labels of one name, with -1, or NaN, for the samples that have none."""
     one = next(label for label in labels if label is not None)
     none = torch.full_like(one, torch.nan if one.is_floating_point() else -1)
     return [none if label is None else label for label in labels]

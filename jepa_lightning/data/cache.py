@@ -27,6 +27,8 @@ class MemoryCache:
 
     Attributes:
         unreadable: index and reason of those for which `read` raised OSError or ValueError.
+        shape: of every array, where all could be read and have the same; else None.
+        dtype: of the arrays.
     """
 
     def __init__(self, count: int, read: Callable[[int], NDArray[Any]]) -> None:
@@ -55,9 +57,26 @@ class MemoryCache:
         self._shapes = np.zeros((count, len(next(iter(shapes.values()), ()))), dtype=np.int64)
         for index, shape in shapes.items():
             self._shapes[index] = shape
+        same = len(shapes) == count and len(set(shapes.values())) == 1
+        self.shape = next(iter(shapes.values())) if same else None
+        self.dtype = self._blocks[0].numpy().dtype if self._blocks else np.dtype(np.float32)
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy arrays of one shape: (B, ...).
+
+        Raises:
+            ValueError: they are not.
+        """
+        if self.shape is None:
+            raise ValueError("expected arrays of one shape to take many at once")
+        found = np.empty((len(indices), *self.shape), dtype=self.dtype)
+        for number in np.unique(indices // _CHUNK):
+            which = indices // _CHUNK == number
+            found[which] = self._blocks[number].numpy().reshape(-1, *self.shape)[indices[which] % _CHUNK]
+        return found
 
     def __getitem__(self, index: int) -> NDArray[Any]:
-        """Array `index`, a view.
+        """Take array `index`, a view.
 
         Raises:
             OSError: it could not be read.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch.utils.data import Dataset
 
 from jepa_lightning.data.batch import Collate, Sample
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.loaders import SPLITS
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.samples import READ_ERRORS, Samples
-from jepa_lightning.data.streams.base import StreamSamples
 from jepa_lightning.modality import Batch
 
-SPLITS = ("train", "val", "test")
 _WITH_ORDER = {"ShardStream": "Shards", "HuggingFaceStream": "HuggingFace"}
 
 
@@ -60,35 +58,25 @@ class CollateReadable:
         return {**batch, "unreadable": [bad for sample in samples for bad in sample.get("unreadable", ())]}
 
 
-def splits_in_order(data: JEPADataModule, split: str = "all") -> tuple[dict[str, Samples], CollateReadable]:
-    """The parts of `data` with the evaluation transform, and what makes batches of them.
+def splits_in_order(data: JEPADataModule, split: str = "all") -> dict[str, Samples]:
+    """The parts of `data` with the evaluation transform.
 
     Args:
-        data: its `drop_last` must be False.
+        data: bound to a modality, where it needs one.
         split: "train" (without what is held out of it for validation), "val", "test", or "all" that there are.
 
     Raises:
-        DataError: there is no such split.
+        DataError: there is no such split, or it is a stream.
     """
     if split not in (*SPLITS, "all"):
         raise DataError(f"expected the split {', '.join(SPLITS)} or all, got {split!r}")
-    loaders: dict[str, Any] = {"train": data.train_dataloader(), "val": data.val_dataloader()}
-    if data.has_test:
-        loaders["test"] = data.test_dataloader()
-    found = {name: loader for name, loader in loaders.items() if loader and split in (name, "all")}
-    if not found:
-        there = ", ".join(name for name, loader in loaders.items() if loader)
-        raise DataError(f"expected a split {split}, but these data have only {there}: choose one of them, or add it")
-    stream = next((loader.dataset for loader in found.values() if isinstance(loader.dataset, StreamSamples)), None)
-    if stream is not None:
-        kind = type(stream.dataset).__name__
+    names = data.splits if split == "all" else (split,)
+    parts = {name: data.part(name) for name in names}
+    if data.stream is not None and "train" in parts:
+        kind = type(data.stream.dataset).__name__
         raise DataError(
             f"expected data with a length and an order, got the stream {kind}: read them with --data.dataset "
             f"{_WITH_ORDER.get(kind, 'CLASS')} in its place, or choose a split that is none"
         )
-    transform = data.transforms()[1]
-    parts = {}
-    for name, loader in found.items():
-        part: Samples = loader.dataset
-        parts[name] = Samples(part.dataset, name=part.name, split=part.split, indices=part.indices, transform=transform)
-    return parts, CollateReadable(next(iter(found.values())).collate_fn)
+    transform = data.part("probe").transform  # that of evaluation
+    return {name: part.derive(transform) for name, part in parts.items()}

@@ -119,7 +119,7 @@ class PixelViews(ViewTransform):
             )
 
     def smallest(self, size: tuple[int, int]) -> int:
-        """Short side, in pixels, to which a picture may be reduced before it is cropped to views of `size`."""
+        """Compute the short side, in pixels, to which a picture may be reduced before views of `size` are cropped."""
         crops = [(max(size), self.scale[0])]
         if self.local_views:
             crops.append((max(self._local(size)), self.local_scale[0]))
@@ -127,7 +127,7 @@ class PixelViews(ViewTransform):
         return max(math.ceil(side / math.sqrt(share * narrow)) for side, share in crops)
 
     def crop(self, view: int) -> tuple[tuple[int, int], tuple[float, float]]:
-        """(height, width) of a view, and the range of its share of the area."""
+        """Choose (height, width) of a view, and the range of its share of the area."""
         if view < self.views - self.local_views:
             return self.size, self.scale
         return self._local(self.size), self.local_scale
@@ -178,7 +178,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def blurred(pixels: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (..., C, H, W) by a kernel of a tenth of the height (odd, at least 3), in its own type."""
+    """Blur (..., C, H, W) by a Gaussian kernel of a tenth of the height (odd, at least 3), in its own type."""
     side = max(3, pixels.shape[-2] // 10 | 1)
     if side // 2 >= min(pixels.shape[-2:]):
         return pixels

@@ -36,7 +36,7 @@ def require_same_samples(parts: Mapping[str, Samples]) -> None:
 
 
 def names_hash(part: Samples) -> str:
-    """A hash of the samples' names, in order."""
+    """Compute a hash of the samples' names, in order."""
     names = hashlib.sha256()
     for place in np.unique(np.linspace(0, max(0, len(part) - 1), min(len(part), _NAMED)).astype(np.int64)):
         names.update(part.sample_id(int(part.indices[place])).encode(errors="surrogateescape") + b"\0")

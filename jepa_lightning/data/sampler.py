@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch.utils.data import DistributedSampler
 
 from jepa_lightning.data.samples import ReportingLoader
 from jepa_lightning.modality import Batch
-from jepa_lightning.randomness import undisturbed
+from jepa_lightning.randomness import isolate_rng
 
 
 class Draw(NamedTuple):
@@ -50,7 +51,7 @@ class EpochSampler(DistributedSampler):
         self.start = 0
 
     def __iter__(self) -> Iterator[Draw]:
-        """What this rank reads in the epoch, from `start` on."""
+        """Give what this rank reads in the epoch, from `start` on."""
         count = len(self.dataset)  # type: ignore[arg-type]
         rng = np.random.default_rng([self.seed, self.epoch])
         order = np.resize(rng.permutation(count), self.total_size)
@@ -60,10 +61,24 @@ class EpochSampler(DistributedSampler):
             yield Draw(int(position), int(seeds[position]))
 
 
+def run_place(trainer: Any) -> dict[str, int]:
+    """What the order of training samples depends on besides the epoch: the run's seed, and the ranks that share them.
+
+    Args:
+        trainer: Lightning's; None where nothing trains.
+    """
+    seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+    connector = getattr(trainer, "_accelerator_connector", None)
+    if not getattr(connector, "use_distributed_sampler", True):
+        return {"seed": seed}
+    shares = getattr(trainer, "distributed_sampler_kwargs", None) or {}
+    return {"seed": seed, "ranks": shares.get("num_replicas", 1), "rank": shares.get("rank", 0)}
+
+
 class ResumableLoader(ReportingLoader):
     """The loader of training batches: its place in the epoch is part of a checkpoint.
 
-    A resumed run goes on with the batch after the last one that was trained on; the ones before it are not read.
+    A resumed run starts with the batch after the last one that was trained on; the ones before it are not read.
     Lightning saves and loads the state of any loader that has these two methods.
     """
 
@@ -72,14 +87,14 @@ class ResumableLoader(ReportingLoader):
     _resume: tuple[int, int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed, epoch, how many batches of it were handed out, and how many samples a batch of all ranks has."""
+        """Return seed, epoch, how many batches of it were handed out, and how many samples a batch of all ranks has."""
         place = {"seed": getattr(self.sampler, "seed", 0), "epoch": self._epoch, "batches": self._batches}
         return {**place, "together": self._together}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after those batches, if the next iteration is of that epoch; and with that seed.
+        """Resume after those batches, if the next iteration is of that epoch; and with that seed.
 
-        With another batch size or number of ranks it goes on behind as many samples, and warns: Lightning counts the
+        With another batch size or number of ranks it resumes after as many samples, and warns: Lightning counts the
         batches of the epoch, so with larger ones it may end early.
         """
         if not isinstance(self.sampler, EpochSampler):
@@ -115,7 +130,7 @@ class ResumableLoader(ReportingLoader):
                 if self.num_workers:
                     batch = next(batches)
                 else:
-                    with undisturbed():  # augmentation seeds the generators of this process
+                    with isolate_rng():  # augmentation seeds the generators of this process
                         batch = next(batches)
             except StopIteration:
                 return

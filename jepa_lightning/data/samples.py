@@ -7,11 +7,7 @@ name travels with the batch under `unreadable`, and the loader takes it out agai
 from __future__ import annotations
 
 import logging
-import math
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,9 +15,11 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_lightning.data.batch import Sample, to_sample
+from jepa_lightning.data.batched import BatchTransform, take
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.split import known_targets
 from jepa_lightning.data.views import ViewTransform, draw_views, with_first_view
+from jepa_lightning.data.watch import Watch
 from jepa_lightning.modality import Batch
 from jepa_lightning.printable import printable
 from jepa_lightning.randomness import reseed
@@ -34,7 +32,6 @@ READ_ERRORS = (OSError, EOFError, ValueError, SyntaxError)
 TRIES = 100  # samples in a row that may fail before there is no substitute
 _LISTED = 20  # names in an error
 _FEWEST = 1000  # samples of a stream, before which its share of unreadable ones says little
-_MARGIN = 2.0  # seconds after which a loader should have noticed by itself that its time is over
 _log = logging.getLogger(__name__)
 
 
@@ -70,10 +67,20 @@ class Samples(Dataset[Sample]):
         self.indices = np.arange(len(dataset)) if indices is None else indices  # type: ignore[arg-type]
         self.transform = transform
         self.views = views
+        self.batched: BatchTransform | None = None
         self._bad: dict[int, str] = {}  # read once, not again in every epoch
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def derive(
+        self, transform: Callable[[Sample], Sample] | None, *, indices: NDArray[np.int64] | None = None, views: int = 1
+    ) -> Samples:
+        """The same samples, or those at `indices` of the data set, with another transform and number of views."""
+        indices = self.indices if indices is None else indices
+        return Samples(
+            self.dataset, name=self.name, split=self.split, indices=indices, transform=transform, views=views
+        )
 
     def sample_id(self, index: int) -> str:
         """Name of the underlying dataset's sample `index`."""
@@ -104,6 +111,13 @@ class Samples(Dataset[Sample]):
         if self.views > 1 and isinstance(self.transform, ViewTransform):
             return draw_views(sample, self.transform, views=self.views, seed=seed)
         return sample if self.transform is None else self.transform(sample)
+
+    def __getitems__(self, places: Sequence[Any]) -> Any:
+        """The samples of a batch: a list, or with `batched` the batch as a whole."""
+        if self.batched is None:
+            return [self[place] for place in places]
+        positions, seeds = np.array(places, dtype=np.int64).T
+        return take(self.dataset, self.indices[positions], seeds, name=self.sample_id, by=self.batched)  # type: ignore[arg-type]
 
     def __getitem__(self, place: int | tuple[int, int]) -> Sample:
         """Sample `place`, or with (position, seed) that position, its augmentation drawn from that seed.
@@ -172,7 +186,7 @@ class Unreadable:
             )
 
     def take(self, batch: Batch) -> Batch:
-        """The batch without its list of unreadable samples, which is recorded.
+        """Return the batch without its list of unreadable samples, which is recorded.
 
         Raises:
             DataError: as `add`, or so many samples in a row are unreadable that the batch could not be filled.
@@ -211,7 +225,7 @@ class ReportingLoader(DataLoader[Batch]):
         self.unreadable = unreadable
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        watch = _Watch(self.timeout if self.num_workers else 0)
+        watch = Watch(self.timeout if self.num_workers else 0)
         batches: Any = self._iterator  # of an earlier epoch, whose workers are still there
         try:
             if batches is not None:
@@ -227,63 +241,3 @@ class ReportingLoader(DataLoader[Batch]):
                 yield with_first_view(self.unreadable.take(batch))
         finally:
             watch.stop()
-
-
-class _Watch:
-    """Kills the workers of a loader that does not hand over a batch in time.
-
-    The loader's own timeout does not help where a worker is stopped that has announced a batch, and a program whose
-    workers hang would wait for them when it ends.
-
-    Args:
-        timeout: seconds; 0: it watches nothing.
-    """
-
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-        self._deadline = math.inf
-        self._workers: Sequence[Any] = ()
-        self._over = threading.Event()
-        self._fired = False
-        self._started = timeout == 0
-
-    def start(self) -> None:
-        """Watch from now on."""
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self._run, daemon=True).start()
-
-    @contextmanager
-    def waiting(self, batches: Any) -> Iterator[None]:
-        """Inside, a batch is waited for.
-
-        Raises:
-            RuntimeError: for too long.
-        """
-        self._workers = getattr(batches, "_workers", ())
-        self._deadline = time.monotonic() + self.timeout + _MARGIN
-        try:
-            yield
-        except Exception as error:
-            timed_out = str(error).startswith("DataLoader timed out")
-            if timed_out:
-                self._kill()
-            if self._fired and not timed_out:
-                raise RuntimeError(f"DataLoader timed out after {self.timeout:g} seconds") from error
-            raise
-        finally:
-            self._deadline = math.inf
-
-    def stop(self) -> None:
-        """Watch no longer."""
-        self._over.set()
-
-    def _run(self) -> None:
-        while not self._over.wait(1.0):
-            if time.monotonic() > self._deadline:
-                self._fired = True
-                self._kill()
-
-    def _kill(self) -> None:
-        for worker in self._workers:
-            worker.kill()  # one that hangs heeds nothing milder

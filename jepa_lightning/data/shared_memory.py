@@ -40,7 +40,7 @@ class Room:
 
 
 def workers_that_fit(example: Mapping[str, Any], *, batch_size: int, processes: int = 1) -> Room | None:
-    """For how many workers there is room, or None where batches do not go through a folder of limited size.
+    """Count the workers for which there is room; None where batches do not go through a folder of limited size.
 
     Args:
         example: a batch of one sample.
@@ -59,7 +59,7 @@ def workers_that_fit(example: Mapping[str, Any], *, batch_size: int, processes: 
 
 
 def size(value: Any) -> int:
-    """Bytes of all tensors in dicts and lists within each other."""
+    """Count the bytes of all tensors in dicts and lists within each other."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, Mapping):

@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 
 def known_targets(dataset: Dataset[Any]) -> NDArray[np.int64] | None:
-    """Class of every sample, (N,), as far as it can be had without reading the samples; else None.
+    """Find the class of every sample, (N,), as far as it can be had without reading the samples; else None.
 
     Looks for what torchvision's datasets have, `targets` or `labels` (one integer a sample); sees through `Subset`
     and `ConcatDataset`.
@@ -36,7 +36,7 @@ def known_targets(dataset: Dataset[Any]) -> NDArray[np.int64] | None:
 
 
 def draw(count: int, number: int, *, seed: int, targets: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """`number` of the indices 0 to `count` - 1, drawn by `seed`, sorted.
+    """Draw `number` of the indices 0 to `count` - 1 by `seed`, sorted.
 
     With `targets` (count,) each class has its share of the draw, rounded so that the total is exact.
     """

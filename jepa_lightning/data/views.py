@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.batch import OTHER_VIEWS, OtherViews, Sample, as_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import derive_seed, reseed
 
 
-class ViewTransform(ABC):
+class ViewTransform(Shown, ABC):
     """Makes a training view of a sample: a random augmentation, named by `data.view_transform`.
 
     It draws from the global generators of Python, NumPy or torch, which are seeded before each view from (seed, epoch,
@@ -22,15 +23,19 @@ class ViewTransform(ABC):
         name: key of the input it is for (`image`, `waveform`, ...); None: of any.
 
     Example:
+        >>> import torch
+        >>> from jepa_lightning.data import ViewTransform
         >>> class Shifted(ViewTransform):
         ...     def __call__(self, sample, view=0):
         ...         return {**sample, "series": sample["series"] + torch.randn(())}
         >>> sample = Shifted()({"series": torch.zeros(5), "labels": {}, "id": "a"}, view=1)
+        >>> sample["series"].shape
+        torch.Size([5])
     """
 
     name: str | None = None
 
-    def configure(self, data: Any) -> None:  # noqa: B027  most have nothing to take
+    def configure(self, data: Any) -> None:
         """Take sizes from the data module, once, before the first view; `data.views` is the number of views.
 
         Raises:
@@ -58,7 +63,7 @@ class PlainViews(ViewTransform):
 
 
 def view_seed(seed: int, view: int) -> int:
-    """The seed of a view from that of the sample, which is drawn from (seed, epoch, sample).
+    """Derive the seed of a view from that of the sample, which is drawn from (seed, epoch, sample).
 
     The first view has the sample's own, so it is what a run with one view sees.
     """
@@ -89,7 +94,7 @@ def draw_views(sample: Sample, transform: ViewTransform, *, views: int, seed: in
 
 
 def with_first_view(batch: Batch) -> Batch:
-    """A collated batch with `views`, of which the first holds the batch's own tensors; any other batch as it is."""
+    """Let the first of a collated batch's `views` hold the batch's own tensors; any other batch stays as it is."""
     if OTHER_VIEWS not in batch:
         return batch
     others = batch.pop(OTHER_VIEWS)
@@ -97,5 +102,5 @@ def with_first_view(batch: Batch) -> Batch:
 
 
 def without_first_view(batch: Batch) -> Batch:
-    """The opposite of `with_first_view`, for whatever copies every tensor of a batch: to move it to a device, say."""
+    """Undo `with_first_view`, for whatever copies every tensor of a batch: to move it to a device, say."""
     return {**{key: value for key, value in batch.items() if key != "views"}, OTHER_VIEWS: batch["views"][1:]}

@@ -10,6 +10,7 @@ from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.positions import grid_positions, sincos
+from jepa_lightning.randomness import isolate_rng
 
 TIME = "time_embed"
 _STD = 0.02  # of the embedding of time at the start: that of a fresh ViT's learned positions
@@ -52,7 +53,7 @@ def _inflate_embedding(model: Any, depth: int) -> None:
     old = embed.proj
     bias = old.bias is not None
     new: nn.Linear | nn.Conv3d
-    with torch.random.fork_rng(devices=[]):  # the layers' own initialisation is overwritten: draw nothing for it
+    with isolate_rng():  # the layers' own initialisation is overwritten: draw nothing for it
         if isinstance(old, nn.Linear):
             new = nn.Linear(depth * old.in_features, old.out_features, bias=bias)
             weight = old.weight.repeat(1, depth)

@@ -24,6 +24,7 @@ def layer_numbers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
         ValueError: an index is out of range; the message says the range.
 
     Example:
+        >>> from jepa_lightning.encoders import layer_numbers
         >>> layer_numbers((3, -1), 12)
         (3, 11)
     """

@@ -50,6 +50,18 @@ class TimmEncoder(Encoder):
     Raises:
         ValueError: the tokens are no patches or tubelets, timm has no model `name` or cannot run it on a subset of
             patches, an option is wrong, or the weights do not load or do not fit.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, TimmEncoder
+        >>> from jepa_lightning.encoders.positions import grid_positions
+        >>> spec = TokenSpec(shape=(3, 8, 8), grid=(4, 4), positions=SinCosPositions)
+        >>> encoder = TimmEncoder(spec, name="vit_tiny_patch16_224", options={"depth": 2})
+        >>> tokens = Tokens(values=torch.randn(2, 16, 3, 8, 8), positions=grid_positions((4, 4)), grid=(4, 4))
+        >>> keep = torch.tensor([[0, 1, 5], [2, 3, 15]])
+        >>> encoder(tokens).shape, encoder(tokens, keep).shape
+        (torch.Size([2, 16, 192]), torch.Size([2, 3, 192]))
     """
 
     def __init__(

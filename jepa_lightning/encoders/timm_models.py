@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.encoders.inflate import hold_tubelets, inflate
 
 _FAMILIES = (VisionTransformer, VisionTransformerDistilled, Eva, NaFlexVit)
@@ -106,7 +106,7 @@ def _check_arguments(
     name: str, *, pretrained: bool, weights: str | None, drop_path: float, options: dict[str, Any]
 ) -> None:
     if not timm.is_model(_architecture(name)):
-        near = difflib.get_close_matches(_architecture(name), timm.list_models(), n=3)
+        near = nearest_names(_architecture(name), timm.list_models(), count=3)
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
         raise ValueError(f"timm {timm.__version__} has no model {name!r}: {hint}")
     if pretrained and weights is not None:

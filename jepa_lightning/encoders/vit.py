@@ -34,6 +34,18 @@ class ViT(Encoder):
 
     Raises:
         ValueError: a setting is out of range, or rotary is asked to add positions at every layer.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
+        >>> from jepa_lightning.encoders.positions import grid_positions
+        >>> spec = TokenSpec(shape=(3, 8, 8), grid=(4, 4), positions=SinCosPositions)
+        >>> encoder = ViT(spec, width=32, depth=2, heads=2)
+        >>> tokens = Tokens(values=torch.randn(2, 16, 3, 8, 8), positions=grid_positions((4, 4)), grid=(4, 4))
+        >>> keep = torch.tensor([[0, 1, 5], [2, 3, 15]])
+        >>> encoder(tokens).shape, encoder(tokens, keep).shape
+        (torch.Size([2, 16, 32]), torch.Size([2, 3, 32]))
     """
 
     def __init__(

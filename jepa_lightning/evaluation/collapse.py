@@ -46,7 +46,7 @@ class Collapse:
 
 
 def collapse(features: Tensor, views: Tensor | None = None, *, viewed: Tensor | None = None) -> Collapse:
-    """Judge the spread of features, of 2,048 samples drawn at random (always the same) where there are more.
+    """Measure the spread of features, of 2,048 samples drawn at random (always the same) where there are more.
 
     Args:
         features: (n, D), at least 2 samples.
@@ -84,7 +84,7 @@ def collapse(features: Tensor, views: Tensor | None = None, *, viewed: Tensor | 
 
 
 def alignment(features: Tensor, views: Tensor) -> float:
-    """Mean square distance on the unit sphere of features (m, D) and those of other views of the same samples."""
+    """Measure the mean square distance on the unit sphere of features (m, D) from those of other views."""
     one, other = (F.normalize(values.float(), dim=1) for values in (features, views))
     return float((one - other).square().sum(1).mean())
 

@@ -1,4 +1,4 @@
-"""Judges features of several encoders by probes, under one protocol, beside each other and beside chance."""
+"""Evaluates features of several encoders by probes, under one protocol, beside each other and beside chance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD, collapse
-from jepa_lightning.evaluation.features.encoded import Encoded, embed, parts
+from jepa_lightning.evaluation.features.encoded import Encoded, parts, project
 from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
 from jepa_lightning.evaluation.probes.probing import CLASSIFIERS, DESCRIPTIONS, Probe
@@ -34,7 +34,7 @@ def evaluate_features(
     probes: Sequence[Probe] = ("knn", "logistic", "ridge"),
     labels: Sequence[str] | None = None,
     class_names: Mapping[str, Sequence[str]] | None = None,
-    compare: Sequence[tuple[str, str]] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
     k: int = 20,
     device: str = "cpu",
     settings: Mapping[str, Any] | None = None,
@@ -46,23 +46,23 @@ def evaluate_features(
         encoders: by name, in the order of the table: the trained ones under any name, "untrained", "raw". They hold the
             same samples in the same order.
         protocol: how the samples are divided; the data's own train and test part by default.
-        probes: "knn", "logistic" and "svm" judge class labels, "ridge" continuous ones, "attentive" both, of those
+        probes: "knn", "logistic" and "svm" predict class labels, "ridge" continuous ones, "attentive" both, of those
             encoders that have tokens.
-        labels: the label columns to judge by; None: all that can be, and the report's notes name the others.
+        labels: the label columns to predict; None: all that can be, and the report's notes name the others.
         class_names: label to the names of its classes 0, 1, ...
         compare: pairs of names, the first minus the second; None: every encoder but those called "untrained..." and
             "raw..." minus "untrained" and minus "raw", where there are such.
         k: neighbours of the kNN.
         device: where attentive probes are fitted.
         settings: what the report says besides, such as checkpoints, pooling and data.
-        progress: told in a line what is judged next.
+        progress: told in a line what is probed next.
 
     Raises:
-        ValueError: encoders of different samples, a label that cannot be judged by, samples that do not suffice.
+        ValueError: encoders of different samples, a label that cannot be predicted, samples that do not suffice.
     """
     protocol = protocol or Protocol()
     first = _check(encoders, protocol, probes)
-    pairs = _pairs(encoders, compare)
+    pairs = _pairs(encoders, pairs)
     everything = {name: encoded.values.float() for name, encoded in encoders.items()}
     columns = first.labels
     groups = None
@@ -89,19 +89,19 @@ def evaluate_features(
                 raise ValueError(f"label {task.name!r}: {error}") from error
             notes.append(f"label {task.name!r}: {error} (left out)")
             continue
-        judged = Scoring(task, protocol, splits, everything, pairs, k, tokens=tokens, device=device)
+        scoring = Scoring(task, protocol, splits, everything, pairs, k, tokens=tokens, device=device)
         try:
             with one_thread_if_small(max(values.numel() for values in [*everything.values(), *_values(tokens)])):
                 for probe in fitting:
                     if progress:
                         progress(f"{task.name}: {probe}")
-                    judged.run(probe, confuse=probe == min(fitting, key=_rank))
+                    scoring.run(probe, confuse=probe == min(fitting, key=_rank))
                 if protocol.shots and task.classes:
-                    notes += judged.episodes(strict=labels is not None)
+                    notes += scoring.episodes(strict=labels is not None)
         except ValueError as error:
             raise ValueError(f"label {task.name!r}: {error}") from error
-        scores, differences = scores + judged.scores, differences + judged.differences
-        confusions += judged.confusions
+        scores, differences = scores + scoring.scores, differences + scoring.differences
+        confusions += scoring.confusions
     if not scores:
         raise ValueError("; ".join(notes))
     looked_at = {name: parts(encoded, own_split=protocol.kind == "split") for name, encoded in encoders.items()}
@@ -113,7 +113,7 @@ def evaluate_features(
             for name, encoded in encoders.items()
         },
         confusions=confusions,
-        embeddings=[embed(name, *part) for name, part in looked_at.items()],
+        embeddings=[project(name, *part) for name, part in looked_at.items()],
         tasks=tasks,
         notes=notes,
         settings={**_settings(protocol, probes, k, encoders), **(settings or {})},
@@ -168,14 +168,14 @@ def _check(encoders: Mapping[str, Encoded], protocol: Protocol, probes: Sequence
     return first
 
 
-def _pairs(encoders: Mapping[str, Encoded], compare: Sequence[tuple[str, str]] | None) -> list[tuple[str, str]]:
-    if compare is None:
+def _pairs(encoders: Mapping[str, Encoded], pairs: Sequence[tuple[str, str]] | None) -> list[tuple[str, str]]:
+    if pairs is None:
         trained = [name for name in encoders if not name.startswith((UNTRAINED, RAW))]
         return [(name, other) for name in trained for other in (UNTRAINED, RAW) if other in encoders]
-    for name in (name for pair in compare for name in pair):
+    for name in (name for pair in pairs for name in pair):
         if name not in encoders:
             raise ValueError(f"no encoder {name!r} to compare: there are {list(encoders)}")
-    return list(compare)
+    return list(pairs)
 
 
 def _settings(protocol: Protocol, probes: Sequence[Probe], k: int, encoders: Mapping[str, Encoded]) -> dict[str, Any]:

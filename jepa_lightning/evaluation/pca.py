@@ -1,4 +1,4 @@
-"""Features as colours."""
+"""Principal components of features, and features as colours."""
 
 from __future__ import annotations
 
@@ -7,8 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def principal_components(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the axes along which features vary most.
+
+    Args:
+        features: (n, D).
+
+    Returns:
+        Mean (D,), singular values (k,) in falling order and axes (k, D) of length 1, k being the lesser of n and D.
+    """
+    mean = features.mean(0)
+    _, sizes, axes = torch.linalg.svd(features - mean, full_matrices=False)
+    return mean, sizes, axes
+
+
 def pca_colours(features: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The first three principal components of token features as colours (as in DINOv2's figures).
+    """Show the first three principal components of token features as colours (as in DINOv2's figures).
 
     Args:
         features: (B, N, D), D at least 3; the components are common to all samples.
@@ -23,8 +37,7 @@ def pca_colours(features: Tensor, valid: Tensor | None = None) -> Tensor:
     used = tokens.flatten(0, 1) if valid is None else tokens[valid.cpu()]
     if not len(used):
         return tokens.new_zeros(*tokens.shape[:-1], 3)
-    mean = used.mean(0)
-    _, _, axes = torch.linalg.svd(used - mean, full_matrices=False)
+    mean, _, axes = principal_components(used)
     axes = F.pad(axes[:3], (0, 0, 0, max(0, 3 - len(axes))))  # of few tokens, or narrow ones, some colours stay dark
     signs = axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     axes = axes * torch.where(signs == 0, 1.0, signs)

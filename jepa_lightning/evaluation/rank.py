@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def effective_rank(features: Tensor) -> Tensor:
-    """RankMe (Garrido et al. 2023, equation 1): exp of the entropy of the normalised singular values of (n, D).
+    """Measure RankMe (Garrido et al. 2023, equation 1): exp of the entropy of (n, D)'s normalised singular values.
 
     The features are centred first, so that a constant offset does not count as a dimension (the paper does not centre).
     Computed in float32; between 1 (collapsed) and min(n - 1, D); NaN if the features are not finite; 0-dimensional.

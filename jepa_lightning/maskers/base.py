@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.tokens import Masks, Tokens
 
 
-class Masker(ABC):
+class Masker(Shown, ABC):
     """Draws which tokens a JEPA sees and which it predicts.
 
     A masker is stateless: all randomness comes from the generator that it is handed, so a resumed run draws the masks

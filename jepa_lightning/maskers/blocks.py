@@ -133,6 +133,15 @@ class MultiBlock(Masker):
 
     Raises:
         ValueError: a setting is out of range; when called: the tokens fill no grid, or the masks do not fit it.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.maskers import MultiBlock
+        >>> tokens = Tokens(values=torch.zeros(2, 64, 3), positions=torch.zeros(1, 64, 2), grid=(8, 8))
+        >>> masks = MultiBlock(targets=2, fixed_size=True)(tokens, torch.Generator().manual_seed(0))
+        >>> masks[0].context.shape, masks[0].targets.shape
+        (torch.Size([2, 42]), torch.Size([2, 2, 9]))
     """
 
     def __init__(

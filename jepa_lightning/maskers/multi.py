@@ -19,6 +19,16 @@ class MultiMasker(Masker):
 
     Raises:
         ValueError: there is no masker, or one of them is none.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.maskers import BlockUnion, MultiMasker
+        >>> tokens = Tokens(values=torch.zeros(2, 64, 3), positions=torch.zeros(1, 64, 2), grid=(8, 8))
+        >>> masker = MultiMasker([BlockUnion(), BlockUnion(blocks=2, scale=(0.7, 0.7))])
+        >>> masks = masker(tokens, torch.Generator().manual_seed(0))
+        >>> len(masks)
+        2
     """
 
     def __init__(self, maskers: list[Masker]) -> None:

@@ -33,6 +33,15 @@ class Random(Masker):
     Raises:
         ValueError: a setting is out of range; when called: there are fewer than M + 1 tokens, or `valid` has not the
             shape (B, N).
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.maskers import Random
+        >>> tokens = Tokens(values=torch.zeros(2, 64, 3), positions=torch.zeros(1, 64, 2))
+        >>> masks = Random(target_ratio=0.5, targets=2)(tokens, torch.Generator().manual_seed(0))
+        >>> masks[0].context.shape, masks[0].targets.shape
+        (torch.Size([2, 32]), torch.Size([2, 2, 16]))
     """
 
     def __init__(self, *, target_ratio: float = 0.6, context_ratio: float | None = None, targets: int = 1) -> None:

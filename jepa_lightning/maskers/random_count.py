@@ -30,6 +30,15 @@ class RandomCount(Masker):
 
     Raises:
         ValueError: a setting is out of range; when called: there are no tokens, or `valid` has not the shape (B, N).
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.maskers import RandomCount
+        >>> tokens = Tokens(values=torch.zeros(2, 8, 3), positions=torch.zeros(1, 8, 2))
+        >>> masks = RandomCount(targets=3)(tokens, torch.Generator().manual_seed(0))
+        >>> masks[0].context.shape, masks[0].targets.shape
+        (torch.Size([2, 1]), torch.Size([2, 3, 1]))
     """
 
     def __init__(self, *, context: int = 1, targets: int = 4, context_share: tuple[float, float] | None = None) -> None:

@@ -37,6 +37,15 @@ class TimeSpans(Masker):
     Raises:
         ValueError: a setting is out of range, or the spans could cover everything; when called: the tokens fill no
             grid, or there are fewer than spans + 1 time steps.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.maskers import TimeSpans
+        >>> tokens = Tokens(values=torch.zeros(2, 64, 3), positions=torch.zeros(1, 64, 2), grid=(8, 8))
+        >>> masks = TimeSpans(spans=2, scale=(0.25, 0.25))(tokens, torch.Generator().manual_seed(0))
+        >>> masks[0].context.shape, masks[0].targets.shape
+        (torch.Size([2, 32]), torch.Size([2, 1, 32]))
     """
 
     def __init__(self, *, spans: int = 4, scale: tuple[float, float] = (0.1, 0.2), separate: bool = False) -> None:

@@ -39,6 +39,15 @@ class SpatialBlocks(ShareMasker):
     Raises:
         ValueError: a setting is out of range, or the targets could cover everything; when called: there are fewer than
             M + 1 tokens, or `valid` has not the shape (B, N).
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.maskers import SpatialBlocks
+        >>> tokens = Tokens(values=torch.zeros(2, 64, 3), positions=torch.rand(2, 64, 3))
+        >>> masks = SpatialBlocks(targets=2, fixed_size=True)(tokens, torch.Generator().manual_seed(0))
+        >>> masks[0].context.shape, masks[0].targets.shape
+        (torch.Size([2, 41]), torch.Size([2, 2, 11]))
     """
 
     def __init__(

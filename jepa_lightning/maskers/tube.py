@@ -27,6 +27,15 @@ class Tube(Masker):
 
     Raises:
         ValueError: when called: the tokens fill no grid of at least two axes, or have padding.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.maskers import Random, Tube
+        >>> tokens = Tokens(values=torch.zeros(2, 64, 3), positions=torch.zeros(1, 64, 3), grid=(4, 4, 4))
+        >>> masks = Tube(Random(target_ratio=0.75))(tokens, torch.Generator().manual_seed(0))
+        >>> masks[0].context.shape, masks[0].targets.shape
+        (torch.Size([2, 16]), torch.Size([2, 1, 48]))
     """
 
     def __init__(self, masker: Masker | None = None) -> None:

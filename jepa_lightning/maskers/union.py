@@ -73,6 +73,15 @@ class BlockUnion(Masker):
 
     Raises:
         ValueError: a setting is out of range; when called: the tokens fill no grid, or the masks do not fit it.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning import Tokens
+        >>> from jepa_lightning.maskers import BlockUnion
+        >>> tokens = Tokens(values=torch.zeros(2, 64, 3), positions=torch.zeros(1, 64, 2), grid=(8, 8))
+        >>> masks = BlockUnion(blocks=4, fixed_size=True)(tokens, torch.Generator().manual_seed(0))
+        >>> masks[0].context.shape, masks[0].targets.shape
+        (torch.Size([2, 35]), torch.Size([2, 1, 29]))
     """
 
     def __init__(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data import DataError, JEPADataModule, Samples
 from jepa_lightning.data.batch import Sample
-from jepa_lightning.data.in_order import InOrder, splits_in_order
+from jepa_lightning.data.in_order import CollateReadable, InOrder, splits_in_order
 from jepa_lightning.modality import Batch
 
 _COMPARED = 5000  # names that a mistyped one is compared to
@@ -21,7 +21,7 @@ class ChosenSamples:
     """The samples of a split by their positions, 0 to n - 1.
 
     Args:
-        data: with `drop_last=False`.
+        data: bound to a modality, where it needs one.
         split: "train", "val" or "test".
 
     Attributes:
@@ -32,10 +32,10 @@ class ChosenSamples:
     """
 
     def __init__(self, data: JEPADataModule, split: str = "val") -> None:
-        parts, self._collate = splits_in_order(data, split)
-        self._samples = parts[split]
+        self._samples = splits_in_order(data, split)[split]
+        self._collate = CollateReadable(data.collate)
         self._batch_size = data.batch_size
-        self._workers = data.train_dataloader().num_workers
+        self._workers = data.workers
         self.split = split
         self.unreadable: dict[str, str] = {}
 
@@ -56,7 +56,7 @@ class ChosenSamples:
         known = {self._samples.sample_id(int(index)): place for place, index in enumerate(self._samples.indices)}
         for name in ids:
             if name not in known:
-                close = get_close_matches(name, list(known)[:_COMPARED], n=1, cutoff=0.5) or list(known)[:1]
+                close = nearest_names(name, list(known)[:_COMPARED], cutoff=0.5) or list(known)[:1]
                 raise DataError(
                     f"expected ids of the split {self.split}, got {name!r}, which it lacks: ids look like {close[0]!r}"
                 )
@@ -68,13 +68,7 @@ class ChosenSamples:
         They have `position`, a list of each row's position: several clips of one video are rows of one position.
         """
         part = self._samples
-        chosen = Samples(
-            part.dataset,
-            name=part.name,
-            split=part.split,
-            indices=part.indices[list(positions)],
-            transform=part.transform,
-        )
+        chosen = part.derive(part.transform, indices=part.indices[list(positions)])
         many = len(positions) > self._batch_size
         loader = DataLoader(
             _Numbered(chosen, positions),

@@ -75,10 +75,10 @@ def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = 
         done += several
         for mask, found in zip(masks, pretext.predict(jepa.networks, tokens, masks).predictions, strict=True):
             distance = jepa.objective.distance(found.predicted.float(), found.target.float())  # (B, M, T)
-            judged = torch.ones_like(distance) if mask.targets_valid is None else mask.targets_valid.float()
+            evaluated = torch.ones_like(distance) if mask.targets_valid is None else mask.targets_valid.float()
             where = mask.targets.flatten(1)
-            times.scatter_add_(1, where, judged.flatten(1))
-            summed.scatter_add_(1, where, torch.where(judged > 0, distance, 0.0).flatten(1))
+            times.scatter_add_(1, where, evaluated.flatten(1))
+            summed.scatter_add_(1, where, torch.where(evaluated > 0, distance, 0.0).flatten(1))
     total = times.sum()
     return TokenErrors(
         tokens=tokens,

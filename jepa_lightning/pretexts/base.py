@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import ShownModule
 from jepa_lightning.encoders.base import Encoder
 from jepa_lightning.objectives import Over
 from jepa_lightning.predictors.base import Predictor, PredictorSpec
@@ -107,7 +108,7 @@ class Outcome:
         )
 
 
-class Pretext(nn.Module, ABC):
+class Pretext(ShownModule, nn.Module, ABC):
     """Cuts x and y from a batch, encodes both, and predicts one from the other.
 
     Whatever it draws comes from the generator that it is handed, and nothing else: so a resumed run draws the same. It

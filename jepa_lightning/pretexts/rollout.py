@@ -12,9 +12,9 @@ from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.predictors.base import PredictorSpec
 from jepa_lightning.predictors.rollout import Past, frame_spec, rollout
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
+from jepa_lightning.pretexts.trajectories import frames, trajectory_length
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Tokens, pool
-from jepa_lightning.trajectories import frames, trajectory_length
 
 if TYPE_CHECKING:
     from jepa_lightning.modality import Batch, Modality

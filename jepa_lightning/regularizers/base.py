@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import ShownModule
 from jepa_lightning.pretexts.base import Outcome
 from jepa_lightning.schedules import Schedule
 from jepa_lightning.tokens import Latents
@@ -31,7 +32,7 @@ class RegularizerSpec:
     actions: int | None = None
 
 
-class Regularizer(nn.Module, ABC):
+class Regularizer(ShownModule, nn.Module, ABC):
     """A term that keeps representations from collapsing, added to the prediction loss.
 
     Args:

@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
 from jepa_lightning.run.sharded import is_sharded, read_sharded
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import UNFINISHED, replacing
 
-UNFINISHED = ".unfinished"  # ends the name of a file or folder that is being written
 REPLACED = ".replaced"  # ends the name of a folder that is about to be deleted
 
 
@@ -29,11 +27,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
     shards are written by their strategy.
     """
 
-    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint; shards are joined."""
         return read_sharded(Path(path)) if is_sharded(Path(path)) else super().load_checkpoint(path, *args, **kwargs)
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint; whatever was at `path` stays until the new one is complete.
 
         Raises:
@@ -44,29 +42,16 @@ class SafeCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = unfinished(target)
-        try:
-            with named(target):
-                with open(beside, "wb") as file:
-                    torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                publish(beside, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
+        with replacing(target, move=publish) as beside, open(beside, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def protect(trainer: Trainer) -> None:
     """Give the trainer's strategy a `SafeCheckpointIO`, unless someone chose another than Lightning's default."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = SafeCheckpointIO()
-
-
-def unfinished(path: Path) -> Path:
-    """Where a checkpoint is written before it becomes `path`."""
-    return path.with_name(f".{path.name}{UNFINISHED}")
 
 
 def publish(beside: Path, target: Path) -> None:

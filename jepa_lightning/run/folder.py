@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from jepa_lightning.run.interruption import Fault
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import named, replacing
 
 RESULTS = ("metrics.csv", "summary.json", "checkpoints")  # a folder with one of them holds a run
 LOCK = ".lock"  # while a run is under way
@@ -61,45 +62,56 @@ class Place:
         return found.st_dev, found.st_ino, lock.st_ino, lock.st_mtime_ns
 
 
-class Metrics(ExperimentWriter):
-    """Lightning's writer of `metrics.csv`, adding to the file that is there; a kill leaves it whole.
+class Metrics:
+    """`metrics.csv`: a row each time that something is logged, behind those that are there; a kill leaves it whole.
+
+    Columns are in the order of their names, and a new one makes the file anew.
 
     Args:
-        log_dir: the folder.
+        folder: where it lies.
     """
 
-    def __init__(self, log_dir: str) -> None:
-        super().__init__(log_dir)
-        self._place = Place(log_dir)
-        header, rows, whole = self._read()
-        self.metrics_keys = header
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "metrics.csv"
+        self._place = Place(folder)
+        self._columns, rows, whole = self._read()
         if not whole:
-            self._replace(header, rows)
+            self._replace(rows)
 
-    def save(self) -> None:
-        """Write the rows that wait.
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write a row.
 
         Raises:
             Fault: the folder is not the one that the run began in.
+            OSError: it cannot be written; the error names the file.
         """
         self._place.check()
-        with named(self.metrics_file_path):
-            super().save()
+        with named(self.path):
+            is_new = not self.path.is_file()
+            if not row.keys() <= set(self._columns):
+                rows = self._read()[1]
+                self._columns = sorted({*self._columns, *row})
+                if not is_new:
+                    self._replace(rows)
+            with open(self.path, "a", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=self._columns)
+                if is_new:
+                    writer.writeheader()
+                writer.writerow(row)
 
     def forget_from(self, step: int, *, validation: bool = False) -> None:
         """Drop the rows of this step and later ones; with `validation` also those of the validation just before it."""
-        self.save()
-        header, rows, _ = self._read()
+        self._place.check()
+        self._columns, rows, _ = self._read()
         kept = [row for row in rows if not row["step"].isdigit() or int(row["step"]) < step]
         if validation:
             kept = [row for row in kept if row["step"] != str(step - 1) or _is_of_training(row)]
         if len(kept) < len(rows):
-            self._replace(header, kept)
+            self._replace(kept)
 
     def _read(self) -> tuple[list[str], list[dict[str, str]], bool]:
         """Header, rows, and whether there was nothing else: no line that a kill cut short."""
-        path = Path(self.metrics_file_path)
-        text = path.read_text() if path.is_file() else ""
+        text = self.path.read_text() if self.path.is_file() else ""
         lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
         if not lines or "step" not in lines[0]:
             return [], [], not text
@@ -107,39 +119,68 @@ class Metrics(ExperimentWriter):
         rows = [dict(zip(header, line, strict=True)) for line in lines[1:] if len(line) == len(header)]
         return header, rows, text.endswith("\n") and len(rows) == len(lines) - 1
 
-    def _replace(self, header: list[str], rows: list[dict[str, str]]) -> None:
-        path = Path(self.metrics_file_path)
-        if not header:
-            path.unlink(missing_ok=True)
+    def _replace(self, rows: list[dict[str, str]]) -> None:
+        if not self._columns:
+            self.path.unlink(missing_ok=True)
             return
-        beside = path.with_name(".metrics.csv.unfinished")
-        with open(beside, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=header)
+        with replacing(self.path) as beside, open(beside, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(beside, path)
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        self._replace(fieldnames, self._read()[1])
-
-    def _check_log_dir_exists(self) -> None:
-        """Lightning deletes an earlier run's file here."""
 
 
-class AppendingCSVLogger(CSVLogger):
-    """Lightning's CSV logger, writing each row to `metrics.csv` in `save_dir` at once, after those that are there."""
+class AppendingCSVLogger(Logger):
+    """Writes each row of metrics to `metrics.csv` in `save_dir` at once, after those that are there.
+
+    Lightning's own logger deletes an earlier run's. Hyperparameters are in the run's config.yaml.
+
+    Args:
+        save_dir: the folder.
+    """
 
     def __init__(self, save_dir: str | Path) -> None:
-        super().__init__(save_dir=str(save_dir), name="", version="", flush_logs_every_n_steps=1)
+        super().__init__()
+        self._folder = Path(save_dir)
+        self._metrics: Metrics | None = None
+
+    @property
+    def name(self) -> str:
+        """None: nothing lies in a folder of that name."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """None, as `name`."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @property
+    def log_dir(self) -> str:
+        """The folder."""
+        return str(self._folder)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Metrics:
-        """The writer of metrics.csv."""
-        if self._experiment is None:
-            os.makedirs(self.root_dir, exist_ok=True)
-            self._experiment = Metrics(self.log_dir)
-        return self._experiment  # type: ignore[return-value]
+        """The file, on the first process; Lightning asks for it when a run begins."""
+        if self._metrics is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._metrics = Metrics(self._folder)
+        return self._metrics
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: see the class."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write a row."""
+        values = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        self.experiment.add({**values, "step": 0 if step is None else step})
 
     @rank_zero_only
     def forget_from(self, step: int, *, validation: bool = False) -> None:

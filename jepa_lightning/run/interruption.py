@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 CTRL_C = 130  # 128 + SIGINT, as shells have it
@@ -156,6 +157,12 @@ class StopSignals:
         if answer:
             self.received = self.received or answer
         return bool(answer)
+
+
+def requeues(strategy: Any) -> bool:
+    """Whether this is a job of SLURM that may be put into the queue again."""
+    cluster = getattr(strategy, "cluster_environment", None)  # a strategy of one device has none
+    return cluster.auto_requeue if isinstance(cluster, SLURMEnvironment) else SLURMEnvironment.detect()
 
 
 def requeue_slurm() -> None:

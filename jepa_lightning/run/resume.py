@@ -151,6 +151,22 @@ def earlier_settings(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": model, "seed_everything": content.get("run_seed")}
 
 
+def refuse_other_optimizer(trainer: Trainer) -> None:
+    """See that an optimiser's restored state is of its kind: torch takes any, and fails in the first step.
+
+    Raises:
+        ValueError: it is not.
+    """
+    for optimizer in trainer.optimizers:
+        missing = sorted({key for group in optimizer.param_groups for key in optimizer.defaults.keys() - group.keys()})
+        if missing:
+            kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
+            raise ValueError(
+                f"expected the state of an optimiser {kind} in {trainer.ckpt_path}, got another's (it has no "
+                f"{', '.join(missing)}): resume with the model.optimizer that the run began with"
+            )
+
+
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What of the settings that change what is learnt is not as it was, one a line: `model.objective: SmoothL1 -> L1`.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -78,11 +79,14 @@ def prepare_layers(layers: Iterable[nn.Module], *, checkpoint_activations: bool 
             layer.compile(options=options)
 
 
-def _inductor_options() -> dict[str, bool] | None:
+def _inductor_options() -> dict[str, Any] | None:
     """Without an analysis whose assertion fails in torch 2.11 on the backward pass of our layers (seen on an H100)."""
-    from torch._inductor import config  # costs a second to import
-
-    return {"triton.coalesce_tiling_analysis": False} if hasattr(config.triton, "coalesce_tiling_analysis") else None
+    options: dict[str, Any] = {"triton.coalesce_tiling_analysis": False}
+    try:
+        torch.compile(_inductor_options, options=options)  # which only wraps the function
+    except RuntimeError:  # a torch that has no such option
+        return None
+    return options
 
 
 def _recomputed(forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from jepa_lightning.run.checkpoint_io import publish, remove, unfinished
+from jepa_lightning.run.checkpoint_io import publish, remove
 from jepa_lightning.run.sharded import by_index, empty, is_sharded, read_sharded
+from jepa_lightning.run.writing import unfinished
 
 FSDP1 = "FSDP1 cannot shard an EMA target: use --trainer.strategy fsdp2"
 
@@ -47,6 +48,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             process_group_backend=process_group_backend,
             timeout=timeout,
         )
+        self.sharded_checkpoints = sharded_checkpoints
 
     def setup_environment(self) -> None:
         """All ranks are data-parallel; Lightning's own "auto" would count machines only.
@@ -63,9 +65,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         """The optimiser's state: in shards and by name, or gathered on the first rank and by number, as elsewhere."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
-        if self._save_distributed_checkpoint:
+        if self.sharded_checkpoints:
             return super().optimizer_state(optimizer)
-        plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         named = get_optimizer_state_dict(self._sharded, plain, options=options)
         return by_index(named) if self.is_global_zero else {}

@@ -10,13 +10,14 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import ShownModule
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.schedules import Schedule
 from jepa_lightning.tokens import Tokens
 
 
-class Target(nn.Module, ABC):
+class Target(ShownModule, nn.Module, ABC):
     """Encodes what is to be predicted.
 
     Built from the context encoder and the tokens' spec. Probes, pictures, `load` and the commands ask it which encoder

@@ -28,9 +28,14 @@ class Pretrained(FrozenTarget):
         ValueError: neither a checkpoint nor an encoder is given, or the weights do not fit it.
 
     Example:
-        target:
-          class_path: Pretrained
-          init_args: {checkpoint: runs/image}
+        >>> from functools import partial
+        >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
+        >>> from jepa_lightning.targets import Pretrained
+        >>> spec = TokenSpec(shape=(3, 8, 8), grid=(4, 4), positions=SinCosPositions)
+        >>> encoder = ViT(spec, width=32, depth=2, heads=2)
+        >>> target = Pretrained(encoder, spec, build=partial(ViT, width=64, depth=1, heads=2))
+        >>> target.dim, any(p.requires_grad for p in target.parameters())
+        (64, False)
     """
 
     def __init__(

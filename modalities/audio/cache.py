@@ -1,4 +1,4 @@
-"""Log-mel spectrograms kept on disk, one file a sound, so that each is computed once."""
+"""Log-mel spectrograms kept on disk, one file a recording, so that each is computed once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-import uuid
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jepa_lightning.data import DataError
-from modalities.audio.sounds import FileSound
+from jepa_lightning.run.writing import replacing
+from modalities.audio.recordings import FileRecording
 
 _VERSION = 1  # of what is stored; another one makes the old files misses
 
 
 class LogMelCache:
-    """Log-mel spectrograms of sound files, in a folder.
+    """Log-mel spectrograms of audio files, in a folder.
 
     A spectrogram is that of the whole file, stored as float16 (good to 0.1 %, which is little beside the spread of
     log-mel values) with time first, so that reading a crop of a long one touches only that part of the file. Its
-    name is a hash of the front end's settings, the sample rate, and the sound's path, size and time of change; what
+    name is a hash of the front end's settings, the sample rate, and its path, size and time of change; what
     is no longer asked for is not removed. Several processes may use a folder at once: a file is written beside its
     place and then moved there. A damaged one is computed again.
 
@@ -56,36 +57,36 @@ class LogMelCache:
             raise DataError(f"expected a folder for the log-mel cache, cannot make {folder}: {error}") from error
 
     def frames(self, samples: int) -> int:
-        """Frames of a clip of that many samples."""
+        """Count the frames of a clip of that many samples."""
         return self._compute(np.zeros(samples, np.float32)).shape[0]
 
     def silence(self, samples: int) -> NDArray[np.float16]:
-        """What a clip of zeros gives, (F,)."""
+        """Compute what a clip of zeros gives, (F,)."""
         values: NDArray[np.float16] = self._compute(np.zeros(samples, np.float32))[0]
         return values
 
-    def path(self, sound: str) -> str:
-        """Where the spectrogram of a sound file is kept, whether it is there or not."""
-        found = os.stat(sound)
-        key = f"{self._key}\n{os.path.abspath(sound)}\n{found.st_size}\n{found.st_mtime_ns}"
+    def path(self, audio: str) -> str:
+        """Name the file where the spectrogram of an audio file is kept, whether it is there or not."""
+        found = os.stat(audio)
+        key = f"{self._key}\n{os.path.abspath(audio)}\n{found.st_size}\n{found.st_mtime_ns}"
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         return os.path.join(self.folder, name[:2], f"{name}.npy")  # 256 folders, as some file systems like it
 
-    def __call__(self, sound: FileSound) -> NDArray[np.float16]:
-        """Log-mel (T, F) of a file; a view of the file where it was there before.
+    def __call__(self, recording: FileRecording) -> NDArray[np.float16]:
+        """Compute the log-mel (T, F) of a file, or take a view of the file where it was there before.
 
         Raises:
-            OSError: the sound cannot be read.
+            OSError: the file cannot be read.
             DataError: the cache cannot be written.
         """
-        path = self.path(sound.path)
+        path = self.path(recording.path)
         try:
             kept = np.load(path, mmap_mode="r", allow_pickle=False)
             if kept.ndim == 2 and kept.size and kept.dtype == np.float16:
                 return kept
         except (OSError, ValueError, EOFError):  # not there, or damaged
             pass
-        log_mel = self._compute(sound.read(0, sound.length))
+        log_mel = self._compute(recording.read(0, recording.length))
         self._write(path, log_mel)
         return log_mel
 
@@ -100,15 +101,11 @@ class LogMelCache:
         return np.ascontiguousarray(log_mel.T.half().numpy())
 
     def _write(self, path: str, log_mel: NDArray[np.float16]) -> None:
-        beside = f"{path}.{uuid.uuid4().hex}.part"
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(beside, "xb") as file:
+            with replacing(Path(path), unique=True) as beside, open(beside, "xb") as file:
                 np.save(file, log_mel)
-            os.replace(beside, path)
         except OSError as error:
-            if os.path.exists(beside):
-                os.unlink(beside)
             raise DataError(
                 f"cannot write to the log-mel cache in {self.folder}: {error}: make room there, name another folder, "
                 "or leave data.log_mel_cache out"

@@ -1,35 +1,34 @@
-"""Sounds for training: class folders, a CSV file, any torch dataset, or a generated set."""
+"""Audio for training: class folders, a CSV file, any torch dataset, or a generated set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample
+from jepa_lightning.data import DataError, FileDataModule, Sample, cache_sets
+from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode
 from modalities.audio.cache import LogMelCache
-from modalities.audio.files import GivenSounds, SoundFiles, find_sounds
-from modalities.audio.generated import GeneratedSounds
-from modalities.audio.sounds import StoredSound
+from modalities.audio.files import AudioFiles, GivenAudio, find_audio
+from modalities.audio.generated import GeneratedAudio
+from modalities.audio.recordings import StoredRecording
 from modalities.audio.transforms import AudioViews, Crop, LogMelCrop, Short
-
-_CACHE_BYTES = 2**30
 
 
 class AudioData(FileDataModule):
-    """Batches of sounds: `waveform` (B, L) float32, mono; `length` (B,), the real samples; `labels`; `id`.
+    """Batches of audio clips: `waveform` (B, L) float32, mono; `length` (B,), the real samples; `labels`; `id`.
 
-    L is seconds times sample rate. In training a clip lies at a random place of the sound, else in its middle. Of long
-    files only that part is decoded. With `log_mel_cache` a batch has `log_mel` (B, F, T) in place of `waveform`, and
+    L is seconds times sample rate. In training a clip lies at a random place of the recording, else in its middle. Of
+    long files only that part is decoded. With `log_mel_cache` a batch has `log_mel` (B, F, T), not `waveform`, and
     `length` counts frames. Channels are averaged, other sample rates converted. Silent files are kept; empty, truncated
     and other damaged files, and NaN in what is read, are unreadable samples: counted, named, and replaced.
 
-    `root` is a folder of sounds, with or without class folders, or a CSV file (`FileDataModule`). A `dataset` gives
-    waveforms (L,) or (channels, L) at the sample rate, or torchaudio's (waveform, sample_rate, label, ...).
+    `root` is a folder of audio files, with or without class folders, or a CSV file (`FileDataModule`). A `dataset`
+    gives waveforms (L,) or (channels, L) at the sample rate, or torchaudio's (waveform, sample_rate, label, ...).
 
     Args:
         group: column of the CSV file that the splits are made by (a speaker: then no speaker is in two splits). A
@@ -38,20 +37,27 @@ class AudioData(FileDataModule):
         val_groups: likewise for validation; none: `val_fraction` of the remaining files, whatever their group.
         seconds: length of a clip. None: the model's.
         sample_rate: in Hz. None: the model's.
-        short: what is done with sounds shorter than a clip: "pad" puts zeros behind them, which `length` leaves out;
-            "tile" plays them again and again.
+        short: what is done with recordings shorter than a clip: "pad" puts zeros behind them, which `length` leaves
+            out; "tile" plays them again and again.
         gain: training clips are louder or softer by up to this many dB, drawn uniformly. 0: as they are.
-        cache: keep decoded sounds in memory, so that each file is decoded once, at the start (test sounds are not
+        cache: keep decoded audio in memory, so that each file is decoded once, at the start (test audio is not
             kept). None: when they take less than 1 GiB, and there is no `log_mel_cache`.
         log_mel_cache: folder where the log-mel spectrograms of files are kept (`LogMelCache`), for files that are read
             in many epochs or runs. Costs gain, and 2 bytes a value.
         front_end: gives the spectrograms for that cache. None: the model's.
-        samples: number of generated training sounds (an eighth as many for validation).
+        samples: number of generated training clips (an eighth as many for validation).
         **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); batch_size, num_workers,
             seed and so on (`JEPADataModule`).
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.audio import AudioData
+        >>> data = AudioData(seconds=1.0, sample_rate=8000, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["waveform"].shape, sorted(batch["labels"])
+        (torch.Size([16, 8000]), ['envelope', 'pitch', 'rate', 'rhythm', 'timbre'])
     """
 
     name = "waveform"
@@ -70,7 +76,7 @@ class AudioData(FileDataModule):
         log_mel_cache: str | None = None,
         front_end: nn.Module | None = None,
         samples: int = 4000,
-        **shared: Any,
+        **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         self.only_for_files(group=group, log_mel_cache=log_mel_cache)
@@ -113,16 +119,16 @@ class AudioData(FileDataModule):
         return round(seconds * self.rate)
 
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """Anyone's dataset, at the sample rate."""
-        return GivenSounds(dataset, sample_rate=self.rate)
+        """Wrap anyone's dataset, at the sample rate."""
+        return GivenAudio(dataset, sample_rate=self.rate)
 
     def decoding(self) -> Decode:
-        """Sounds by soundfile, of which only the clip is decoded."""
-        return partial(StoredSound, sample_rate=self.rate)
+        """Decode audio by soundfile, only the clip of each file."""
+        return partial(StoredRecording, sample_rate=self.rate)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The sounds in folders or a CSV file, by split."""
-        found = find_sounds(
+        """Load the audio files in folders or a CSV file, by split."""
+        found = find_audio(
             self.root,
             csv=self.csv,
             labels=self.labels,
@@ -130,19 +136,20 @@ class AudioData(FileDataModule):
             test_groups=self.test_groups,
             val_groups=self.val_groups,
         )
-        sets = {split: SoundFiles(files, sample_rate=self.rate) for split, files in found.items()}
+        sets = {split: AudioFiles(files, sample_rate=self.rate) for split, files in found.items()}
         if self.log_mel_cache is None:
-            self._fill_cache([sounds for split, sounds in sets.items() if split != "test"])
+            kept = [files for split, files in sets.items() if split != "test"]
+            self.in_memory = cache_sets(kept, self.cache) or self.in_memory
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Synthesised sounds; see `GeneratedSounds`."""
+        """Synthesise clips; see `GeneratedAudio`."""
         settings: dict[str, Any] = {"seconds": self.clip / self.rate, "sample_rate": self.rate, "seed": self.seed}
         counts = {"train": self.samples, "val": self.samples // 8}
-        return {split: self.wrap(GeneratedSounds(count, split=split, **settings)) for split, count in counts.items()}
+        return {split: self.wrap(GeneratedAudio(count, split=split, **settings)) for split, count in counts.items()}
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """Random crop for training, central crop for evaluation."""
+        """Crop at random for training, centrally for evaluation."""
         if self.log_mel_cache is not None:
             cache = LogMelCache(self.log_mel_cache, front_end=self._front_end(), sample_rate=self.rate)
             random = LogMelCrop(cache, self.clip, random=True, short=self.short)
@@ -150,14 +157,13 @@ class AudioData(FileDataModule):
         return Crop(self.clip, random=True, short=self.short, gain=self.gain), Crop(self.clip, short=self.short)
 
     def default_views(self) -> AudioViews:
-        """Random crops, louder or softer, with a stretch and a band left out."""
+        """Crop at random, louder or softer, with a stretch and a band left out."""
         return AudioViews() if self.log_mel_cache is None else AudioViews(gain=0)
 
     def _front_end(self) -> nn.Module:
         if self.front_end is not None:
             return self.front_end
-        module = self.trainer.lightning_module if self.trainer is not None else None
-        tokenizer = getattr(getattr(module, "modality", None), "tokenizer", None)
+        tokenizer = getattr(self.modality, "tokenizer", None)
         front_end = getattr(tokenizer, "front_end", None)
         if front_end is None:
             raise DataError(
@@ -165,12 +171,3 @@ class AudioData(FileDataModule):
                 "data.front_end"
             )
         return front_end
-
-    def _fill_cache(self, sets: Sequence[SoundFiles]) -> None:
-        keep = self.cache
-        if keep is None:
-            keep = sum(sounds.decoded_bytes() for sounds in sets) < _CACHE_BYTES
-        if keep:
-            for sounds in sets:
-                sounds.cache()
-            self.in_memory = True

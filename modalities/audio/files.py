@@ -1,4 +1,4 @@
-"""Data sets of sounds: files of class folders or a CSV file, perhaps split by a group; and anyone's torch dataset."""
+"""Audio data sets: files of class folders or a CSV file, perhaps split by a group; and anyone's torch dataset."""
 
 from __future__ import annotations
 
@@ -9,90 +9,62 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileList, MemoryCache, find_files, known_targets
-from jepa_lightning.data.files.file_list import nearest
+from jepa_lightning.config.nearest import did_you_mean
+from jepa_lightning.data import CachedFileSet, DataError, FileList, find_files
+from jepa_lightning.data.sources.given import WrappedDataset
 from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
-from modalities.audio.sounds import ArraySound, FileSound, Sound, as_sound
+from modalities.audio.recordings import ArrayRecording, FileRecording, Recording, as_recording
 
 _log = logging.getLogger(__name__)
 
 
-class SoundFiles(Dataset[dict[str, Any]]):
-    """The sound files of one split, as dicts: `waveform`, a `Sound`, and `labels`.
+class AudioFiles(CachedFileSet):
+    """The audio files of one split, as dicts: `waveform`, a `Recording`, and `labels`.
 
     Args:
         files: where they lie, and their labels.
         sample_rate: wanted, in Hz.
     """
 
+    key = "waveform"
+
     def __init__(self, files: FileList, *, sample_rate: int) -> None:
-        self.files = files
+        super().__init__(files)
         self.sample_rate = sample_rate
-        self.targets = files.targets
-        self.classes = files.classes
-        self.unreadable: dict[int, str] = {}
         self._known: dict[int, Info] = {}  # each header is read, and each file's end looked for, once in a process
-        self._cache: MemoryCache | None = None
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def sample_id(self, index: int) -> str:
-        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it."""
-        return self.files.sample_id(index)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"waveform": self.sound(index), "labels": self.files.labels_of(index)}
-
-    def sound(self, index: int) -> Sound:
-        """Sound `index`, not decoded yet."""
+    def value(self, index: int) -> Recording:
+        """Give recording `index`, not decoded yet unless it is in memory."""
         if self._cache is not None:
-            return ArraySound(self._cache[index])
+            return ArrayRecording(self._cache[index])
         path = self.files.regular(index)
         if index not in self._known:
             self._known[index] = info(path)
-        return FileSound(path, sample_rate=self.sample_rate, known=self._known[index])
+        return FileRecording(path, sample_rate=self.sample_rate, known=self._known[index])
 
-    def decoded_bytes(self) -> float:
-        """Estimate of the whole set's size in memory, from the headers of 64 files."""
-        sizes = []
-        for index in np.linspace(0, len(self) - 1, min(64, len(self))).astype(int):
-            try:
-                sizes.append(4 * info(self.files.regular(index), check=False).length(self.sample_rate))
-            except OSError:  # met again, and reported, when the file is read
-                continue
-        return float(np.mean(sizes)) * len(self) if sizes else 0.0
-
-    def cache(self) -> None:
-        """Decode every sound into memory; those that cannot be read are listed in `unreadable`."""
-        self._cache = MemoryCache(len(self), self._read)
-        self.unreadable = self._cache.unreadable
-
-    def _read(self, index: int) -> Waveform:
+    def read(self, index: int) -> Waveform:
+        """Decode recording `index`; errors as `modalities.audio.reading.read`."""
         path = self.files.regular(index)
         info(path)  # looks whether the end is there
         return read(path, sample_rate=self.sample_rate)
 
+    def bytes_of(self, index: int) -> float:
+        """Estimate the size of recording `index` in memory, from its header."""
+        return 4.0 * info(self.files.regular(index), check=False).length(self.sample_rate)
 
-class GivenSounds(Dataset[Any]):
-    """Anyone's dataset, as dicts with a `Sound`.
+
+class GivenAudio(WrappedDataset):
+    """Anyone's dataset, as dicts with a `Recording`.
 
     Args:
         dataset: gives a waveform, (waveform, label), a dict with `waveform` (and perhaps `sample_rate`), or
-            torchaudio's (waveform, sample_rate, label, ...). Waveforms as in `as_sound`.
+            torchaudio's (waveform, sample_rate, label, ...). Waveforms as in `as_recording`.
         sample_rate: wanted, in Hz; also that of the waveforms that come without one.
     """
 
     def __init__(self, dataset: Dataset[Any], *, sample_rate: int) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.sample_rate = sample_rate
-        self.targets = known_targets(dataset)
-        self.classes = getattr(dataset, "classes", None)
-        if hasattr(dataset, "sample_id"):
-            self.sample_id = dataset.sample_id
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index]
@@ -108,11 +80,13 @@ class GivenSounds(Dataset[Any]):
             return item  # the data module says what is wrong with it
         else:
             item = {"waveform": item}
-        wave = as_sound(item["waveform"], sample_rate=self.sample_rate, own_rate=None if rate is None else int(rate))
+        wave = as_recording(
+            item["waveform"], sample_rate=self.sample_rate, own_rate=None if rate is None else int(rate)
+        )
         return item | {"waveform": wave}
 
 
-def find_sounds(
+def find_audio(
     root: str | None,
     *,
     csv: str | None = None,
@@ -121,7 +95,7 @@ def find_sounds(
     test_groups: Sequence[str | int] = (),
     val_groups: Sequence[str | int] = (),
 ) -> dict[str, FileList]:
-    """The sound files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`.
+    """Find the audio files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`.
 
     With `group`, a column of the CSV file (a speaker, a recording session), the splits are made by that column, and a
     column `split` is left aside: files of `test_groups` are the test split, files of `val_groups` the validation
@@ -131,13 +105,13 @@ def find_sounds(
         DataError: as `find_files`; a group without a CSV file, groups that are not there, in both splits, or all.
     """
     if group is None:
-        return find_files(root, kind="sound", extensions=EXTENSIONS, csv=csv, labels=labels)
+        return find_files(root, kind="audio file", extensions=EXTENSIONS, csv=csv, labels=labels)
     if csv is None and not (root or "").lower().endswith(".csv"):
         raise DataError(f"expected a CSV file with the column {group!r} to split by, got none: set data.csv")
-    found = find_files(root, kind="sound", extensions=EXTENSIONS, csv=csv, labels=labels)
+    found = find_files(root, kind="audio file", extensions=EXTENSIONS, csv=csv, labels=labels)
     kept = list(found["train"].labels)
     if group not in kept:
-        found = find_files(root, kind="sound", extensions=EXTENSIONS, csv=csv, labels=[*kept, group])
+        found = find_files(root, kind="audio file", extensions=EXTENSIONS, csv=csv, labels=[*kept, group])
     if "val" in found or "test" in found:
         _log.info("splitting by %s, not by the column split", group)
     return _split(list(found.values()), kept, group, list(map(str, test_groups)), list(map(str, val_groups)))
@@ -152,7 +126,7 @@ def _split(
     for wanted in (*test_groups, *val_groups):
         if wanted not in names:
             raise DataError(
-                f"expected in the column {group} the value {wanted!r}{nearest(wanted, names)}, got "
+                f"expected in the column {group} the value {wanted!r}{did_you_mean(wanted, names)}, got "
                 f"{', '.join(names[:20])}: check data.test_groups and data.val_groups"
             )
     both = sorted(set(test_groups) & set(val_groups))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jepa_lightning.config.shown import ShownModule
 from modalities.audio.requirements import torchaudio
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -18,7 +19,7 @@ _PREEMPHASIS = 0.97  # Kaldi's
 _WIDEST = 8  # times the window, the longest transform that is tried where bands would be empty
 
 
-class LogMel(nn.Module):
+class LogMel(ShownModule, nn.Module):
     """Waveforms (B, L) to the logarithm of mel-band energies (B, F, T), in float32.
 
     Frame t is the window over the samples from t * hop on; nothing is centred or reflected. Behind the end of the
@@ -52,6 +53,13 @@ class LogMel(nn.Module):
 
     Raises:
         ValueError: a setting is out of range; when called: the waveforms are not (B, L), or have no samples.
+
+    Example:
+        >>> import torch
+        >>> from modalities.audio import LogMel
+        >>> front_end = LogMel(sample_rate=8000, mels=32)
+        >>> front_end(torch.randn(2, 8000)).shape
+        torch.Size([2, 32, 100])
     """
 
     shape: Tensor  # (window,) weights of a frame's samples

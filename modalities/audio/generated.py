@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import chunks
 
 Array = NDArray[Any]  # float32
 
@@ -25,36 +27,43 @@ TIMBRES = {
 ENVELOPES = ("pluck", "gate", "swell", "hump")
 """Shapes of a note's loudness over the time to the next one."""
 
-_CHUNK = 40  # sounds drawn at a time, a multiple of all numbers of classes. Another number draws other sounds
+_CHUNK = 40  # clips drawn at a time, a multiple of all numbers of classes. Another number draws other clips
 _LOWEST, _OCTAVES = 110.0, 2.5  # Hz; range of pitch
 _JITTER = 0.06  # of the rate, either way, as a share
 _LEVEL = -20.0, 0.0  # dB, of the whole
 _NOISE = -30.0, -12.0  # dB, of white noise against the loudest moment
 _STEPS = 4096  # of the table of envelopes, over two notes
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedSounds(Dataset[dict[str, Any]]):
+class GeneratedAudio(Shown, Dataset[dict[str, Any]]):
     """A note that is repeated in a rhythm, under noise; the class is the rhythm, eight in all.
 
     A rhythm is one of four rates and either even or swung (a long note, then one of half its length). The rate varies
-    a little within a class; where in its beat the sound starts, its pitch, timbre, envelope, level and noise are
-    random. The mean spectrum says next to nothing of the rhythm, nor does a single moment. All sounds are drawn when
-    the set is built and kept as int16. Sound i depends on the seed, the split and i alone (and on length and rate),
+    a little within a class; where in its beat the clip starts, its pitch, timbre, envelope, level and noise are
+    random. The mean spectrum says next to nothing of the rhythm, nor does a single moment. All clips are drawn when
+    the set is built and kept as int16. Clip i depends on the seed, the split and i alone (and on length and rate),
     and the classes are equally frequent.
 
     Args:
-        samples: number of sounds.
+        samples: number of clips.
         seconds: length of each, at least 0.5.
         sample_rate: in Hz, at least 4000.
         seed: of the set.
-        split: "train", "val" or "test"; the sounds of different splits are drawn independently.
+        split: "train", "val" or "test"; the clips of different splits are drawn independently.
 
     A sample is `waveform` (L,) int16 and `labels`: `rhythm`, `timbre` and `envelope` (classes), `pitch` (octaves above
     110 Hz, 0 to 2.5) and `rate` (notes a second).
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.audio import GeneratedAudio
+        >>> sounds = GeneratedAudio(16, seconds=0.5, seed=1)
+        >>> sounds
+        GeneratedAudio(samples=16, seconds=0.5, seed=1)
+        >>> sounds[0]["waveform"].shape, sorted(sounds[0]["labels"])
+        ((4000,), ['envelope', 'pitch', 'rate', 'rhythm', 'timbre'])
     """
 
     def __init__(
@@ -70,11 +79,9 @@ class GeneratedSounds(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 1 sample, got {samples}")
         if seconds < 0.5 or sample_rate < 4000:
             raise DataError(
-                f"expected sounds of at least 0.5 seconds at 4000 Hz or more, got {seconds:g} at {sample_rate}: "
+                f"expected clips of at least 0.5 seconds at 4000 Hz or more, got {seconds:g} at {sample_rate}: "
                 "shorter ones have no rhythm"
             )
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = [f"{rate:g} Hz {kind}" for rate in RATES for kind in ("even", "swung")]
         self.waveforms = np.empty((samples, round(seconds * sample_rate)), dtype=np.int16)
         self.targets = np.empty(samples, dtype=np.int64)
@@ -90,12 +97,10 @@ class GeneratedSounds(Dataset[dict[str, Any]]):
             self.pitches,
             self.rates,
         )
-        for chunk, start in enumerate(range(0, samples, _CHUNK)):
-            rng = np.random.default_rng([seed, _SPLITS[split], chunk])
-            part = slice(start, min(start + _CHUNK, samples))
+        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
             drawn = _draw(rng, self.waveforms.shape[1], sample_rate)
             for column, values in zip(columns, drawn, strict=True):
-                column[part] = values[: part.stop - start]
+                column[part] = values[: part.stop - part.start]
 
     def __len__(self) -> int:
         return len(self.waveforms)
@@ -112,7 +117,7 @@ class GeneratedSounds(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, length: int, sample_rate: int) -> tuple[NDArray[Any], ...]:
-    """One chunk: waveforms (n, L) int16, rhythms, timbres, envelopes, pitches and rates."""
+    """Draw one chunk: waveforms (n, L) int16, rhythms, timbres, envelopes, pitches and rates."""
     n = _CHUNK
     rhythms, timbres, envelopes = (
         rng.permutation(np.arange(n) % count) for count in (2 * len(RATES), len(TIMBRES), len(ENVELOPES))
@@ -132,7 +137,7 @@ def _draw(rng: np.random.Generator, length: int, sample_rate: int) -> tuple[NDAr
 
 
 def _tones(frequencies: Array, timbres: NDArray[np.int64], phases: Array, length: int) -> Array:
-    """Harmonic tones (n, L) of root mean square 1/4; `frequencies` (n,) in cycles a sample."""
+    """Draw harmonic tones (n, L) of root mean square 1/4; `frequencies` (n,) in cycles a sample."""
     # e^(iwt) of all times is a product of two short tables, which is faster than sines and as exact.
     fine = 256
     coarse = -(-length // fine)
@@ -155,7 +160,7 @@ def _tones(frequencies: Array, timbres: NDArray[np.int64], phases: Array, length
 
 
 def _notes(rates: Array, envelopes: NDArray[np.int64], swung: NDArray[np.int64], phases: Array, length: int) -> Array:
-    """Loudness (n, L) from 0 to 1; `rates` (n,) in notes a sample."""
+    """Compute the loudness (n, L) from 0 to 1; `rates` (n,) in notes a sample."""
     table = _table().reshape(-1, _STEPS)
     # The place within two notes, as a fraction of 2^32, whose overflow is the turn of the page.
     step = (rates / 2 * 2**32).astype(np.uint32)[:, None]
@@ -168,7 +173,7 @@ def _notes(rates: Array, envelopes: NDArray[np.int64], swung: NDArray[np.int64],
 
 
 def _table() -> Array:
-    """Envelopes over two notes, (kinds, even or swung, steps); each has the same energy."""
+    """Tabulate envelopes over two notes, (kinds, even or swung, steps); each has the same energy."""
     place = (np.arange(_STEPS) + 0.5) / _STEPS * 2
     even = place % 1
     swung = np.where(place < 4 / 3, place / (4 / 3), (place - 4 / 3) / (2 / 3))

@@ -17,7 +17,7 @@ from modalities.audio.tokenizer import SpectrogramTokenizer
 
 
 class Audio(Modality):
-    """Clips of sound as grids of spectrogram patches (M2D, Niizuka et al. 2023; Audio-JEPA, Tuncay et al. 2025).
+    """Audio clips as grids of spectrogram patches (M2D, Niizuka et al. 2023; Audio-JEPA, Tuncay et al. 2025).
 
     Batches hold `waveform` (B, L), mono at the sample rate, or `log_mel` (B, F, T) from a cache, and where clips are
     shorter `length` (B,), in samples or frames; see `SpectrogramTokenizer` and `LogMel`.
@@ -43,6 +43,16 @@ class Audio(Modality):
         std: likewise.
         encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
         masker: draws contexts and targets; 60 % of the patches at random by default.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from jepa_lightning.encoders import ViT
+        >>> from modalities.audio import Audio
+        >>> audio = Audio(sample_rate=8000, seconds=1.0, mels=32, encoder=partial(ViT, width=32, depth=1, heads=2))
+        >>> tokens = audio.tokenizer({"waveform": torch.randn(2, 8000)})
+        >>> tokens.values.shape, audio.encoder(tokens).shape
+        (torch.Size([2, 12, 1, 16, 16]), torch.Size([2, 12, 32]))
     """
 
     name = "audio"

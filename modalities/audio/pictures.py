@@ -14,7 +14,7 @@ _STRIPE = 3  # pixels of a stripe over padding
 
 
 def masks(spectrogram: Tensor, draws: Sequence[Masks], grid: tuple[int, int], frames: Tensor | None) -> list[Tensor]:
-    """Spectrogram, then context and targets of each draw, under each other: one uint8 (3, H, W) a sample.
+    """Draw the spectrogram, then context and targets of each draw, under each other: one uint8 (3, H, W) a sample.
 
     Args:
         spectrogram: (B, F, T).
@@ -32,18 +32,18 @@ def masks(spectrogram: Tensor, draws: Sequence[Masks], grid: tuple[int, int], fr
 
 
 def features(spectrogram: Tensor, colours: Tensor, grid: tuple[int, int], frames: Tensor | None) -> list[Tensor]:
-    """Spectrogram and colours (B, N, 3) in 0-1 of its patches under each other: one uint8 (3, H, W) a sample."""
+    """Draw the spectrogram, and colours (B, N, 3) in 0-1 of its patches below: one uint8 (3, H, W) a sample."""
     rgb = coloured(spectrogram, frames)
     return _column([rgb, paint(colours, grid, rgb.shape[2:])], frames)
 
 
 def samples(spectrogram: Tensor, frames: Tensor | None) -> list[Tensor]:
-    """The spectrogram alone: one uint8 (3, H, W) a sample."""
+    """Draw the spectrogram alone: one uint8 (3, H, W) a sample."""
     return _column([coloured(spectrogram, frames)], frames)
 
 
 def coloured(spectrogram: Tensor, frames: Tensor | None = None) -> Tensor:
-    """(B, F, T) as (B, 3, F, T) in 0-1, from dark blue to yellow over the range of each sample's real frames."""
+    """Colour (B, F, T) as (B, 3, F, T) in 0-1, from dark blue to yellow over the range of each sample's real frames."""
     values = spectrogram.detach().float().cpu()
     if frames is not None:
         values = torch.where(_padded(values.shape[2], frames)[:, None], values[:, :, :1], values)
@@ -52,7 +52,7 @@ def coloured(spectrogram: Tensor, frames: Tensor | None = None) -> Tensor:
 
 
 def _column(parts: Sequence[Tensor], frames: Tensor | None) -> list[Tensor]:
-    """(B, 3, F, T) parts under each other, padding striped in white and grey."""
+    """Put (B, 3, F, T) parts under each other, padding striped in white and grey."""
     bands, length = parts[0].shape[2:]
     if frames is not None:
         padded = _padded(length, frames)
@@ -62,5 +62,5 @@ def _column(parts: Sequence[Tensor], frames: Tensor | None) -> list[Tensor]:
 
 
 def _padded(length: int, frames: Tensor) -> Tensor:
-    """Which of the frames are padding: (B, T)."""
+    """Find which of the frames are padding: (B, T)."""
     return torch.arange(length) >= frames.cpu()[:, None]

@@ -1,4 +1,4 @@
-"""Sound files by soundfile: a part of one, mono, at the wanted sample rate."""
+"""Audio files by soundfile: a part of one, mono, at the wanted sample rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXTENSIONS = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph"),
     *(".wave", ".rf64", ".aifc", ".snd", ".mp2", ".voc", ".nist", ".pvf", ".avr", ".8svx"),
 )
-"""File name endings of sounds in folders, in any case."""
+"""File name endings of audio files in folders, in any case."""
 
 _WIDTH, _ROLLOFF = 6, 0.99  # of torchaudio's filter: zero crossings either side, and its edge's share of Nyquist's
 _LARGEST_RATIO = 1000  # of whole numbers in a ratio of rates: the filter's size is their product
@@ -55,7 +55,7 @@ class Info:
 
 
 def info(path: str | Encoded, *, check: bool = True) -> Info:
-    """Length, rate and channels of a file, from its header.
+    """Read length, rate and channels of a file from its header.
 
     Args:
         path: of the file.
@@ -63,7 +63,7 @@ def info(path: str | Encoded, *, check: bool = True) -> Info:
             a seek for the others.
 
     Raises:
-        OSError: no sound file, an empty one, or (with `check`) one that ends too early; says so shortly.
+        OSError: no audio file, an empty one, or (with `check`) one that ends too early; says so shortly.
         DataError: soundfile is not installed.
     """
     with _Open(path) as file:
@@ -73,7 +73,7 @@ def info(path: str | Encoded, *, check: bool = True) -> Info:
 
 
 def read(path: str | Encoded, *, start: int = 0, count: int | None = None, sample_rate: int | None = None) -> Waveform:
-    """A part of a file, mono (the mean of its channels), resampled.
+    """Read a part of a file, mono (the mean of its channels), resampled.
 
     Only that part is decoded, with the few samples beside it that resampling needs: a part equals the same part of
     the whole file, read and resampled by `torchaudio.functional.resample`, to rounding.
@@ -88,7 +88,7 @@ def read(path: str | Encoded, *, start: int = 0, count: int | None = None, sampl
         (n,) float32, in -1 to 1 for files of whole numbers; n is `count`, or less where the file ends before that.
 
     Raises:
-        OSError: no sound file, an empty or damaged one, one that ends before its header says, or NaN or infinity in
+        OSError: no audio file, an empty or damaged one, one that ends before its header says, or NaN or infinity in
             what was read.
         DataError: soundfile is not installed; or torchaudio is not, and the rates differ.
     """
@@ -112,7 +112,7 @@ def read(path: str | Encoded, *, start: int = 0, count: int | None = None, sampl
 
 
 def resample(waveform: Waveform, old_rate: int, new_rate: int) -> Waveform:
-    """A waveform (L,) at another rate (ceil(L * new / old),), by torchaudio's windowed sinc filter.
+    """Resample a waveform (L,) to (ceil(L * new / old),), by torchaudio's windowed sinc filter.
 
     Rates without a common divisor would need a huge filter; their ratio is rounded (by
     a few parts in a million at most).
@@ -127,7 +127,7 @@ def resample(waveform: Waveform, old_rate: int, new_rate: int) -> Waveform:
 
 
 def ratio(old_rate: int, new_rate: int) -> Fraction:
-    """new / old, of whole numbers that are not too large.
+    """Compute new / old, of whole numbers that are not too large.
 
     Raises:
         OSError: they are too far apart, as they are where a file's header is damaged.
@@ -141,7 +141,7 @@ def ratio(old_rate: int, new_rate: int) -> Fraction:
 
 
 def _reach(old: int, new: int) -> int:
-    """Samples of the source that the filter looks at, beside the ones that it replaces."""
+    """Count the samples of the source that the filter looks at, beside the ones that it replaces."""
     return int(np.ceil(_WIDTH * old / (min(old, new) * _ROLLOFF))) + 1
 
 
@@ -151,7 +151,7 @@ def _resampler(step: Fraction) -> Any:
         from torchaudio.transforms import Resample
     except (ImportError, OSError, RuntimeError) as error:  # the latter two where it was built for another torch
         raise DataError(
-            'these sounds need resampling and so torchaudio, which does not load: pip install "jepa-lightning[audio]", '
+            'these files need resampling and so torchaudio, which does not load: pip install "jepa-lightning[audio]", '
             f"or store them at the model's sample rate ({str(error).splitlines()[0]})"
         ) from error
     return Resample(step.denominator, step.numerator, lowpass_filter_width=_WIDTH, rolloff=_ROLLOFF)
@@ -174,8 +174,8 @@ class _Open:
         except RuntimeError as error:
             reason = str(error).removeprefix(f"Error opening {file!r}: ")
             if "does not exist" in reason:  # what it says of any mp3 without a frame
-                reason = "no sound in it"
-            raise OSError(f"not a sound file that can be read: {reason}") from error
+                reason = "no audio in it"
+            raise OSError(f"not an audio file that can be read: {reason}") from error
         if self._file.frames < 1:
             self._file.close()
             raise OSError("there are no samples in the file")
@@ -192,7 +192,7 @@ def _soundfile() -> Any:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: there is no libsndfile
         raise DataError(
-            f'reading sound files needs soundfile, which does not load: pip install "jepa-lightning[audio]" ({error})'
+            f'reading audio files needs soundfile, which does not load: pip install "jepa-lightning[audio]" ({error})'
         ) from error
     return soundfile
 
@@ -201,7 +201,7 @@ def _check_end(file: Any) -> None:
     log = file.extra_info
     chunk = _CHUNKS.search(log)
     if chunk and int(chunk[2]) < int(chunk[1]) < _UNKNOWN:
-        raise OSError(f"the file is truncated: {chunk[2]} of {chunk[1]} bytes of sound are there")
+        raise OSError(f"the file is truncated: {chunk[2]} of {chunk[1]} bytes of audio are there")
     if _BROKEN_OGG.search(log):
         raise OSError("the file is truncated or damaged: its last page is missing")
     if file.format in ("FLAC", "MP3"):  # whose headers say how long they should be
@@ -223,11 +223,11 @@ def _decode(file: Any, start: int, stop: int) -> Waveform:
         begin = max(0, min(start, file.frames - _LAST_PAGE * file.samplerate))
     if begin:
         file.seek(begin)
-    sound = file.read(stop - begin, dtype="float32", always_2d=True)
-    if len(sound) < stop - begin:
-        raise OSError(f"the file is truncated: {begin + len(sound)} of {file.frames} samples are there")
-    sound = sound[start - begin :]
-    mono = sound[:, 0] if sound.shape[1] == 1 else sound.mean(1)
+    audio = file.read(stop - begin, dtype="float32", always_2d=True)
+    if len(audio) < stop - begin:
+        raise OSError(f"the file is truncated: {begin + len(audio)} of {file.frames} samples are there")
+    audio = audio[start - begin :]
+    mono = audio[:, 0] if audio.shape[1] == 1 else audio.mean(1)
     if not np.isfinite(mono).all():
         raise OSError("there are NaN or infinite samples in the file")
     if max(abs(float(mono.max())), abs(float(mono.min()))) > LARGEST:

@@ -105,7 +105,7 @@ class SpectrogramTokenizer(Tokenizer):
         std = max(squares / count - mean**2, 0.0) ** 0.5
         if not std > 1e-4:
             raise ValueError(
-                f"all log-mel values of the training sounds are {mean:.4g}, as of silence: check the data, or give "
+                f"all log-mel values of the training audio are {mean:.4g}, as of silence: check the data, or give "
                 "mean and std"
             )
         self.mean.fill_(mean)
@@ -148,7 +148,7 @@ class SpectrogramTokenizer(Tokenizer):
         given = _input(batch)
         inside = (self.samples,) if "waveform" in batch else (self.front_end.mels, self.frames)
         if not given.is_floating_point():
-            raise ValueError(f"expected sounds as floats from -1 to 1, got {given.dtype}: use AudioData, or scale them")
+            raise ValueError(f"expected audio as floats from -1 to 1, got {given.dtype}: use AudioData, or scale them")
         if tuple(given.shape[1:]) != inside:
             what = "waveforms of (samples,)" if "waveform" in batch else "log_mel of (bands, frames)"
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Crops and views of sounds: what of a sound is read, and how a view of it is changed."""
+"""Crops and views of audio: what of a recording is read, and how a view of it is changed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 
 from jepa_lightning.data import DataError, Sample, ViewTransform
 from modalities.audio.cache import LogMelCache
-from modalities.audio.sounds import Sound
+from modalities.audio.recordings import Recording
 
 Short = Literal["pad", "tile"]
 """What is done with clips that are too short: zeros behind them, or played again and again."""
 
 
 class Crop:
-    """Replaces a sound by a clip of fixed length: `waveform` (L,) float32 and `length`, its number of real samples.
+    """Replaces a recording by a clip of fixed length: `waveform` (L,) float32 and `length`, its number of real samples.
 
     Args:
         samples: L.
         random: at a uniformly drawn place (by torch's global generator, seeded for each training sample); else the
             middle.
-        short: what is done with sounds that are shorter than L. Padding is behind the sound, and `length` is less
-            than L; tiled sounds count as real from end to end.
+        short: what is done with recordings that are shorter than L. Padding is behind the audio, and `length` is less
+            than L; tiled recordings count as real from end to end.
         gain: in training, a louder or softer clip: up to this many dB either way, drawn uniformly. 0: none.
     """
 
@@ -37,10 +37,10 @@ class Crop:
         self.gain = gain
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample, with the clip in it."""
-        sound: Sound = sample["waveform"]
-        start = place(sound.length, self.samples, random=self.random)
-        clip = torch.from_numpy(np.ascontiguousarray(sound.read(start, min(self.samples, sound.length))))
+        """Put the clip in the sample."""
+        recording: Recording = sample["waveform"]
+        start = place(recording.length, self.samples, random=self.random)
+        clip = torch.from_numpy(np.ascontiguousarray(recording.read(start, min(self.samples, recording.length))))
         length = len(clip)
         if length < self.samples:
             clip, length = fill(clip, self.samples, short=self.short)
@@ -52,13 +52,13 @@ class Crop:
 
 
 def place(have: int, need: int, *, random: bool) -> int:
-    """Where a crop of `need` out of `have` begins; 0 where there is no choice."""
+    """Choose where a crop of `need` out of `have` begins; 0 where there is no choice."""
     room = max(0, have - need)
     return int(torch.randint(room + 1, ())) if random and room else room // 2
 
 
 def fill(clip: Tensor, length: int, *, short: Short, value: Tensor | float = 0.0) -> tuple[Tensor, int]:
-    """A clip (n, ...) as (length, ...), padded with `value` or tiled, and how much of it is real."""
+    """Pad a clip (n, ...) with `value` to (length, ...), or tile it, and say how much of it is real."""
     have = len(clip)
     if short == "tile":
         return clip[torch.arange(length) % have], length
@@ -69,10 +69,10 @@ def fill(clip: Tensor, length: int, *, short: Short, value: Tensor | float = 0.0
 
 
 class LogMelCrop:
-    """Replaces a sound file by a crop of its spectrogram: `log_mel` (F, T) float32 and `length` in frames.
+    """Replaces an audio file by a crop of its spectrogram: `log_mel` (F, T) float32 and `length` in frames.
 
     Like `Crop`, with frames for samples. Padding has the values of silence. The frames at a crop's ends have seen
-    the sound beside it, which they have not where the waveform is cropped.
+    the audio beside it, which they have not where the waveform is cropped.
 
     Args:
         cache: gives the spectrograms.
@@ -89,7 +89,7 @@ class LogMelCrop:
         self._silence = torch.from_numpy(cache.silence(samples)).float()
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample, with `log_mel` in place of `waveform`."""
+        """Put `log_mel` in the place of `waveform`."""
         whole: Any = self.cache(sample.pop("waveform"))
         start = place(len(whole), self.frames, random=self.random)
         clip = torch.from_numpy(whole[start : start + self.frames].astype(np.float32))
@@ -102,7 +102,7 @@ class LogMelCrop:
 
 
 class AudioViews(ViewTransform):
-    """Views of sounds: a crop at a random time, louder or softer, with a stretch and a band of frequencies left out.
+    """Views of audio: a crop at a random time, louder or softer, with a stretch and a band of frequencies left out.
 
     The last two are SpecAugment's masks (Park et al. 2019, arXiv:1904.08779), one of each. A stretch is silenced. A
     band is taken out of the waveform (its Fourier coefficients are zero); its width is a share of the mel scale from
@@ -153,7 +153,7 @@ class AudioViews(ViewTransform):
             )
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
-        """The sample with its `waveform` (L,), or `log_mel` (F, T), as one view."""
+        """Make one view of the sample's `waveform` (L,), or `log_mel` (F, T)."""
         sample = self.crop(dict(sample))
         real = int(sample["length"])
         if "log_mel" in sample:
@@ -179,14 +179,14 @@ class AudioViews(ViewTransform):
 
     @staticmethod
     def _band(share: float) -> tuple[float, float]:
-        """A part of 0 to 1: its width uniform up to `share`, its place uniform."""
+        """Draw a part of 0 to 1: its width uniform up to `share`, its place uniform."""
         width, place = torch.rand(2).tolist()
         low = place * (1 - width * share)
         return low, low + width * share
 
 
 def without_band(waveform: Tensor, low: float, high: float, *, rate: int) -> Tensor:
-    """A waveform (L,) without the frequencies from `low` to `high`, shares of the mel scale from 0 Hz to rate / 2."""
+    """Remove the frequencies from `low` to `high` of a waveform (L,), shares of the mel scale from 0 Hz to rate / 2."""
     top = 2595 * math.log10(1 + rate / 2 / 700)
     first, last = (700 * (10 ** (top * share / 2595) - 1) for share in (low, high))
     spectrum = torch.fft.rfft(waveform)

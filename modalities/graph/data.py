@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Sample, SourcedDataModule
+from jepa_lightning.data.shared import SourceSettings, Unpack
 from jepa_lightning.modality import Batch
-from modalities.graph.files import open_graphs
+from modalities.graph.files import GivenGraphs, open_graphs
 from modalities.graph.generated import TYPES, GeneratedGraphs
 from modalities.graph.graphs import RawGraph
-from modalities.graph.transforms import Cutting, Graphs, GraphViews, join_graphs, plain_cut, random_cut
+from modalities.graph.transforms import Cutting, GraphViews, join_graphs, plain_cut, random_cut
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,14 @@ class GraphData(SourcedDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.graph import GraphData
+        >>> cut = {"features": 4, "edge_features": 0, "patches": 4, "hops": 1, "walk": 8}
+        >>> data = GraphData(**cut, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> len(batch["graph"]), sorted(batch["labels"])
+        (16, ['clustering', 'family', 'nodes', 'rule'])
     """
 
     name = "graph"
@@ -68,7 +77,7 @@ class GraphData(SourcedDataModule):
         drop_edges: float = 0.0,
         partitions: int = 1,
         samples: int = 4000,
-        **shared: Any,
+        **shared: Unpack[SourceSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         self.only_for_files(name=name, node_attributes=node_attributes or None, edge_attributes=edge_attributes or None)
@@ -100,12 +109,12 @@ class GraphData(SourcedDataModule):
         return Cutting(**sizes, drop_edges=self.drop_edges, partitions=self.partitions, seed=self.seed)
 
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """Anyone's dataset of graphs."""
+        """Wrap anyone's dataset of graphs."""
         self.in_memory = True  # once read
-        return Graphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
+        return GivenGraphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """PyG's TUDataset or ZINC, by split."""
+        """Load PyG's TUDataset or ZINC, by split."""
         self.in_memory = True
         found = open_graphs(
             str(self.root),
@@ -116,13 +125,13 @@ class GraphData(SourcedDataModule):
         sets: dict[str, Dataset[Any]] = {}
         for split, dataset in found.items():
             name = f"{self.set_name}/{split}" if len(found) > 1 else str(self.set_name)
-            graphs = Graphs(dataset, cutting=self.cutting, name=name, targets=_targets_in_memory(dataset))
+            graphs = GivenGraphs(dataset, cutting=self.cutting, name=name, targets=_targets_in_memory(dataset))
             report(name, _readable(graphs))
             sets[split] = graphs
         return sets
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Graph families; see `GeneratedGraphs`."""
+        """Generate graph families; see `GeneratedGraphs`."""
         cutting = self.cutting
         if cutting.features not in (0, TYPES) or cutting.edge_features:
             raise DataError(
@@ -131,20 +140,20 @@ class GraphData(SourcedDataModule):
             )
         counts = {"train": self.samples, "val": self.samples // 8}
         return {
-            split: Graphs(GeneratedGraphs(count, seed=self.seed, split=split), cutting=cutting)
+            split: GivenGraphs(GeneratedGraphs(count, seed=self.seed, split=split), cutting=cutting)
             for split, count in counts.items()
         }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """A random one of the cuts for training; the one with all edges for evaluation."""
+        """Cut at random for training; with all edges for evaluation."""
         return random_cut, plain_cut
 
     def default_views(self) -> GraphViews:
-        """Graphs without some of their edges and features."""
+        """Leave out some of the edges and features."""
         return GraphViews()
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
-        """The graphs of a batch become one `GraphBatch`."""
+        """Join the graphs of a batch to one `GraphBatch`."""
         return join_graphs
 
 
@@ -173,8 +182,8 @@ def report(name: str, graphs: Iterable[RawGraph]) -> dict[str, int]:
         loops = source == target
         there = np.unique(source * nodes + target)
         back = np.unique(target * nodes + source)
-        alone = np.setdiff1d(np.arange(nodes), np.concatenate([source, target])).size > 0
-        flags = (not len(source), len(source) > 0 and alone, loops.any(), not np.array_equal(there, back))
+        single = np.setdiff1d(np.arange(nodes), np.concatenate([source, target])).size > 0
+        flags = (not len(source), len(source) > 0 and single, loops.any(), not np.array_equal(there, back))
         for kind, flag in zip(kinds, flags, strict=True):
             odd[kind] += bool(flag)
     for kind, count in odd.items():
@@ -183,7 +192,7 @@ def report(name: str, graphs: Iterable[RawGraph]) -> dict[str, int]:
     return odd
 
 
-def _readable(graphs: Graphs) -> Iterable[RawGraph]:
+def _readable(graphs: GivenGraphs) -> Iterable[RawGraph]:
     for index in range(len(graphs)):
         try:
             graph = graphs[index]["graph"].graph
@@ -195,7 +204,7 @@ def _readable(graphs: Graphs) -> Iterable[RawGraph]:
 
 
 def _targets_in_memory(dataset: Dataset[Any]) -> NDArray[np.int64] | None:
-    """Classes of PyG's datasets that lie in memory; None for others, and where a graph has none."""
+    """Find the classes of PyG's datasets that lie in memory; None for others, and where a graph has none."""
     from torch_geometric.data import InMemoryDataset
 
     if not isinstance(dataset, InMemoryDataset):

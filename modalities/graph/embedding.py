@@ -29,6 +29,13 @@ class GINE(nn.Module):
         out_channels: width of the nodes after.
         edge_dim: numbers of an edge; None without edge features.
         hidden: width between the MLP's layers; None is `out_channels`.
+
+    Example:
+        >>> import torch
+        >>> from modalities.graph import GINE
+        >>> layer = GINE(4, 16)
+        >>> layer(torch.randn(3, 4), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])).shape
+        torch.Size([3, 16])
     """
 
     def __init__(
@@ -42,7 +49,7 @@ class GINE(nn.Module):
         self.conv = GINEConv(mlp, edge_dim=edge_dim) if edge_dim else GINConv(mlp)
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
-        """Nodes (S, in_channels), edges (2, E) and their features (E, edge_dim) to nodes (S, out_channels)."""
+        """Embed nodes (S, in_channels), with edges (2, E) and their features (E, edge_dim), as (S, out_channels)."""
         return self.conv(x, edge_index) if edge_attr is None else self.conv(x, edge_index, edge_attr)
 
 
@@ -118,14 +125,14 @@ class PatchGNN(nn.Module):
 
 
 def means(values: Tensor, group: Tensor, count: int) -> Tensor:
-    """Means of `values` (S, D) by `group` (S,), of `count` groups: (count, D), zeros for empty groups."""
+    """Average `values` (S, D) by `group` (S,), of `count` groups: (count, D), zeros for empty groups."""
     total = values.new_zeros(count, values.shape[1]).index_add(0, group, values)
     sizes = values.new_zeros(count).index_add(0, group, values.new_ones(len(group)))
     return total / sizes.clamp(min=1).unsqueeze(1)
 
 
 def _unwrapped(conv: Any) -> tuple[Any, dict[str, Any]]:
-    """The class or function behind partials, also those of the command line's parser, and their keywords."""
+    """Find the class or function behind partials, also those of the command line's parser, and their keywords."""
     keywords: dict[str, Any] = {}
     while isinstance(conv, partial):
         keywords = {**conv.keywords, **keywords}
@@ -134,10 +141,10 @@ def _unwrapped(conv: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _accepts(conv: ConvFactory, name: str) -> bool:
-    """Whether the factory has the parameter `name`."""
+    """Tell whether the factory has the parameter `name`."""
     return name in inspect.signature(_unwrapped(conv)[0]).parameters
 
 
 def _wants(conv: ConvFactory, name: str) -> bool:
-    """Whether the factory has the parameter `name` and nobody has set it yet."""
+    """Tell whether the factory has the parameter `name` and nobody has set it yet."""
     return _accepts(conv, name) and _unwrapped(conv)[1].get(name) is None

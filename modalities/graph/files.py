@@ -1,4 +1,4 @@
-"""PyG's TUDataset and ZINC, read from files in place or downloaded by PyG."""
+"""Graph data sets: PyG's TUDataset and ZINC, read from files in place or downloaded by PyG; and anyone's dataset."""
 
 from __future__ import annotations
 
@@ -10,21 +10,81 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.config.trust import weights_only
 from jepa_lightning.data import DataError
 from jepa_lightning.data.files.file_list import regular_file
+from jepa_lightning.data.sources.given import WrappedDataset
+from modalities.graph.reading import labels_of, to_graph
 from modalities.graph.requirements import torch_geometric
+from modalities.graph.transforms import Cutting, LazyGraph
 
-__all__ = ["open_graphs", "torch_geometric"]
+__all__ = ["GivenGraphs", "open_graphs", "torch_geometric"]
+
+
+class GivenGraphs(WrappedDataset):
+    """A dataset's graphs as dicts: `graph` (a `LazyGraph`, kept in memory), `labels` and, where it brings one, `id`.
+
+    Args:
+        dataset: gives PyG's `Data`, whose `y` is the label; (Data, label); or a dict with `graph` and perhaps `labels`.
+            `RawGraph`s may stand in place of `Data`.
+        cutting: how the graphs are cut.
+        name: names the samples, "MUTAG[12]"; empty: the dataset does, or the split.
+        targets: class of each graph, where they are known.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        cutting: Cutting,
+        name: str = "",
+        targets: NDArray[np.int64] | None = None,
+    ) -> None:
+        super().__init__(dataset)
+        self.cutting = cutting
+        if targets is not None:
+            self.targets = targets
+        self._samples: dict[int, dict[str, Any]] = {}
+        if name:
+            self._name = name
+            self.sample_id = self._sample_id
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Sample `index`.
+
+        Raises:
+            DataError: it has other features than wanted, or is no graph.
+            ValueError: a broken graph.
+        """
+        if index not in self._samples or getattr(self.dataset, "streamed", False):  # index 0 is another one each time
+            item = self.dataset[index]
+            sample: dict[str, Any] = {}
+            if isinstance(item, dict) and "graph" in item:
+                sample, item = dict(item), item["graph"]
+            elif isinstance(item, tuple | list) and len(item) == 2:
+                item, label = item
+                single = hasattr(label, "shape") and np.prod(label.shape) == 1  # PyG's (1,)
+                sample["label"] = label.reshape(()) if single else label
+            graph = to_graph(item, features=self.cutting.features, edge_features=self.cutting.edge_features)
+            if "labels" not in sample and "label" not in sample:
+                sample["labels"] = labels_of(item)
+            sample["graph"] = LazyGraph(graph, cutting=self.cutting, index=index)
+            self._samples[index] = sample
+        return dict(self._samples[index])
+
+    def _sample_id(self, index: int) -> str:
+        return f"{self._name}[{index}]"
 
 
 def open_graphs(
     root: str, name: str | None, *, node_attributes: bool = False, edge_attributes: bool = False
 ) -> dict[str, Dataset[Any]]:
-    """The graphs in `root/name` by split, as PyG's datasets.
+    """Open the graphs in `root/name` by split, as PyG's datasets.
 
     Files are data: of what PyG keeps in `processed`, and of ZINC's pickles, tensors and plain values are taken, and a
     file that holds more is refused.

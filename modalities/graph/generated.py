@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import sample_rng
 from modalities.graph.graphs import RawGraph
 
 Array = NDArray[Any]
@@ -25,10 +27,9 @@ _DEGREE = 3.2, 5.0  # range of the mean degree; lower ones do not fit cliques of
 _REWIRED = 0.1  # share of the edges that are put anywhere
 _PULL = 1.5  # log-odds of a type for each neighbour that attracts it
 _ROUNDS = 6  # of types being drawn again, half of the nodes each
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedGraphs(Dataset[dict[str, Any]]):
+class GeneratedGraphs(Shown, Dataset[dict[str, Any]]):
     """Random graphs whose nodes have one of four types; the class is the rule by which types attract each other.
 
     Each type attracts itself or one other in its neighbours, mutually: ten rules. All types are equally frequent on
@@ -50,19 +51,25 @@ class GeneratedGraphs(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.graph.generated import GeneratedGraphs
+        >>> graphs = GeneratedGraphs(16, seed=1)
+        >>> graphs
+        GeneratedGraphs(samples=16, seed=1)
+        >>> graphs[0]["graph"].nodes.shape[1], sorted(graphs[0]["labels"])
+        (4, ['clustering', 'family', 'nodes', 'rule'])
     """
 
     def __init__(self, samples: int = 4000, *, seed: int = 0, split: str = "train") -> None:
         if samples < 1:
             raise DataError(f"expected at least 1 sample, got {samples}")
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = [" ".join(f"{t}-{other}" for t, other in enumerate(rule) if t <= other) for rule in RULES]
         self.targets = np.arange(samples, dtype=np.int64) % len(RULES)
         self.graphs: list[RawGraph] = []
         rows = []
         for index, rule in enumerate(self.targets.tolist()):
-            graph, *labels = _draw(np.random.default_rng([seed, _SPLITS[split], index]), RULES[rule])
+            graph, *labels = _draw(sample_rng(seed, split, index), RULES[rule])
             self.graphs.append(graph)
             rows.append(labels)
         families, clustering, nodes = zip(*rows, strict=True)
@@ -81,7 +88,7 @@ class GeneratedGraphs(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, rule: Sequence[int]) -> tuple[RawGraph, int, float, float]:
-    """A graph, the number of its family, its clustering and the logarithm of its size."""
+    """Draw a graph, the number of its family, its clustering and the logarithm of its size."""
     number = int(rng.integers(len(FAMILIES)))
     family = FAMILIES[list(FAMILIES)[number]]
     nodes = int(rng.integers(_SIZE[0], _SIZE[1] + 1))
@@ -107,7 +114,7 @@ def _draw(rng: np.random.Generator, rule: Sequence[int]) -> tuple[RawGraph, int,
 
 
 def _types(rng: np.random.Generator, table: Array, rule: Sequence[int]) -> Array:
-    """Types of nodes, (n,), near the balance of a Potts model in which type t attracts `rule[t]` in its neighbours."""
+    """Draw types of nodes, (n,), near the balance of a Potts model in which type t attracts neighbours `rule[t]`."""
     onehot = np.eye(TYPES, dtype=np.float32)
     types = rng.integers(TYPES, size=len(table))
     for _ in range(_ROUNDS):
@@ -131,12 +138,12 @@ def _adjust(rng: np.random.Generator, table: Array, wanted: int) -> None:
 
 
 def _random(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Erdős and Rényi's: any edges."""
+    """Draw Erdős and Rényi's graph: any edges."""
     return np.zeros((2, 0), dtype=np.int64)
 
 
 def _regular(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Degrees as equal as they can be: stubs are paired at random, those of loops and repeated edges once more."""
+    """Make degrees as equal as they can be: stubs are paired at random, those of loops and repeated edges once more."""
     stubs = np.concatenate([rng.permutation(nodes) for _ in range(-(-2 * edges // nodes))])[: 2 * edges]
     for _ in range(50):
         pairs = stubs.reshape(2, -1)
@@ -153,7 +160,7 @@ def _regular(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _attachment(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Barabási and Albert's: each node is tied to earlier ones, to those of many edges more often."""
+    """Draw Barabási and Albert's graph: each node is tied to earlier ones, to those of many edges more often."""
     later = np.sort(np.concatenate([np.arange(1, nodes), rng.integers(2, nodes, size=edges - nodes + 1)]))
     ends: list[int] = []
     pick = rng.random(edges)
@@ -163,13 +170,13 @@ def _attachment(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _small_world(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Watts and Strogatz's ring: each node is tied to the next, the second next and so on."""
+    """Draw Watts and Strogatz's ring: each node is tied to the next, the second next and so on."""
     step, source = np.divmod(np.arange(edges), nodes)
     return np.stack([source, (source + step + 1) % nodes])
 
 
 def _communities(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Three equal groups; nine of ten edges lie within one."""
+    """Draw three equal groups; nine of ten edges lie within one."""
     group = np.arange(nodes) % 3
     source, target = np.triu_indices(nodes, 1)
     weight = rng.random(len(source)) ** np.where(group[source] == group[target], 1 / 18, 1.0)
@@ -178,7 +185,7 @@ def _communities(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _geometric(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """Points in the unit square; the closest pairs are tied."""
+    """Draw points in the unit square; the closest pairs are tied."""
     place = rng.random((nodes, 2))
     source, target = np.triu_indices(nodes, 1)
     chosen = np.argsort(((place[source] - place[target]) ** 2).sum(1))[:edges]
@@ -186,7 +193,7 @@ def _geometric(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _grid(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """A torus of rows and columns, without triangles; edges beyond its four a node go three along and one across."""
+    """Draw a torus of rows and columns, without triangles; edges beyond four a node go three along and one across."""
     width = max(4, round(nodes**0.5))
     node = np.arange(nodes)
     ties = [np.stack([node, (node + step) % nodes]) for step in (1, width, width + 3)]
@@ -197,7 +204,7 @@ def _grid(rng: np.random.Generator, nodes: int, edges: int) -> Array:
 
 
 def _cliques(rng: np.random.Generator, nodes: int, edges: int) -> Array:
-    """A ring of cliques of four to six nodes."""
+    """Draw a ring of cliques of four to six nodes."""
     size = int(np.clip(round(2 * edges / nodes), 4, 6))
     source, target = np.triu_indices(nodes, 1)
     same = source // size == target // size

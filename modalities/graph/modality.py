@@ -42,6 +42,19 @@ class Graph(Modality):
 
     Raises:
         ValueError: a setting is out of range.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from torch_geometric.data import Data
+        >>> from jepa_lightning.encoders import ViT
+        >>> from modalities.graph import Graph
+        >>> graph = Graph(features=4, patches=3, walk=8, encoder=partial(ViT, width=32, depth=1, heads=2))
+        >>> ring = torch.stack([torch.arange(6), torch.arange(1, 7) % 6])
+        >>> data = Data(x=torch.randn(6, 4), edge_index=torch.cat([ring, ring.flip(0)], dim=1))
+        >>> tokens = graph.tokenizer({"graph": [data, data]})
+        >>> tokens.positions.shape, graph.encoder(tokens).shape
+        (torch.Size([2, 3, 8]), torch.Size([2, 3, 32]))
     """
 
     name = "graph"

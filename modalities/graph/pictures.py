@@ -22,7 +22,7 @@ _SHADE = 0.7  # of colours that are used again, for further types
 
 
 def graphs(batch: GraphBatch, colours: Sequence[Tensor]) -> list[Tensor]:
-    """Each graph in each colouring, in a row: one uint8 (3, H, W) a sample. The same graph always looks the same.
+    """Draw each graph in each colouring, in a row: one uint8 (3, H, W) a sample. A graph always looks the same.
 
     Edges that lie in no patch are not known and not drawn.
 
@@ -45,7 +45,7 @@ def graphs(batch: GraphBatch, colours: Sequence[Tensor]) -> list[Tensor]:
 
 
 def type_colours(nodes: Tensor) -> Tensor:
-    """Colours (V, 3) of nodes (V, F): one for each type where every node has exactly one (a single 1), else grey."""
+    """Colour nodes (V, F) as (V, 3): by type where every node has exactly one (a single 1), else grey."""
     nodes = nodes.detach().float().cpu()
     one_hot = nodes.shape[1] > 1 and bool(((nodes == 0) | (nodes == 1)).all() & (nodes.sum(1) == 1).all())
     kind = nodes.argmax(1) if one_hot else torch.zeros(len(nodes), dtype=torch.int64)
@@ -54,7 +54,7 @@ def type_colours(nodes: Tensor) -> Tensor:
 
 
 def layout(count: int, edges: Tensor) -> Tensor:
-    """Where to draw `count` nodes joined by `edges` (2, E): (count, 2) in [-1, 1], the same at every call."""
+    """Place `count` nodes joined by `edges` (2, E): (count, 2) in [-1, 1], the same at every call."""
     edges = edges[:, edges[0] != edges[1]]
     places = _springs(count, edges) if count <= _MANY else _spectral(count, edges)
     places = places - (places.amax(0) + places.amin(0)) / 2
@@ -62,7 +62,7 @@ def layout(count: int, edges: Tensor) -> Tensor:
 
 
 def _springs(count: int, edges: Tensor) -> Tensor:
-    """Fruchterman and Reingold (1991): edges pull, all nodes push, the steps shrink. And all are drawn to the middle.
+    """Lay out as Fruchterman and Reingold (1991): edges pull, nodes push, steps shrink; all are drawn to the middle.
 
     The pull to the middle, which is ours, keeps parts of a graph that no edge joins in one picture.
     """
@@ -82,7 +82,7 @@ def _springs(count: int, edges: Tensor) -> Tensor:
 
 
 def _spectral(count: int, edges: Tensor) -> Tensor:
-    """The two slowest modes of a lazy random walk on the graph, about, by subspace iteration."""
+    """Find the two slowest modes of a lazy random walk on the graph, about, by subspace iteration."""
     generator = torch.Generator().manual_seed(0)
     both = torch.cat([edges, edges.flip(0)], dim=1)
     degree = torch.ones(count).index_add(0, both[0], torch.ones(both.shape[1])).sqrt()
@@ -96,7 +96,7 @@ def _spectral(count: int, edges: Tensor) -> Tensor:
 
 
 def _paint(places: Tensor, edges: Tensor, colours: Tensor) -> Tensor:
-    """One picture, (3, SIDE, SIDE) in 0-1."""
+    """Paint one picture, (3, SIDE, SIDE) in 0-1."""
     side = SIDE * _FINE
     canvas = torch.ones(3, side, side)
     pixels = ((places * torch.tensor([1.0, -1.0])) * (0.5 - _MARGIN / SIDE) + 0.5) * side  # x and y of (n, 2)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def to_graph(data: Data | RawGraph, *, features: int, edge_features: int) -> RawGraph:
-    """A graph with the features that a model wants.
+    """Give a graph the features that a model wants.
 
     Float columns are taken as they are; a single column of integers, (n,) or (n, 1), holds types, which become one-hot
     columns (ZINC: 28 atoms, 4 bonds), unless one feature is wanted. Features that are not wanted are left out.
@@ -57,7 +57,7 @@ def to_graph(data: Data | RawGraph, *, features: int, edge_features: int) -> Raw
 
 
 def labels_of(data: Data | RawGraph) -> dict[str, Tensor]:
-    """The label of PyG's `Data`, under the name label: `y` as int64 (a class) or float32, a number or k of them.
+    """Find the label of PyG's `Data`, under the name label: `y` as int64 (a class) or float32, a number or k of them.
 
     Without a `y`, or with the class -1, there is none.
 
@@ -92,7 +92,7 @@ def _count(data: Data) -> int:
 
 
 def _columns(values: Any, *, rows: int, wanted: int, what: str, setting: str) -> Tensor:
-    """Features (rows, wanted) float32."""
+    """Convert features to (rows, wanted) float32."""
     if wanted == 0:
         return torch.zeros(rows, 0)
     option = f"--model.modality.{setting}"

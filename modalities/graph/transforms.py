@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, Sample, ViewTransform, known_targets
+from jepa_lightning.data import DataError, Sample, ViewTransform
 from jepa_lightning.modality import Batch
 from modalities.graph.graphs import GraphBatch, PatchedGraph, RawGraph
 from modalities.graph.patching import cut
-from modalities.graph.reading import labels_of, to_graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +55,11 @@ class LazyGraph:
         self._cuts: dict[int, PatchedGraph] = {}
 
     def plain(self) -> PatchedGraph:
-        """The cut with all edges, always the same."""
+        """Cut with all edges, always the same."""
         return self._cut(-1)
 
     def drawn(self) -> PatchedGraph:
-        """A random one of the augmented cuts, or the plain one where no edges are dropped."""
+        """Draw one of the augmented cuts, or give the plain one where no edges are dropped."""
         if not self.cutting.drop_edges:
             return self.plain()
         return self._cut(int(torch.randint(self.cutting.partitions, ())))
@@ -84,78 +80,18 @@ class LazyGraph:
         return self._cuts[number]
 
 
-class Graphs(Dataset[dict[str, Any]]):
-    """A dataset's graphs as dicts: `graph` (a `LazyGraph`, kept in memory), `labels` and, where it brings one, `id`.
-
-    Args:
-        dataset: gives PyG's `Data`, whose `y` is the label; (Data, label); or a dict with `graph` and perhaps `labels`.
-            `RawGraph`s may stand in place of `Data`.
-        cutting: how the graphs are cut.
-        name: names the samples, "MUTAG[12]"; empty: the dataset does, or the split.
-        targets: class of each graph, where they are known.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset[Any],
-        *,
-        cutting: Cutting,
-        name: str = "",
-        targets: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.dataset = dataset
-        self.cutting = cutting
-        self.targets = known_targets(dataset) if targets is None else targets
-        self.classes = getattr(dataset, "classes", None)
-        self._samples: dict[int, dict[str, Any]] = {}
-        if name:
-            self._name = name
-            self.sample_id = self._sample_id
-        elif hasattr(dataset, "sample_id"):
-            self.sample_id = dataset.sample_id
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Sample `index`.
-
-        Raises:
-            DataError: it has other features than wanted, or is no graph.
-            ValueError: a broken graph.
-        """
-        if index not in self._samples or getattr(self.dataset, "streamed", False):  # index 0 is another one each time
-            item = self.dataset[index]
-            sample: dict[str, Any] = {}
-            if isinstance(item, dict) and "graph" in item:
-                sample, item = dict(item), item["graph"]
-            elif isinstance(item, tuple | list) and len(item) == 2:
-                item, label = item
-                single = hasattr(label, "shape") and np.prod(label.shape) == 1  # PyG's (1,)
-                sample["label"] = label.reshape(()) if single else label
-            graph = to_graph(item, features=self.cutting.features, edge_features=self.cutting.edge_features)
-            if "labels" not in sample and "label" not in sample:
-                sample["labels"] = labels_of(item)
-            sample["graph"] = LazyGraph(graph, cutting=self.cutting, index=index)
-            self._samples[index] = sample
-        return dict(self._samples[index])
-
-    def _sample_id(self, index: int) -> str:
-        return f"{self._name}[{index}]"
-
-
 def plain_cut(sample: Sample) -> Sample:
-    """For evaluation: the cut with all edges."""
+    """Cut with all edges, for evaluation."""
     return {**sample, "graph": sample["graph"].plain()}
 
 
 def random_cut(sample: Sample) -> Sample:
-    """For training: a random one of the cuts."""
+    """Cut at random, for training."""
     return {**sample, "graph": sample["graph"].drawn()}
 
 
 def join_graphs(batch: Batch) -> Batch:
-    """The graphs of a batch as one `GraphBatch`."""
+    """Join the graphs of a batch to one `GraphBatch`."""
     return {**batch, "graph": GraphBatch.join(batch["graph"])}
 
 
@@ -191,7 +127,7 @@ class GraphViews(ViewTransform):
         self.drop_features = drop_features
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
-        """The sample with its `graph` as one view, a `PatchedGraph`."""
+        """Make one view of the sample's `graph`, a `PatchedGraph`."""
         sample = random_cut(sample)
         graph: PatchedGraph = sample["graph"]
         kept = self._kept(graph)
@@ -206,7 +142,7 @@ class GraphViews(ViewTransform):
         return {**sample, "graph": changed}
 
     def _kept(self, graph: PatchedGraph) -> Tensor:
-        """Which of the edges within patches remain, (E,) bool."""
+        """Choose which of the edges within patches remain, (E,) bool."""
         ends = graph.members[graph.edges].sort(dim=0).values
         pairs, of_pair = (ends[0] * len(graph.nodes) + ends[1]).unique(return_inverse=True)
         return (torch.rand(len(pairs)) >= self.drop_edges)[of_pair] | (ends[0] == ends[1])

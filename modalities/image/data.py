@@ -14,26 +14,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample, Samples, find_archives
+from jepa_lightning.data import DataError, Sample, Samples, cache_sets, find_archives
+from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.samples import READ_ERRORS
+from jepa_lightning.data.shared import FileSettings, Unpack
+from jepa_lightning.data.sources.pictures import PictureDataModule
 from jepa_lightning.data.sources.records import Decode, Decoded, Encoded, Record
 from jepa_lightning.modality import Batch
-from modalities.image.files import ArrayImages, FolderImages, find_images
+from modalities.image.files import ArrayImages, find_images
 from modalities.image.generated import GeneratedImages
 from modalities.image.reading import MAX_PIXELS, read_image
-from modalities.image.transforms import CentreCrop, ImageViews, Normalise, RandomCrop
+from modalities.image.transforms import BatchCrops, CentreCrop, ImageViews, Normalise, RandomCrop
 from modalities.image.values import EIGHT, UNIT, Values, say, values_of
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_RATIO = (3 / 4, 4 / 3)  # of the random crop's sides, as in the I-JEPA paper
-_CACHE_BYTES = 2**30
-_DRAWN = 64  # longest side of generated images, in pixels
 _LOOKED_AT = 64
+_SMALL = 96 * 96  # pixels of an image whose crop costs less in a batch than by itself, on a CPU
 _STATISTICS = 1000  # images that "auto" looks at
 _log = logging.getLogger(__name__)
 
 
-class ImageData(FileDataModule):
+class ImageData(PictureDataModule):
     """Batches of images: `image` (B, C, H, W) float32, normalised; `labels`; `id`.
 
     Training images get a random resized crop, as in I-JEPA (Assran et al. 2023, arXiv:2301.08243: area 0.3 to 1, no
@@ -65,9 +66,17 @@ class ImageData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.image import ImageData
+        >>> data = ImageData(image_size=32, channels=3, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, sorted(batch["labels"])
+        (torch.Size([16, 3, 32, 32]), ['position', 'shape', 'size', 'stripes'])
     """
 
     name = "image"
+    ratio = 3 / 4, 4 / 3  # as in the I-JEPA paper
 
     def __init__(
         self,
@@ -82,16 +91,15 @@ class ImageData(FileDataModule):
         cache: bool | None = None,
         max_pixels: int = MAX_PIXELS,
         samples: int = 8000,
-        **shared: Any,
+        **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
-        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise DataError(f"expected crop_scale as two rising shares from above 0 to 1, got {tuple(crop_scale)}")
         self.image_size = image_size
         self.channels = channels
         self.mean = mean
         self.std = std
         self.crop_scale = crop_scale
+        self.check_crop_scale()
         if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
             raise DataError(f"expected value_range as two rising numbers, got {tuple(value_range)}")
         self.value_range = value_range
@@ -104,15 +112,6 @@ class ImageData(FileDataModule):
             raise DataError(f"expected max_pixels of at least 1, got {max_pixels}")
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the images in a batch."""
-        size = self.or_model("image_size", self.image_size)
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise DataError(f"expected image_size of at least 1 pixel, got {size}")
-        return height, width
-
-    @property
     def channel_count(self) -> int:
         """Channels of the images in a batch."""
         channels = int(self.or_model("channels", self.channels))
@@ -120,19 +119,12 @@ class ImageData(FileDataModule):
             raise DataError(f"expected at least 1 channel, got {channels}")
         return channels
 
-    @property
-    def smallest(self) -> int:
-        """Short side, in pixels, down to which JPEGs may be decoded smaller: enough for the smallest crop."""
-        if isinstance(self.viewing, ImageViews):
-            return self.viewing.smallest(self.size)
-        return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
-
     def decoding(self) -> Decode:
-        """Images by Pillow, arrays by NumPy."""
+        """Decode images by Pillow, arrays by NumPy."""
         return partial(read_image, channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels)
 
     def load(self) -> dict[str, Dataset[Any]]:
-        """The data sets by split; looks at the values of some training images."""
+        """Load the data sets by split; looks at the values of some training images."""
         sets = super().load()
         stored = [dataset for dataset in sets.values() if isinstance(dataset, Decoded)]
         if self._values is None:
@@ -145,7 +137,7 @@ class ImageData(FileDataModule):
         return sets
 
     def _array_values(self, dataset: Dataset[Any]) -> Values | None:
-        """The range of images that are arrays or tensors; None where they stay as they are."""
+        """Find the range of images that are arrays or tensors; None where they stay as they are."""
         found = values_of(_arrays(dataset))
         if found is None or found == UNIT:
             return found
@@ -154,7 +146,7 @@ class ImageData(FileDataModule):
         return None if found.of_floats and (found.low, found.high) != (EIGHT.low, EIGHT.high) else found
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The images in arrays, folders or a CSV file, by split."""
+        """Load the images in arrays, folders or a CSV file, by split."""
         archives = {} if self.csv else find_archives(self.root, ArrayImages, labels=self.labels)
         if archives:
             self.in_memory = True
@@ -168,36 +160,46 @@ class ImageData(FileDataModule):
             images.configure(
                 channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels, values=self._values
             )
-        self._fill_cache([images for split, images in sets.items() if split != "test"])
+        kept = [images for split, images in sets.items() if split != "test"]
+        if self.cache and any(images.arrays for images in kept):
+            raise DataError("expected cache: false (or null) for .npy files, got true: they are read as they are")
+        self.in_memory = cache_sets(kept, self.cache) or self.in_memory
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Drawn images; see `GeneratedImages`."""
-        height, width = self.size
-        shrink = min(1.0, _DRAWN / max(height, width))  # larger images are these, enlarged by the crop
-        size = max(16, round(height * shrink)), max(16, round(width * shrink))
+        """Draw images; see `GeneratedImages`."""
         counts = {"train": self.samples, "val": self.samples // 8}
         return {
-            split: GeneratedImages(count, image_size=size, channels=self.channel_count, seed=self.seed, split=split)
+            split: GeneratedImages(
+                count, image_size=self.drawn_size, channels=self.channel_count, seed=self.seed, split=split
+            )
             for split, count in counts.items()
         }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """Random resized crop for training, central crop for evaluation."""
+        """Crop to a random size and place for training, centrally for evaluation."""
         settings: dict[str, Any] = {"channels": self.channel_count, "values": self._values}
-        random = RandomCrop(self.size, scale=self.crop_scale, ratio=_RATIO, flip=self.flip, **settings)
+        random = RandomCrop(self.size, scale=self.crop_scale, ratio=self.ratio, flip=self.flip, **settings)
         return random, CentreCrop(self.size, **settings)
 
     def default_views(self) -> ImageViews:
-        """VICReg's augmentations; of images that are not grey or in colour, those that know no colours."""
+        """Augment as VICReg; images that are not grey or in colour, without what knows colours."""
         return ImageViews() if self.channel_count in (1, 3) else ImageViews(jitter=0, grey=0)
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
-        """Normalisation."""
+        """Normalise the images."""
         return Normalise(*self.statistics())
 
+    def batch_augmentation(
+        self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
+    ) -> BatchTransform | None:
+        """Random resized crops by `BatchCrops`: of small images anywhere, of larger ones on a GPU."""
+        ours = type(one) is RandomCrop and type(batch) is Normalise and shape[2:] == (self.channel_count,)
+        quick = torch.cuda.is_available() or math.prod(shape[:2]) <= _SMALL
+        return BatchCrops(one, batch, (shape[0], shape[1])) if ours and (self.batched or quick) else None  # type: ignore[arg-type]
+
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and std of each channel that images are normalised with."""
+        """Choose the mean and std of each channel that images are normalised with."""
         count = self.channel_count
         default = _IMAGENET if count == 3 else ((0.5,) * count, (0.25,) * count)
         found = self._estimate() if "auto" in (self.mean, self.std) else default
@@ -213,27 +215,16 @@ class ImageData(FileDataModule):
         self._check_range(mean, std)
         return list(map(float, mean)), list(map(float, std))
 
-    def _fill_cache(self, sets: Sequence[FolderImages]) -> None:
-        keep = self.cache
-        if keep is None:
-            keep = sum(images.decoded_bytes() for images in sets) < _CACHE_BYTES
-        elif keep and any(images.arrays for images in sets):
-            raise DataError("expected cache: false (or null) for .npy files, got true: they are read as they are")
-        if keep:
-            for images in sets:
-                images.cache()
-            self.in_memory = True
-
     def _estimate(self) -> tuple[list[float], list[float]]:
-        """Mean and std of each channel over up to 1000 training images, evenly spaced; unreadable ones left out."""
-        train = self._part("train")
+        """Estimate mean and std of each channel over up to 1000 readable training images, evenly spaced."""
+        train = self.part("train")
         spaced = train.indices[np.linspace(0, len(train) - 1, min(_STATISTICS, len(train))).astype(int)]
         crop = CentreCrop(self.size, channels=self.channel_count, values=self._values)
         part = Samples(train.dataset, name=self.name, split="train", indices=spaced, transform=crop)
         sums = torch.zeros(2, self.channel_count, dtype=torch.float64)
         pixels = 0
         for position in range(len(part)):
-            image = self._records["train"].take(part[position])["image"]
+            image = self.parts.records["train"].take(part[position])["image"]
             values = image.double().flatten(1) / (255 if image.dtype == torch.uint8 else 1)
             sums += torch.stack([values.sum(1), values.square().sum(1)])
             pixels += values.shape[1]
@@ -243,7 +234,7 @@ class ImageData(FileDataModule):
         return mean.tolist(), std.clamp_min(1e-6).tolist()
 
     def _check_range(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        largest = Normalise(mean, std)({"image": self._example["image"]})["image"].abs().max()
+        largest = Normalise(mean, std)({"image": self.parts.example["image"]})["image"].abs().max()
         if largest > 30:
             _log.warning(
                 "the first image's values reach %.3g after normalisation (mean %s, std %s): set data.mean to auto, or "
@@ -253,7 +244,7 @@ class ImageData(FileDataModule):
 
 
 def _deep(dataset: Decoded) -> Iterator[NDArray[Any]]:
-    """Up to 64 images in shards or a table, those of other than 8 bits."""
+    """Read up to 64 images in shards or a table, those of other than 8 bits."""
     count = len(dataset)
     for index in np.linspace(0, count - 1, min(_LOOKED_AT, count)).astype(int).tolist():
         try:
@@ -267,7 +258,7 @@ def _deep(dataset: Decoded) -> Iterator[NDArray[Any]]:
 
 
 def _arrays(dataset: Dataset[Any]) -> Iterator[NDArray[Any]]:
-    """Up to 64 images of a dataset as arrays, as it gives them; the first tells whether more are looked at."""
+    """Take up to 64 images of a dataset as arrays, as it gives them; the first tells whether more are looked at."""
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return
     count = len(dataset)

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import chunks, smooth_fields
 
 Array = NDArray[Any]  # float32
 _CHUNK = 50  # images drawn at a time: few enough for the processor's cache. Another number draws other images
@@ -19,10 +21,9 @@ _CONTRAST = 0.2  # of the stripes, either way from the ground's colour, of 1
 _SIZE = 0.2, 0.35  # range of the shape's radius, as a share of the shorter side
 _SHADING = 0.12  # largest slow deviation from a colour, of 1
 _NOISE = 0.25  # of each pixel: the standard deviation is 104 times this, of 255
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedImages(Dataset[dict[str, Any]]):
+class GeneratedImages(Shown, Dataset[dict[str, Any]]):
     """A shape on a striped ground, under noise; the class is the direction of the stripes, in eighths of half a turn.
 
     The stripes' phase, number and exact direction (within its class), the shape, its position, size, rotation and
@@ -42,6 +43,14 @@ class GeneratedImages(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.image import GeneratedImages
+        >>> images = GeneratedImages(16, image_size=32, seed=1)
+        >>> images
+        GeneratedImages(samples=16, image_size=32, seed=1)
+        >>> images[0]["image"].shape, sorted(images[0]["labels"])
+        ((32, 32, 3), ['position', 'shape', 'size', 'stripes'])
     """
 
     def __init__(
@@ -58,24 +67,29 @@ class GeneratedImages(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 1 sample and 1 channel, got {samples} and {channels}")
         if min(height, width) < 16:
             raise DataError(f"expected images of at least 16 by 16 pixels, got {height} by {width}: shapes would blur")
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = [f"{180 * index / _DIRECTIONS:g} degrees" for index in range(_DIRECTIONS)]
         self.images = np.empty((samples, height, width, channels), dtype=np.uint8)
         self.targets = np.empty(samples, dtype=np.int64)
         self.shapes = np.empty(samples, dtype=np.int64)
         self.positions = np.empty((samples, 2), dtype=np.float32)
         self.sizes = np.empty(samples, dtype=np.float32)
-        for chunk, start in enumerate(range(0, samples, _CHUNK)):
-            rng = np.random.default_rng([seed, _SPLITS[split], chunk])
-            part = slice(start, min(start + _CHUNK, samples))
+        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
             drawn = _draw(rng, height, width, channels)
-            count = part.stop - start
+            count = part.stop - part.start
             self.images[part], self.targets[part] = drawn[0][:count], drawn[1][:count]
             self.shapes[part], self.positions[part], self.sizes[part] = (values[:count] for values in drawn[2:])
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+        return self.images.shape[1:]
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Images (B, H, W, C) and labels of many samples."""
+        return self[indices]  # type: ignore[index]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         labels = {
@@ -88,7 +102,7 @@ class GeneratedImages(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> tuple[NDArray[Any], ...]:
-    """One chunk: images (n, H, W, C) uint8, directions, shapes, positions and sizes."""
+    """Draw one chunk: images (n, H, W, C) uint8, directions, shapes, positions and sizes."""
     n, side = _CHUNK, min(height, width)
     targets = rng.permutation(np.arange(n) % _DIRECTIONS)
     shapes = rng.permutation(np.arange(n) % len(SHAPES))
@@ -110,8 +124,9 @@ def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> t
         # The distance to the outline, in pixels, gives an edge that is one pixel soft.
         cover[which] = np.clip(0.5 - distance(u[which], v[which]) * radius[which, None, None], 0, 1)
     lightness = np.where(rng.random(n) < 0.5, rng.uniform(0.0, 0.15, n), rng.uniform(0.85, 1.0, n)).astype(np.float32)
-    images = _texture(rng, n, height, width, channels, strength=255 * _SHADING)  # (n, C, H, W), numpy's faster order
-    shape = _texture(rng, n, height, width, channels, strength=255 * _SHADING)
+    fields: dict[str, Any] = {"channels": channels, "size": (height, width), "strength": 255 * _SHADING}
+    images = smooth_fields(rng, n, **fields)  # (n, C, H, W), numpy's faster order
+    shape = smooth_fields(rng, n, **fields)
     images += 255 * (0.5 + _CONTRAST * _stripes(rng, targets, height, width)[:, None])
     shape += 255 * lightness[:, None, None, None]
     shape -= images
@@ -125,7 +140,7 @@ def _draw(rng: np.random.Generator, height: int, width: int, channels: int) -> t
 
 
 def _stripes(rng: np.random.Generator, classes: NDArray[np.int64], height: int, width: int) -> Array:
-    """Sine stripes (n, H, W) from -1 to 1 in the directions of the classes."""
+    """Draw sine stripes (n, H, W) from -1 to 1 in the directions of the classes."""
     n, side = len(classes), min(height, width)
     angle = np.pi / _DIRECTIONS * (classes + rng.uniform(-0.3, 0.3, n))
     waves = 2 * np.pi / side * rng.uniform(*_STRIPES, n)
@@ -133,18 +148,6 @@ def _stripes(rng: np.random.Generator, classes: NDArray[np.int64], height: int, 
     rows = (waves * np.sin(angle))[:, None] * np.arange(height) + phase[:, None]
     columns = (waves * np.cos(angle))[:, None] * np.arange(width)
     return np.sin(rows[:, :, None] + columns[:, None, :], dtype=np.float32)
-
-
-def _texture(rng: np.random.Generator, n: int, height: int, width: int, channels: int, *, strength: float) -> Array:
-    """Smooth random fields (n, C, H, W), about 0: a 4 by 4 grid of random values, interpolated."""
-    values = rng.uniform(-strength, strength, (n, channels, 4, 4)).astype(np.float32)
-    return _hats(height) @ values @ _hats(width).T
-
-
-def _hats(size: int) -> Array:
-    """Linear interpolation from 4 values to `size`, as a matrix (size, 4)."""
-    place = np.linspace(0, 3, size, dtype=np.float32)
-    return np.clip(1 - np.abs(place[:, None] - np.arange(4, dtype=np.float32)), 0, 1)
 
 
 # Signed distances to the outline (negative inside), about exact near it, for coordinates scaled to a radius of 1.
@@ -187,7 +190,7 @@ def _cross(u: Array, v: Array) -> Array:
 
 
 def _star(u: Array, v: Array) -> Array:
-    """Five points: folded onto half of one point, it is the side of one line, from the tip inwards."""
+    """Fold the plane onto half of one of five points: it is the side of one line, from the tip inwards."""
     step, inner = np.float32(np.pi / 5), 0.42
     angle = np.abs(np.mod(np.arctan2(v, u), 2 * step) - step)  # `step` at a tip, 0 between two
     r = np.hypot(u, v)

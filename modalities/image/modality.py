@@ -25,6 +25,16 @@ class Image(Modality):
         masker: draws contexts and targets; I-JEPA's multi-block by default.
         any_size: also take images of other sizes that the patch divides, as local views are; the encoder must, too, as
             `ViT` does.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from jepa_lightning.encoders import ViT
+        >>> from modalities.image import Image
+        >>> image = Image(image_size=48, patch_size=8, encoder=partial(ViT, width=32, depth=1, heads=2))
+        >>> tokens = image.tokenizer({"image": torch.randn(2, 3, 48, 48)})
+        >>> tokens.values.shape, image.encoder(tokens).shape
+        (torch.Size([2, 36, 3, 8, 8]), torch.Size([2, 36, 32]))
     """
 
     name = "image"

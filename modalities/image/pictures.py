@@ -9,7 +9,7 @@ from jepa_lightning.tokens import Masks
 
 
 def masks(image: Tensor, mask: Masks, patch: tuple[int, int]) -> list[Tensor]:
-    """Image, context and each target block side by side: one uint8 (3, H, W) a sample."""
+    """Draw image, context and each target block side by side: one uint8 (3, H, W) a sample."""
     rgb = to_rgb(image)
     grid = (rgb.shape[-2] // patch[0], rgb.shape[-1] // patch[1])
     seen = [shown(mask.context, mask.context_valid, grid)]
@@ -20,11 +20,11 @@ def masks(image: Tensor, mask: Masks, patch: tuple[int, int]) -> list[Tensor]:
 
 
 def features(image: Tensor, colours: Tensor, grid: tuple[int, ...]) -> list[Tensor]:
-    """Image and colours (B, N, 3) in 0-1 of its patches side by side: one uint8 (3, H, W) a sample."""
+    """Draw the image and colours (B, N, 3) in 0-1 of its patches side by side: one uint8 (3, H, W) a sample."""
     rgb = to_rgb(image)
     return panels([rgb, paint(colours, grid, rgb.shape[-2:])])
 
 
 def samples(image: Tensor) -> list[Tensor]:
-    """The image alone: one uint8 (3, H, W) a sample."""
+    """Draw the image alone: one uint8 (3, H, W) a sample."""
     return panels([to_rgb(image)])

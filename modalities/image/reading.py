@@ -79,7 +79,7 @@ def read_image(
 
 
 def convert(image: Image.Image, mode: str, values: Values | None = None) -> Image.Image:
-    """An image in another mode; grey of 16 or 32 bits and floats are scaled to 8 bits, where Pillow would clip them.
+    """Convert an image to a mode; grey of 16 or 32 bits and floats are scaled to 8 bits, where Pillow would clip them.
 
     Raises:
         OSError: values that are not finite, or outside of `values`.

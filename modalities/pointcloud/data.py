@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample
-from modalities.pointcloud.files import CloudFiles, GivenClouds, HDF5Clouds, class_names, find_clouds, find_hdf5
+from jepa_lightning.data import DataError, FileDataModule, Sample, cache_sets
+from jepa_lightning.data.shared import FileSettings, Unpack
+from modalities.pointcloud.files import CloudFiles, GivenClouds, find_clouds
 from modalities.pointcloud.generated import GeneratedClouds
+from modalities.pointcloud.hdf5 import HDF5Clouds, class_names, find_hdf5
 from modalities.pointcloud.transforms import Augment, PointCloudViews, Rotation, TakePoints
 
-_CACHE_BYTES = 2**30
 _SURFACE = 4  # points sampled on a mesh, in N
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,13 @@ class PointCloudData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.pointcloud import PointCloudData
+        >>> data = PointCloudData(points=128, features=0, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["points"].shape, sorted(batch["labels"])
+        (torch.Size([16, 128, 3]), ['elongation', 'flatness', 'noise', 'shape'])
     """
 
     name = "points"
@@ -69,7 +77,7 @@ class PointCloudData(FileDataModule):
         dropout: float = 0.0,
         cache: bool | None = None,
         samples: int = 4000,
-        **shared: Any,
+        **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
         if rotation not in ("none", "x", "y", "z", "so3"):
@@ -101,11 +109,11 @@ class PointCloudData(FileDataModule):
         return points, features
 
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """Anyone's dataset, its labels as numbers."""
+        """Wrap anyone's dataset, its labels as numbers."""
         return GivenClouds(dataset)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The clouds in HDF5 files, folders or a CSV file, by split."""
+        """Load the clouds in HDF5 files, folders or a CSV file, by split."""
         points, features = self.size
         hdf5 = find_hdf5(self.root) if self.csv is None else {}
         if hdf5:
@@ -115,17 +123,14 @@ class PointCloudData(FileDataModule):
             for split, files in find_clouds(self.root, csv=self.csv, labels=self.labels).items()
         }
         kept = {split: clouds for split, clouds in sets.items() if split != "test"}
-        if self.cache or (
-            self.cache is None and sum(clouds.bytes_in_memory() for clouds in kept.values()) < _CACHE_BYTES
-        ):
+        if cache_sets(kept.values(), self.cache):
             for split, clouds in kept.items():
-                clouds.cache()
                 report(split, clouds.clouds(), points=points, features=features)
             self.in_memory = True
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Solids; see `GeneratedClouds`."""
+        """Draw solids; see `GeneratedClouds`."""
         points, features = self.size
         if features not in (0, 3):
             raise DataError(f"expected 0 features, or 3 (normals), of the generated clouds, got {features}")
@@ -136,7 +141,7 @@ class PointCloudData(FileDataModule):
         }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """Random points and augmentation for training; the same points and only the unit sphere for evaluation."""
+        """Take random points and augment for training; take the same points on the unit sphere for evaluation."""
         points, features = self.size
         augment = Augment(
             points,
@@ -151,7 +156,7 @@ class PointCloudData(FileDataModule):
         return augment, TakePoints(points, features=features)
 
     def default_views(self) -> PointCloudViews:
-        """Clouds turned, scaled, jittered and thinned."""
+        """Turn, scale, jitter and thin clouds."""
         return PointCloudViews()
 
     def _hdf5(self, found: dict[str, list[Path]]) -> dict[str, Dataset[Any]]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class MiniPointNet(nn.Module):
-    """Embeds groups of points, each by itself, whatever the order of its points: (..., k, C) to (..., width).
+    """Embed groups of points, each by itself, whatever the order of its points: (..., k, C) to (..., width).
 
     The embedding of Point-BERT (Yu et al. 2022), Point-MAE and Point-JEPA: each point goes through C -> h -> 2h, the
     maximum over the group joins each point's channels, 4h -> 4h -> width follow, and the maximum over the group is the

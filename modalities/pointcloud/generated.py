@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import chunks
 
 Array = NDArray[Any]  # float
 
@@ -19,10 +21,9 @@ _CHUNK = 80  # solids drawn at a time, a multiple of the number of classes. Anot
 _STRETCH = 0.5  # of each axis: its length is 2 to the power of this, or less, either way
 _NOISE = 0.005, 0.015  # range of the noise's standard deviation, in radii
 _HIDDEN = 0.1  # largest share of the surface that is not seen
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
-class GeneratedClouds(Dataset[dict[str, Any]]):
+class GeneratedClouds(Shown, Dataset[dict[str, Any]]):
     """Points on the surface of an upright solid, under noise; the class is the solid, eight in all.
 
     Each solid is stretched along its axes and turned about the vertical, which is y, at random. Points are drawn
@@ -44,6 +45,14 @@ class GeneratedClouds(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.pointcloud.generated import GeneratedClouds
+        >>> clouds = GeneratedClouds(16, points=64, seed=1)
+        >>> clouds
+        GeneratedClouds(samples=16, points=64, seed=1)
+        >>> clouds[0]["points"].shape, sorted(clouds[0]["labels"])
+        ((64, 3), ['elongation', 'flatness', 'noise', 'shape'])
     """
 
     def __init__(
@@ -59,20 +68,16 @@ class GeneratedClouds(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 1 sample, got {samples}")
         if points < 16:
             raise DataError(f"expected clouds of at least 16 points, got {points}: fewer show no shape")
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = list(CLASSES)
         self.points = np.empty((samples, points, 6 if normals else 3), dtype=np.float16)
         self.targets = np.empty(samples, dtype=np.int64)
         self.labels = {name: np.empty(samples, dtype=np.float32) for name in ("elongation", "flatness", "noise")}
         columns: tuple[Array, ...] = (self.points, self.targets, *self.labels.values())
-        for chunk, start in enumerate(range(0, samples, _CHUNK)):
-            rng = np.random.default_rng([seed, _SPLITS[split], chunk])
-            part = slice(start, min(start + _CHUNK, samples))
+        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
             cloud, *labels = _draw(rng, points)
             drawn = (cloud[..., : self.points.shape[2]], *labels)
             for column, values in zip(columns, drawn, strict=True):
-                column[part] = values[: part.stop - start]
+                column[part] = values[: part.stop - part.start]
 
     def __len__(self) -> int:
         return len(self.points)
@@ -83,7 +88,7 @@ class GeneratedClouds(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, points: int) -> tuple[Array, ...]:
-    """One chunk: clouds (n, P, 6) of points and normals, classes, elongations, flatnesses and noises."""
+    """Draw one chunk: clouds (n, P, 6) of points and normals, classes, elongations, flatnesses and noises."""
     n = _CHUNK
     shapes = rng.permutation(np.arange(n) % len(CLASSES))
     triangles = _solids()[shapes]  # (n, T, 3 corners, 3)
@@ -106,7 +111,7 @@ def _draw(rng: np.random.Generator, points: int) -> tuple[Array, ...]:
 
 
 def _sample(rng: np.random.Generator, triangles: Array, points: int) -> Array:
-    """Points uniform over the area of triangles (n, T, 3, 3), less a part at one side, and normals: (n, P, 6)."""
+    """Draw points over the area of triangles (n, T, 3, 3), less a part at one side, and normals: (n, P, 6)."""
     n, count = triangles.shape[:2]
     corner, first, second = triangles[:, :, 0], *np.moveaxis(triangles[:, :, 1:] - triangles[:, :, :1], 2, 0)
     across = np.cross(first, second)  # outwards; twice the area long
@@ -134,7 +139,7 @@ def _sample(rng: np.random.Generator, triangles: Array, points: int) -> Array:
 
 @cache
 def _solids() -> Array:
-    """Triangles of each class, (classes, T, 3 corners, 3), in the cube from -1 to 1; filled up with empty ones."""
+    """Make the triangles of each class, (classes, T, 3 corners, 3), from -1 to 1; filled up with empty ones."""
     arc = np.linspace(-np.pi / 2, np.pi / 2, 15)
     half = np.linspace(0, np.pi / 2, 8)
     ring = np.linspace(0, 2 * np.pi, 17)
@@ -161,7 +166,7 @@ def _solids() -> Array:
 
 
 def _revolve(profile: Array, sides: int) -> Array:
-    """Triangles (T, 3, 3), seen from outside anticlockwise, of a profile (K, 2: radius, height) turned in `sides`."""
+    """Turn a profile (K, 2: radius, height) in `sides` into triangles (T, 3, 3), seen from outside anticlockwise."""
     angle = (np.arange(sides + 1) + 0.5) * (2 * np.pi / sides)
     radius, height = profile[:, :1], profile[:, 1:]
     grid = np.stack([radius * np.cos(angle), radius * np.sin(angle), height + 0 * angle], axis=-1)  # (K, sides + 1, 3)

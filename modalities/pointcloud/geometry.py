@@ -72,7 +72,7 @@ def nearest(xyz: Tensor, centres: Tensor, k: int) -> Tensor:
 def greedy_order(centres: Tensor) -> Tensor:
     """Point-JEPA's ordering (Saito et al. 2024, arXiv:2404.16432, section 3.2): each centre beside a near one.
 
-    It starts at the centre of the smallest coordinate sum, and goes on to the nearest that was not visited yet.
+    It starts at the centre of the smallest coordinate sum, and continues with the nearest that was not visited yet.
 
     Args:
         centres: (B, G, 3) coordinates.

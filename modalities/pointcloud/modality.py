@@ -38,6 +38,17 @@ class PointCloud(Modality):
 
     Raises:
         ValueError: a setting is out of range, or clouds are too small for the groups.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from jepa_lightning.encoders import ViT
+        >>> from modalities.pointcloud import PointCloud
+        >>> encoder = partial(ViT, width=32, depth=1, heads=2, positions_at="every_layer")
+        >>> cloud = PointCloud(points=128, groups=16, group_size=8, encoder=encoder)
+        >>> tokens = cloud.tokenizer({"points": torch.randn(2, 128, 3)})
+        >>> tokens.values.shape, cloud.encoder(tokens).shape
+        (torch.Size([2, 16, 8, 3]), torch.Size([2, 16, 32]))
     """
 
     name = "pointcloud"

@@ -21,7 +21,7 @@ _FADE = 0.5  # how much the farthest points fade to white
 
 
 def clouds(points: Tensor, colours: Sequence[Tensor]) -> list[Tensor]:
-    """Each cloud in each colouring, from the front and from aside, in a row: one uint8 (3, H, W) a sample.
+    """Draw each cloud in each colouring, from the front and from aside, in a row: one uint8 (3, H, W) a sample.
 
     The front shows x to the right and y upwards, and looks along -z. Every cloud fills its view, whatever its size.
 
@@ -36,7 +36,7 @@ def clouds(points: Tensor, colours: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _view(xyz: Tensor, *, turn: float, tilt: float) -> tuple[NDArray[np.int64], Tensor]:
-    """Which point each pixel (B, H, W) shows, -1 for none; and nearness (B, N) of the points, 0 to 1."""
+    """Find which point each pixel (B, H, W) shows, -1 for none; and nearness (B, N) of the points, 0 to 1."""
     centred = xyz - (xyz.amax(1, keepdim=True) + xyz.amin(1, keepdim=True)) / 2
     centred = centred / centred.norm(dim=2).amax(1).clamp(min=1e-12)[:, None, None]
     x, y, z = (centred @ _camera(turn, tilt).T).unbind(2)
@@ -57,7 +57,7 @@ def _view(xyz: Tensor, *, turn: float, tilt: float) -> tuple[NDArray[np.int64], 
 
 
 def _camera(turn: float, tilt: float) -> Tensor:
-    """The rotation (3, 3) from the cloud's axes to right, up and towards the viewer."""
+    """Make the rotation (3, 3) from the cloud's axes to right, up and towards the viewer."""
     a, b = math.radians(turn), math.radians(tilt)
     about_y = torch.tensor([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
     about_x = torch.tensor([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
@@ -65,7 +65,7 @@ def _camera(turn: float, tilt: float) -> Tensor:
 
 
 def _paint(colours: Tensor, shown: NDArray[np.int64], near: Tensor) -> Tensor:
-    """The pixels of a view, (B, 3, H, W) in 0-1."""
+    """Paint the pixels of a view, (B, 3, H, W) in 0-1."""
     faded = 1 - (1 - colours.clamp(0, 1)) * (1 - _FADE + _FADE * near[..., None])
     with_white = torch.cat([faded, torch.ones(len(colours), 1, 3)], dim=1)  # the last one, -1, for no point
     index = torch.from_numpy(shown).flatten(1) % with_white.shape[1]

@@ -27,7 +27,7 @@ INSTALL = 'pip install "jepa-lightning[pointcloud]"'
 
 
 def read(path: str, *, surface: int = 4096) -> Cloud:
-    """The cloud in a file, (n, 3 + F) float32, as it lies there or, if it is a mesh, sampled over its surface.
+    """Read the cloud in a file, (n, 3 + F) float32, as it lies there or, if it is a mesh, sampled over its surface.
 
     Args:
         path: of a .npy (n, 3 + F), .npz (such an array, the only one or named `points`), .xyz, .pts or .txt (a line a
@@ -63,7 +63,7 @@ def read(path: str, *, surface: int = 4096) -> Cloud:
 
 
 def points_first(cloud: NDArray[Any]) -> NDArray[Any]:
-    """A cloud (3 + F, n), or clouds (..., 3 + F, n), as torch code has them, with the points first; others as they are.
+    """Move the points of a cloud (3 + F, n), or of clouds (..., 3 + F, n), to the front; others stay as they are.
 
     Told by the shape: fewer than 16 rows and more than twice as many columns, at least 32. A line says it once.
     """
@@ -79,7 +79,7 @@ def _say_transposed() -> None:
 
 
 def shifted(cloud: NDArray[Any]) -> Cloud:
-    """As float32; of more exact numbers the mean is taken off first, for maps' coordinates are millions of metres."""
+    """Convert to float32; of more exact numbers the mean is taken off first, for maps count in millions of metres."""
     if cloud.dtype == np.float64:
         xyz = cloud[:, :3]
         finite = np.isfinite(xyz).all(1)
@@ -135,7 +135,7 @@ def _mesh(path: str, suffix: str, surface: int) -> NDArray[np.float64]:
 
 
 def _points(found: Any) -> NDArray[np.float64]:
-    """What trimesh read of a file without faces: points, normals, colours."""
+    """Take what trimesh read of a file without faces: points, normals, colours."""
     columns = [np.asarray(found.vertices, dtype=np.float64).reshape(-1, 3)]
     raw = found.metadata.get("_ply_raw", {}).get("vertex", {}).get("data", {})
     names = raw.keys() if isinstance(raw, dict) else raw.dtype.names or ()  # a text file, a binary one
@@ -157,7 +157,7 @@ _LOOKED_AT = 50  # lines that tell how numbers are written
 
 
 def read_text(path: str) -> NDArray[np.float64]:
-    """The numbers in a file, a line a point, (n, columns).
+    """Read the numbers in a file, a line a point, (n, columns).
 
     Between them lie blanks, tabs, commas, semicolons or |; with blanks or semicolons, the decimal sign may be a comma.
     Left out are a byte order mark, comments (#, //), a first line of names (x,y,z) and the line with the number of
@@ -183,7 +183,7 @@ def read_text(path: str) -> NDArray[np.float64]:
 
 
 def _plain(lines: list[str]) -> list[str]:
-    """The lines with blanks between numbers and decimal points in them."""
+    """Put blanks between the numbers of lines, and decimal points in them."""
     some = list(islice(lines, _LOOKED_AT))
     separator = next((sign for sign in ";|\t" if any(sign in line for line in some)), None)
     if separator is not None:

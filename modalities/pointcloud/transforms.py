@@ -21,7 +21,7 @@ _AXES = {"x": 0, "y": 1, "z": 2}
 
 
 def as_cloud(value: Any, *, features: int = 0) -> Tensor:
-    """What a data set gave as (n, 3 + features) float32, without the points that are not finite.
+    """Convert what a data set gave to (n, 3 + features) float32, without the points that are not finite.
 
     Args:
         value: tensor or array (n, 3 + F) of numbers: x, y, z, then further values of each point.
@@ -61,7 +61,7 @@ def as_cloud(value: Any, *, features: int = 0) -> Tensor:
 
 
 def unit_sphere(xyz: Tensor) -> Tensor:
-    """Points (n, 3) moved to mean 0 and scaled so that the farthest has distance 1; all 0 where all are equal."""
+    """Move points (n, 3) to mean 0 and scale them so that the farthest has distance 1; all 0 where all are equal."""
     wide = xyz.double()
     largest = wide.abs().max()
     centred = wide - wide.mean(0)
@@ -72,7 +72,7 @@ def unit_sphere(xyz: Tensor) -> Tensor:
 
 
 def random_rotation(kind: Rotation) -> Tensor:
-    """A rotation matrix (3, 3) by torch's global generator; `x @ matrix.T` turns points."""
+    """Draw a rotation matrix (3, 3) by torch's global generator; `x @ matrix.T` turns points."""
     if kind == "none":
         return torch.eye(3)
     if kind == "so3":
@@ -109,11 +109,11 @@ class TakePoints:
         self.features = features
 
     def choose(self, have: int) -> Tensor:
-        """Which of `have` points are taken, (N,)."""
+        """Choose which of `have` points are taken, (N,)."""
         return _order(have)[torch.arange(self.points) % have]
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample, with N points in it; errors as `as_cloud`."""
+        """Take N points of the sample; errors as `as_cloud`."""
         cloud = as_cloud(sample["points"], features=self.features)
         cloud = cloud[self.choose(len(cloud))]  # a copy, which may be changed
         cloud[:, :3] = unit_sphere(cloud[:, :3])
@@ -121,7 +121,7 @@ class TakePoints:
         return sample
 
     def augment(self, cloud: Tensor) -> Tensor:
-        """The cloud (N, 3 + F), as it is."""
+        """Return the cloud (N, 3 + F), as it is."""
         return cloud
 
 
@@ -164,7 +164,7 @@ class Augment(TakePoints):
         self.normals = normals
 
     def choose(self, have: int) -> Tensor:
-        """Which of `have` points are taken, (N,)."""
+        """Choose which of `have` points are taken, (N,)."""
         different = min(have, self.points)
         if self.dropout:
             different = max(1, different - int(float(torch.rand(())) * self.dropout * self.points))
@@ -174,7 +174,7 @@ class Augment(TakePoints):
         return taken
 
     def augment(self, cloud: Tensor) -> Tensor:
-        """The cloud (N, 3 + F), turned, scaled and jittered in place."""
+        """Turn, scale and jitter the cloud (N, 3 + F) in place."""
         if self.rotation != "none":
             turn = random_rotation(self.rotation).T
             cloud[:, :3] = cloud[:, :3] @ turn
@@ -190,7 +190,7 @@ class Augment(TakePoints):
 
 @lru_cache(maxsize=64)
 def _order(have: int) -> Tensor:
-    """A fixed order of `have` points. Not their own: points of a file often lie in rows or parts."""
+    """Give a fixed order of `have` points. Not their own: points of a file often lie in rows or parts."""
     return torch.from_numpy(np.random.default_rng(have).permutation(have))
 
 
@@ -256,5 +256,5 @@ class PointCloudViews(ViewTransform):
         )
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
-        """The sample with its `points` (N, 3 + F) as one view."""
+        """Make one view of the sample's `points` (N, 3 + F)."""
         return self.augment(dict(sample))

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, FileDataModule, Sample, find_archives
+from jepa_lightning.data import DataError, Sample, find_archives
+from jepa_lightning.data.shared import OtherFileSettings, Unpack
+from jepa_lightning.data.sources.pictures import PictureDataModule
 from jepa_lightning.data.sources.records import Decode
 from jepa_lightning.modality import Batch
-from modalities.video.clips import ClipSampler
 from modalities.video.files import ArrayClips, VideoFile, VideoFiles, check_reading, find_videos
 from modalities.video.generated import GeneratedClips
+from modalities.video.reading import ClipSampler
 from modalities.video.transforms import CentreCrop, RandomCrop, TakeClips, VideoViews, separate_clips
 
-_RATIO = (3 / 4, 1.35)  # of the random crop's sides, as in V-JEPA
-_DRAWN = 64  # longest side of generated clips, in pixels
 
-
-class VideoData(FileDataModule):
+class VideoData(PictureDataModule):
     """Batches of clips: `video` (B, C, T, H, W), uint8 (normalised by the model) or float32; `labels`; `id`.
 
     Training clips begin at random times and get one random resized crop and flip for all their frames (V-JEPA: Bardes
@@ -50,9 +48,17 @@ class VideoData(FileDataModule):
 
     Raises:
         DataError: arguments that do not fit each other or the data.
+
+    Example:
+        >>> from modalities.video import VideoData
+        >>> data = VideoData(frames=4, image_size=32, channels=3, samples=64, batch_size=16, num_workers=0)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["video"].shape, sorted(batch["labels"])
+        (torch.Size([16, 3, 4, 32, 32]), ['direction', 'shape', 'velocity'])
     """
 
     name = "video"
+    ratio = 3 / 4, 1.35  # as in V-JEPA
 
     def __init__(
         self,
@@ -69,11 +75,9 @@ class VideoData(FileDataModule):
         flip: bool = False,
         samples: int = 4000,
         batch_size: int = 32,
-        **shared: Any,
+        **shared: Unpack[OtherFileSettings],
     ) -> None:
         super().__init__(samples=samples, batch_size=batch_size, **shared)
-        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise DataError(f"expected crop_scale as two rising shares from above 0 to 1, got {tuple(crop_scale)}")
         if eval_clips < 1:
             raise DataError(f"expected at least 1 clip of each video in evaluation, got {eval_clips}")
         self.frames = frames
@@ -85,40 +89,25 @@ class VideoData(FileDataModule):
         self.image_size = image_size
         self.channels = channels
         self.crop_scale = crop_scale
+        self.check_crop_scale()
         self.flip = flip
         self.sampler()  # a mistake in stride, fps or short shows at once
 
     def sampler(self, frames: int = 1) -> ClipSampler:
-        """What takes clips of `frames` frames."""
+        """Make what takes clips of `frames` frames."""
         try:
             return ClipSampler(frames=frames, stride=self.stride, fps=self.fps, short=self.short)
         except ValueError as error:
             raise DataError(str(error)) from None
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the frames in a batch."""
-        size = self.or_model("image_size", self.image_size)
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise DataError(f"expected image_size of at least 1 pixel, got {size}")
-        return height, width
-
-    @property
-    def smallest(self) -> int:
-        """Short side, in pixels, to which larger frames are reduced: enough for the smallest crop."""
-        if isinstance(self.viewing, VideoViews):
-            return self.viewing.smallest(self.size)
-        return math.ceil(max(self.size) / math.sqrt(self.crop_scale[0] * _RATIO[0]))
-
     def decoding(self) -> Decode:
-        """Video files, of which only the clip is decoded."""
+        """Open video files, of which only the clip is decoded."""
         channels = self.or_model("channels", self.channels)
         check_reading(self.decoder, channels=channels)
         return partial(VideoFile, decoder=self.decoder, channels=channels, smallest=self.smallest)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The videos in arrays, folders or a CSV file, by split."""
+        """Load the videos in arrays, folders or a CSV file, by split."""
         archives = {} if self.csv else find_archives(self.root, ArrayClips, labels=self.labels)
         if archives:
             self.in_memory = True
@@ -131,12 +120,10 @@ class VideoData(FileDataModule):
         }
 
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Drawn clips; see `GeneratedClips`."""
-        height, width = self.size
-        shrink = min(1.0, _DRAWN / max(height, width))  # larger clips are these, enlarged by the crop
+        """Draw clips; see `GeneratedClips`."""
         settings: dict[str, Any] = {
             "frames": self.or_model("frames", self.frames) * (self.stride or 1),
-            "image_size": (max(16, round(height * shrink)), max(16, round(width * shrink))),
+            "image_size": self.drawn_size,
             "channels": self.or_model("channels", self.channels),
             "seed": self.seed,
         }
@@ -144,18 +131,18 @@ class VideoData(FileDataModule):
         return {split: GeneratedClips(count, split=split, **settings) for split, count in counts.items()}
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
-        """Clips at random times, randomly cropped, for training; centred ones for evaluation."""
+        """Take clips at random times, randomly cropped, for training; centred ones for evaluation."""
         sampler = self.sampler(self.or_model("frames", self.frames))
         channels = self.or_model("channels", self.channels)
-        random = RandomCrop(self.size, channels=channels, scale=self.crop_scale, ratio=_RATIO, flip=self.flip)
+        random = RandomCrop(self.size, channels=channels, scale=self.crop_scale, ratio=self.ratio, flip=self.flip)
         centre = CentreCrop(self.size, channels=channels)
         return TakeClips(sampler, random, clips=None), TakeClips(sampler, centre, clips=self.eval_clips)
 
     def default_views(self) -> VideoViews:
-        """Clips at random times, each augmented as an image; without what knows colours, where there are none."""
+        """Augment clips at random times as images; without what knows colours, where there are none."""
         grey_or_colour = self.or_model("channels", self.channels) in (1, 3)
         return VideoViews() if grey_or_colour else VideoViews(jitter=0, grey=0)
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
-        """Several clips of a video become several samples."""
+        """Separate several clips of a video into several samples."""
         return separate_clips

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import Dataset
-
-from jepa_lightning.data import ArchiveSamples, DataError, Encoded, FileList, find_files
+from jepa_lightning.data import ArchiveSamples, DataError, Encoded, FileList, FileSet, find_files
 from modalities.video.reader import VideoReader
 from modalities.video.reading import Decoder, open_video, reader_class
 
@@ -20,7 +18,7 @@ EXTENSIONS = (
 
 
 def find_videos(root: str | None, *, csv: str | None = None, labels: list[str] | None = None) -> dict[str, FileList]:
-    """The video files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`."""
+    """Find the video files under a folder, or in a CSV file, by split; see `jepa_lightning.data.find_files`."""
     return find_files(root, kind="video", extensions=EXTENSIONS, csv=csv, labels=labels)
 
 
@@ -35,7 +33,7 @@ class VideoFile:
     threads: int = 1
 
     def open(self) -> VideoReader:
-        """A reader of the file, to be used in a `with` statement.
+        """Open a reader of the file, to be used in a `with` statement.
 
         Raises:
             OSError: the file cannot be read.
@@ -63,8 +61,8 @@ def check_reading(decoder: Decoder, *, channels: int) -> None:
         raise DataError(str(error)) from error
 
 
-class VideoFiles(Dataset[dict[str, Any]]):
-    """Video files as dicts: `video` (a `VideoFile`, not opened), `labels`, `id`.
+class VideoFiles(FileSet):
+    """The video files of one split, as dicts: `video` (a `VideoFile`, not opened), and `labels`.
 
     Which frames are read is the transform's business: it differs between training and evaluation.
 
@@ -79,6 +77,8 @@ class VideoFiles(Dataset[dict[str, Any]]):
         DataError: values out of range, or no decoder is installed.
     """
 
+    key = "video"
+
     def __init__(
         self,
         files: FileList,
@@ -88,31 +88,31 @@ class VideoFiles(Dataset[dict[str, Any]]):
         smallest: int = 0,
         threads: int = 1,
     ) -> None:
+        super().__init__(files)
         check_reading(decoder, channels=channels)
-        self.files = files
         self.settings: dict[str, Any] = {
             "decoder": decoder,
             "channels": channels,
             "smallest": smallest,
             "threads": threads,
         }
-        self.classes = files.classes
-        self.targets = files.targets
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def sample_id(self, index: int) -> str:
-        """The file's name."""
-        return self.files.sample_id(index)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        video = VideoFile(self.files.regular(index), **self.settings)
-        return {"video": video, "labels": self.files.labels_of(index), "id": self.sample_id(index)}
+    def value(self, index: int) -> VideoFile:
+        """Give video `index`, not opened yet."""
+        return VideoFile(self.files.regular(index), **self.settings)
 
 
 class ArrayClips(ArchiveSamples):
-    """Clips and labels from a .npz file (`ArchiveSamples`), uint8 or float."""
+    """Clips and labels from a .npz file (`ArchiveSamples`), uint8 or float.
+
+    Example:
+        >>> import numpy as np
+        >>> from modalities.video import ArrayClips
+        >>> np.savez("clips.npz", clips=np.zeros((8, 4, 16, 16, 3), np.uint8), label=np.arange(8) % 2)
+        >>> clips = ArrayClips("clips.npz")
+        >>> len(clips), int(clips[1]["labels"]["label"])
+        (8, 1)
+    """
 
     key = "video"
     names = ("video", "videos", "frames", "clips")

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import DataError
+from jepa_lightning.data.generation import chunks, smooth_fields
 
 Array = NDArray[Any]  # float32
 _CHUNK = 32  # clips drawn at a time. Another number draws other clips
@@ -19,7 +21,6 @@ _OBJECTS = 3
 _RADIUS = 0.15, 0.25  # range, in shorter sides
 _SHADING = 0.12  # largest slow deviation of the ground from grey, of 1
 _NOISE = 0.06  # of each pixel of each frame, of 1: the largest deviation
-_SPLITS = {"train": 0, "val": 1, "test": 2}
 
 SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "disc": lambda u, v: np.hypot(u, v) - 0.9,
@@ -30,7 +31,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 """The shapes: name to signed distance from the outline, for coordinates scaled to a radius of 1."""
 
 
-class GeneratedClips(Dataset[dict[str, Any]]):
+class GeneratedClips(Shown, Dataset[dict[str, Any]]):
     """Objects that drift over a still ground, all with one velocity; the class is the direction, in eighths of a turn.
 
     What leaves the frame on one side comes back on the other, and places are uniform, so a single frame says nothing of
@@ -51,6 +52,14 @@ class GeneratedClips(Dataset[dict[str, Any]]):
 
     Raises:
         DataError: an argument out of range.
+
+    Example:
+        >>> from modalities.video import GeneratedClips
+        >>> clips = GeneratedClips(16, frames=4, seed=1)
+        >>> clips
+        GeneratedClips(samples=16, frames=4, seed=1)
+        >>> clips[0]["video"].shape, sorted(clips[0]["labels"])
+        ((4, 32, 32, 3), ['direction', 'shape', 'velocity'])
     """
 
     def __init__(
@@ -70,17 +79,13 @@ class GeneratedClips(Dataset[dict[str, Any]]):
             raise DataError(f"expected at least 2 frames, without which nothing moves, got {frames}")
         if min(height, width) < 16:
             raise DataError(f"expected frames of at least 16 by 16 pixels, got {height} by {width}: shapes would blur")
-        if split not in _SPLITS:
-            raise DataError(f"expected a split among {', '.join(_SPLITS)}, got {split!r}")
         self.classes = [f"{360 * index / _DIRECTIONS:g} degrees" for index in range(_DIRECTIONS)]
         self.videos = np.empty((samples, frames, height, width, channels), dtype=np.uint8)
         self.targets = np.empty(samples, dtype=np.int64)
         self.shapes = np.empty(samples, dtype=np.int64)
         self.velocities = np.empty((samples, 2), dtype=np.float32)
-        for chunk, start in enumerate(range(0, samples, _CHUNK)):
-            rng = np.random.default_rng([seed, _SPLITS[split], chunk])
-            part = slice(start, min(start + _CHUNK, samples))
-            drawn = [values[: part.stop - start] for values in _draw(rng, frames, height, width, channels)]
+        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
+            drawn = [values[: part.stop - part.start] for values in _draw(rng, frames, height, width, channels)]
             self.videos[part], self.targets[part], self.shapes[part], self.velocities[part] = drawn
 
     def __len__(self) -> int:
@@ -92,13 +97,13 @@ class GeneratedClips(Dataset[dict[str, Any]]):
 
 
 def _draw(rng: np.random.Generator, frames: int, height: int, width: int, channels: int) -> tuple[Array, ...]:
-    """One chunk: clips (n, T, H, W, C) uint8, directions, shapes and velocities."""
+    """Draw one chunk: clips (n, T, H, W, C) uint8, directions, shapes and velocities."""
     n, side = _CHUNK, min(height, width)
     directions = rng.permutation(np.arange(n) % _DIRECTIONS)
     shapes = rng.permutation(np.arange(n) % len(SHAPES))
     angle = 2 * np.pi / _DIRECTIONS * (directions + rng.uniform(-0.3, 0.3, n))
     velocity = rng.uniform(*_SPEED, n)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
-    ground = 0.5 + _texture(rng, n, height, width, channels)  # (n, C, H, W)
+    ground = 0.5 + smooth_fields(rng, n, channels=channels, size=(height, width), strength=_SHADING)  # (n, C, H, W)
     clips = np.repeat(ground[:, None], frames, axis=1)
     for _ in range(_OBJECTS):
         radius = (side * rng.uniform(*_RADIUS, n)).astype(np.float32)
@@ -124,18 +129,6 @@ def _draw(rng: np.random.Generator, frames: int, height: int, width: int, channe
 
 
 def _around(size: int, centre: Array) -> Array:
-    """Distance (..., size) of each pixel from `centre` (...), the short way round."""
+    """Measure the distance (..., size) of each pixel from `centre` (...), the short way round."""
     place = np.arange(size, dtype=np.float32) + 0.5
     return (place - centre[..., None].astype(np.float32) + size / 2) % size - np.float32(size / 2)
-
-
-def _texture(rng: np.random.Generator, n: int, height: int, width: int, channels: int) -> Array:
-    """Smooth random fields (n, C, H, W), about 0: a 4 by 4 grid of random values, interpolated."""
-    values = rng.uniform(-_SHADING, _SHADING, (n, channels, 4, 4)).astype(np.float32)
-    return _hats(height) @ values @ _hats(width).T
-
-
-def _hats(size: int) -> Array:
-    """Linear interpolation from 4 values to `size`, as a matrix (size, 4)."""
-    place = np.linspace(0, 3, size, dtype=np.float32)
-    return np.clip(1 - np.abs(place[:, None] - np.arange(4, dtype=np.float32)), 0, 1)

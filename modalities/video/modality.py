@@ -34,6 +34,16 @@ class Video(Modality):
         std: likewise; None is ImageNet's, or 0.25.
         encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
         masker: draws contexts and targets; V-JEPA's short-range and long-range masks by default.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from jepa_lightning.encoders import ViT
+        >>> from modalities.video import Video
+        >>> video = Video(frames=4, image_size=32, patch_size=8, encoder=partial(ViT, width=32, depth=1, heads=2))
+        >>> tokens = video.tokenizer({"video": torch.randn(2, 3, 4, 32, 32)})
+        >>> tokens.values.shape, video.encoder(tokens).shape
+        (torch.Size([2, 32, 3, 2, 8, 8]), torch.Size([2, 32, 32]))
     """
 
     name = "video"

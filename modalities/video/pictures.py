@@ -12,7 +12,7 @@ from jepa_lightning.tokens import Masks
 
 
 def masks(video: Tensor, draws: Sequence[Masks], grid: tuple[int, ...]) -> list[Tensor]:
-    """Clip, then context and targets of each draw, under each other: one uint8 (T, 3, H, W) a sample."""
+    """Draw the clip, then context and targets of each draw, under each other: one uint8 (T, 3, H, W) a sample."""
     rgb = to_rgb(video)
     parts = [rgb]
     for mask in draws:
@@ -23,17 +23,17 @@ def masks(video: Tensor, draws: Sequence[Masks], grid: tuple[int, ...]) -> list[
 
 
 def features(video: Tensor, colours: Tensor, grid: tuple[int, ...]) -> list[Tensor]:
-    """Clip and colours (B, N, 3) in 0-1 of its tubelets under each other: one uint8 (T, 3, H, W) a sample."""
+    """Draw the clip and colours (B, N, 3) in 0-1 of its tubelets under each other: one uint8 (T, 3, H, W) a sample."""
     rgb = to_rgb(video)
     return _column([rgb, paint(colours, grid, rgb.shape[2:])])
 
 
 def samples(video: Tensor) -> list[Tensor]:
-    """The clip alone: one uint8 (T, 3, H, W) a sample."""
+    """Draw the clip alone: one uint8 (T, 3, H, W) a sample."""
     return _column([to_rgb(video)])
 
 
 def _column(parts: Sequence[Tensor]) -> list[Tensor]:
-    """(B, 3, T, H, W) parts under each other."""
+    """Put (B, 3, T, H, W) parts under each other."""
     samples = zip(*parts, strict=True)  # of each sample, its parts (3, T, H, W)
     return [torch.stack(panels([part.movedim(1, 0) for part in sample], dim=2)) for sample in samples]

@@ -228,9 +228,7 @@ class PyAVReader(VideoReader):
             self._size = self.reduced(frame.height, frame.width)
         height, width = self._size
         try:
-            pixels = frame.to_ndarray(
-                format=_FORMATS[self.channels], width=width, height=height, interpolation="BICUBIC"
-            )
+            pixels = frame.to_ndarray(format=_FORMATS[self.channels], width=width, height=height, interpolation="AREA")
         except _ERRORS as error:
             raise OSError(_reason(error)) from error
         turned = np.rot90(pixels.reshape(height, width, self.channels), round(frame.rotation / 90) % 4)

@@ -19,14 +19,17 @@ SLACK = 0.5
 """Seconds by which frames may end before the header says: sound is often a little longer than the picture."""
 
 
+_WORTHWHILE = 1.5
+
+
 class VideoReader(ABC):
     """One open video file. Times are in seconds from the first frame; whatever is wrong with a file is an OSError.
 
     Args:
         path: the file, or one that is in memory.
         channels: 3 (RGB) or 1 (grey).
-        smallest: frames larger than this on their short side are reduced to it as they are converted, keeping the
-            aspect; 0 leaves them.
+        smallest: frames of more than 1.5 times this on their short side are reduced to it as they are converted, with
+            their aspect kept (a smaller reduction costs more than larger frames do afterwards); 0 leaves them.
         threads: decoding threads; loader workers are parallel already.
 
     Attributes:
@@ -98,7 +101,7 @@ class VideoReader(ABC):
     def reduced(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) after the reduction to `smallest`."""
         short = min(height, width)
-        if not self.smallest or short <= self.smallest:
+        if not self.smallest or short <= _WORTHWHILE * self.smallest:
             return height, width
         return round(height * self.smallest / short), round(width * self.smallest / short)
 

@@ -13,8 +13,8 @@ from jepa_lightning.data import DataError, Sample
 from jepa_lightning.data.boxes import Box, central_box, random_box
 from jepa_lightning.data.pixels import PixelViews
 from jepa_lightning.modality import Batch
-from modalities.video.clips import ClipSampler
 from modalities.video.files import VideoFile
+from modalities.video.reading import ClipSampler
 
 _LARGEST = 1e18  # of a value; its square is still a float
 
@@ -32,7 +32,7 @@ class CentreCrop:
         self.channels = channels
 
     def box(self, height: int, width: int) -> Box:
-        """Where to cut."""
+        """Choose where to cut."""
         return central_box(height, width, ratio=self.size[1] / self.size[0])
 
     def __call__(self, clip: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class RandomCrop(CentreCrop):
         self.flip = flip
 
     def box(self, height: int, width: int) -> Box:
-        """A random box."""
+        """Draw a random box."""
         if self.scale == (1.0, 1.0):
             return super().box(height, width)
         return random_box(height, width, scale=(self.scale[0], self.scale[1]), ratio=self.ratio)
@@ -96,7 +96,7 @@ class TakeClips:
         self.clips = clips
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample with clips as its `video`."""
+        """Put clips in the sample as its `video`."""
         if self.clips is None:
             starts = [float(torch.rand(()))]
         else:
@@ -115,7 +115,7 @@ class TakeClips:
 
 
 def separate_clips(batch: Batch) -> Batch:
-    """A batch whose `video` is (B, n, C, T, H, W) as one of B n samples, each with its video's id as its `source`."""
+    """Turn a batch whose `video` is (B, n, C, T, H, W) into B n samples, each with its video's id as its `source`."""
     video = batch["video"]
     if isinstance(video, Tensor) and video.ndim == 6:
         clips = video.shape[1]
@@ -132,7 +132,7 @@ def separate_clips(batch: Batch) -> Batch:
 
 
 def standard(clip: Any, channels: int) -> Tensor:
-    """A clip as a tensor (T, C, H, W), uint8 or float32.
+    """Convert a clip to a tensor (T, C, H, W), uint8 or float32.
 
     Args:
         clip: an array (T, H, W, C) or (T, H, W), as decoders give it; or a tensor (C, T, H, W) or (T, H, W).
@@ -189,7 +189,7 @@ class VideoViews(PixelViews):
         self.sampler = data.sampler(data.or_model("frames", data.frames))
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
-        """The sample with its `video` as one clip (C, T, H, W), uint8 or float32."""
+        """Make one view of the sample's `video`: a clip (C, T, H, W), uint8 or float32."""
         return TakeClips(self.sampler, _Augment(self, view), clips=None)(dict(sample))
 
 
@@ -203,6 +203,6 @@ class _Augment(RandomCrop):
         self.view = view
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """(T, C, H, W) to (T, C, *size)."""
+        """Crop (T, C, H, W) to (T, C, *size)."""
         self.settings.check(clip)
         return self.settings.change(super().__call__(clip), self.view)

@@ -210,7 +210,7 @@ def test_within_folds_no_test_graph_is_trained_on(tiny, tmp_path, capsys, monkey
 
     def watched(self):
         original(self)
-        part = self.datamodule._part("train").dataset
+        part = self.datamodule.part("train").dataset
         trained_on.append([part[i]["graph"].index for i in range(len(part))])
 
     monkeypatch.setattr(repeated_splits.SplitRun, "before_fit", watched)

@@ -73,7 +73,7 @@ def test_two_repeats_train_on_their_own_parts_and_are_kept(words, runs, tmp_path
     assert {(result["train_samples"], result["test_samples"], result["steps"]) for result in results} == {(18, 6, 3)}
     for run in runs:
         known, held = (clouds([run.everything[i] for i in part.tolist()]) for part in (run.split.train, run.split.test))
-        used = clouds(run.datamodule._part("train").dataset)
+        used = clouds(run.datamodule.part("train").dataset)
         assert used == known
         assert not used & held
         assert np.bincount(run.labels[run.split.test]).tolist() == [3, 3]
@@ -91,7 +91,7 @@ def test_extra_inputs_are_trained_on_without_labels(words, runs, tmp_path):
     (tmp_path / "more").mkdir()
     write_clouds(tmp_path / "more" / "train.h5", [0, 1] * 3, seed=2)
     repeated_splits.main([*words, "--repeats", "1", "--extra", str(tmp_path / "more")])
-    samples = runs[0].datamodule._part("train").dataset
+    samples = runs[0].datamodule.part("train").dataset
     assert len(samples) == 18 + 6
     assert all(samples[i]["labels"] is None for i in range(18, 24))
     assert len(runs[0].everything) == 24

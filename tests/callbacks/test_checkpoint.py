@@ -91,7 +91,7 @@ def test_every_so_many_steps(make_trainer, make_jepa, make_data):
 
 @pytest.mark.parametrize("logger", [False, True])
 def test_a_run_goes_on_from_last(make_trainer, make_jepa, make_data, tmp_path, logger):
-    """Whatever the logger, which is where Lightning would look for the folder of checkpoints."""
+    """Whatever the logger, by which Lightning would choose the folder of checkpoints."""
 
     def trainer(**settings):
         loggers = TensorBoardLogger(tmp_path, name="elsewhere") if logger else False
@@ -109,10 +109,41 @@ def test_a_run_goes_on_from_last(make_trainer, make_jepa, make_data, tmp_path, l
 
     again = trainer(max_epochs=3)
     again.callbacks.append(Start())
-    again.fit(make_jepa(seed=1), datamodule=make_data(), ckpt_path="last")
+    again.fit(make_jepa(seed=1), datamodule=make_data(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
     assert starts == [(6, True)]
     assert again.global_step == 18
     assert load(again, "last")["global_step"] == 18
+
+
+def test_a_new_run_does_not_replace_the_last_of_another(make_trainer, make_jepa, make_data, tmp_path):
+    """As where Lightning has not found what `ckpt_path="last"` means."""
+    make_trainer(LastCheckpoint(), max_steps=2, limit_val_batches=0).fit(make_jepa(), datamodule=make_data())
+    again = make_trainer(LastCheckpoint(every_n_train_steps=1), max_steps=1, limit_val_batches=0)
+    with pytest.raises(ValueError, match=r"give Trainer.fit ckpt_path='.*last.ckpt', or the Trainer another") as error:
+        again.fit(make_jepa(seed=1), datamodule=make_data(), ckpt_path="last")
+    assert str(tmp_path / "checkpoints" / "last.ckpt") in str(error.value)
+    assert load(again, "last")["global_step"] == 2
+
+
+def test_the_same_trainer_fits_twice(make_trainer, make_jepa, make_data):
+    trainer, jepa = make_trainer(LastCheckpoint(), max_epochs=1, limit_val_batches=0), make_jepa()
+    trainer.fit(jepa, datamodule=make_data())
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(jepa, datamodule=make_data())
+    assert load(trainer, "last")["global_step"] == 12
+
+
+def test_what_fails_before_the_setup_is_not_hidden(make_trainer, make_jepa, make_data):
+    data = make_data()
+    data.setup = lambda stage: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        make_trainer(LastCheckpoint(), max_steps=1).fit(make_jepa(), datamodule=data)
+
+
+@pytest.mark.parametrize("setting", [{"every_n_train_steps": -1}, {"every_minutes": 0.0}])
+def test_intervals_are_positive(setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} must be positive or null, got"):
+        LastCheckpoint(**setting)
 
 
 def test_a_resumed_run_remembers_the_best(make_trainer, make_jepa, make_data):

@@ -94,7 +94,8 @@ def test_a_resumed_run_shows_the_same_untrained_row(make_trainer, make_jepa, mak
     jepa = make_jepa()
     trainer = make_trainer(OnlineProbe(), LastCheckpoint(), resumed, max_epochs=2)
     with torch.random.fork_rng():
-        trainer.fit(jepa, datamodule=make_data(), ckpt_path="last")
+        last = trainer.default_root_dir + "/checkpoints/last.ckpt"
+        trainer.fit(jepa, datamodule=make_data(), ckpt_path=last)
     assert trainer.global_step == 12
     assert len(resumed.rows) == 1
     for name in ("probe/knn_untrained", "probe/linear_untrained"):
@@ -128,10 +129,10 @@ def test_the_untrained_row_of_a_resumed_run_is_not_that_of_the_checkpoint(
     assert probe._before is None  # nor is the copy kept
 
 
-def test_it_leaves_nothing_in_the_checkpoint(make_trainer, make_jepa, make_data):
+def test_it_leaves_nothing_in_the_checkpoint(make_trainer, make_jepa, make_data, tmp_path):
     saved = {}
     for name, callbacks in (("with", [OnlineProbe(), LastCheckpoint()]), ("without", [LastCheckpoint()])):
-        trainer = make_trainer(*callbacks, max_epochs=1)
+        trainer = make_trainer(*callbacks, max_epochs=1, default_root_dir=tmp_path / name)
         trainer.fit(make_jepa(), datamodule=make_data())
         saved[name] = torch.load(trainer.default_root_dir + "/checkpoints/last.ckpt", weights_only=True)
     assert saved["with"]["state_dict"].keys() == saved["without"]["state_dict"].keys()

@@ -1,13 +1,20 @@
 """The end of a run: summary.json and the table."""
 
+import ast
 import json
+import sys
 import time
+import types
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import RichProgressBar
 from torch.utils.data import Dataset
 
+import jepa_lightning
+import modalities
 from jepa_lightning.callbacks import CollapseMonitor, OnlineProbe, RunSummary, default_callbacks
 from jepa_lightning.callbacks.summary import table
 from jepa_lightning.encoders import ViT
@@ -141,3 +148,34 @@ def test_the_table_puts_probes_beside_their_untrained_twins():
     assert lines["train_loss"] == ["-"]
     lines = table(summary | {"r2_size": 0.25, "r2_size_untrained": -0.5}).splitlines()
     assert any(line.split() == ["r2_size", "0.250", "-0.500", "+0.750"] for line in lines)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """What rich imports in a notebook: each drawing flushes standard output first, as IPython's kernel does."""
+    pytest.importorskip("rich")
+    shell, display = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    display.display = lambda *args, **kwargs: sys.stdout.flush()
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # rich says that it would like it
+
+
+@pytest.mark.parametrize("where", ["force_jupyter", "force_terminal"])
+@pytest.mark.filterwarnings("ignore:install")
+def test_a_run_ends_well_under_a_rich_progress_bar(make_trainer, make_jepa, make_data, notebook, tmp_path, where):
+    """Its live display stands in for sys.stdout until fit has ended, and a print of several lines ended in a
+    RecursionError."""
+    bar, stdout = RichProgressBar(console_kwargs={where: True}), sys.stdout
+    trainer = make_trainer(*default_callbacks(), bar, max_steps=2, enable_progress_bar=True)
+    trainer.fit(make_jepa(), datamodule=make_data(samples=32))
+    assert trainer.state.finished
+    assert sys.stdout is stdout
+    assert read(tmp_path)["steps"] == 2
+
+
+def test_what_callbacks_and_modalities_print_goes_through_say():
+    folders = [Path(jepa_lightning.__file__).parent / "callbacks", Path(modalities.__file__).parent]
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert "print" not in [call.id for call in calls if isinstance(call, ast.Name)], path

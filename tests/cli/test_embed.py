@@ -18,12 +18,13 @@ from safetensors.numpy import load_file
 from short_runs import fit_shortly
 
 from jepa_lightning import JEPA, Frozen, load
-from jepa_lightning.cli.embed import embed, write_features
+from jepa_lightning.cli.embed import embed
 from jepa_lightning.cli.probe import probe
 from jepa_lightning.cli.view import view
 from jepa_lightning.data import DataError
 from jepa_lightning.encoders import ViT
 from jepa_lightning.evaluation.features.files import Parts, read_features
+from jepa_lightning.evaluation.features.write import write_features
 from jepa_lightning.maskers import Random
 from jepa_lightning.predictors import TransformerPredictor
 from modalities.image import Image, ImageData
@@ -142,7 +143,7 @@ def test_goes_on_where_it_was_killed(frozen, tmp_path, monkeypatch, calls, left)
     with monkeypatch.context() as patch:
         dies_after(calls, patch)
         if calls is None:  # with all parts written, while they are joined
-            patch.setattr("jepa_lightning.evaluation.features.files.os.replace", dies_on_joining)
+            patch.setattr("jepa_lightning.run.writing.os.replace", dies_on_joining)
         with pytest.raises(Killed):
             run(image_data(samples=18), tmp_path / "f.npz")
     assert not (tmp_path / "f.npz").exists()
@@ -305,7 +306,7 @@ def test_other_modalities(name, tmp_path):
 
 def test_other_data(image_run, folder, tmp_path):
     words = ["--checkpoint", str(image_run), "--data.root", str(folder), "--data.max_unreadable", "0.1"]
-    embed([*words, "--out", str(tmp_path / "f.npz"), "--batch_size", "7"])
+    embed([*words, "--out", str(tmp_path / "f.npz"), "--data.batch_size", "7"])
     assert len(read_features(tmp_path / "f.npz")["id"]) == 39
     alone = tmp_path / "alone.ckpt"
     alone.write_bytes((image_run / "checkpoints" / "last.ckpt").read_bytes())
@@ -320,8 +321,12 @@ def test_other_data(image_run, folder, tmp_path):
         ([], "--out must be given"),
         (["--out", "f.csv"], "ends in .npz, .safetensors, .parquet"),
         (["--out", "f.npz", "--splitt", "val"], "no option --splitt; did you mean --split?"),
-        (["--out", "f.npz", "--split", "tests"], "invalid choice: 'tests'"),
-        (["--out", "f.npz", "--part", "0"], "expected at least 1, got 0"),
+        (["--out", "f.npz", "--split", "tests"], "split: expected 'train', 'val', 'test', 'all', got tests"),
+        (["--out", "f.npz", "--part", "0"], "expected part of at least 1 sample, got 0"),
+        (["--out", "f.npz", "--part", "few"], "part: expected int, got few"),
+        (["--out", "f.npz", "--part"], "expected a value after --part"),
+        (["--out", "f.npz", "more"], "got 'more'"),
+        (["--out", "f.npz", "--batch_size", "7"], "no option --batch_size; did you mean --data.batch_size?"),
         (["--out", "f.npz", "--data.rot", "x"], "no option 'rot'; did you mean root?"),
         (["--out", "f.npz", "--data.root", "no/such"], "no folder"),
         (["--out", "f.npz", "--split", "test"], "a split test, but these data have only train, val"),
@@ -416,7 +421,7 @@ def test_files_that_changed_meanwhile_are_noticed(image_run, repainted, tmp_path
             archive(root, start)
 
         paint(0)
-    words = ["--checkpoint", image_run, "--out", tmp_path / "f.npz", "--part", "4", "--batch_size", "4"]
+    words = ["--checkpoint", image_run, "--out", tmp_path / "f.npz", "--part", "4", "--data.batch_size", "4"]
     words += ["--data.root", root, "--data.val_fraction", "0", "--data.image_size", "32"]
     assert killed(monkeypatch, *words) == 130
     paint(1)
@@ -446,9 +451,9 @@ def test_a_full_disk(image_run, tmp_path, capsys, monkeypatch, ending, at):
     assert stop.value.code == 1
     assert "no room left to write" in message
     assert str(tmp_path / f"f{ending}") in message
-    assert "goes on from there" in message
+    assert "resumes from there" in message
     assert len(message.splitlines()) < 5
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.unfinished"))
     monkeypatch.undo()
     embed(words)
 
@@ -462,7 +467,7 @@ def test_a_folder_that_may_not_be_written_shows_before_the_work(image_run, tmp_p
         return opened(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", refuse)
-    monkeypatch.setattr("jepa_lightning.cli.embed.load", None)
+    monkeypatch.setattr("jepa_lightning.evaluation.runs.load", None)
     for command, words in ((embed, ["--out", "f.npz"]), (probe, ["--out", "p"]), (view, ["--out", "v"])):
         with pytest.raises(SystemExit) as stop:
             command(["--checkpoint", str(image_run), words[0], str(tmp_path / words[1])])

@@ -88,10 +88,10 @@ def test_a_full_disk_while_metrics_are_written(tmp_path, monkeypatch, capsys):
     def full():
         from jepa_lightning.run.folder import Metrics
 
-        def save(self):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.metrics_file_path)
+        def add(self, row):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
-        monkeypatch.setattr(Metrics, "save", save)
+        monkeypatch.setattr(Metrics, "add", add)
 
     at_step(monkeypatch, 3, full)
     code, message = ended(capsys, tmp_path, "--trainer.logger", "true", "--trainer.log_every_n_steps", "1")

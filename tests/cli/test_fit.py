@@ -394,8 +394,12 @@ def test_a_metric_that_is_not_there(tmp_path, capsys):
 
 def test_ctrl_c_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(JEPACLI, "instantiate_classes", lambda self: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(SystemExit) as stop:
-        fit([*SHORTLY, "--trainer.default_root_dir", str(tmp_path)])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(SystemExit) as stop:
+            fit([*SHORTLY, "--trainer.default_root_dir", str(tmp_path)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stop.value.code == 130
 
 

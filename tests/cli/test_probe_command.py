@@ -14,10 +14,11 @@ from PIL import Image as PILImage
 from short_runs import fit_shortly
 
 from jepa_lightning import Frozen, load
-from jepa_lightning.cli import probe as command
-from jepa_lightning.cli.embed import embed, write_features
+from jepa_lightning.cli.embed import embed
 from jepa_lightning.cli.probe import probe
+from jepa_lightning.evaluation import report_on_runs as command
 from jepa_lightning.evaluation.features.files import read_features
+from jepa_lightning.evaluation.features.write import write_features
 from jepa_lightning.modality import Modality
 from jepa_lightning.module import JEPA
 from modalities.audio import Audio
@@ -127,9 +128,11 @@ def test_every_modality(trained, tmp_path, name, capsys):
     assert settings["checkpoints"]["trained"]["file"].endswith("checkpoints/last.ckpt")
     assert "torch" in settings["versions"]
     assert f"the splits train, val together (train: 48 samples, val: {val} samples)" in capsys.readouterr().out
-    drawings = {path.name for path in (tmp_path / "report" / "plots").iterdir()}
-    assert {"spectrum-trained.svg", "spectrum-untrained.svg"} <= drawings
-    assert "plots/" in (tmp_path / "report" / "report.md").read_text()
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "alt='spectrum of the features&#x27; covariance'" in page
+    assert page.count("data:image/png;base64,") >= 3 * 5  # nearest neighbours: every modality draws its samples
+    assert "<circle" in page
+    assert "val[0]" in page
 
 
 def test_features_are_those_of_the_encoders(trained, judged):
@@ -137,7 +140,7 @@ def test_features_are_those_of_the_encoders(trained, judged):
     folder, run = trained("image")
     encoders, settings = judged("--checkpoint", folder, "--pooling", "mean+max", "--data.batch_size", "7")
     assert list(encoders) == ["trained", "untrained", "raw"]
-    assert settings["compare"] == [("trained", "untrained"), ("trained", "raw")]
+    assert settings["pairs"] == [("trained", "untrained"), ("trained", "raw")]
     frozen = load(folder)
     data = frozen.data(drop_last=False, num_workers=0)
     batches = {"train": list(data.probe_dataloader()), "test": list(data.val_dataloader())}  # the former has all 48
@@ -249,7 +252,7 @@ def test_a_low_label_curve_and_episodes_from_the_command(trained, tmp_path):
     assert (division["label_shares"], division["shots"], division["seed"]) == ([0.3], [1], 3)
     page = (tmp_path / "report.md").read_text()
     assert "shape by the share of the training labels" in page
-    assert (tmp_path / "plots" / "few-labels-shape-attentive.svg").is_file()
+    assert "alt='shape: attentive with few labels'" in (tmp_path / "report.html").read_text()
 
 
 def test_layers_side_by_side(trained, judged, tmp_path):
@@ -266,7 +269,7 @@ def test_layers_side_by_side(trained, judged, tmp_path):
            "--pooling", "max", *FAST])  # fmt: skip
     assert np.allclose(read_features(tmp_path / "f.npz")["features"], expected, atol=1e-5)
     with pytest.raises(ValueError, match="expected from 1 to 3 layers"):
-        write_features(frozen, frozen.data(drop_last=False), tmp_path / "g.npz", layers=4)
+        write_features(frozen, frozen.data(), tmp_path / "g.npz", layers=4)
 
 
 def test_alignment_is_that_of_augmented_training_samples(trained, judged, monkeypatch):
@@ -317,7 +320,9 @@ def test_several_checkpoints_in_one_table(trained, tmp_path, capsys):
         *(("image", "untrained image"), ("longer", "untrained image"), ("seeded", "untrained seeded")),
         *(("image", "raw"), ("longer", "raw"), ("seeded", "raw"), ("longer", "image"), ("seeded", "image")),
     ]
-    assert (tmp_path / "plots" / "run-longer.svg").is_file()
+    page = (tmp_path / "report.html").read_text()
+    assert "<figcaption>longer</figcaption>" in page
+    assert "<figcaption>seeded</figcaption>" not in page
     assert any(note.startswith("no curves of 'seeded'") for note in found["notes"])
     table = capsys.readouterr().out
     assert all(name in table for name in ("untrained seeded", "chance", "note: no curves of 'seeded'"))
@@ -384,14 +389,14 @@ def test_an_encoder_that_cannot_be_built_anew_is_left_out(trained, tmp_path, mon
         (["--labels", "shape", "sise"], "no label 'sise' in the data: it has ["),
         (["--protocol", "groups"], "expected a group with the protocol groups"),
         (["--protocol", "groups", "--group", "speaker"], "no label 'speaker' in the data"),
-        (["--protocol", "leave"], "invalid choice: 'leave'"),
-        (["--probes", "mlp"], "invalid choice: 'mlp'"),
-        (["--test_share", "1.5"], "more than 0 and less than 1"),
-        (["--folds", "0"], "expected at least 1, got 0"),
-        (["--label_shares", "0.1", "1.5"], "more than 0 and less than 1, got 1.5"),
-        (["--label_shares", "few"], "invalid _share value: 'few'"),
-        (["--label_draws", "0"], "expected at least 1, got 0"),
-        (["--shots", "0"], "expected at least 1, got 0"),
+        (["--protocol", "leave"], "protocol: expected 'split', 'folds', 'repeated', 'groups', got leave"),
+        (["--probes", "mlp"], "probes: expected 'knn', 'logistic', 'svm', 'ridge', 'attentive', got mlp"),
+        (["--test_share", "1.5"], "expected a test_share above 0 and below 1, got 1.5"),
+        (["--folds", "0"], "expected folds of at least 2, got 0"),
+        (["--label_shares", "0.1", "1.5"], "expected label_shares above 0 and at most 1, got (0.1, 1.5)"),
+        (["--label_shares", "few"], "label_shares: expected float, got few"),
+        (["--label_draws", "0"], "expected label_draws >= 1"),
+        (["--shots", "0"], "at least one shot, got 2000 and (0,)"),
         (["--shots", "1", "--episodes", "150"], "a number of episodes that is a multiple of 100"),
         (["--shots", "1", "--ways", "1"], "expected at least 2 ways"),
         (["--ways", "3"], "expected at least 2 ways, and shots with them, got 3 and ()"),
@@ -423,9 +428,9 @@ def test_checkpoints_of_two_modalities_or_without_a_place(trained, tmp_path, cap
     (image, _), (graph, _) = trained("image"), trained("graph")
     message = refused(capsys, "--checkpoint", image, graph, "--out", tmp_path / "r")
     assert "of one modality, got image (image) and graph (graph)" in message
-    assert "expected --out FOLDER with several checkpoints" in refused(capsys, "--checkpoint", image, image)
+    assert "expected out, a folder, with several checkpoints" in refused(capsys, "--checkpoint", image, image)
     file = image / "checkpoints" / "last.ckpt"
-    assert "expected --out FOLDER with a checkpoint that is no run's" in refused(capsys, "--checkpoint", file)
+    assert "expected out, a folder, with a checkpoint that is no run's" in refused(capsys, "--checkpoint", file)
     (tmp_path / "file").write_text("mine")
     assert "got the file" in refused(capsys, "--checkpoint", image, "--out", tmp_path / "file")
 

@@ -33,11 +33,11 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_refused_in_a_moment(text):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(OutOfBounds, match="expected") as caught:
         load_yaml(text)
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

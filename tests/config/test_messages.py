@@ -238,6 +238,27 @@ def test_options_that_have_moved_say_where_to(words, old, new, tmp_path, monkeyp
     assert line.startswith(f"jepa-fit: error: {old} is now {new} (")
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("target.momentum.strat", "model.target.momentum: LinearRamp has no option 'strat'; did you mean start?"),
+        ("target.momentumm.start", "model.target: EMA has no option 'momentumm'; did you mean momentum?"),
+        ("target.half_cpoy", "model.target: EMA has no option 'half_cpoy'; did you mean half_copy?"),
+        ("modality.encoder.wdith", "model.modality.encoder: ViT has no option 'wdith'; did you mean width?"),
+        (
+            "modality.masker.taregts.x",
+            "model.modality.masker: MultiBlock has no option 'taregts'; did you mean targets?",
+        ),
+        ("modality.masker.min_context.x", "model.modality.masker.min_context: expected int, got an option 'x' of it"),
+        ("learning_rate.paek", "model.learning_rate: WarmupCosine has no option 'paek'; did you mean peak?"),
+    ],
+)
+def test_a_mistyped_option_of_a_class_within_a_class_is_that_class_s(option, said, capsys):
+    with pytest.raises(SystemExit):
+        fit(["--config", "image.yaml", f"--model.{option}", "1"])
+    assert capsys.readouterr().err.strip() == f"jepa-fit: error: {said}"
+
+
 def test_every_swappable_base_is_searched_for_names():
     """The classes that a user can name have bases that the nearest name is looked for among."""
     from jepa_lightning.config.messages import SWAPPABLE, _subclasses

@@ -102,7 +102,7 @@ def test_data_sets_of_libraries_need_trust(path):
         "jepa_lightning.load",
         "jepa_lightning.run.checkpoints.read_config",
         "jepa_lightning.cli.fit.fit",
-        "jepa_lightning.data.module.os.system",
+        "jepa_lightning.data.workers.os.system",
         "modalities.image.files.read_image",
         "modalities.image.ImageData.setup",
         "jepa_lightning.config.rebuild.jsonargparse.ArgumentParser",
@@ -228,3 +228,24 @@ def test_a_data_set_of_pyg_in_the_shell(tmp_path, poisoned):
     with pytest.raises(SystemExit):
         fit(["fit", "--config", "graph.yaml", *words, "--data.dataset.name", "EVIL", *FIT, str(tmp_path / "run")])
     assert not ran(trace)
+
+
+@pytest.mark.parametrize("moved", ["all settings", "what it may import", "whether it asks", "the meaning"])
+def test_a_jsonargparse_that_does_not_ask_loads_nothing(monkeypatch, moved):
+    """Its settings have private names, which another version may not have."""
+    from jsonargparse import _common
+
+    if moved == "all settings":
+        monkeypatch.setattr(_common, "parsing_settings", {}, raising=True)
+    elif moved == "the meaning":
+        monkeypatch.setattr(_common, "import_path_denied", lambda *args: False, raising=False)
+        monkeypatch.setattr("jepa_lightning.config.trust._Policy.__getitem__", lambda self, path: True)
+    else:
+        gone = {"what it may import": "import_path_verdicts", "whether it asks": "import_paths_enforced"}[moved]
+        left = {name: value for name, value in _common.parsing_settings.items() if name != gone}
+        monkeypatch.setattr(_common, "parsing_settings", left)
+    before = dict(_common.parsing_settings)
+    said = r"jsonargparse [\d.]+ no longer asks before it imports .* nothing stored is loaded"
+    with pytest.raises(Untrusted, match=said), only_trusted():
+        pytest.fail("something could be loaded")
+    assert _common.parsing_settings == before

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, JEPADataModule
+from jepa_lightning.data.in_order import splits_in_order
 
 
 class Numbers(Dataset):
@@ -264,3 +266,34 @@ def test_a_data_module_that_lacks_a_piece_is_told_which():
         Nameless()
     with pytest.raises(TypeError, match="transforms"):
         Untransformed()
+
+
+def test_parts_are_public():
+    data = NumberData(Numbers(50), test=Numbers(5))
+    assert data.splits == ["train", "val", "test"]
+    assert [len(data.part(split)) for split in data.splits] == [45, 5, 5]
+    assert data.part("train")[0]["number"] <= 0  # as it is trained on
+    assert data.workers == 0
+    with pytest.raises(DataError, match="a split val, but these data have only train"):
+        NumberData(Numbers(), val_fraction=0).part("val")
+
+
+def test_to_list_samples_in_order_needs_no_full_batch():
+    few = NumberData(Numbers(8), val_fraction=0, batch_size=100)
+    with pytest.raises(DataError, match="at least one batch"):
+        few.train_dataloader()
+    part = splits_in_order(few)["train"]
+    assert few.collate([part[i] for i in range(8)])["number"].tolist() == [[float(i)] for i in range(8)]
+
+
+def test_sizes_come_from_the_modality_that_data_are_bound_to():
+    data = NumberData(Numbers())
+    with pytest.raises(DataError, match="expected size, got none and there is no model to take it from"):
+        data.or_model("size", None)
+    assert data.bind(SimpleNamespace(size=3)) is data
+    assert (data.or_model("size", None), data.or_model("size", 4)) == (3, 4)
+    trained = NumberData(Numbers())
+    trained.trainer = SimpleNamespace(lightning_module=SimpleNamespace(modality=SimpleNamespace(size=5)))
+    assert trained.or_model("size", None) == 5
+    trained.bind(SimpleNamespace(size=6))
+    assert trained.or_model("size", None) == 6

@@ -70,8 +70,8 @@ def test_views_take_their_share(make_data, free):
 
 
 def test_a_number_chosen_by_itself_is_lowered(make_data, free, monkeypatch):
-    data = make_data(num_workers=None)
-    monkeypatch.setattr(type(data), "_wanted_workers", lambda self: 4)
+    data = make_data(num_workers=None, batched=False)
+    monkeypatch.setattr("jepa_lightning.data.loaders.choose_workers", lambda **known: 4)
     free(6 * shared_memory.size(next(iter(make_data(num_workers=0).train_dataloader()))))
     with pytest.warns(UserWarning, match="2 data workers in place of 4: a batch takes"):
         assert data.train_dataloader().num_workers == 2

@@ -112,7 +112,7 @@ def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
         path.parent.mkdir(parents=True, exist_ok=True)
         PILImage.new("RGB", (32, 32), (i, 200 - i, 90)).save(path)
     (tmp_path / "my_videos").symlink_to(videos)
-    (tmp_path / "my_sounds").symlink_to(sounds)
+    (tmp_path / "my_audio").symlink_to(sounds)
     (tmp_path / "my_clouds").symlink_to(clouds)
     (tmp_path / "my_graphs").symlink_to(graphs)
     shutil.copytree(run, tmp_path / "runs" / "image")

@@ -1,18 +1,15 @@
 """The YAML in the docstrings of view transforms: each builds data whose training batches have views."""
 
-import doctest
 import inspect
 import re
 import textwrap
 
 import pytest
-import torch
 import yaml
 from short_runs import fit_shortly
 from view_checks import loader_batch
 
 from jepa_lightning.config.rebuild import build_data
-from jepa_lightning.data import ViewTransform
 from modalities.audio import Audio, AudioViews
 from modalities.graph import Graph, GraphViews
 from modalities.image import Image, ImageViews
@@ -39,13 +36,6 @@ def test_the_example(kind):
     batch = loader_batch(data)
     assert len(batch["views"]) == data.views > 1
     assert type(data.training_transform) is kind
-
-
-def test_the_example_of_the_base():
-    names = {"ViewTransform": ViewTransform, "torch": torch}
-    test = doctest.DocTestParser().get_doctest(inspect.getdoc(ViewTransform), names, "ViewTransform", None, 0)
-    assert len(test.examples) == 2
-    assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def test_from_the_shell(tmp_path):

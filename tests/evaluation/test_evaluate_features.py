@@ -110,7 +110,7 @@ def test_a_collapsed_encoder_is_reported_as_collapsed_and_a_diverged_one_as_dive
     def diverged(found, seed):
         return torch.full((len(found["digit"]), 8), torch.nan)
 
-    report = evaluate({"a": encoded(weak), "b": encoded(constant), "c": encoded(diverged)}, compare=[("c", "a")])
+    report = evaluate({"a": encoded(weak), "b": encoded(constant), "c": encoded(diverged)}, pairs=[("c", "a")])
     assert [found.verdict for found in report.collapses.values()] == ["healthy", "collapsed", "diverged"]
     assert np.isnan(report.score("c", "digit", "knn").estimate.mean)
     assert report.differences[0].words == "cannot be told: a score is not finite"
@@ -197,7 +197,7 @@ def test_the_attentive_probe_reads_labels_and_finds_none_in_noise(protocol):
 
 def test_the_attentive_probe_of_continuous_labels():
     data = {"perfect": with_tokens(perfect), "noise": with_tokens(unrelated)}
-    report = evaluate(data, probes=("attentive",), labels=("place",), compare=[])
+    report = evaluate(data, probes=("attentive",), labels=("place",), pairs=[])
     score = report.score("perfect", "place", "attentive")
     assert score.measure == "R2"
     assert score.estimate.mean > 0.7
@@ -210,7 +210,7 @@ def test_a_planted_test_sample_leaves_the_attentive_probe_as_it_was():
     values = plain.tokens.values.clone()
     values[TRAIN + 5] = 6e4
     planted = dataclasses.replace(plain, tokens=TokenFeatures(values))
-    settings = {"protocol": Protocol(label_shares=(0.3,), label_draws=2), "labels": ("digit", "place"), "compare": []}
+    settings = {"protocol": Protocol(label_shares=(0.3,), label_draws=2), "labels": ("digit", "place"), "pairs": []}
     reports = [evaluate({"e": data}, probes=("attentive",), **settings) for data in (plain, planted)]
     for one, other in zip(*(report.scores for report in reports), strict=True):
         assert one.chosen == other.chosen
@@ -223,7 +223,7 @@ def test_the_attentive_probe_of_samples_without_a_label_and_of_diverged_features
     data = with_tokens(weak)
     data.train.labels["digit"][:40] = -1
     bad = dataclasses.replace(data, train=Features(data.train.values + torch.nan, data.train.labels))
-    report = evaluate({"e": data, "b": bad}, probes=("attentive",), labels=("digit",), compare=[("b", "e")])
+    report = evaluate({"e": data, "b": bad}, probes=("attentive",), labels=("digit",), pairs=[("b", "e")])
     assert report.score("e", "digit", "attentive").train == TRAIN - 40
     assert report.score("e", "digit", "attentive").estimate.mean > 0.4
     assert np.isnan(report.score("b", "digit", "attentive").estimate.mean)
@@ -232,7 +232,7 @@ def test_the_attentive_probe_of_samples_without_a_label_and_of_diverged_features
 def test_views_of_some_samples_give_the_alignment():
     data, rows = encoded(weak), torch.tensor([3, 5, 200])
     views = data.train.values[rows] + 0.1
-    report = evaluate({"e": dataclasses.replace(data, views=views, viewed=rows)}, probes=("knn",), compare=[])
+    report = evaluate({"e": dataclasses.replace(data, views=views, viewed=rows)}, probes=("knn",), pairs=[])
     apart = F.normalize(data.train.values[rows], dim=1) - F.normalize(views, dim=1)
     assert report.collapses["e"].alignment == pytest.approx(float(apart.square().sum(1).mean()), rel=1e-5)
 
@@ -350,7 +350,7 @@ FOLDS = Protocol(kind="folds", folds=2)
             "the same samples",
         ),
         (
-            lambda: evaluate({"a": encoded(weak)}, compare=[("a", "untrained")]),
+            lambda: evaluate({"a": encoded(weak)}, pairs=[("a", "untrained")]),
             "no encoder 'untrained' to compare",
         ),
         (

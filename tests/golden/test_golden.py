@@ -22,12 +22,12 @@ from jepa_lightning.config.plugins import load_plugins
 
 FIGURES = Path(__file__).with_name("figures.json")
 CASES = {
-    "image": [],
+    "image": ["--data.batched", "false"],  # 0.1 drew crops sample by sample
     "video": [],
     "audio": [],
     "pointcloud": [],
     "graph": [],
-    "recipes/ijepa_cifar10": ["--data.root", "null"],
+    "recipes/ijepa_cifar10": ["--data.root", "null", "--data.batched", "false"],
     "recipes/graphjepa_mutag": [
         *("--data.root", "null", "--data.name", "null", "--data.batch_size", "32"),
         *("--model.modality.features", "4", "--model.modality.edge_features", "0"),

@@ -7,7 +7,8 @@ import resource
 import pytest
 import torch
 
-from jepa_lightning.run.checkpoint_io import SafeCheckpointIO, publish, tidy, unfinished
+from jepa_lightning.run.checkpoint_io import SafeCheckpointIO, publish, tidy
+from jepa_lightning.run.writing import unfinished
 
 
 def names(folder):

@@ -56,10 +56,14 @@ ENCODER = partial(Dropping, width=32, depth=1, heads=2)
 
 
 @pytest.fixture
-def go(make_trainer, make_jepa, make_data):
+def go(make_trainer, make_jepa, make_data, tmp_path):
+    """Fit in a folder of its own, or resume the run before."""
+    folders = []
+
     def go(*, stop=None, resume=False, seed=0, workers=0, every=1, data=None, model=None, **settings):
         watch = Watch(stop)
-        settings = {"max_epochs": 3, "num_sanity_val_steps": 0, **settings}
+        folders.append(folders[-1] if resume else tmp_path / str(len(folders)))
+        settings = {"max_epochs": 3, "num_sanity_val_steps": 0, "default_root_dir": folders[-1], **settings}
         trainer = make_trainer(BestCheckpoint(), LastCheckpoint(every_n_train_steps=every), watch, **settings)
         model = make_jepa(seed=seed, encoder=ENCODER, **(model or {}))
         trainer.fit(
@@ -149,8 +153,8 @@ def test_a_resumed_run_reads_no_sample_that_it_skips(go, monkeypatch):
 
     with pytest.raises(Killed):
         go(stop=4, limit_val_batches=0)
-    read, original = [], Samples.__getitem__
-    monkeypatch.setattr(Samples, "__getitem__", lambda self, place: read.append(place) or original(self, place))
+    read, original = [], Samples.__getitems__
+    monkeypatch.setattr(Samples, "__getitems__", lambda self, places: read.extend(places) or original(self, places))
     go(resume=True, limit_val_batches=0, max_epochs=1)
     assert len([place for place in read if isinstance(place, tuple)]) == 2 * 16
 

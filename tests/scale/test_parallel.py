@@ -160,7 +160,7 @@ def test_16_mixed_on_a_cpu_says_what_is_done_instead(tmp_path):
 def test_fsdp2_is_known_by_name():
     for name, sharded in (("fsdp2", True), ("fsdp2_one_file", False)):
         assert StrategyRegistry[name]["strategy"] is FSDP2Strategy
-        assert StrategyRegistry.get(name)._save_distributed_checkpoint is sharded
+        assert StrategyRegistry.get(name).sharded_checkpoints is sharded
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload", FSDP1, json.dumps({"class_path": FSDP1})])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.config.nearest import nearest_names
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.printable import printable
@@ -17,7 +18,7 @@ from jepa_lightning.printable import printable
 SPLITS = ("train", "val", "test")
 
 
-class ArchiveSamples(Dataset[dict[str, Any]]):
+class ArchiveSamples(Shown, Dataset[dict[str, Any]]):
     """Inputs and labels from a .npz file. A modality says what its inputs are called and how many axes they have.
 
     Args:
@@ -58,7 +59,7 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
         each = {key: array for key, array in arrays.items() if array.shape[:1] == self.inputs.shape[:1]}
         for label in labels or ():
             if label not in each:
-                near = difflib.get_close_matches(label, each, n=1)
+                near = nearest_names(label, each)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(each) or 'none'}"
                 raise DataError(f"expected a label {label!r} in {path}, one entry for each of {name}: {hint}")
         self.labels = {key: each[key] for key in (each if labels is None else labels)}
@@ -69,11 +70,20 @@ class ArchiveSamples(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Of every input, where they are uint8."""
+        return self.inputs.shape[1:] if self.inputs.dtype == np.uint8 else None
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Inputs and labels of many samples."""
+        return self[indices]  # type: ignore[index]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {self.key: self.inputs[index], "labels": {name: values[index] for name, values in self.labels.items()}}
 
     def sample_id(self, index: int) -> str:
-        """Archive and number of sample `index`."""
+        """Name sample `index` by archive and number."""
         return f"{self.name}[{index}]"
 
 
@@ -84,7 +94,7 @@ def _numbers(array: NDArray[Any]) -> NDArray[Any]:
 def find_archives(
     root: str | None, reader: type[ArchiveSamples], *, labels: list[str] | None = None
 ) -> dict[str, ArchiveSamples]:
-    """The sets of `root/train.npz` (and val.npz, test.npz beside it), or of the .npz file `root`; empty for neither."""
+    """Find the sets of `root/train.npz` (with val.npz and test.npz), or of the .npz file `root`; empty for neither."""
     folder = Path(root or "").expanduser()
     if root is None or (folder.suffix.lower() != ".npz" and not (folder / "train.npz").is_file()):
         return {}

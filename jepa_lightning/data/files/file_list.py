@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -52,15 +51,15 @@ class FileList:
         return len(self._paths)
 
     def path(self, index: int) -> str:
-        """Full path of file `index`."""
+        """Give the full path of file `index`."""
         return os.path.join(self.root, self.relative(index))
 
     def relative(self, index: int) -> str:
-        """Path of file `index` below `root`, or absolute, as it was given."""
+        """Give the path of file `index` below `root`, or absolute, as it was given."""
         return os.fsdecode(self._paths[index])
 
     def regular(self, index: int) -> str:
-        """Full path of file `index`, to be opened.
+        """Check file `index`, which is to be opened, and give its full path.
 
         Raises:
             OSError: it is a pipe, a socket or a device, at which reading could wait for ever or never end.
@@ -68,18 +67,18 @@ class FileList:
         return regular_file(self.path(index))
 
     def sample_id(self, index: int) -> str:
-        """Path of file `index`, from the folder that holds `root` on, or as the CSV file has it; see `printable`."""
+        """Name file `index` by its path, from the folder that holds `root` on, or as in the CSV file (`printable`)."""
         return printable(os.path.join(self.name, self.relative(index)))
 
     def labels_of(self, index: int) -> dict[str, Any]:
-        """Labels of file `index` by name: the columns of a CSV file, or "label" for a class folder; perhaps none."""
+        """Give the labels of file `index`: columns of a CSV file, or "label" for a class folder; perhaps none."""
         if self.labels:
             return {name: column[index] for name, column in self.labels.items()}
         return {} if self.targets is None else {"label": self.targets[index]}
 
 
 def regular_file(path: str) -> str:
-    """The path of a file, or of one that is not there: opening it says so.
+    """Check that a file is regular, and return its path; one that is not there passes, for opening it says so.
 
     Raises:
         OSError: it is a pipe, a socket, a device or a folder; it was not opened.
@@ -92,9 +91,3 @@ def regular_file(path: str) -> str:
         kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
         raise OSError(f"expected a regular file, got {kinds.get(stat.S_IFMT(mode), 'a device')}, which was not opened")
     return path
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that `name` was perhaps meant to be, as " (did you mean x?)"; "" where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,14 +1,14 @@
-"""Finding files and their labels: class folders, or a CSV file. The same for images, videos and sounds."""
+"""Finding files and their labels: class folders, or a CSV file. The same for images, videos and audio."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.file_list import FileList
-from jepa_lightning.data.files.folders import Meaning
+from jepa_lightning.data.files.folders import FolderReader
 from jepa_lightning.data.files.table import read_table
 
 __all__ = ["FileList", "find_files"]
@@ -23,7 +23,7 @@ def find_files(
     labels: list[str] | None = None,
     is_sample: Callable[[str], bool] | None = None,
 ) -> dict[str, FileList]:
-    """The files under a folder, or listed in a CSV file, by split: "train", and "val" and "test" where they exist.
+    """Find the files under a folder, or listed in a CSV file, by split: "train", and "val" and "test" where they exist.
 
     Folders: `root/train/CLASS/*`, with `val` and `test` beside it where they exist; `root/CLASS/*`;
     `root/CLASS/train/*` and `root/CLASS/test/*`; each also without class folders, then unlabelled. A class's files may
@@ -71,7 +71,7 @@ def find_files(
         raise DataError(f"expected a folder of {kind}s, but there is no folder {root}{_nearest(base)}: check data.root")
     if labels is not None:
         raise DataError(f"expected labels only beside a CSV file, got the folder {root}: its classes are its folders")
-    return Meaning(kind, extensions, is_sample)(base)
+    return FolderReader(kind, extensions, is_sample).read(base)
 
 
 def _from_table(csv: str, root: str | None, kind: str, labels: list[str] | None) -> dict[str, FileList]:
@@ -92,5 +92,5 @@ def _nearest(missing: Path, *, files: bool = False) -> str:
     if not parent.is_dir():
         return ""
     known = [entry.name for entry in parent.iterdir() if (entry.is_file() if files else entry.is_dir())]
-    near = difflib.get_close_matches(missing.name, known, n=1)
+    near = nearest_names(missing.name, known)
     return f" (there is {missing.parent / near[0]})" if near else ""

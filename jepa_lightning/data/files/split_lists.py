@@ -28,7 +28,7 @@ class Lists:
 
 
 def find_lists(folders: Iterable[str], paths: Sequence[str]) -> Lists | None:
-    """The lists in some folders that name files among `paths`; None where there are none.
+    """Find the lists in some folders that name files among `paths`; None where there are none.
 
     A list has a split in its name and ends in .txt, .lst or .json. It holds a file a line, or is a JSON array of them:
     a path, with or without ending and with or without the folders above, and perhaps something after a blank. Of

@@ -24,7 +24,7 @@ _Item = TypeVar("_Item")
 
 
 def split_of(name: str) -> tuple[str, str] | None:
-    """The split that a name says, and what else it says: ("train", "seg") for Seg_Train; None where it says none.
+    """Find the split that a name says, and what else it says: ("train", "seg") for Seg_Train; None where it says none.
 
     Digits, separators and words such as set, images, data say nothing. A name of two splits says none.
     """
@@ -37,13 +37,13 @@ def split_of(name: str) -> tuple[str, str] | None:
 
 
 def plain_split_of(name: str) -> str | None:
-    """The split that a name says, if it says nothing else: train, Training, train_set, train2017."""
+    """Find the split that a name says, if it says nothing else: train, Training, train_set, train2017."""
     found = split_of(name)
     return None if found is None or found[1] else found[0]
 
 
 def group_by_split(named: Iterable[tuple[str, _Item]]) -> dict[str, list[_Item]]:
-    """Things whose names are splits, by split in the order train, val, test.
+    """Group things whose names are splits, in the order train, val, test.
 
     A name that says more than a split counts only where the same is said of a training and of another split: seg_train
     beside seg_test, but not train_station beside test_tube.
@@ -62,7 +62,7 @@ def group_by_split(named: Iterable[tuple[str, _Item]]) -> dict[str, list[_Item]]
 
 
 def _parted(word: str) -> list[str]:
-    """trainset as train set, testlist as test list."""
+    """Split trainset into train set, testlist into test list."""
     for end in ("set", "list", "data", "images"):
         if word.removesuffix(end) in SPLITS and word != end:
             return [word.removesuffix(end), end]

@@ -38,13 +38,13 @@ class Folder:
     count: int = 0
 
     def paths(self, start: str = "") -> Iterator[str]:
-        """Of the files that are read, in it and below it, each after `start`."""
+        """Give the paths of the files that are read, in it and below it, each after `start`."""
         yield from (os.path.join(start, name) for name in self.files)
         for folder in self.folders:
             yield from folder.paths(os.path.join(start, folder.name))
 
     def sorted_paths(self, start: str = "") -> list[str]:
-        """The same, sorted."""
+        """Give the same paths, sorted."""
         return sorted(self.paths(start))
 
     @property
@@ -58,7 +58,7 @@ class Folder:
         return not self.files and not self.others and all(folder.empty for folder in self.folders)
 
     def unread(self) -> Counter[str]:
-        """Files in it and below it that could have been data and are not read, by ending; notes and lists are not."""
+        """Count by ending the files in and below it that could be data and are not read; notes and lists are not."""
         found = Counter({ending: count for ending, count in self.others.items() if ending not in _BESIDE_DATA})
         for folder in self.folders:
             found += folder.unread()
@@ -66,7 +66,7 @@ class Folder:
 
 
 def read_tree(base: str, fits: Callable[[str, str], bool]) -> tuple[Folder, list[str]]:
-    """What lies in and below `base`, and in words what was not looked into.
+    """Read what lies in and below `base`, and in words what was not looked into.
 
     Each folder is read once, by its device and inode number: under its own name if it has one below `base`, or else
     under that of the first link to it. A link to a folder that it lies in is not followed. Hidden files and folders

@@ -57,7 +57,7 @@ class SourcedDataModule(JEPADataModule, ABC):
             raise DataError(f"expected at least 16 generated samples, got {samples}: raise samples")
 
     def load(self) -> dict[str, Dataset[Any]]:
-        """The data sets by split, from the one source that is given."""
+        """Load the data sets by split, from the one source that is given."""
         if self.dataset is not None:
             given = {"train": self.dataset, "val": self.val_dataset, "test": self.test_dataset}
             return {
@@ -76,21 +76,21 @@ class SourcedDataModule(JEPADataModule, ABC):
         return self.root is not None
 
     def prepared(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """A dataset that was given, decoded where it must be, and wrapped."""
+        """Decode and wrap a dataset that was given, where it must be."""
         return self.wrap(super().prepared(dataset))
 
     # What a modality supplies.
 
     @abstractmethod
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """The data sets at `root` by split; called where `has_files`. Sets `in_memory` where it keeps them there."""
+        """Load the data sets at `root` by split; called where `has_files`. Sets `in_memory` if it keeps them there."""
 
     @abstractmethod
     def generate(self) -> dict[str, Dataset[Any]]:
-        """Generated data sets by split, "train" with `samples` of them, in memory, drawn by `seed`."""
+        """Generate data sets by split, "train" with `samples` of them, in memory, drawn by `seed`."""
 
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """A dataset that was given, as one whose samples the modality's transforms take; by default as it is."""
+        """Wrap a dataset that was given, so that the modality's transforms take its samples; by default, do nothing."""
         return dataset
 
     # Checks for constructors.

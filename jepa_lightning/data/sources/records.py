@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.data.files.file_list import nearest
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Encoded:
     data: bytes
 
     def open(self) -> io.BytesIO:
-        """The bytes as an open file."""
+        """Open the bytes as a file."""
         return io.BytesIO(self.data)
 
 
@@ -54,7 +52,7 @@ Decode = Callable[[Encoded], Any]
 """From the bytes of a file to what the modality takes from any dataset."""
 
 
-class Records(Dataset[Any]):
+class Records(Shown, Dataset[Any]):
     """A dataset of `Record`s. May have `targets`, `classes` and `sample_id(index)`, as any dataset here."""
 
     targets: NDArray[np.int64] | None = None
@@ -65,7 +63,7 @@ class Records(Dataset[Any]):
         raise TypeError(f"{type(self).__name__} has no length")
 
 
-class Listed(Records):
+class RecordList(Records):
     """Records, or samples of any dataset, in a list."""
 
     def __init__(self, items: Sequence[Any], *, classes: list[str] | None = None) -> None:
@@ -110,7 +108,7 @@ class Decoded(Dataset[Any]):
 
 
 def decode_array(file: Encoded) -> NDArray[Any]:
-    """The array of an .npy file: what every modality can read.
+    """Read the array of an .npy file: what every modality can read.
 
     Raises:
         DataError: another kind of file.
@@ -123,26 +121,3 @@ def decode_array(file: Encoded) -> NDArray[Any]:
     except MemoryError as error:  # a header that lies
         raise ValueError(str(error)) from error
     return array
-
-
-def label_value(value: Any, *, name: str, classes: Sequence[str] | None) -> Any:
-    """A label as a number: a text is one, or one of the classes.
-
-    Raises:
-        DataError: it is neither.
-    """
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if classes is not None and text in classes:
-        return list(classes).index(text)
-    if re.fullmatch(r"[+-]?[0-9]+", text):  # not 1_1, which Python takes for 11
-        return int(text)
-    with suppress(ValueError):
-        return float("" if "_" in text else text)
-    if classes is not None:
-        raise DataError(f"expected label {name!r} to be one of the classes, got {text!r}{nearest(text, classes)}")
-    raise DataError(
-        f"expected label {name!r} to be a number, got {text!r}: list the names in dataset.classes, or leave it out of "
-        "dataset.labels"
-    )

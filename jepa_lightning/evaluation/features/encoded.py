@@ -1,4 +1,4 @@
-"""What frozen encoders make of a data set: the input of the judge."""
+"""What frozen encoders make of a data set: the input of `evaluate_features`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
+from jepa_lightning.evaluation.pca import principal_components
 from jepa_lightning.evaluation.report.results import Embedding
 
 _POINTS = 1000  # of an embedding's picture
@@ -63,7 +64,7 @@ def parts(encoded: Encoded, *, own_split: bool) -> tuple[Tensor, Tensor, int]:
     return encoded.values.float(), encoded.values.float(), 0
 
 
-def embed(name: str, train: Tensor, test: Tensor, first: int) -> Embedding:
+def project(name: str, train: Tensor, test: Tensor, first: int) -> Embedding:
     """Features `train` and `test`, whose first sample has the number `first`, in two dimensions for a picture.
 
     At most 1,000 samples of `test`, along the principal components of at most 2,000 of `train`.
@@ -74,8 +75,7 @@ def embed(name: str, train: Tensor, test: Tensor, first: int) -> Embedding:
     known = train[torch.randperm(len(train), generator=generator)[: 2 * _POINTS]]
     if not (known.isfinite().all() and test.isfinite().all()):
         return Embedding(name, np.full((len(rows), 2), np.nan), (np.nan, np.nan), rows)
-    mean = known.mean(0)
-    _, sizes, axes = torch.linalg.svd(known - mean, full_matrices=False)
+    mean, sizes, axes = principal_components(known)
     points = np.zeros((len(rows), 2))
     found = ((test[chosen] - mean) @ axes[:2].T).double().numpy()
     points[:, : found.shape[1]] = found  # of a single channel there is no second component

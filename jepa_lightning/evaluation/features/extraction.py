@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from jepa_lightning.data import JEPADataModule, Unreadable
-from jepa_lightning.data.in_order import InOrder, splits_in_order
+from jepa_lightning.data.in_order import CollateReadable, InOrder, splits_in_order
 from jepa_lightning.evaluation.features.files import Columns, filled
 from jepa_lightning.evaluation.features.pooled import Features, extract
 from jepa_lightning.evaluation.features.token_store import TokenFeatures, TokenStore
 from jepa_lightning.modality import Batch
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.printable import printable
-from jepa_lightning.trajectories import frames
 
 Embed = Callable[[Batch], Tensor]
 EmbedTokens = Callable[[Batch], tuple[Tensor, Tensor | None]]
@@ -29,7 +29,7 @@ class Splits:
     """The samples of some splits, and a record of those that cannot be read.
 
     Args:
-        data: with `drop_last=False`.
+        data: bound to a modality, where it needs one.
         split: "train", "val", "test" or "all".
 
     Attributes:
@@ -43,7 +43,7 @@ class Splits:
 
     def __init__(self, data: JEPADataModule, split: str = "all") -> None:
         self.data = data
-        self.samples, self.collate = splits_in_order(data, split)
+        self.samples, self.collate = splits_in_order(data, split), CollateReadable(data.collate)
         totals = {id(part.dataset): len(part.dataset) for part in self.samples.values()}  # type: ignore[arg-type]
         by_source = {key: Unreadable(total=total, limit=data.max_unreadable) for key, total in totals.items()}
         self.records = {name: by_source[id(part.dataset)] for name, part in self.samples.items()}
@@ -58,7 +58,7 @@ class Splits:
             DataLoader(
                 InOrder(self.samples[split], start=start),
                 batch_size=self.data.batch_size,
-                num_workers=self.data.train_dataloader().num_workers,
+                num_workers=self.data.workers,
                 collate_fn=self.collate,
             ),
         )

@@ -6,7 +6,6 @@ Columns of a table: `features` (n, D) float32, `id` and `split` (text), and `lab
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import zipfile
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import replacing
 
 Columns = dict[str, NDArray[Any]]
 
@@ -85,7 +84,8 @@ class Parts:
         if not file.is_file():
             shutil.rmtree(self.folder, ignore_errors=True)  # killed before it had begun
             self.folder.mkdir(parents=True)
-            _replace(file, lambda temporary: temporary.write_text(text))
+            with replacing(file) as beside:
+                beside.write_text(text)
 
     @property
     def files(self) -> list[Path]:
@@ -108,7 +108,8 @@ class Parts:
         stored = {name: np.ascontiguousarray(value) for name, value in stored.items()}
         metadata = {"split": split, "unreadable": json.dumps(dict(unreadable))}
         file = self.folder / f"{len(self.files):06d}.safetensors"
-        _replace(file, lambda temporary: save_file(stored, temporary, metadata=metadata))
+        with replacing(file) as beside:
+            save_file(stored, beside, metadata=metadata)
 
     def join(self) -> dict[str, tuple[int, ...]]:
         """Write the file, remove the folder, and return the columns' shapes.
@@ -117,7 +118,8 @@ class Parts:
         """
         shapes = self._shapes()
         write = {".npz": self._write_npz, ".safetensors": self._write_safetensors, ".parquet": self._write_parquet}
-        _replace(self.out, lambda temporary: write[self.out.suffix](temporary, shapes))
+        with replacing(self.out) as beside:
+            write[self.out.suffix](beside, shapes)
         shutil.rmtree(self.folder)
         return {name: shape for name, (shape, _) in shapes.items()}
 
@@ -211,18 +213,6 @@ def filled(rows: int, one: NDArray[Any]) -> NDArray[Any]:
     """A label column of samples without that label: -1, or NaN where it is no class, in the type and shape of `one`."""
     none = np.nan if np.issubdtype(one.dtype, np.floating) else -1
     return np.full((rows, *one.shape[1:]), none, dtype=one.dtype)
-
-
-def _replace(path: Path, write: Any) -> None:
-    """`write` a file beside `path`, then move it there."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with named(path):
-            write(temporary)
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _to_bytes(texts: NDArray[Any]) -> NDArray[np.uint8]:

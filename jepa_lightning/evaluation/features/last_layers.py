@@ -25,9 +25,9 @@ def encode_last(encoder: Encoder, tokens: Tokens, number: int = 1) -> Tensor:
     Raises:
         ValueError: more layers than there are, or an encoder that gives its last one alone.
     """
-    check_count(encoder, number)
     if number == 1:
         return encoder(tokens)
+    check_count(encoder, number)
     x = encoder(tokens, layers=tuple(range(-number, 0))).float()
     return torch.cat([F.layer_norm(x[:, :, :-1], x.shape[-1:]), x[:, :, -1:]], dim=2).flatten(2)
 

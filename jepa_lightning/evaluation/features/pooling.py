@@ -1,4 +1,4 @@
-"""From the representations of a sample's tokens to one vector."""
+"""From a sample's tokens to one vector: the features that everything is evaluated by."""
 
 from __future__ import annotations
 
@@ -7,9 +7,29 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from jepa_lightning.tokens import pool
+from jepa_lightning.encoders import Encoder
+from jepa_lightning.evaluation.features.last_layers import encode_last
+from jepa_lightning.precision import autocast_in_half
+from jepa_lightning.targets.base import evaluating
+from jepa_lightning.tokens import Tokens, pool
 
 Pooling = Literal["mean", "max", "mean+max"]
+
+
+def pooled_features(encoder: Encoder, tokens: Tokens, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
+    """Encode all tokens and pool those that are real: (B, D) float32; (B, 2 D) with "mean+max".
+
+    The one way from tokens to features: of `JEPA.embed`, `Frozen.embed`, the online probe and the benchmarks. The
+    encoder is used in eval mode and without gradient, in the autocast that is around.
+
+    Args:
+        encoder: in any mode.
+        tokens: a batch.
+        pooling: "mean", "max" or "mean+max".
+        layers: the last layers side by side, see `encode_last`.
+    """
+    with evaluating(encoder), autocast_in_half(tokens.device):
+        return pool_tokens(encode_last(encoder, tokens, layers).float(), tokens.valid, how=pooling)
 
 
 def pool_tokens(features: Tensor, valid: Tensor | None = None, *, how: Pooling = "mean") -> Tensor:

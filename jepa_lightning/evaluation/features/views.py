@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from jepa_lightning.data.in_order import InOrder
-from jepa_lightning.data.samples import Samples
 from jepa_lightning.evaluation.features.extraction import Embed, Extracted, Splits
 from jepa_lightning.evaluation.features.pooled import extract
 from jepa_lightning.modality import Batch
+from jepa_lightning.randomness import isolate_rng
 
 COUNT = 1000
 _SAME = 1e-4  # of the largest feature: what batches of another size may change
@@ -70,7 +69,7 @@ def training_views(
     part = splits.samples["train"]
     generator = torch.Generator().manual_seed(seed)
     drawn = part.indices[torch.randperm(len(part), generator=generator)[:count].sort().values.numpy()]
-    samples = Samples(part.dataset, name=part.name, split=part.split, indices=drawn, transform=transform)
+    samples = part.derive(transform, indices=drawn)
     loader: DataLoader[Batch] = DataLoader(
         InOrder(samples), batch_size=splits.data.batch_size, collate_fn=splits.collate
     )

@@ -18,6 +18,7 @@ from jepa_lightning.evaluation.probes.attentive_heads import (
     losses,
     start,
 )
+from jepa_lightning.evaluation.probes.held_out import held_out
 
 LRS = (1e-3, 5e-3, 2e-2)
 DECAYS = (0.01, 0.3, 3.0)
@@ -56,7 +57,7 @@ class AttentiveProbe:
 
     @torch.no_grad()
     def predict(self, tokens: Tensor, valid: Tensor | None = None, *, rows: Tensor | None = None) -> Tensor:
-        """Classes (n,) int64 or values (n, d), on the device of the tokens.
+        """Predict classes (n,) int64 or values (n, d), on the device of the tokens.
 
         Args:
             tokens: (n, N, D); N need not be that of training.
@@ -70,7 +71,7 @@ class AttentiveProbe:
 
     @torch.no_grad()
     def attention(self, tokens: Tensor, valid: Tensor | None = None, *, rows: Tensor | None = None) -> Tensor:
-        """How much the query looks at each token, the mean over attention heads: (n, N), which sums to 1.
+        """Compute how much the query looks at each token, the mean over attention heads: (n, N), which sums to 1.
 
         0 at padding; a sample of nothing but padding has zeros. Arguments as in `predict`.
         """
@@ -102,7 +103,7 @@ def fit_attentive(
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> AttentiveProbe:
-    """Fit an attentive probe, as V-JEPA is judged by (Bardes et al. 2024; after CAE, Chen et al. 2022).
+    """Fit an attentive probe, as V-JEPA is evaluated with (Bardes et al. 2024; after CAE, Chen et al. 2022).
 
     A learned query per attention head attends over all real tokens, the heads' values are joined and layer-normed, and
     a linear map gives classes (cross-entropy) or values (mean square error on standardised labels; the norm takes out
@@ -178,19 +179,8 @@ def fit_attentive(
     return AttentiveProbe(fitted, mean=mean, scale=scale, target=target, lr=best[0], decay=best[1])
 
 
-def held_out(labels: Tensor, *, seed: int) -> Tensor:
-    """(n,) bool: a fifth of each class, at least one sample, but none of a class of one; a fifth of all, of values."""
-    generator, held = torch.Generator().manual_seed(seed), torch.zeros(len(labels), dtype=torch.bool)
-    strata = torch.zeros(len(labels)) if labels.is_floating_point() else labels.cpu()
-    for name in strata.unique():
-        members = (strata == name).nonzero().squeeze(1)
-        members = members[torch.randperm(len(members), generator=generator)]
-        held[members[: max(1, len(members) // 5) if len(members) > 1 else 0]] = True
-    return held
-
-
 def statistics(tokens: Tensor, valid: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and scale (D,) of the channels over the real tokens of some samples; the scale of a constant one is 1.
+    """Compute mean and scale (D,) of the channels over the real tokens of some samples; a constant one's scale is 1.
 
     Raises:
         ValueError: they are not finite, or there is no real token.
@@ -230,7 +220,7 @@ def _best(
     mean: Tensor,
     scale: Tensor,
 ) -> int:
-    """The probe with the most right answers, and of those the lowest loss; of values, the lowest loss."""
+    """Find the probe with the most right answers, and of those the lowest loss; of values, the lowest loss."""
     size = max(1, _NUMBERS // math.prod(tokens.shape[1:]))
     outputs = torch.cat(
         [forward(probes, *_take(tokens, valid, part, mean=mean, scale=scale)) for part in rows.split(size)], dim=1
@@ -243,7 +233,7 @@ def _best(
 def _take(
     tokens: Tensor, valid: Tensor | None, rows: Tensor, *, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Standardised tokens of some samples, 0 at padding, and which are real."""
+    """Standardise the tokens of some samples, 0 at padding; and say which are real."""
     rows = rows.to(tokens.device)
     x = tokens[rows].to(mean.device, mean.dtype, copy=False).sub_(mean).div_(scale)  # the index has made a copy
     if valid is None:

@@ -34,7 +34,7 @@ class BatchedAdamW:
         self.second = [torch.zeros_like(value) for value in parameters.values()]
 
     def step(self, x: Tensor, mask: Tensor | None, goal: Tensor) -> None:
-        """One step of all probes, on a batch (B, N, D) with its classes (B,) or values (B, d)."""
+        """Take one step of all probes, on a batch (B, N, D) with its classes (B,) or values (B, d)."""
         with torch.enable_grad():
             leaves = {name: value.detach().requires_grad_() for name, value in self.parameters.items()}
             total = losses(forward(leaves, x, mask), goal).sum()  # each probe's gradient is that of its own loss
@@ -56,7 +56,7 @@ class BatchedAdamW:
 
 
 def attend(query: Tensor, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention of S x A queries (S, A, D) over tokens (B, N, D): (B, A, S, N), and what they pool: (S, A, B, D)."""
+    """Attend from S x A queries (S, A, D) to tokens (B, N, D): weights (B, A, S, N) and what they pool (S, A, B, D)."""
     probes, heads, width = query.shape
     logits = x @ (query.flatten(0, 1).T / math.sqrt(width))  # (B, N, S A), one matrix product for all probes
     if mask is not None:
@@ -70,7 +70,7 @@ def attend(query: Tensor, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tenso
 
 
 def forward(parameters: Parameters, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Outputs (S, B, outputs) of S probes on tokens (B, N, D).
+    """Compute the outputs (S, B, outputs) of S probes on tokens (B, N, D).
 
     The values are taken of what is pooled, not pooled: the same, as both are linear, for a fraction of the work.
     """
@@ -82,7 +82,7 @@ def forward(parameters: Parameters, x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def losses(outputs: Tensor, goal: Tensor) -> Tensor:
-    """Mean loss of each of S probes, (S,), from outputs (S, B, outputs) and classes (B,) or values (B, d)."""
+    """Compute the mean loss of each of S probes, (S,), of outputs (S, B, outputs) and classes (B,) or values (B, d)."""
     if goal.is_floating_point():
         return (outputs - goal).square().mean((1, 2))
     wanted = goal.expand(len(outputs), -1)
@@ -90,7 +90,7 @@ def losses(outputs: Tensor, goal: Tensor) -> Tensor:
 
 
 def start(probes: int, heads: int, width: int, outputs: int, *, like: Tensor) -> Parameters:
-    """Parameters of equal probes that pool the mean, whose values are the channels, and that answer 0."""
+    """Make the parameters of equal probes that pool the mean, whose values are the channels, and that answer 0."""
     each = -(-width // heads)
     value = torch.eye(width, heads * each).unflatten(1, (heads, each)).transpose(0, 1)
     shapes = {"query": (heads, width), "weight": (heads * each, outputs), "bias": (1, outputs)}
@@ -99,7 +99,7 @@ def start(probes: int, heads: int, width: int, outputs: int, *, like: Tensor) ->
 
 
 def batch_order(count: int, *, epochs: int, batch_size: int, seed: int) -> list[Tensor]:
-    """Which of `count` samples are in each step, every one once an epoch."""
+    """Choose which of `count` samples are in each step, every one once an epoch."""
     generator = torch.Generator().manual_seed(seed)
     size = min(batch_size, max(_LEAST, count // 8))
     return [batch for _ in range(epochs) for batch in torch.randperm(count, generator=generator).split(size)]

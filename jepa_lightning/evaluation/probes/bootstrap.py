@@ -44,7 +44,7 @@ class Outcome:
 
 
 def resampled(outcome: Outcome, *, draws: int = 1000, seed: int = 0) -> NDArray[np.float64]:
-    """The score on `draws` test sets drawn with replacement from the m samples: (draws,).
+    """Score `draws` test sets drawn with replacement from the m samples: (draws,).
 
     Two outcomes on m samples see the same draws if the seed is the same, so their differences are paired.
     """
@@ -63,9 +63,9 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The mean score of some outcomes on one test set, or its difference to others, with an interval.
+    """Average the score of some outcomes on one test set, or its difference to others, with an interval.
 
-    For one outcome the percentiles of the bootstrap over test samples; where all samples were judged alike it has no
+    For one outcome the percentiles of the bootstrap over test samples; where all samples scored alike it has no
     spread, and the exact (Clopper-Pearson) interval is given. Several outcomes come from several draws of the training
     labels: their spread (Student's t) is added to that over test samples, in quadrature.
 
@@ -104,7 +104,7 @@ def bootstrap(
 
 @lru_cache(maxsize=2)
 def _times_drawn(count: int, draws: int, seed: int) -> NDArray[np.uint8]:
-    """How often each of `count` samples is in each draw: (draws, count)."""
+    """Count how often each of `count` samples is in each draw: (draws, count)."""
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // count)
     parts = []
@@ -116,7 +116,7 @@ def _times_drawn(count: int, draws: int, seed: int) -> NDArray[np.uint8]:
 
 
 def _moments(outcome: Outcome) -> NDArray[np.float64]:
-    """Per sample, what the score needs the means of: (1, m) for accuracy, (3 d, m) for R2."""
+    """Compute, per sample, what the score needs the means of: (1, m) for accuracy, (3 d, m) for R2."""
     if outcome.measure == "accuracy":
         right = (outcome.predicted == outcome.truth).astype(np.float64)
         return np.where(np.isfinite(outcome.predicted), right, np.nan)[None]

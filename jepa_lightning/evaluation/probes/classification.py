@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from jepa_lightning.evaluation.features.pooled import Features
+from jepa_lightning.evaluation.probes.held_out import random_fifth
 from jepa_lightning.evaluation.probes.regression import r2
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -19,7 +20,7 @@ C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
 def knn_predict(
     train: Tensor, labels: Tensor, test: Tensor, *, k: int = 20, temperature: float = 0.07, chunk: int = 4096
 ) -> Tensor:
-    """Classes of `test` by weighted k nearest neighbours (Wu et al. 2018; DINO's protocol).
+    """Predict the classes of `test` by weighted k nearest neighbours (Wu et al. 2018; DINO's protocol).
 
     Neighbours by cosine similarity s, each voting with exp(s / temperature).
 
@@ -53,7 +54,7 @@ Linear = tuple[Tensor, Tensor]
 def fit_linear(
     features: Tensor, labels: Tensor, *, c: float = 1.0, steps: int = 200, start: Linear | None = None
 ) -> Linear:
-    """Multinomial logistic regression with an L2 penalty, to convergence by L-BFGS.
+    """Fit a multinomial logistic regression with an L2 penalty, to convergence by L-BFGS.
 
     Minimises sum of cross-entropies + ||W||^2 / (2 C), scikit-learn's objective; the bias is not penalised. (With two
     classes scikit-learn has one weight vector instead of two, which makes its C half as strong: it calls 2 C what is C
@@ -97,21 +98,26 @@ def _minimise(features: Tensor, labels: Tensor, *, c: float, steps: int, start: 
     return weight.detach(), bias.detach()
 
 
+def linear_predict(train: Tensor, labels: Tensor, test: Tensor, *, c: float) -> Tensor:
+    """Predict classes (m,) of `test` (m, D) by `fit_linear` on `train` (n, D) and labels (n,)."""
+    weight, bias = fit_linear(train, labels, c=c)
+    return F.linear(test, weight, bias).argmax(1)
+
+
 def choose_c(features: Tensor, labels: Tensor, *, grid: tuple[float, ...] = C_GRID) -> float:
-    """The C of `fit_linear` that does best on a fifth of these samples, held out at random (always the same fifth).
+    """Choose the C of `fit_linear` that does best on a fifth of these samples, held out at random (always the same).
 
     A fixed C favours narrow features where labels are few; chosen for each encoder by itself, from its training
     features alone, the comparison is fair.
     """
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0)).to(features.device)
-    held, kept = order[: len(order) // 5], order[len(order) // 5 :]
+    held, kept = random_fifth(len(features), features.device)
     if not len(held):
         return 1.0
     return best_c(features[kept], labels[kept], features[held], labels[held], grid=grid)
 
 
 def best_c(features: Tensor, labels: Tensor, asked: Tensor, truth: Tensor, *, grid: Sequence[float] = C_GRID) -> float:
-    """The C of `fit_linear` on features (n, D) and labels (n,) with the most right answers on `asked` (m, D).
+    """Choose the C of `fit_linear` on features (n, D) and labels (n,) with the most right answers on `asked` (m, D).
 
     The strongest penalty of the best. Each fit begins where the one before ended.
     """
@@ -135,7 +141,7 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 def probe(
     train: Features, test: Features, *, label: str | None = None, k: int = 20, c: float | None = None
 ) -> dict[str, float]:
-    """Scores on `test` of probes fitted on `train`: classes by kNN and a linear classifier, continuous labels by R2.
+    """Score on `test` probes fitted on `train`: classes by kNN and a linear classifier, continuous labels by R2.
 
     Args:
         train: labelled features. Samples of a negative class (torchvision's "none") are left out here and in `test`.
@@ -174,14 +180,14 @@ def probe(
 def _classify(
     known: Tensor, labels: Tensor, asked: Tensor, truth: Tensor, *, k: int, c: float | None
 ) -> dict[str, float]:
-    """Accuracies of the two classifiers."""
+    """Measure the accuracy of both classifiers."""
     names, numbers = torch.cat([labels, truth]).unique(return_inverse=True)  # a class called 2**40 is one class
     labels, truth, classes = numbers[: len(labels)], numbers[len(labels) :], len(names)
     scaled, scaled_asked = standardise(known, asked)
-    weight, bias = fit_linear(scaled, labels, c=choose_c(scaled, labels) if c is None else c)
+    c = choose_c(scaled, labels) if c is None else c
     predictions = {
         "knn": knn_predict(known, labels, asked, k=k),
-        "linear": F.linear(scaled_asked, weight, bias).argmax(1),
+        "linear": linear_predict(scaled, labels, scaled_asked, c=c),
     }
     return {
         name: float(multiclass_accuracy(predicted, truth, num_classes=max(classes, 2), average="micro"))

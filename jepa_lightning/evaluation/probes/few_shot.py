@@ -24,7 +24,7 @@ def draw_episodes(
         labels: (n,) classes; negative ones are left out.
         ways: classes an episode, drawn from those with enough samples.
         shots: samples a class to learn from, the first of the last axis.
-        queries: samples a class to be judged by; fewer where otherwise too few classes would have enough samples.
+        queries: test samples a class; fewer where otherwise too few classes would have enough samples.
         episodes: their number.
         seed: of the draws.
 
@@ -53,7 +53,7 @@ def draw_episodes(
 
 
 def few_shot(features: Tensor, episodes: NDArray[np.int64], *, shots: int, chunk: int = 32) -> NDArray[np.float64]:
-    """Accuracy of the nearest centroid in each episode: (episodes,).
+    """Measure the accuracy of the nearest centroid in each episode: (episodes,).
 
     Features are centred by the mean of the episode's shots, which no query touches, and scaled to unit length; a class
     is the mean of its shots (Snell et al. 2017, without training; centring and scaling as in Wang et al. 2019,
@@ -79,7 +79,7 @@ def few_shot(features: Tensor, episodes: NDArray[np.int64], *, shots: int, chunk
 def draw_in_halves(
     labels: NDArray[np.int64], *, ways: int, shots: int, queries: int = 15, episodes: int = 2000, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Like `draw_episodes`, each episode within one half of the samples: its spread can then be told honestly.
+    """Draw episodes as `draw_episodes`, each within one half of the samples: their spread can then be told honestly.
 
     The samples of each class are halved at random fifty times. The first hundredth of the episodes comes from one half
     of the first halving, the second from its other half, and so on.
@@ -88,7 +88,7 @@ def draw_in_halves(
         labels: (n,) classes; negative ones are left out.
         ways: classes an episode.
         shots: samples a class to learn from.
-        queries: samples a class to be judged by, at most.
+        queries: test samples a class, at most.
         episodes: their number, a multiple of 100, at least 200.
         seed: of the draws.
 
@@ -116,7 +116,7 @@ def draw_in_halves(
 
 
 def episodes_interval(values: NDArray[np.float64], *, level: float = 0.95) -> Interval:
-    """The mean over episodes from `draw_in_halves`, or of differences, with an interval for fresh samples.
+    """Average over episodes from `draw_in_halves`, or differences, with an interval for fresh samples.
 
     The usual interval, from the spread over episodes alone, shrinks with the number of episodes while the samples stay
     the same: on noise it finds differences. Here the two halves of a halving share no sample, so half the difference of

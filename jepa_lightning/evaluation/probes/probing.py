@@ -17,7 +17,8 @@ from torch import Tensor
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
 from jepa_lightning.evaluation.probes.attentive import DECAYS, LRS, fit_attentive
 from jepa_lightning.evaluation.probes.bootstrap import Outcome
-from jepa_lightning.evaluation.probes.classification import C_GRID, best_c, fit_linear, knn_predict, standardise
+from jepa_lightning.evaluation.probes.classification import C_GRID, best_c, knn_predict, linear_predict, standardise
+from jepa_lightning.evaluation.probes.held_out import held_out
 from jepa_lightning.evaluation.probes.protocols import LinearClassifier, Split
 from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
 
@@ -91,10 +92,10 @@ def run_probe(
         predicted = knn_predict(train, torch.from_numpy(known), test, k=k).numpy()
     elif tokens is not None and probe == "attentive":
         whole = np.arange(len(labels)) if rows is None else rows
-        learnt, judged = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
+        learnt, tested = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
         target = torch.from_numpy(known).float() if continuous else torch.from_numpy(known)
         fitted = fit_attentive(tokens.values, tokens.valid, target, rows=learnt, seed=seed, device=device)
-        predicted = fitted.predict(tokens.values, tokens.valid, rows=judged).numpy()
+        predicted = fitted.predict(tokens.values, tokens.valid, rows=tested).numpy()
         chosen = fitted.lr, fitted.decay
     else:
         fit = _logistic if probe == "logistic" else _ridge
@@ -105,15 +106,11 @@ def run_probe(
 
 
 def choose_stratified_c(features: Tensor, labels: Tensor, *, grid: tuple[float, ...] = C_GRID) -> float:
-    """The C of `fit_linear` that does best on a fifth of each class, at least one sample, held out at random.
+    """Choose the C of `fit_linear` that does best on a fifth of each class, at least one sample, held out at random.
 
     The strongest penalty of the best; 1 where every class has a single sample. A class of one sample is not held out.
     """
-    generator, held = torch.Generator().manual_seed(0), torch.zeros(len(labels), dtype=torch.bool)
-    for name in labels.unique():
-        members = (labels == name).nonzero().squeeze(1)
-        members = members[torch.randperm(len(members), generator=generator)]
-        held[members[: max(1, len(members) // 5) if len(members) > 1 else 0]] = True
+    held = held_out(labels)
     if not held.any():
         return 1.0
     return best_c(features[~held], labels[~held], features[held], labels[held], grid=grid)
@@ -121,8 +118,7 @@ def choose_stratified_c(features: Tensor, labels: Tensor, *, grid: tuple[float, 
 
 def _logistic(train: Tensor, test: Tensor, labels: Tensor) -> tuple[NDArray[Any], float]:
     c = choose_stratified_c(train, labels)
-    weight, bias = fit_linear(train, labels, c=c)
-    return F.linear(test, weight, bias).argmax(1).numpy(), c
+    return linear_predict(train, labels, test, c=c).numpy(), c
 
 
 def _ridge(train: Tensor, test: Tensor, values: Tensor) -> tuple[NDArray[Any], float]:

@@ -27,14 +27,14 @@ _INNER_FOLDS = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of the samples to learn from and of those to be judged by; the two share none."""
+    """Numbers of the samples to learn from and of those to test on; the two share none."""
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
 
 
 def stratified_folds(labels: Array, *, folds: int = 10, seed: int = 0) -> list[Split]:
-    """Splits whose test parts are disjoint, cover everything and have the classes' shares.
+    """Split so that the test parts are disjoint, cover everything and have the classes' shares.
 
     Args:
         labels: (n,) classes; each must have at least `folds` samples.
@@ -55,12 +55,12 @@ def stratified_folds(labels: Array, *, folds: int = 10, seed: int = 0) -> list[S
 
 
 def repeated_splits(labels: Array, *, repeats: int, test_share: float, seed: int = 0) -> list[Split]:
-    """Independent random splits that keep the classes' shares.
+    """Split at random, independently, keeping the classes' shares.
 
     Args:
         labels: (n,) classes; each must have at least 2 samples.
         repeats: number of splits, at least 1.
-        test_share: share of the samples that is judged, between 0 and 1.
+        test_share: share of the samples to test on, between 0 and 1.
         seed: of the draws.
 
     Raises:
@@ -74,7 +74,7 @@ def repeated_splits(labels: Array, *, repeats: int, test_share: float, seed: int
 
 
 def few_labels(split: Split, labels: Array, *, share: float, seed: int = 0) -> Split:
-    """The same split with a share of its training samples: the same share of each class, and at least one of each."""
+    """Keep a share of a split's training samples: the same share of each class, and at least one of each."""
     if not 0 < share <= 1:
         raise ValueError(f"expected a share of the labels above 0 and at most 1, got {share:g}")
     rng = np.random.default_rng(seed)
@@ -86,7 +86,7 @@ def few_labels(split: Split, labels: Array, *, share: float, seed: int = 0) -> S
 
 
 def leave_one_group_out(groups: Array) -> list[Split]:
-    """One split a group: it alone is judged, by what was learnt from all others. In the order of the groups' names.
+    """Hold out each group in a split of its own, in the order of the groups' names; all others train.
 
     Args:
         groups: (n,) group of each sample, such as its speaker; at least 2 groups.
@@ -122,7 +122,7 @@ class LinearClassifier:
         return f"{'linear SVM' if self.kind == 'svm' else 'logistic regression'}, standardised features, {c}"
 
     def fit(self, features: Array, labels: Array) -> Any:
-        """A fitted scikit-learn classifier, from features (n, D) and classes (n,).
+        """Fit a scikit-learn classifier to features (n, D) and classes (n,).
 
         Raises:
             ValueError: features are not finite.
@@ -141,7 +141,7 @@ class LinearClassifier:
 def accuracies(
     features: Array, labels: Array, splits: Sequence[Split], *, classifier: LinearClassifier | None = None
 ) -> NDArray[np.float64]:
-    """Accuracy on the test part of each split of a classifier fitted on its training part: (number of splits,).
+    """Measure the accuracy on the test part of each split of a classifier fitted on its training part: (splits,).
 
     Args:
         features: (n, D).
@@ -184,7 +184,7 @@ class Interval:
 
 
 def interval(values: Array, *, test_over_train: float = 0.0, level: float = 0.95) -> Interval:
-    """Mean of scores over splits, or of paired differences of scores, with its confidence interval.
+    """Average scores over splits, or paired differences of scores, with a confidence interval.
 
     Splits share training samples, so their scores are not independent, and the usual interval is far too narrow. This
     is the corrected resampled t interval (Nadeau and Bengio 2003, Inference for the generalization error, section 4):
@@ -206,7 +206,7 @@ def interval(values: Array, *, test_over_train: float = 0.0, level: float = 0.95
 
 
 def _counts(labels: Array, *, least: int = 2) -> NDArray[np.int64]:
-    """Samples of each class, at least `least` classes and samples of each."""
+    """Count the samples of each class, at least `least` classes and samples of each."""
     names, counts = np.unique(np.asarray(labels), return_counts=True)
     if len(names) < 2 or counts.min() < least:
         found = dict(zip(names.tolist(), counts.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A linear probe of continuous labels: ridge regression, judged by R2."""
+"""A linear probe of continuous labels: ridge regression, scored by R2."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.regression import r2_score
 
+from jepa_lightning.evaluation.probes.held_out import random_fifth
+
 PENALTIES = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 
 
 def fit_ridge(features: Tensor, values: Tensor, *, penalty: float) -> tuple[Tensor, Tensor]:
-    """Linear least squares with an L2 penalty, in closed form (float64).
+    """Fit linear least squares with an L2 penalty, in closed form (float64).
 
     Minimises the mean over samples of ||y - W x - b||^2, plus penalty ||W||^2; the bias is not penalised. (The penalty
     is scikit-learn's alpha over the number of samples.)
@@ -38,9 +40,8 @@ def fit_ridge(features: Tensor, values: Tensor, *, penalty: float) -> tuple[Tens
 
 
 def choose_penalty(features: Tensor, values: Tensor, *, grid: tuple[float, ...] = PENALTIES) -> float:
-    """The penalty of `fit_ridge` that does best on a fifth of these samples, held out at random (always the same)."""
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0)).to(features.device)
-    held, kept = order[: len(order) // 5], order[len(order) // 5 :]
+    """Choose the penalty of `fit_ridge` that does best on a fifth of these samples, at random (always the same)."""
+    held, kept = random_fifth(len(features), features.device)
     if not len(held):
         return grid[0]
     errors = []
@@ -53,7 +54,7 @@ def choose_penalty(features: Tensor, values: Tensor, *, grid: tuple[float, ...] 
 def r2(
     train: Tensor, train_values: Tensor, test: Tensor, test_values: Tensor, *, penalty: float | None = None
 ) -> float:
-    """Share of the variance of `test_values` that a ridge regression fitted on `train` explains.
+    """Measure the share of the variance of `test_values` that a ridge regression fitted on `train` explains.
 
     Args:
         train: (n, D) features, standardised.

@@ -43,7 +43,7 @@ class Scoring:
         self.chance = float(np.mean([self._chance(split) for split in splits])) if task.classes else 0.0
 
     def run(self, probe: Probe, *, confuse: bool) -> None:
-        """Every encoder and share of the labels by one probe."""
+        """Score every encoder and share of the labels by one probe."""
         for share in sorted({*self.protocol.label_shares, 1.0}, reverse=True):
             splits = self._with_share(share)
             found = {
@@ -55,14 +55,14 @@ class Scoring:
                 self._score(name, probe, share, outcomes)
                 if confuse and share == 1.0 and self.task.classes and np.isfinite(outcomes[0].predicted).all():
                     self._confuse(name, probe, outcomes)
-            judged = len(np.unique(np.concatenate([split.test for split in splits])))
+            tested = len(np.unique(np.concatenate([split.test for split in splits])))
             for name, other in self.pairs:
                 if name not in found or other not in found:
                     continue
                 estimate = self._estimate(found[name], found[other])
                 measure = found[name][0].measure
                 self.differences.append(
-                    Difference(name, other, self.task.name, probe, measure, share, estimate, judged)
+                    Difference(name, other, self.task.name, probe, measure, share, estimate, tested)
                 )
 
     def _run(self, probe: Probe, name: str, split: Split) -> Outcome:
@@ -79,7 +79,7 @@ class Scoring:
         )
 
     def episodes(self, *, strict: bool) -> list[str]:
-        """Few-shot episodes drawn from the samples that any split judges: those of the test part, or everything.
+        """Score few-shot episodes drawn from the samples that any split tests: those of the test part, or everything.
 
         Returns:
             Which episodes too few samples allow, in words; an error if `strict`.
@@ -161,7 +161,7 @@ class Scoring:
         self.confusions.append(Confusion(name, self.task.name, probe, self.task.names, counts))
 
     def _chance(self, split: Split) -> float:
-        """Accuracy on the test part of always saying the most frequent class of the training part."""
+        """Measure the accuracy on the test part of always saying the most frequent class of the training part."""
         most = np.bincount(self.task.values[split.train]).argmax()
         return float((self.task.values[split.test] == most).mean())
 

@@ -20,11 +20,11 @@ _BINS = 5  # of continuous labels, so that folds have the same share of low and 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How samples are divided into those to learn from and those to be judged by.
+    """How samples are divided into those to learn from and those to test on.
 
     Attributes:
         kind: "split": the data's own train and test part; "folds": stratified k-fold; "repeated": stratified random
-            splits; "groups": each group is judged once, by what was learnt from the others.
+            splits; "groups": each group is tested once, by what was learnt from the others.
         folds: number of folds.
         repeats: number of random splits.
         test_share: of the samples in each of them.
@@ -112,7 +112,7 @@ class Task:
 
 
 def make_task(name: str, label: Tensor, *, names: Sequence[str] | None = None) -> Task:
-    """A task from a label column: (n,) whole numbers, negative for none, or (n, ...) floats, NaN for none.
+    """Make a task from a label column: (n,) whole numbers, negative for none, or (n, ...) floats, NaN for none.
 
     Args:
         name: of the label.
@@ -151,11 +151,11 @@ def find_tasks(
     names: Mapping[str, Sequence[str]] | None = None,
     group: str | None = None,
 ) -> tuple[list[Task], list[str]]:
-    """The tasks of a data set and, in words, the columns that are none.
+    """Find the tasks of a data set and, in words, the columns that are none.
 
     Args:
         labels: name to (n, ...).
-        asked: the labels to judge by; None: all that can be, but the groups.
+        asked: the labels to evaluate; None: all that can be, but the groups.
         names: of the classes of each label.
         group: the label of the groups that are left out.
 
@@ -182,7 +182,7 @@ def find_tasks(
 
 
 def make_splits(task: Task, protocol: Protocol, *, train: int, groups: Tensor | None = None) -> list[Split]:
-    """The splits of a task, as numbers of its rows.
+    """Make the splits of a task, as numbers of its rows.
 
     Args:
         task: of n rows.

@@ -1,175 +1,144 @@
-"""The page of a report for people: tables, and the plots that go with them."""
+"""The page of a report for a browser: one HTML file with its tables, plots and pictures, and no script in it.
+
+Everything that a stranger may have named (files, classes, labels, runs) is escaped, and the page's own policy forbids
+scripts and whatever comes from elsewhere.
+"""
 
 from __future__ import annotations
 
-import csv
+import base64
+import html
 import json
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from jepa_lightning.evaluation.probes.tasks import Task
-from jepa_lightning.evaluation.report.plots import Curve, bar_chart, heat_map, line_chart, scatter, stacked_charts
-from jepa_lightning.evaluation.report.results import plain
+from jepa_lightning.evaluation.report.report import TITLE, Report, Section
+from jepa_lightning.evaluation.report.results import Neighbours, Plot, Plots
+from jepa_lightning.evaluation.report.style import STYLE
 from jepa_lightning.printable import printable
+from jepa_lightning.run.writing import plain
 
-if TYPE_CHECKING:
-    from jepa_lightning.evaluation.report.report import Report
-
-_BARS = 48  # of a spectrum
-_CLASSES = 100  # at most, in a confusion matrix
-_COLOURED = 20  # classes at most, in an embedding
-_METRICS = {"train/loss": "training loss", "collapse/effective_rank": "effective rank"}
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_LETTERS = 60  # of a sample's name; the end tells more than the beginning
+_SPOT = 5  # radius around a point within which it is named
 
 
-def page(report: Report, runs: Mapping[str, str | Path]) -> tuple[str, dict[str, str]]:
-    """The Markdown of a report, and its drawings by file name.
+def html_page(report: Report, plots: Plots) -> str:
+    """Write a report as one HTML file that needs nothing else.
 
-    Raises:
-        ValueError: a run of an encoder that the report does not have, or a file that is none of metrics.
+    Args:
+        report: what was found.
+        plots: its drawings; without them the tables stand alone.
     """
-    unknown = [name for name in runs if name not in report.encoders]
-    if unknown:
-        raise ValueError(f"runs of {unknown}, but the report is on {report.encoders}")
-    drawings: dict[str, str] = {}
-
-    def draw(name: str, drawing: str, words: str) -> list[str]:
-        stem = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
-        file = f"{stem}.svg"
-        number = 2
-        while file in drawings:  # names that differ in signs only
-            file, number = f"{stem}-{number}.svg", number + 1
-        drawings[file] = drawing
-        return [f"![{_escape(words)}](plots/{file})", ""]
-
-    chance = "chance is what the most frequent class of the training part gets, of continuous labels an R2 of 0"
-    protocol = f"Protocol: {report.settings.get('protocol', '')}. 95% intervals in brackets; {chance}."
-    lines = ["# How good the features are", "", protocol, ""]
-    for heading, header, rows in report.sections():
-        lines += [f"## {_escape(heading)}", "", *_markdown(header, rows), ""]
-    lines += [*(f"- {_escape(note)}" for note in report.notes), ""] if report.notes else []
-
-    lines += ["## Few labels", ""] if any(score.share < 1 for score in report.scores) else []
+    parts = [f"<h1>{TITLE}</h1>", f"<p>{_text(report.protocol)}</p>"]
+    if report.notes:
+        parts.append(f"<ul class='notes'>{''.join(f'<li>{_text(note)}</li>' for note in report.notes)}</ul>")
     for task in report.tasks:
-        for probe in dict.fromkeys(s.probe for s in report.scores if s.label == task.name and s.share < 1):
-            title = f"{task.name}: {probe} with few labels"
-            lines += draw(f"few labels {task.name} {probe}", _few_labels(report, task, probe, title), title)
-    lines += ["## Confusions", ""] if report.confusions else []
-    for found in report.confusions:
-        title = f"{found.label}: {found.encoder}, {found.probe}"
-        if len(found.names) > _CLASSES:
-            lines += [f"{_escape(title)}: {len(found.names)} classes are too many for a picture; see report.json.", ""]
-        else:
-            drawing = heat_map(found.counts, found.names, title=title)
-            lines += draw(f"confusion {found.label} {found.encoder}", drawing, title)
-    lines += ["## Spectra", ""]
-    for name, collapse in report.collapses.items():
-        title = f"covariance spectrum: {name}"
-        if collapse.spectrum:
-            x_label = f"principal component (of {len(collapse.spectrum)})"
-            drawing = bar_chart(
-                collapse.spectrum[:_BARS], title=title, x_label=x_label, y_label="share of the variance"
-            )
-            lines += draw(f"spectrum {name}", drawing, title)
-    lines += ["## Two principal components", ""]
-    for task in report.tasks:
-        for embedding in report.embeddings:
-            title = f"{task.name}: {embedding.encoder}"
-            drawing = _embedding(report, task, embedding.encoder, title)
-            lines += draw(f"embedding {task.name} {embedding.encoder}", drawing, title)
-    lines += ["## Runs", ""] if runs else []
-    for name, path in runs.items():
-        panels = [(label, Curve(label, *points)) for label, points in read_metrics(path).items()]
-        lines += draw(f"run {name}", stacked_charts(panels, title=f"training: {name}", x_label="step"), f"run {name}")
-    settings = json.dumps(plain(report.settings), indent=2)
-    lines += ["## Settings", "", "```json", settings, "```", ""]
-    return "\n".join(lines), drawings
+        sections = report.label_sections(task)
+        if sections:
+            parts.append(f"<h2>{_text(task.name)}</h2>")
+            parts += [_table(section) for section in sections]
+            names = _Names(report, task)
+            parts += [_plots(row, names) for row in plots.labels.get(task.name, [])]
+    names = _Names(report, next((task for task in report.tasks if task.classes), None))
+    parts += ["<h2>Collapse</h2>", _table(("", *report.collapse_section()[1:])), _plots(plots.collapse, names)]
+    if report.neighbours is not None:
+        parts += ["<h2>Nearest neighbours</h2>", *_neighbours(report.neighbours, names)]
+    if plots.runs:
+        parts += ["<h2>Training</h2>", _plots(plots.runs, names)]
+    settings = json.dumps(plain(report.settings), indent=2, ensure_ascii=False)
+    parts.append(f"<h2>Settings</h2><details><summary>all settings</summary><pre>{_text(settings, lines=True)}</pre>"
+                 "</details>")  # fmt: skip
+    head = f"<meta charset='utf-8'><meta http-equiv='Content-Security-Policy' content=\"{_POLICY}\">"
+    head += "<meta name='viewport' content='width=device-width'><meta name='color-scheme' content='light dark'>"
+    head += f"<title>{TITLE}</title><style>{STYLE}</style>"
+    body = "\n".join(part for part in parts if part)
+    return f"<!DOCTYPE html>\n<html lang='en'><head>{head}</head>\n<body><main>\n{body}\n</main></body></html>\n"
 
 
-def read_metrics(path: str | Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and values of the loss and the effective rank in a metrics.csv.
+class _Names:
+    """What samples are called: their ids, and what a label says of them."""
 
-    Raises:
-        ValueError: the file is missing or holds none of them.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"no metrics file {path}")
-    found: dict[str, tuple[list[float], list[float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for key, label in _METRICS.items():
-                step, value = _float(row.get("step")), _float(row.get(key))
-                if math.isfinite(step) and math.isfinite(value):
-                    steps, values = found.setdefault(label, ([], []))
-                    steps.append(step)
-                    values.append(value)
-    if not found:
-        raise ValueError(f"{path} has none of the columns {', '.join(_METRICS)} with numbers in them")
-    return {label: found[label] for label in _METRICS.values() if label in found}
+    def __init__(self, report: Report, task: Task | None) -> None:
+        self.ids = report.ids
+        self.label = "" if task is None else task.name
+        self.known: dict[int, str] = {}
+        if task is not None:
+            values = task.values.tolist()
+            words = [task.names[value] if task.classes else ", ".join(f"{v:.3g}" for v in value) for value in values]
+            self.known = dict(zip(task.rows.tolist(), words, strict=True))
 
+    def id(self, row: int) -> str:
+        """The end of a sample's name, or its number."""
+        name = printable(self.ids[row]) if row < len(self.ids) else f"sample {row}"
+        return name if len(name) <= _LETTERS else "…" + name[1 - _LETTERS :]
 
-def _few_labels(report: Report, task: Task, probe: str, title: str) -> str:
-    curves = []
-    for name in report.encoders:
-        found = [s for s in report.scores if (s.encoder, s.label, s.probe) == (name, task.name, probe)]
-        found.sort(key=lambda score: score.share)
-        if not found:  # of the attentive probe, where there are no tokens
-            continue
-        ends = [(s.estimate.mean, s.estimate.low, s.estimate.high) for s in found]
-        curves.append(Curve(name, [s.share for s in found], *(list(column) for column in zip(*ends, strict=True))))
-    marks = [(share, f"{share * 100:.3g}%") for share in curves[0].x]
-    first = next(s for s in report.scores if s.label == task.name and s.probe == probe)
-    return line_chart(
-        curves,
-        title=title,
-        x_label="share of the training labels",
-        y_label=first.measure,
-        log_x=True,
-        marks=marks,
-        level=(first.chance, "chance"),
-    )
+    def full(self, row: int) -> str:
+        """Name and label."""
+        return f"{self.id(row)}: {self.known[row]}" if row in self.known else self.id(row)
 
 
-def _embedding(report: Report, task: Task, encoder: str, title: str) -> str:
-    found = next(embedding for embedding in report.embeddings if embedding.encoder == encoder)
-    place = {row: number for number, row in enumerate(task.rows.tolist())}
-    shown = [(number, place[row]) for number, row in enumerate(found.rows.tolist()) if row in place]
-    points = found.points[[number for number, _ in shown]]
-    values = task.values[[number for _, number in shown]]
-    if task.classes:
-        groups, names = values, list(task.names)
-        if len(names) > _COLOURED:  # the first ones by their names, the others as one
-            groups, names = np.minimum(groups, _COLOURED - 1), [*names[: _COLOURED - 1], "others"]
-    else:
-        edges = np.quantile(task.values[:, 0], [0.2, 0.4, 0.6, 0.8])
-        groups = np.searchsorted(edges, values[:, 0])
-        ends = [f"{edge:.3g}" for edge in edges]
-        names = [
-            f"below {ends[0]}",
-            *(f"{a} to {b}" for a, b in pairwise(ends)),
-            f"above {ends[-1]}",
-        ]
-    labels = [f"component {number} ({share:.0%} of the variance)" for number, share in enumerate(found.shares, 1)]
-    return scatter(points, groups, names, title=title, x_label=labels[0], y_label=labels[1], ordered=not task.classes)
+def _table(section: Section) -> str:
+    heading, header, rows = section
+    top = "".join(f"<th scope='col'>{_text(cell)}</th>" for cell in header)
+    lines = [
+        f"<tr><th scope='row'>{_text(first)}</th>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
+        for first, *cells in rows
+    ]
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    above = f"<h3>{_text(heading)}</h3>\n" if heading else ""
+    return f"{above}<div class='wide'>{table}</div>"
 
 
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return [f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines]
+def _plots(plots: Sequence[Plot], names: _Names) -> str:
+    return f"<div class='plots'>{''.join(_plot(plot, names) for plot in plots)}</div>" if plots else ""
 
 
-def _escape(words: str) -> str:
-    return re.sub(r"([\\|*_<>\[\]`])", r"\\\1", printable(words))
+def _plot(plot: Plot, names: _Names) -> str:
+    """A drawing as a picture, in which nothing is executed, under what names its points."""
+    width, height = plot.size
+    picture = f"<img src='{_data(plot.svg.encode(), 'svg+xml')}' width='{width * 4 / 3:.0f}' alt='{_text(plot.title)}'>"
+    spots = "".join(_spot(*point, width=width, names=names) for point in plot.points)
+    over = f"<svg viewBox='0 0 {width:.1f} {height:.1f}'>{spots}</svg>" if spots else ""
+    return f"<figure><figcaption>{_text(plot.title)}</figcaption><div class='plot'>{picture}{over}</div></figure>\n"
 
 
-def _float(cell: str | None) -> float:
-    try:
-        return float(cell or "nan")
-    except ValueError:
-        return math.nan
+def _spot(x: float, y: float, row: int, *, width: float, names: _Names) -> str:
+    """An unseen disc on a point, with the words that show when it is pointed at."""
+    left = x < width / 2
+    place = f"x='{x + 7 if left else x - 7:.1f}' y='{y - 5:.1f}'" + ("" if left else " class='l'")
+    return f"<g><circle cx='{x:.1f}' cy='{y:.1f}' r='{_SPOT}'/><text {place}>{_text(names.full(row))}</text></g>"
+
+
+def _neighbours(found: Neighbours, names: _Names) -> Iterable[str]:
+    """Each sample, and a row of its neighbours for each encoder."""
+    same = f" A green frame: the same {_text(names.label)}; an orange one: another." if names.label else ""
+    yield f"<p>By the cosine of the features, the nearest first.{same}</p>"
+    for number, row in enumerate(found.rows.tolist()):
+        lines = []
+        for encoder, nearest in found.nearest.items():
+            beside = zip(nearest[number].tolist(), found.similarities[encoder][number].tolist(), strict=True)
+            cells = [f"<td>{_sample(other, row, found, names, f'{cosine:.3f}')}</td>" for other, cosine in beside]
+            lines.append(f"<tr><th scope='row'>{_text(encoder)}</th>{''.join(cells)}</tr>")
+        query = _sample(row, None, found, names, names.id(row))
+        yield f"<div class='query'>{query}<table class='strip'>{''.join(lines)}</table></div>"
+
+
+def _sample(row: int, query: int | None, found: Neighbours, names: _Names, words: str) -> str:
+    """A picture with its class and some words under it; its name shows when it is pointed at."""
+    kind = ""
+    if query is not None and row in names.known and query in names.known:
+        kind = " class='same'" if names.known[row] == names.known[query] else " class='other'"
+    source = _data(found.pictures[row], "png")
+    picture = f"<img{kind} src='{source}' alt='{_text(names.full(row))}' title='{_text(names.full(row))}'>"
+    known = f"{_text(names.known[row])}<br>" if row in names.known else ""
+    return f"<div class='sample'>{picture}<span>{known}{_text(words)}</span></div>"
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _text(words: str, *, lines: bool = False) -> str:
+    """Words that are neither markup nor control codes."""
+    return html.escape(printable(words, lines=lines), quote=True)

@@ -1,246 +1,268 @@
-"""The plots of a report as SVG text: curves with intervals, bars, a confusion matrix, points, a run."""
+"""Draw the plots of a report by matplotlib. Nothing imports this module but what writes reports, when it does so."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from jepa_lightning.evaluation.report import svg
-from jepa_lightning.evaluation.report.svg import COLOURS, Axes
+from jepa_lightning.evaluation.probes.tasks import Task
+from jepa_lightning.evaluation.report.metrics import Metrics, panels
+from jepa_lightning.evaluation.report.report import Report
+from jepa_lightning.evaluation.report.results import Confusion, Embedding, Plot, Plots, Score
+from jepa_lightning.evaluation.report.theme import COLOURS, INK, MARKERS, colour, fit, theme, to_svg
+from jepa_lightning.printable import printable
 
-_WIDTH, _HEIGHT = 460, 280  # of the area inside the axes
-_LEFT, _TOP, _BOTTOM, _GAP = 84, 44, 56, 18
-_MANY = 40  # classes whose names are not written one by one
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a chart.
-
-    Attributes:
-        name: in the legend.
-        x: values in ascending order.
-        y: as many.
-        low: lower ends of intervals, or none.
-        high: upper ends.
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = field(default=())
-    high: Sequence[float] = field(default=())
+WIDTH = 5.8  # inches of a plot; two fit beside each other
+CLASSES = 100  # at most, in a confusion matrix
+_NAMED, _COUNTED = 40, 12  # classes at most whose names, and whose counts, are written
+_GROUPS = len(COLOURS) * len(MARKERS)  # classes at most in an embedding, the last of them "others"
+_NAME = 24  # letters of a name
+_WORST = -1.0  # R2 below it is drawn there
+_MARKED = 30  # points at most that a curve has dots at
 
 
-def line_chart(
-    curves: Sequence[Curve],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    log_x: bool = False,
-    marks: Sequence[tuple[float, str]] | None = None,
-    level: tuple[float, str] | None = None,
-) -> str:
-    """Lines with dots and, where they have them, intervals as shaded bands.
+def draw_plots(report: Report, runs: Mapping[str, Metrics] | None = None) -> Plots:
+    """Draw all plots of a report.
 
     Args:
-        curves: points that are not finite are left out.
-        title: above.
-        x_label: below.
-        y_label: on the left.
-        log_x: logarithmic x, all above 0.
-        marks: where x has ticks, and their names; None for round numbers (the x values themselves if `log_x`).
-        level: a dashed horizontal line and its name, such as chance.
+        report: what to draw.
+        runs: encoder to the metrics of its run.
     """
-    curves = [_finite(curve) for curve in curves]
-    everything_x = [x for curve in curves for x in curve.x] or [0.0, 1.0]
-    everything_y = [y for curve in curves for values in (curve.y, curve.low, curve.high) for y in values]
-    everything_y += [level[0]] if level else []
-    axes = Axes(_range(everything_x, log=log_x), _range(everything_y, margin=0.06), (_LEFT, _TOP, _WIDTH, _HEIGHT),
-                log_x=log_x)  # fmt: skip
-    if marks is None:
-        at = sorted(set(everything_x)) if log_x else svg.ticks(*axes.x)
-        marks = [(value, svg.number(value)) for value in at]
-    heights = [(value, svg.number(value)) for value in svg.ticks(*axes.y)]
-    parts = axes.frame(x_label, y_label, x_ticks=marks, y_ticks=heights)
-    if level:
-        parts.append(svg.line([axes.at(x, level[0]) for x in axes.x], svg.INK, dashed=True))
-    for curve, colour in zip(curves, _colours(len(curves)), strict=True):
-        above = [axes.at(*point) for point in zip(curve.x, curve.high, strict=False)]
-        below = [axes.at(*point) for point in zip(curve.x, curve.low, strict=False)]
-        parts += [svg.area([*above, *below[::-1]], colour)] if len(above) > 1 else []
-        points = [axes.at(*point) for point in zip(curve.x, curve.y, strict=True)]
-        parts.append(svg.line(points, colour, width=2))
-        if len(points) <= 30:
-            parts += [svg.line([high, low], colour) for high, low in zip(above, below, strict=True)]
-            parts += [svg.dot(*point, colour) for point in points]
-    names, colours = [curve.name for curve in curves], _colours(len(curves))
-    if level:
-        names, colours = [*names, f"{level[1]} (dashed)"], [*colours, svg.INK]
-    return _finish(parts, names, colours, title)
+    with theme():
+        labels: dict[str, list[list[Plot]]] = {}
+        for task in report.tasks:
+            scores = [score for score in report.scores if score.label == task.name]
+            if scores:
+                confusions = [c for c in report.confusions if c.label == task.name and len(c.names) <= CLASSES]
+                labels[task.name] = [
+                    [_scores(report, scores)],
+                    _few_labels(report, scores),
+                    [_confusion(found) for found in confusions],
+                    [_embedding(task, embedding) for embedding in report.embeddings],
+                ]
+        spectra = _spectra(report)
+        curves = [plot_run(metrics, title=name) for name, metrics in (runs or {}).items()]
+    return Plots(labels, spectra, curves)
 
 
-def bar_chart(values: Sequence[float], *, title: str, x_label: str, y_label: str) -> str:
-    """Bars numbered from 1, all values at least 0."""
-    heights = np.nan_to_num(np.asarray(values, dtype=float))
-    count = max(1, len(heights))
-    top = float(heights.max(initial=0)) or 1.0
-    axes = Axes((0.5, count + 0.5), (0.0, top * 1.05), (_LEFT, _TOP, _WIDTH, _HEIGHT))
-    marks = [(v, svg.number(v)) for v in sorted({1.0, *svg.ticks(1, count)}) if v >= 1 and v == round(v)]
-    parts = axes.frame(
-        x_label, y_label, x_ticks=marks, y_ticks=[(v, svg.number(v)) for v in svg.ticks(*axes.y) if v >= 0]
-    )
-    wide = min(40.0, max(1.0, 0.8 * _WIDTH / count))
-    for index, height in enumerate(heights, 1):
-        x, y = axes.at(index, height)
-        bottom = axes.at(index, 0)[1]
-        parts.append(svg.box(x - wide / 2, y, wide, bottom - y, COLOURS[0], title=f"{index}: {height:.4g}"))
-    return _finish(parts, [], [], title)
+def plot_run(metrics: Metrics, *, title: str, loss: bool = True, titled: bool = False) -> Plot:
+    """Draw a run's curves under each other over the same steps: its loss, its probes, its effective rank.
 
-
-def heat_map(matrix: NDArray[np.int64], names: Sequence[str], *, title: str) -> str:
-    """A confusion matrix: rows are true classes, columns what was said, colours the share of the row.
-
-    Counts are written into the cells of up to 12 classes; of more than 40, no class is named.
+    Args:
+        metrics: of the run.
+        title: of the plot.
+        loss: whether to draw the losses, too.
+        titled: whether the title is in the drawing.
     """
-    count = len(matrix)
-    side = min(36.0, max(4.0, 360 / max(1, count)))
-    written, named = count <= 12, count <= _MANY
-    names = [svg.fit(name, 130) for name in names]
-    margin = svg.LETTER * max(map(len, names)) + 14 if named else 14
-    left, top = margin + 30, 44.0
-    edge = count * side
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    parts = []
-    for row in range(count):
-        for column in range(count):
-            x, y, share = left + column * side, top + row * side, float(shares[row, column])
-            words = f"{names[row]} said to be {names[column]}: {matrix[row, column]}" if named else ""
-            if share:  # the ground is as white as 0
-                parts.append(svg.box(x, y, side, side, _shade(share), title=words))
-            if written:
-                ink = "#FFFFFF" if share > 0.5 else svg.INK
-                size = min(svg.SIZE, 1.5 * side / max(2, len(str(matrix.max()))))
-                parts.append(
-                    svg.text(str(matrix[row, column]), x + side / 2, y + side / 2 + 4.5, size=size, colour=ink)
-                )
-    level = max(map(len, names)) * svg.LETTER <= side  # the names fit under their columns
-    every = 1 if side >= 13 else 2
-    for index in range(0, count, every) if named else ():
-        middle = (index + 0.5) * side
-        parts.append(svg.text(names[index], left - 7, top + middle + 4.5, anchor="end"))
-        x, y = left + middle, top + edge + (18 if level else 8)
-        parts.append(
-            svg.text(names[index], x, y) if level else svg.text(names[index], x + 4, y, anchor="end", turn=-90)
-        )
-    below = (26.0 if level else margin) if named else 14.0
-    parts.append(
-        svg.line([(left, top), (left, top + edge), (left + edge, top + edge), (left + edge, top), (left, top)])
-    )
-    parts.append(svg.text("true class", 18, top + edge / 2, turn=-90))
-    parts.append(svg.text("predicted class", left + edge / 2, top + edge + below + 14))
-    bar = left + edge + 24
-    for step in range(20):
-        parts.append(svg.box(bar, top + edge - (step + 1) * edge / 20, 14, edge / 20 + 0.5, _shade((step + 0.5) / 20)))
-    parts += [svg.text(f"{share:g}", bar + 20, top + edge * (1 - share) + 4.5, anchor="start") for share in (0, 0.5, 1)]
-    parts.append(svg.text("share of the row", bar + 58, top + edge / 2, turn=-90))
-    width = max(bar + 76, svg.LETTER * len(title) * 15 / svg.SIZE + 40)
-    return svg.document(parts, width=width, height=top + edge + below + 26, title=title)
+    with theme():
+        shown = panels(metrics, loss=loss)
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.6 * len(shown)), layout="constrained")
+        if titled:
+            figure.suptitle(_words(title, 70), fontsize=10, fontweight="bold")
+        axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+        for ax, panel in zip(axes, shown, strict=True):
+            for number, line in enumerate(panel.lines):
+                shade = colour(number)
+                mark = "o" if len(line.steps) <= _MARKED else ""
+                ax.plot(line.steps, line.values, marker=mark, markersize=3, color=shade, label=_words(line.name))
+                if line.level is not None:
+                    ax.axhline(line.level, color=shade, linestyle=(0, (4, 3)), linewidth=1)
+            ax.set_ylabel(_words(panel.label, 30))
+            _legend(ax, [] if all(line.level is None for line in panel.lines) else [_dashed("untrained")])
+        axes[-1].set_xlabel("optimiser step")
+        figure.align_ylabels(list(axes))
+        return _plot(figure, title)
 
 
-def scatter(points: NDArray[np.float64], groups: NDArray[np.int64], names: Sequence[str], *, title: str,
-            x_label: str, y_label: str, ordered: bool = False) -> str:  # fmt: skip
-    """Points (n, 2), coloured by the number (n,) of their group, with a legend of the groups' names.
-
-    Up to 20 groups have their name at their median too, for whom the colours are not enough; `ordered` ones, whose
-    colours go from dark to light, do not.
-    """
-    kept = np.isfinite(points).all(1)
-    points, groups = points[kept], groups[kept]
-    axes = Axes(_range(points[:, 0], margin=0.04), _range(points[:, 1], margin=0.04), (_LEFT, _TOP, 380, 340))
-    marks = [[(v, svg.number(v)) for v in svg.ticks(*limits)] for limits in (axes.x, axes.y)]
-    parts = axes.frame(x_label, y_label, x_ticks=marks[0], y_ticks=marks[1])
-    colours = gradient(len(names)) if ordered else _colours(len(names))
-    # In a mixed order, or the last group would cover the others.
-    for index in np.random.default_rng(0).permutation(len(points)):
-        parts.append(svg.dot(*axes.at(*points[index]), colours[groups[index]], opacity=0.65))
-    for group in np.unique(groups) if len(names) <= 20 and not ordered else ():
-        x, y = axes.at(*np.median(points[groups == group], axis=0))
-        words = svg.fit(names[group], 90)
-        parts += [svg.text(words, x, y + 4.5, halo=True), svg.text(words, x, y + 4.5, bold=True)]
-    return _finish(parts, names, colours, title, inside=(380, 340))
-
-
-def stacked_charts(panels: Sequence[tuple[str, Curve]], *, title: str, x_label: str) -> str:
-    """One curve a panel under each other over the same x, such as the loss and the rank of a run."""
-    curves = [(label, _finite(curve)) for label, curve in panels]
-    limits = _range([x for _, curve in curves for x in curve.x])
-    parts, height = [], 170
-    for number, (label, curve) in enumerate(curves):
-        top = _TOP + number * (height + 62)
-        axes = Axes(limits, _range(curve.y, margin=0.06), (_LEFT, top, _WIDTH, height))
-        marks = [[(v, svg.number(v)) for v in svg.ticks(*ends, most=5)] for ends in (axes.x, axes.y)]
-        parts += axes.frame(x_label, label, x_ticks=marks[0], y_ticks=marks[1])
-        points = [axes.at(*point) for point in zip(curve.x, curve.y, strict=True)]
-        parts.append(svg.line(points, COLOURS[number % len(COLOURS)], width=1.5))
-        parts += [svg.dot(*point, COLOURS[number % len(COLOURS)]) for point in points] if len(points) <= 30 else []
-    total = _TOP + len(curves) * (height + 62)
-    return svg.document(parts, width=_LEFT + _WIDTH + 30, height=total, title=title)
+def _scores(report: Report, scores: Sequence[Score]) -> Plot:
+    """Every encoder's score by every probe with its interval, beside chance."""
+    scores = [score for score in scores if score.share == 1.0]
+    probes = list(dict.fromkeys(score.probe for score in scores))
+    encoders = report.encoders
+    step = 1 / (len(encoders) + 1)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.22 * len(probes) * (len(encoders) + 1)), layout="constrained")
+    ax = figure.subplots()
+    for score in scores:
+        if not math.isfinite(score.estimate.mean):
+            continue
+        number = encoders.index(score.encoder)
+        mean, low, high = (max(_WORST, end) for end in (score.estimate.mean, score.estimate.low, score.estimate.high))
+        y = probes.index(score.probe) + step * (number - (len(encoders) - 1) / 2)
+        ax.plot([low, high], [y, y], color=colour(number), solid_capstyle="butt")
+        ax.plot(mean, y, marker="o", markersize=5, color=colour(number))
+    for place, probe in enumerate(probes):
+        chance = next(score.chance for score in scores if score.probe == probe)
+        ax.plot([chance, chance], [place - 0.5 + step / 4, place + 0.5 - step / 4], color=INK, linestyle=(0, (4, 3)),
+                linewidth=1)  # fmt: skip
+    ax.set_yticks(range(len(probes)), [_words(probe) for probe in probes])
+    ax.set_ylim(len(probes) - 0.5, -0.5)
+    ax.grid(visible=False, axis="y")
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    measure = scores[0].measure
+    below = any(score.estimate.low < _WORST for score in scores)
+    ax.set_xlabel(f"{measure} (below {_WORST:g} is drawn at {_WORST:g})" if below else measure)
+    handles = [_dot(name, colour(number)) for number, name in enumerate(encoders)]
+    figure.legend(handles=[*handles, _dashed("chance")], loc="outside right upper")
+    return _plot(figure, f"{scores[0].label}: scores with 95% intervals")
 
 
-def gradient(count: int) -> list[str]:
-    """Colours from dark to light for ordered groups; they differ in lightness, so for any colour vision (viridis)."""
-    anchors = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (233, 211, 40)])
-    at = np.linspace(0, len(anchors) - 1, count) if count > 1 else np.zeros(1)
-    rgb = [np.interp(at, np.arange(len(anchors)), channel).round().astype(int) for channel in anchors.T]
-    return [f"#{r:02X}{g:02X}{b:02X}" for r, g, b in zip(*rgb, strict=True)]
+def _few_labels(report: Report, scores: Sequence[Score]) -> list[Plot]:
+    """A plot for each probe that was fitted on shares of the labels."""
+    found = []
+    for probe in dict.fromkeys(score.probe for score in scores if score.share < 1):
+        of_probe = sorted((s for s in scores if s.probe == probe), key=lambda score: score.share)
+        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+        ax = figure.subplots()
+        for number, name in enumerate(report.encoders):
+            ends = [(s.share, s.estimate.mean, s.estimate.low, s.estimate.high) for s in of_probe if s.encoder == name]
+            if ends:  # none of the attentive probe, where there are no tokens
+                share, mean, low, high = (list(column) for column in zip(*ends, strict=True))
+                ax.plot(share, mean, marker="o", color=colour(number), label=_words(name))
+                ax.fill_between(share, low, high, color=colour(number), alpha=0.15, linewidth=0)
+        ax.axhline(of_probe[0].chance, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+        ax.set_xscale("log")
+        shares = sorted({score.share for score in of_probe})
+        ax.set_xticks(shares, [f"{share * 100:.3g}%" for share in shares])
+        ax.minorticks_off()
+        ax.set_xlabel("share of the training labels")
+        lowest, highest = (-0.02, 1.02) if of_probe[0].measure == "accuracy" else (_WORST, 1.02)
+        ax.set_ylim(max(lowest, ax.get_ylim()[0]), min(highest, ax.get_ylim()[1]))
+        ax.set_ylabel(of_probe[0].measure)
+        _legend(ax, [_dashed("chance")])
+        found.append(_plot(figure, f"{of_probe[0].label}: {probe} with few labels"))
+    return found
 
 
-def _finish(
-    parts: list[str],
-    names: Sequence[str],
-    colours: Sequence[str],
-    title: str,
-    inside: tuple[float, float] = (_WIDTH, _HEIGHT),
-) -> str:
-    """Add the legend on the right and close the drawing."""
-    names = [svg.fit(name, 220) for name in names]
-    right = _LEFT + inside[0] + _GAP
-    parts += svg.legend(names, colours, x=right, y=_TOP)
-    width = max(right + svg.legend_width(names) + 8, svg.LETTER * len(title) * 15 / svg.SIZE + 40)
-    height = max(_TOP + inside[1] + _BOTTOM, _TOP + 20 * len(names) + 16)
-    return svg.document(parts, width=width, height=height, title=title)
+def _confusion(found: Confusion) -> Plot:
+    """Rows are true classes, columns predicted ones, colours the share of the row."""
+    count = len(found.names)
+    names = [_words(name) for name in found.names]
+    longest = max(map(len, names)) if count <= _NAMED else 0
+    side = min(3.0, max(1.6, 0.3 * count)) if count <= _COUNTED else 4.0
+    turned = longest * 0.085 > side / count
+    margin = 0.075 * longest
+    figure = Figure(figsize=(side + margin + 1.1, side + (margin if turned else 0.15) + 0.4), layout="constrained")
+    ax = figure.subplots()
+    shares = found.counts / np.maximum(found.counts.sum(1, keepdims=True), 1)
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(True)
+    if count <= _NAMED:
+        size = min(9.0, 72 * side / count * 0.8)
+        ax.set_xticks(range(count), names, rotation=90 if turned else 0, fontsize=size)
+        ax.set_yticks(range(count), names, fontsize=size)
+    if count <= _COUNTED:
+        for (row, column), value in np.ndenumerate(found.counts):
+            ink = "white" if shares[row, column] > 0.55 else INK
+            ax.text(column, row, str(value), ha="center", va="center", color=ink, fontsize=7.5)
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
+    figure.colorbar(image, ax=ax, label="share of the row", fraction=0.05)
+    return _plot(figure, f"{found.label}: {found.encoder}, {found.probe}")
 
 
-def _colours(count: int) -> list[str]:
-    """The colours of unordered groups while they last, and a gradient for more."""
-    return list(COLOURS[:count]) if count <= len(COLOURS) else gradient(count)
+def _spectra(report: Report) -> list[Plot]:
+    """The eigenvalues of all encoders' covariance; one that has collapsed falls within a few components."""
+    found = {name: collapse.spectrum for name, collapse in report.collapses.items() if collapse.spectrum}
+    if not found:
+        return []
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    ax = figure.subplots()
+    for name, spectrum in found.items():
+        numbers = np.arange(1, len(spectrum) + 1)
+        shares = np.array(spectrum)
+        kept = shares > 1e-9  # the others are rounding
+        mark = "o" if len(spectrum) <= _MARKED else ""
+        ax.plot(numbers[kept], shares[kept], marker=mark, color=colour(report.encoders.index(name)), label=_words(name))
+    ax.set_yscale("log")
+    ax.set_xscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_xlabel("principal component")
+    ax.set_ylabel("share of the variance")
+    _legend(ax, [])
+    return [_plot(figure, "spectrum of the features' covariance")]
 
 
-def _finite(curve: Curve) -> Curve:
-    values = np.array([column for column in (curve.x, curve.y, curve.low, curve.high) if len(column)], dtype=float)
-    kept = values[:, np.isfinite(values).all(0)] if values.size else values
-    return Curve(curve.name, *kept.tolist())
+def _embedding(task: Task, found: Embedding) -> Plot:
+    """Samples along the first two principal components, coloured by their label."""
+    place = {row: number for number, row in enumerate(task.rows.tolist())}
+    kept = [number for number, row in enumerate(found.rows.tolist()) if row in place]
+    kept = [number for number in kept if np.isfinite(found.points[number]).all()]
+    points, rows = found.points[kept], found.rows[kept]
+    values = task.values[[place[row] for row in rows.tolist()]]
+    figure = Figure(figsize=(4.1, 2.9), layout="constrained")
+    ax = figure.subplots()
+    order = np.random.default_rng(0).permutation(len(points))  # or the last class would cover the others
+    if task.classes:
+        _classes(figure, ax, points[order], values[order], task.names)
+    else:
+        _values(figure, ax, points[order], values[order, 0], task.values[:, 0])
+    for axis, number, share in zip((ax.xaxis, ax.yaxis), (1, 2), found.shares, strict=True):
+        known = f" ({share:.0%} of the variance)" if math.isfinite(share) else ""
+        axis.set_label_text(f"component {number}{known}")
+        axis.set_major_locator(MaxNLocator(5))
+    plot = _plot(figure, f"{task.name}: {found.encoder}, two principal components")
+    shown = ax.transData.transform(points) if len(points) else points
+    spots = [(x, plot.size[1] - y, row) for (x, y), row in zip(shown.tolist(), rows.tolist(), strict=True)]
+    return dataclasses.replace(plot, points=spots)
 
 
-def _range(values: Sequence[float] | NDArray[np.float64], *, margin: float = 0.0, log: bool = False
-           ) -> tuple[float, float]:  # fmt: skip
-    """The least range that holds all values, with a margin on both sides; never empty."""
-    if not len(values):
-        return 0.0, 1.0
-    low, high = float(np.min(values)), float(np.max(values))
-    if not high > low:
-        low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
-    extra = (high - low) * margin
-    return low - extra, high + extra
+def _classes(figure: Figure, ax: Axes, points: NDArray[np.float64], groups: NDArray[np.int64],
+             names: Sequence[str]) -> None:  # fmt: skip
+    shown = [_words(name) for name in names]
+    if len(names) > _GROUPS:
+        groups, shown = np.minimum(groups, _GROUPS - 1), [*shown[: _GROUPS - 1], "others"]
+    handles = []
+    for block, marker in enumerate(MARKERS):
+        inside = groups // len(COLOURS) == block
+        shades = [colour(group) for group in groups[inside].tolist()]
+        x, y = points[inside].T
+        ax.scatter(x, y, s=14, c=shades, marker=marker, alpha=0.75, linewidths=0, rasterized=True)
+        numbers = range(block * len(COLOURS), min(len(shown), (block + 1) * len(COLOURS)))
+        handles += [_dot(shown[number], colour(number), marker) for number in numbers]
+    figure.legend(handles=handles, loc="outside right upper", ncols=1 if len(handles) <= 16 else 2)
 
 
-def _shade(share: float) -> str:
-    """White to dark blue."""
-    low, high = np.array([255, 255, 255]), np.array([8, 64, 129])
-    r, g, b = (low + (high - low) * min(1.0, max(0.0, share))).round().astype(int)
-    return f"#{r:02X}{g:02X}{b:02X}"
+def _values(figure: Figure, ax: Axes, points: NDArray[np.float64], values: NDArray[np.float64],
+            everything: NDArray[np.float64]) -> None:  # fmt: skip
+    low, high = np.quantile(everything, [0.02, 0.98]).tolist()  # a few extremes leave the others their colours
+    scale = Normalize(low, high if high > low else low + 1, clip=True)
+    x, y = points.T
+    ax.scatter(x, y, s=14, c=values, cmap="viridis", norm=scale, alpha=0.75, linewidths=0, rasterized=True)
+    figure.colorbar(ScalarMappable(scale, "viridis"), ax=ax, fraction=0.05)
+
+
+def _legend(ax: Axes, more: Sequence[Line2D]) -> None:
+    """Beside the plot, where there is more than one line."""
+    handles = [*ax.get_legend_handles_labels()[0], *more]
+    if len(handles) > 1:
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.03), borderaxespad=0.4)
+
+
+def _dot(name: str, shade: str, marker: str = "o") -> Line2D:
+    return Line2D([], [], color=shade, marker=marker, linestyle="", markersize=5, label=_words(name))
+
+
+def _dashed(name: str) -> Line2D:
+    return Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1, label=name)
+
+
+def _words(name: str, letters: int = _NAME) -> str:
+    words = fit(printable(name), letters)
+    return f" {words}" if words.startswith("_") else words  # or matplotlib leaves it out of the legend
+
+
+def _plot(figure: Figure, title: str) -> Plot:
+    svg = to_svg(figure)
+    return Plot(title, svg, (figure.bbox.width, figure.bbox.height))

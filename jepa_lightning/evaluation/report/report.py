@@ -1,20 +1,19 @@
-"""The report on some encoders: a table for the terminal, report.json for programs, report.md with plots for people."""
+"""The report on some encoders as data: scores, comparisons, collapse, and the tables that show them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from jepa_lightning.evaluation.collapse import Collapse
 from jepa_lightning.evaluation.probes.protocols import Interval
 from jepa_lightning.evaluation.probes.tasks import Task
-from jepa_lightning.evaluation.report.page import page
-from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Score, plain
+from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Neighbours, Score
 from jepa_lightning.evaluation.report.table import table
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.writing import plain
+
+TITLE = "Evaluation of frozen features"
 
 Section = tuple[str, Sequence[str], list[list[str]]]  # a heading, names of columns, rows
 
@@ -32,6 +31,8 @@ class Report:
         tasks: the labels.
         notes: what was left out, and why.
         settings: what the figures depend on.
+        ids: names of all samples, those of the training part first; empty where they are not known.
+        neighbours: nearest neighbours of some samples, or None.
     """
 
     scores: list[Score]
@@ -42,11 +43,19 @@ class Report:
     tasks: list[Task]
     notes: list[str]
     settings: dict[str, Any]
+    ids: Sequence[str] = ()
+    neighbours: Neighbours | None = None
 
     @property
     def encoders(self) -> list[str]:
         """Their names, in order."""
         return list(self.collapses)
+
+    @property
+    def protocol(self) -> str:
+        """How samples were divided and what the intervals and the chance are, in a sentence or two."""
+        chance = "chance is what the most frequent class of the training part gets, of continuous labels an R2 of 0"
+        return f"Protocol: {self.settings.get('protocol', '')}. 95% intervals in brackets; {chance}."
 
     def score(self, encoder: str, label: str, probe: str, *, share: float = 1.0) -> Score:
         """The score of an encoder."""
@@ -67,10 +76,11 @@ class Report:
         return "\n".join(lines)
 
     def sections(self) -> list[Section]:
-        """The tables: of each label its scores, its low-label scores and its comparisons, and the collapse report."""
-        found: list[Section] = []
-        for task in self.tasks:
-            found += self._label(task)
+        """The tables of all labels, and the collapse report."""
+        return [*(section for task in self.tasks for section in self.label_sections(task)), self.collapse_section()]
+
+    def collapse_section(self) -> Section:
+        """The collapse report of all encoders."""
         rows = [
             [
                 *(name, c.verdict, f"{c.effective_rank:.1f}", f"{c.std:.3g}", f"{c.relative_std:.3g}"),
@@ -80,9 +90,10 @@ class Report:
             for name, c in self.collapses.items()
         ]
         header = ["features", "verdict", "effective rank", "std", "relative std", "first component", "uniformity"]
-        return [*found, ("collapse", [*header, "alignment"], rows)]
+        return "collapse", [*header, "alignment"], rows
 
-    def _label(self, task: Task) -> list[Section]:
+    def label_sections(self, task: Task) -> list[Section]:
+        """The tables of a label: its scores, its low-label scores and its comparisons."""
         scores = [score for score in self.scores if score.label == task.name]
         if not scores:
             return []
@@ -95,7 +106,7 @@ class Report:
         chances = {score.probe: score.chance for score in scores}
         rows.append(["chance", *(f"{chances[probe]:.3f}" for probe in probes)])
         size = scores[0]
-        sizes = f"learnt from {size.train:.0f} and judged by {size.test:.0f} samples, interval over {size.over}"
+        sizes = f"fitted on {size.train:.0f} and evaluated on {size.test:.0f} samples, interval over {size.over}"
         found: list[Section] = [(f"{task.name} ({what}; {sizes})", ["features", *probes], rows)]
         shares = sorted({score.share for score in scores})
         if len(shares) > 1:
@@ -132,30 +143,6 @@ class Report:
                 "notes": self.notes,
             }
         )
-
-    def write(self, folder: str | Path, *, runs: Mapping[str, str | Path] | None = None) -> Path:
-        """Write report.json, report.md and its plots (plots/*.svg).
-
-        Args:
-            folder: made if it is not there; an earlier report in it is replaced.
-            runs: encoder to the metrics.csv of its run, for its loss and rank over the steps.
-
-        Returns:
-            The path of report.md.
-        """
-        folder = Path(folder)
-        text, drawings = page(self, dict(runs or {}))
-        plots = folder / "plots"
-        plots.mkdir(parents=True, exist_ok=True)
-        for old in plots.glob("*.svg"):
-            old.unlink()
-        files = {plots / name: drawing for name, drawing in drawings.items()}
-        files[folder / "report.json"] = json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
-        files[folder / "report.md"] = text
-        for file, content in files.items():
-            with named(file):
-                file.write_text(content, encoding="utf-8")
-        return folder / "report.md"
 
 
 def _shown(estimate: Interval) -> str:

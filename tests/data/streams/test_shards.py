@@ -21,8 +21,8 @@ from torch.utils.data import IterableDataset
 
 from jepa_lightning.cli.embed import embed
 from jepa_lightning.data import DataError, JEPADataModule, Shards, ShardStream, Unreadable
+from jepa_lightning.data.sources.tar_files import expand
 from jepa_lightning.data.streams.base import shuffled
-from jepa_lightning.data.streams.shards import expand
 from modalities.audio import AudioData
 from modalities.image import ImageData
 
@@ -137,12 +137,13 @@ def test_a_pass_reads_each_sample_once_whatever_the_number_of_readers(tmp_path, 
 
 
 @pytest.mark.parametrize(("ranks", "workers", "shards"), [(2, 0, 6), (2, 2, 6), (2, 2, 3)])
-def test_loaders_of_all_ranks_share_an_epoch(tmp_path, ranks, workers, shards):
+def test_loaders_of_all_ranks_share_an_epoch(tmp_path, monkeypatch, ranks, workers, shards):
     urls = number_shards(tmp_path, shards=shards, each=120 // shards)
     found = []
     for rank in range(ranks):
         data = Numbers(ShardStream(urls, shuffle_buffer=10), num_workers=workers, epoch_samples=80)
-        data._run = lambda rank=rank: {"seed": 1, "ranks": ranks, "rank": rank}
+        place = {"seed": 1, "ranks": ranks, "rank": rank}
+        monkeypatch.setattr("jepa_lightning.data.loaders.run_place", lambda trainer, place=place: place)
         loader = data.train_dataloader()
         assert len(loader) == 80 // 5 // ranks
         batches = list(loader)

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jepa_lightning.evaluation.probes.attentive import fit_attentive, held_out, statistics
+from jepa_lightning.evaluation.probes.attentive import fit_attentive, statistics
 from jepa_lightning.evaluation.probes.attentive_heads import BatchedAdamW, batch_order, forward, start
+from jepa_lightning.evaluation.probes.held_out import held_out
 
 FEW = {"lrs": (3e-3, 1e-2), "decays": (0.01, 1.0)}
 

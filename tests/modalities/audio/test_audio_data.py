@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from jepa_lightning.data import DataError
 from modalities.audio.data import AudioData
-from modalities.audio.sounds import ArraySound, as_sound
+from modalities.audio.recordings import ArrayRecording, as_recording
 from modalities.audio.transforms import Crop, place
 
 RATE = 8000
@@ -203,13 +203,13 @@ def test_training_crops_move_and_evaluation_crops_do_not(tmp_path):
 
 def test_pad_and_tile():
     wave = np.arange(1, 4, dtype=np.float32)
-    padded = Crop(8)({"waveform": ArraySound(wave)})
+    padded = Crop(8)({"waveform": ArrayRecording(wave)})
     assert padded["waveform"].tolist() == [1, 2, 3, 0, 0, 0, 0, 0]
     assert padded["length"] == 3
-    tiled = Crop(8, short="tile", random=True)({"waveform": ArraySound(wave)})
+    tiled = Crop(8, short="tile", random=True)({"waveform": ArrayRecording(wave)})
     assert tiled["waveform"].tolist() == [1, 2, 3, 1, 2, 3, 1, 2]
     assert tiled["length"] == 8
-    exact = Crop(3, random=True)({"waveform": ArraySound(wave)})
+    exact = Crop(3, random=True)({"waveform": ArrayRecording(wave)})
     assert exact["waveform"].tolist() == [1, 2, 3]
     assert exact["length"] == 3
 
@@ -229,18 +229,18 @@ def test_lengths_in_a_batch(tmp_path):
 def test_gain_is_for_training_and_within_its_range():
     torch.manual_seed(0)
     crop = Crop(4, random=True, gain=6)
-    values = [crop({"waveform": ArraySound(np.ones(9, np.float32))})["waveform"] for _ in range(400)]
+    values = [crop({"waveform": ArrayRecording(np.ones(9, np.float32))})["waveform"] for _ in range(400)]
     decibels = torch.stack([20 * value[0].log10() for value in values])
     assert decibels.abs().max() <= 6.001
     assert decibels.min() < -5.5
     assert decibels.max() > 5.5
     assert all((value == value[0]).all() for value in values)
-    assert (Crop(4, gain=6)({"waveform": ArraySound(np.ones(9, np.float32))})["waveform"] == 1).all()
+    assert (Crop(4, gain=6)({"waveform": ArrayRecording(np.ones(9, np.float32))})["waveform"] == 1).all()
 
 
 def test_the_source_of_a_crop_is_not_changed():
     wave = np.ones(10, np.float32)
-    clip = Crop(10, random=True, gain=20)({"waveform": ArraySound(wave)})["waveform"]
+    clip = Crop(10, random=True, gain=20)({"waveform": ArrayRecording(wave)})["waveform"]
     assert (wave == 1).all()
     assert (clip != 1).all()
 
@@ -262,7 +262,7 @@ def break_files(folder):
         soundfile.write(folder / name, np.random.default_rng(0).uniform(-0.5, 0.5, 4000), RATE)
         data = (folder / name).read_bytes()
         (folder / name).write_bytes(data[: len(data) * 2 // 3])
-    return {"empty.wav": "the file is empty", "text.mp3": "not a sound file", "none.wav": "no samples",
+    return {"empty.wav": "the file is empty", "text.mp3": "not an audio file", "none.wav": "no samples",
             "nan.wav": "NaN or infinite", "cut.wav": "truncated", "cut.flac": "truncated or damaged"}  # fmt: skip
 
 
@@ -313,7 +313,7 @@ def test_small_sets_are_kept_in_memory_by_default(tmp_path, monkeypatch):
         path.unlink()
     assert len(ids(data.train_dataloader())) == 12
     folders(tmp_path, 8)
-    monkeypatch.setattr("modalities.audio.data._CACHE_BYTES", 16 * 4000 * 4)
+    monkeypatch.setattr("jepa_lightning.data.files.file_set.CACHE_BYTES", 16 * 4000 * 4)
     data = make(tmp_path)
     data.setup()
     assert not data.in_memory
@@ -371,16 +371,16 @@ def test_torchaudio_tuples_bring_their_rate():
 
 def test_arrays_of_any_type():
     for dtype, value in [(np.int16, 16384), (np.uint8, 192), (np.int32, 2**30), (np.float64, 0.5), (np.float16, 0.5)]:
-        sound = as_sound(np.full((2, 10), value, dtype=dtype), sample_rate=RATE)
+        sound = as_recording(np.full((2, 10), value, dtype=dtype), sample_rate=RATE)
         assert sound.length == 10
         np.testing.assert_allclose(sound.read(2, 5), np.full(5, 0.5, np.float32))
     with pytest.raises(OSError, match="NaN"):
-        as_sound(torch.tensor([0.0, torch.nan]), sample_rate=RATE)
+        as_recording(torch.tensor([0.0, torch.nan]), sample_rate=RATE)
     with pytest.raises(OSError, match="no samples"):
-        as_sound(np.zeros((1, 0)), sample_rate=RATE)
+        as_recording(np.zeros((1, 0)), sample_rate=RATE)
     for wrong in (np.zeros((1, 2, 3)), np.zeros((8000, 2)), np.array(["a"]), np.float32(1)):
         with pytest.raises(DataError, match=r"expected waveforms of numbers, of shape \(L,\) or \(channels, L\)"):
-            as_sound(wrong, sample_rate=RATE)
+            as_recording(wrong, sample_rate=RATE)
 
 
 def test_a_dataset_of_something_else():

@@ -21,7 +21,7 @@ def make(**settings):
 
 
 class Ramp(Dataset):
-    """Sounds whose sample t is t + 1; every other one is shorter than a clip."""
+    """Recordings whose sample t is t + 1; every other one is shorter than a clip."""
 
     def __len__(self):
         return 16
@@ -34,7 +34,7 @@ def seen(count=300, sound=None, **settings):
     data = make(dataset=Ramp(), views=2, view_transform=AudioViews(**{**OFF, **settings}))
     data.setup()
     transform = data.training_transform
-    raw = data._part("train").dataset[0 if sound is None else sound]
+    raw = data.part("train").dataset[0 if sound is None else sound]
     raw = raw[0] if isinstance(raw, tuple) else raw
     raw = raw["waveform"] if isinstance(raw, dict) else raw
     torch.manual_seed(0)

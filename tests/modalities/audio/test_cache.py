@@ -16,7 +16,7 @@ from jepa_lightning.data import DataError
 from modalities.audio.cache import LogMelCache
 from modalities.audio.data import AudioData
 from modalities.audio.reading import info
-from modalities.audio.sounds import FileSound
+from modalities.audio.recordings import FileRecording
 from modalities.audio.transforms import LogMelCrop
 
 RATE, HOP = 8000, 100
@@ -42,7 +42,7 @@ def write(path, seconds=2.0, seed=0):
     length = round(seconds * RATE)
     ramp = np.linspace(0.01, 0.5, length) * np.random.default_rng(seed).choice([-1, 1], length)
     soundfile.write(path, ramp.astype(np.float32), RATE, subtype="FLOAT")
-    return FileSound(str(path), sample_rate=RATE, known=info(str(path)))
+    return FileRecording(str(path), sample_rate=RATE, known=info(str(path)))
 
 
 def stored(folder):
@@ -105,7 +105,7 @@ def test_several_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda pair: np.array(pair[0](pair[1])), zip(caches, sounds, strict=True)))
     assert len(stored(tmp_path / "kept")) == 6
-    assert not list((tmp_path / "kept").rglob("*.part"))
+    assert not list((tmp_path / "kept").rglob("*.unfinished"))
     for i, values in enumerate(got):
         np.testing.assert_array_equal(values, got[i % 6])
 

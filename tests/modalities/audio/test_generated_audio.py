@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modalities.audio.generated import ENVELOPES, RATES, TIMBRES, GeneratedSounds
+from modalities.audio.generated import ENVELOPES, RATES, TIMBRES, GeneratedAudio
 
 
 @pytest.fixture(scope="module")
 def sounds():
-    return GeneratedSounds(600)
+    return GeneratedAudio(600)
 
 
 def nearest_centroid(features, targets, train=400):
@@ -25,14 +25,14 @@ def spectrogram(waveforms, window=256, hop=80):
 
 
 def test_deterministic_and_independent_of_the_number_of_samples():
-    small, large = GeneratedSounds(50, seconds=0.5), GeneratedSounds(90, seconds=0.5)
+    small, large = GeneratedAudio(50, seconds=0.5), GeneratedAudio(90, seconds=0.5)
     assert np.array_equal(small.waveforms, large.waveforms[:50])
     assert np.array_equal(small.targets, large.targets[:50])
-    assert not np.array_equal(small.waveforms, GeneratedSounds(50, seconds=0.5, seed=1).waveforms)
+    assert not np.array_equal(small.waveforms, GeneratedAudio(50, seconds=0.5, seed=1).waveforms)
 
 
 def test_splits_differ():
-    sets = [GeneratedSounds(40, seconds=0.5, split=split).waveforms for split in ("train", "val", "test")]
+    sets = [GeneratedAudio(40, seconds=0.5, split=split).waveforms for split in ("train", "val", "test")]
     for i, first in enumerate(sets):
         for second in sets[i + 1 :]:
             assert not (first == second).all(1).any()
@@ -46,7 +46,7 @@ def test_sample_and_balance(sounds):
     assert np.bincount(sounds.timbres).tolist() == [120] * len(TIMBRES)
     assert np.bincount(sounds.envelopes).tolist() == [150] * len(ENVELOPES)
     assert len(sounds.classes) == 2 * len(RATES)
-    assert GeneratedSounds(5, seconds=1.5, sample_rate=16000).waveforms.shape == (5, 24000)
+    assert GeneratedAudio(5, seconds=1.5, sample_rate=16000).waveforms.shape == (5, 24000)
 
 
 def test_pitch_is_the_label(sounds):
@@ -90,13 +90,13 @@ def test_levels_and_noise_vary_and_nothing_is_clipped(sounds):
     assert peak.max() <= 32767
     assert peak.min() > 3000
     assert peak.std() > 3000
-    assert GeneratedSounds(40, sample_rate=4000, seconds=0.5).waveforms.std(1).min() > 300
+    assert GeneratedAudio(40, sample_rate=4000, seconds=0.5).waveforms.std(1).min() > 300
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seconds": 0.2}, "expected sounds of at least 0.5 seconds at 4000 Hz or more, got 0.2 at 8000"),
+        ({"seconds": 0.2}, "expected clips of at least 0.5 seconds at 4000 Hz or more, got 0.2 at 8000"),
         ({"sample_rate": 2000}, "got 2 at 2000"),
         ({"samples": 0}, "expected at least 1 sample, got 0"),
         ({"split": "dev"}, "expected a split among train, val, test, got 'dev'"),
@@ -104,4 +104,4 @@ def test_levels_and_noise_vary_and_nothing_is_clipped(sounds):
 )
 def test_mistakes(options, message):
     with pytest.raises(ValueError, match=message):
-        GeneratedSounds(**options)
+        GeneratedAudio(**options)

@@ -1,4 +1,4 @@
-"""Reading parts of sound files: formats, channels, resampling, and what is wrong with a file."""
+"""Reading parts of audio files: formats, channels, resampling, and what is wrong with a file."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_damage_is_an_os_error_that_says_what(tmp_path, suffix, kind):
     path = tmp_path / f"x.{suffix}"
     write(path, tone())
     damage(path, kind)
-    expected = "empty" if kind == "empty" else "not a sound file|no sound|truncated|no samples|damaged"
+    expected = "empty" if kind == "empty" else "not an audio file|no audio|truncated|no samples|damaged"
     with pytest.raises(OSError, match=expected) as caught:
         info(str(path))
     assert str(tmp_path) not in str(caught.value)

@@ -15,8 +15,9 @@ from torch_geometric.datasets import ZINC, TUDataset
 
 from jepa_lightning.data import DataError
 from modalities.graph.data import GraphData, report
+from modalities.graph.files import GivenGraphs
 from modalities.graph.graphs import GraphBatch, RawGraph
-from modalities.graph.transforms import Cutting, Graphs, LazyGraph, join_graphs, plain_cut, random_cut
+from modalities.graph.transforms import Cutting, LazyGraph, join_graphs, plain_cut, random_cut
 
 COUNT = 20
 SMALL = {"features": 3, "edge_features": 0, "patches": 6, "hops": 1, "walk": 4, "batch_size": 4, "num_workers": 0}
@@ -124,7 +125,7 @@ def test_graphs_without_edges_are_kept_wherever_they_are(tmp_path, without, attr
     for _ in range(2):  # the second time from what PyG keeps
         data = make(tmp_path, name="T", val_fraction=0.0)
         data.setup()
-        graphs = data._part("train").dataset
+        graphs = data.part("train").dataset
         assert len(graphs) == COUNT
         assert [len(graphs[i]["graph"].graph.nodes) for i in range(COUNT)] == [
             1 + i % 4 if i in without else 5 for i in range(COUNT)
@@ -255,7 +256,7 @@ def test_odd_graphs_pass_and_are_counted(caplog):
 def test_cuts_are_made_once_and_kept():
     settings = Cutting(features=3, edge_features=0, patches=6, hops=1, walk=4, drop_edges=0.3, partitions=3)
     torch.manual_seed(0)
-    graphs = Graphs(Given([ring(30)]), cutting=settings)
+    graphs = GivenGraphs(Given([ring(30)]), cutting=settings)
     drawn = [random_cut(graphs[0])["graph"] for _ in range(50)]
     assert len({id(cut) for cut in drawn}) == 3
     plain = plain_cut(graphs[0])["graph"]
@@ -269,7 +270,7 @@ def test_cuts_are_made_once_and_kept():
 
 
 def test_without_dropped_edges_training_is_as_evaluation():
-    graphs = Graphs(Given([ring(30)]), cutting=Cutting(features=3, edge_features=0, patches=6, hops=1, walk=4))
+    graphs = GivenGraphs(Given([ring(30)]), cutting=Cutting(features=3, edge_features=0, patches=6, hops=1, walk=4))
     assert random_cut(graphs[0])["graph"] is plain_cut(graphs[0])["graph"]
 
 
@@ -285,7 +286,9 @@ def test_generated():
 
 
 def test_batches_move_and_travel():
-    graphs = Graphs(Given([ring(5), ring(9)]), cutting=Cutting(features=3, edge_features=0, patches=6, hops=1, walk=4))
+    graphs = GivenGraphs(
+        Given([ring(5), ring(9)]), cutting=Cutting(features=3, edge_features=0, patches=6, hops=1, walk=4)
+    )
     batch = pickle.loads(pickle.dumps(join_graphs))(
         {"graph": [plain_cut(graphs[i])["graph"] for i in (0, 1)], "id": ["a", "b"]}
     )

@@ -366,7 +366,7 @@ def test_small_sets_are_kept_in_memory_by_default(tmp_path, monkeypatch):
         path.unlink()
     assert len(everything(data.train_dataloader())[0]) == 8
     classes(tmp_path, 4)
-    monkeypatch.setattr("modalities.image.data._CACHE_BYTES", 12 * 40 * 30 * 3)
+    monkeypatch.setattr("jepa_lightning.data.files.file_set.CACHE_BYTES", 12 * 40 * 30 * 3)
     data = make(tmp_path)
     data.setup()
     assert not data.in_memory

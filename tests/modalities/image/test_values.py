@@ -21,7 +21,7 @@ RAMP[:, 0, 0] = 255
 def batch_of(channels=1, **kwargs):
     data = ImageData(channels=channels, **SETTINGS, **kwargs)
     data.setup()
-    return torch.stack([data._part("probe").read(i)["image"].float() for i in range(4)]), data
+    return torch.stack([data.part("probe").read(i)["image"].float() for i in range(4)]), data
 
 
 def unit(images):

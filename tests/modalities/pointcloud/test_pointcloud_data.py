@@ -368,7 +368,7 @@ def test_small_sets_are_kept_in_memory_by_default(tmp_path, monkeypatch):
         path.unlink()
     assert len(ids(data.train_dataloader())) == 12
     folders(tmp_path, 8)
-    monkeypatch.setattr("modalities.pointcloud.data._CACHE_BYTES", 16 * 100 * 12)
+    monkeypatch.setattr("jepa_lightning.data.files.file_set.CACHE_BYTES", 16 * 100 * 12)
     data = make(tmp_path)
     data.setup()
     assert not data.in_memory

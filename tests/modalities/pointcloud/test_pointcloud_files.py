@@ -12,7 +12,8 @@ import torch
 import trimesh
 
 from jepa_lightning.data import DataError
-from modalities.pointcloud.files import CloudFiles, HDF5Clouds, find_clouds, find_hdf5
+from modalities.pointcloud.files import CloudFiles, find_clouds
+from modalities.pointcloud.hdf5 import HDF5Clouds, find_hdf5
 from modalities.pointcloud.reading import points_first, read, shifted
 from modalities.pointcloud.transforms import as_cloud
 
@@ -290,13 +291,13 @@ def test_cache_gives_the_same_clouds(tmp_path):
     (tmp_path / "d.npy").write_bytes(b"no array")
     np.save(tmp_path / "e.npy", points(7))
     clouds = CloudFiles(find_clouds(str(tmp_path))["train"], surface=100, features=3)
-    before = [clouds.cloud(i) for i in (0, 1, 2, 4)]
+    before = [clouds.value(i) for i in (0, 1, 2, 4)]
     assert clouds.bytes_in_memory() == pytest.approx(4 * (60 + 180 + 60 + 21) / 4 * 5)
     clouds.cache()
     for path in tmp_path.iterdir():
         path.unlink()
     for cloud, index in zip(before, (0, 1, 2, 4), strict=True):
-        np.testing.assert_array_equal(clouds.cloud(index), cloud)
+        np.testing.assert_array_equal(clouds.value(index), cloud)
     assert list(clouds.unreadable) == [3]
     assert "not an array" in clouds.unreadable[3]
     assert len(list(clouds.clouds())) == 4

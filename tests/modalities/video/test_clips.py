@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from modalities.video.clips import ClipSampler
 from modalities.video.reader import VideoReader
+from modalities.video.reading import ClipSampler
 
 
 class Counter(VideoReader):

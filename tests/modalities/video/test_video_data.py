@@ -8,7 +8,7 @@ from torch.utils.data import Dataset, TensorDataset
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.data import DataError
 from modalities.video import ArrayClips, VideoData
-from modalities.video.clips import ClipSampler
+from modalities.video.reading import ClipSampler
 from modalities.video.transforms import CentreCrop, RandomCrop, TakeClips, standard
 
 FEW = {"frames": 4, "image_size": 16, "channels": 1, "batch_size": 8, "num_workers": 0, "crop_scale": (1.0, 1.0)}

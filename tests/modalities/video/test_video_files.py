@@ -10,8 +10,8 @@ av = pytest.importorskip("av")
 
 from jepa_lightning.data import Collate, DataError  # noqa: E402
 from jepa_lightning.data.samples import Samples  # noqa: E402
-from modalities.video.clips import ClipSampler  # noqa: E402
 from modalities.video.files import VideoFiles, find_videos  # noqa: E402
+from modalities.video.reading import ClipSampler  # noqa: E402
 from modalities.video.transforms import CentreCrop, TakeClips, separate_clips  # noqa: E402
 
 
@@ -51,7 +51,7 @@ def test_a_file_is_not_opened_before_its_clip_is_taken(files, tmp_path):
     (tmp_path / "sit" / "c.mp4").unlink()
     sample = videos[2]
     assert sample["labels"] == {"label": 1}
-    assert sample["id"].endswith("sit/c.mp4")
+    assert videos.sample_id(2).endswith("sit/c.mp4")
     with pytest.raises(OSError, match="No such file"):
         sample["video"].open()
 

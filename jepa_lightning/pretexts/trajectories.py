@@ -37,7 +37,7 @@ def frames(batch: Batch) -> Batch:
 
     Example:
         >>> import torch
-        >>> from jepa_lightning.trajectories import frames
+        >>> from jepa_lightning.pretexts.trajectories import frames
         >>> batch = {"image": torch.zeros(2, 3, 1, 8, 8), "actions": torch.zeros(2, 2, 5), "id": ["a", "b"]}
         >>> frames(batch)["image"].shape, frames(batch)["id"][:4]
         (torch.Size([6, 1, 8, 8]), ['a[0]', 'a[1]', 'a[2]', 'b[0]'])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jepa_lightning.trajectories import frames, trajectory_length
+from jepa_lightning.pretexts.trajectories import frames, trajectory_length
 
 
 def batch(samples=2, length=3):

@@ -1,8 +1,8 @@
-"""The runs that a command line names, beside their untrained twins."""
+"""The runs that are evaluated, beside their untrained twins."""
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,60 @@ from pathlib import Path
 
 import torch
 
-from jepa_lightning.cli.options import choose_device
-from jepa_lightning.evaluation.report.page import read_metrics
+from jepa_lightning.evaluation.features.pooling import Pooling
+from jepa_lightning.evaluation.report.metrics import read_metrics
 from jepa_lightning.evaluation.report.results import RAW, UNTRAINED
-from jepa_lightning.loading import Frozen, load
-from jepa_lightning.run.checkpoints import find_checkpoint
+from jepa_lightning.loading import Frozen, WhichEncoder, load
+from jepa_lightning.run.checkpoints import Which, find_checkpoint
 
 TRAINED = "trained"
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How the encoder of a run is read and used.
+
+    Attributes:
+        which: of a run's folder, the "last" checkpoint or the "best".
+        encoder: "target", "context", or None for the one that the run's target says.
+        pooling: of a sample's tokens.
+        layers: the last layers whose features lie side by side.
+        device: "auto" (a GPU where there is one) or one that torch knows.
+        trust: packages whose classes the run may name.
+    """
+
+    which: Which = "last"
+    encoder: WhichEncoder | None = None
+    pooling: Pooling = "mean"
+    layers: int = 1
+    device: str = "auto"
+    trust: Sequence[str] = ()
+
+    @property
+    def chosen_device(self) -> str:
+        """The device that `device` stands for.
+
+        Raises:
+            ValueError: there is none of that name, or no GPU.
+        """
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            kind = torch.device(self.device).type
+        except RuntimeError:
+            raise ValueError(f"expected the device auto, cpu, cuda or cuda:NUMBER, got {self.device!r}") from None
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"expected a GPU for the device {self.device}, found none: leave it out, or say cpu")
+        return self.device
+
+    def load(self, checkpoint: str | Path) -> Frozen:
+        """The encoder of a checkpoint, on that device.
+
+        Raises:
+            ValueError: as `jepa_lightning.load`.
+        """
+        device = self.chosen_device
+        return load(checkpoint, encoder=self.encoder, which=self.which, trust=self.trust, map_location=device)
 
 
 @dataclass(frozen=True)
@@ -29,24 +76,24 @@ class Run:
     encoder: Frozen
 
 
-def load_runs(given: argparse.Namespace) -> list[Run]:
-    """The encoders of `--checkpoint`.
+def load_runs(checkpoints: Sequence[str | Path], settings: EncoderSettings) -> list[Run]:
+    """The encoders of checkpoints, or of the folders of runs.
 
     Raises:
         ValueError: one cannot be loaded, or they are of several modalities.
     """
-    files = [find_checkpoint(path, given.which) for path in given.checkpoint]
+    files = [find_checkpoint(path, settings.which) for path in checkpoints]
     folders = []
-    for path, file in zip(given.checkpoint, files, strict=True):
+    for path, file in zip(checkpoints, files, strict=True):
         known = Path(path).expanduser()
         inside = file.parent.parent if file.parent.name == "checkpoints" else None
         folders.append(known if known.is_dir() and known != file else inside)  # a checkpoint in shards is a folder
     runs: list[Run] = []
     for name, file, folder in zip(_names(files, folders), files, folders, strict=True):
-        encoder = load(file, encoder=given.encoder, trust=given.trust, map_location=choose_device(given))
+        encoder = settings.load(file)
         if runs and encoder.modality.name != runs[0].encoder.modality.name:
             kinds = f"{runs[0].encoder.modality.name} ({runs[0].name}) and {encoder.modality.name} ({name})"
-            raise ValueError(f"expected checkpoints of one modality, got {kinds}: probe them apart")
+            raise ValueError(f"expected checkpoints of one modality, got {kinds}: evaluate them apart")
         runs.append(Run(name, file, folder, encoder))
     return runs
 
@@ -114,3 +161,12 @@ def find_curves(runs: Sequence[Run], notes: list[str]) -> dict[str, Path]:
             else:
                 found[run.name] = path
     return found
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file; of a checkpoint in shards, which is a folder, that of its files' names and hashes."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return hashlib.sha256("".join(f"{file.name} {file_hash(file)}\n" for file in files).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

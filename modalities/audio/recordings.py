@@ -1,4 +1,4 @@
-"""A sound that is not read yet: in a file, in memory, as an array. Any part of it can be read."""
+"""Recordings that are not read yet: in a file, in memory, as an array. Any part of one can be read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from modalities.audio.reading import LARGEST, Info, Waveform, info, read, resamp
 _CHANNELS = 64  # more rows than this are time, not channels
 
 
-class Sound(ABC):
-    """A mono sound at the wanted sample rate, of which any part can be read.
+class Recording(ABC):
+    """A mono recording at the wanted sample rate, of which any part can be read.
 
     Attributes:
         length: number of samples.
@@ -25,11 +25,11 @@ class Sound(ABC):
 
     @abstractmethod
     def read(self, start: int, count: int) -> Waveform:
-        """Samples `start` to `start + count`, (count,) float32; the caller stays within the length."""
+        """Read samples `start` to `start + count`, (count,) float32; the caller stays within the length."""
 
 
-class ArraySound(Sound):
-    """A sound in memory.
+class ArrayRecording(Recording):
+    """A recording in memory.
 
     Args:
         waveform: (L,) float32.
@@ -40,12 +40,12 @@ class ArraySound(Sound):
         self.length = len(waveform)
 
     def read(self, start: int, count: int) -> Waveform:
-        """A view of the part."""
+        """Give a view of the part."""
         return self.waveform[start : start + count]
 
 
-def as_sound(value: Any, *, sample_rate: int, own_rate: int | None = None) -> Sound:
-    """A sound from what a data set gave.
+def as_recording(value: Any, *, sample_rate: int, own_rate: int | None = None) -> Recording:
+    """Make a recording of what a data set gave.
 
     Args:
         value: (L,) or (channels, L), tensor or array. Whole numbers are scaled to -1 to 1 by their type's range,
@@ -57,7 +57,7 @@ def as_sound(value: Any, *, sample_rate: int, own_rate: int | None = None) -> So
         DataError: another type or shape.
         OSError: it is empty, or holds NaN or infinity.
     """
-    if isinstance(value, Sound):
+    if isinstance(value, Recording):
         return value
     wave = value.numpy(force=True) if isinstance(value, Tensor) else np.asarray(value)
     if wave.dtype.kind not in "iuf" or wave.ndim not in (1, 2) or (wave.ndim == 2 and len(wave) > _CHANNELS):
@@ -76,11 +76,11 @@ def as_sound(value: Any, *, sample_rate: int, own_rate: int | None = None) -> So
         raise OSError("there are NaN or infinite samples in it")
     if np.abs(wave).max() > LARGEST:
         raise OSError(f"there are samples beyond {LARGEST:g} in it")
-    return ArraySound(resample(wave, own_rate or sample_rate, sample_rate))
+    return ArrayRecording(resample(wave, own_rate or sample_rate, sample_rate))
 
 
-class FileSound(Sound):
-    """A sound in a file; only what is asked for is decoded.
+class FileRecording(Recording):
+    """A recording in a file; only what is asked for is decoded.
 
     Args:
         path: of the file.
@@ -94,12 +94,12 @@ class FileSound(Sound):
         self.length = known.length(sample_rate)
 
     def read(self, start: int, count: int) -> Waveform:
-        """Decodes the part, mono and resampled; errors as `modalities.audio.reading.read`."""
+        """Decode the part, mono and resampled; errors as `modalities.audio.reading.read`."""
         return read(self.path, start=start, count=count, sample_rate=self.sample_rate)
 
 
-class StoredSound(Sound):
-    """A sound file in memory; only what is asked for is decoded. Errors as `modalities.audio.reading.info`.
+class StoredRecording(Recording):
+    """An audio file in memory; only what is asked for is decoded. Errors as `modalities.audio.reading.info`.
 
     Args:
         file: what a shard or a table holds.
@@ -112,5 +112,5 @@ class StoredSound(Sound):
         self.length = info(file).length(sample_rate)
 
     def read(self, start: int, count: int) -> Waveform:
-        """Decodes the part, mono and resampled; errors as `modalities.audio.reading.read`."""
+        """Decode the part, mono and resampled; errors as `modalities.audio.reading.read`."""
         return read(self.file, start=start, count=count, sample_rate=self.sample_rate)

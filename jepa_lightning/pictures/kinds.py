@@ -1,12 +1,11 @@
-"""The kinds of pictures that `jepa-view` draws."""
+"""The kinds of pictures that `jepa_lightning.view` draws."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_lightning.cli.options import choose_device
+from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data import JEPADataModule
+from jepa_lightning.evaluation.runs import EncoderSettings
 from jepa_lightning.loading import Frozen, load_jepa
 from jepa_lightning.modality import Batch
 from jepa_lightning.pictures.attention import attention_of_probe, find_label
@@ -25,7 +25,8 @@ from jepa_lightning.pictures.files import GAP, beside, stack, write_picture, wri
 from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label
 from jepa_lightning.pictures.tokens import draw_features, draw_heat, draw_masks, tokens_and_features
 from jepa_lightning.printable import printable
-from jepa_lightning.run.writing import named
+from jepa_lightning.run.checkpoints import Which, find_checkpoint
+from jepa_lightning.run.writing import named, plain
 from jepa_lightning.tokens import Tokens
 
 MASKS = 3  # draws of the masker, each in a file of its own
@@ -37,20 +38,32 @@ class Scene:
     """What is looked at.
 
     Attributes:
+        checkpoint: of the run.
+        settings: how its encoder is read and used.
         encoder: the frozen one.
         data: where the samples are from.
         samples: the split.
         batch: the chosen ones, on the CPU.
-        given: the command line.
         out: folder of the pictures.
+        k: neighbours of each sample.
+        gallery: samples to look for neighbours in.
+        label: that attention is to tell; None for the first class label.
+        seed: of masks and of the attentive probe.
+        files: those that were written.
     """
 
+    checkpoint: Path
+    settings: EncoderSettings
     encoder: Frozen
     data: JEPADataModule
     samples: ChosenSamples
     batch: Batch
-    given: argparse.Namespace
     out: Path
+    k: int = 5
+    gallery: int = 2000
+    label: str | None = None
+    seed: int = 0
+    files: list[Path] = field(default_factory=list)
     _untrained: Frozen | None = None
     _untrained_known: bool = False
 
@@ -65,7 +78,8 @@ class Scene:
         self.wrote(write_pictures(pictures, self.out, name))
 
     def wrote(self, files: list[Path]) -> None:
-        """Print files."""
+        """Print files, and keep their names."""
+        self.files += files
         for file in files:
             self.say(str(file))
 
@@ -74,7 +88,7 @@ class Scene:
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{name}.json"
         with named(path):
-            path.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+            path.write_text(json.dumps(plain(content, digits=6), indent=1, allow_nan=False) + "\n")
         self.wrote([path])
 
     def untrained(self) -> Frozen | None:
@@ -102,7 +116,7 @@ class Scene:
 def masks(scene: Scene) -> None:
     """What the context shows and what is to be predicted: three draws of the run's masker."""
     for draw in range(MASKS):
-        pictures = draw_masks(scene.encoder.modality, scene.batch, seed=scene.given.seed * MASKS + draw)
+        pictures = draw_masks(scene.encoder.modality, scene.batch, seed=scene.seed * MASKS + draw)
         scene.write(pictures, f"masks_{draw + 1}")
 
 
@@ -116,18 +130,18 @@ def features(scene: Scene) -> None:
 
 def neighbours(scene: Scene) -> None:
     """Each sample, then its nearest neighbours in the split by the cosine of pooled features."""
-    given, samples, encoder = scene.given, scene.samples, scene.encoder
+    samples, encoder, pooling = scene.samples, scene.encoder, scene.settings.pooling
     queries = list(dict.fromkeys(scene.batch["position"]))
-    places = sorted({*samples.spread(given.gallery), *queries})
+    places = sorted({*samples.spread(scene.gallery), *queries})
     untrained = scene.untrained()
     encoders = {"trained": encoder} | ({} if untrained is None else {"untrained": untrained})
-    embedders = {name: partial(which.embed, pooling=given.pooling) for name, which in encoders.items()}
+    embedders = {name: partial(which.embed, pooling=pooling) for name, which in encoders.items()}
     gallery = Gallery.read(samples.batches(places), embedders, total=len(places))
     if len(gallery.ids) < 2:
         raise ValueError(f"expected at least 2 samples in the split {samples.split} to find neighbours, got 1")
     number = {place: row for row, place in enumerate(gallery.positions)}
     rows = torch.tensor([number[place] for place in queries])
-    found = {name: nearest(of.values, k=given.neighbours) for name, of in gallery.features.items()}
+    found = {name: nearest(of.values, k=scene.k) for name, of in gallery.features.items()}
     indices, similarities = (part[rows] for part in found["trained"])
     _draw_neighbours(scene, [[gallery.positions[i] for i in row] for row in indices.tolist()], queries)
     shares: dict[str, dict[str, float]] = {}
@@ -147,7 +161,7 @@ def neighbours(scene: Scene) -> None:
         }
         for row, index, similarity in zip(rows.tolist(), indices.tolist(), similarities.tolist(), strict=True)
     ]
-    said = {"split": samples.split, "gallery": len(gallery.ids), "k": indices.shape[1], "pooling": given.pooling}
+    said = {"split": samples.split, "gallery": len(gallery.ids), "k": indices.shape[1], "pooling": pooling}
     scene.save("neighbours", {**said, "same_label": shares, "samples": one_of})
 
 
@@ -174,19 +188,19 @@ def _draw_neighbours(scene: Scene, found: list[list[int]], queries: list[int]) -
 
 def attention(scene: Scene) -> None:
     """Where an attentive probe, fitted on labelled training data, looks to tell a label."""
-    given, encoder = scene.given, scene.encoder
+    encoder = scene.encoder
     loader = scene.data.probe_dataloader()
     if loader is None:
         scene.say("attention: left out, since the data have no labels")
         return
     example = next(iter(loader))
-    if given.label is None:
+    if scene.label is None:
         try:
             find_label(example)
         except ValueError as error:
-            scene.say(f"attention: left out, since there is {error} with --label")
+            scene.say(f"attention: left out, since there is {error}")
             return
-    fitted = attention_of_probe(encoder, loader, label=find_label(example, given.label), seed=given.seed)
+    fitted = attention_of_probe(encoder, loader, label=find_label(example, scene.label), seed=scene.seed)
     tokens, values = tokens_and_features(encoder, scene.batch)
     weight, predicted = fitted.of(values.cpu(), None if tokens.valid is None else tokens.valid.cpu())
     scene.write(draw_heat(encoder.modality, scene.batch, tokens, weight, tokens.valid), "attention")
@@ -199,9 +213,9 @@ def attention(scene: Scene) -> None:
 
 def error(scene: Scene) -> None:
     """How badly each token is predicted where it is hidden: black where best, pale where worst, grey where never."""
-    given = scene.given
-    jepa = load_jepa(given.checkpoint, which=given.which, trust=given.trust, map_location=choose_device(given))
-    found = token_errors(jepa, scene.batch, seed=given.seed)
+    how = scene.settings
+    jepa = load_jepa(scene.checkpoint, which=how.which, trust=how.trust, map_location=how.chosen_device)
+    found = token_errors(jepa, scene.batch, seed=scene.seed)
     scene.write(draw_heat(scene.encoder.modality, scene.batch, found.tokens, found.values), "error")
     objective = type(jepa.objective).__name__
     scene.say(f"mean prediction error: {found.mean:.4f} ({objective} of a token, {found.draws} draws of masks)")
@@ -225,6 +239,38 @@ KINDS: dict[str, Callable[[Scene], None]] = {
 }
 
 
+def chosen_kinds(names: Sequence[str]) -> list[Callable[[Scene], None]]:
+    """The functions that draw the kinds of these names, each once, in the order of `KINDS`.
+
+    Raises:
+        ValueError: there is no such kind, with the nearest name.
+    """
+    for name in names:
+        if name not in KINDS:
+            close = nearest_names(name, KINDS)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"expected pictures among {', '.join(KINDS)}, got {name!r}{hint}")
+    return [draw for kind, draw in KINDS.items() if kind in names]
+
+
+def pictures_folder(checkpoint: str | Path, out: str | Path | None, *, which: Which = "last") -> Path:
+    """Where pictures go: `out`, or else `view` in the folder of the run.
+
+    Raises:
+        ValueError: there is no such folder, or `out` is a file.
+    """
+    if out is None:
+        path = Path(checkpoint).expanduser()
+        file = find_checkpoint(path, which)
+        if file == path and file.parent.name != "checkpoints":
+            raise ValueError("expected out, a folder, with a checkpoint that lies in no run's folder: it has no place")
+        return (file.parent.parent if file.parent.name == "checkpoints" else path) / "view"
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"expected a folder for out, got the file {folder}")
+    return folder
+
+
 def _scales(scene: Scene, tokens: Tokens, values: Tensor) -> list[dict[str, Any]]:
     """What the darkest and the brightest colour of each sample's picture stand for, and the mean of its tokens."""
     values = values.cpu()
@@ -235,13 +281,3 @@ def _scales(scene: Scene, tokens: Tokens, values: Tensor) -> list[dict[str, Any]
         sample: dict[str, Any] = {"id": name, "labels": scene.named(scene.batch["labels"], row)}
         found.append({**sample, "min": float(known.min()), "max": float(known.max()), "mean": float(known.mean())})
     return found
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    if isinstance(content, float):
-        return float(f"{content:.6g}") if math.isfinite(content) else None
-    return content

@@ -1,0 +1,57 @@
+"""The best state of a run, by the online probe."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from jepa_lightning.callbacks.checkpoint import in_training, last_path
+from jepa_lightning.callbacks.non_finite import require_finite
+from jepa_lightning.callbacks.probe import OnlineProbe
+from jepa_lightning.config.shown import Shown
+from jepa_lightning.run.checkpoint_io import protect
+
+
+class BestCheckpoint(Shown, ModelCheckpoint):
+    """Keeps `checkpoints/best.ckpt` in the run's folder.
+
+    Best is the highest `probe/linear` where the data has classes (a falling loss proves nothing in a JEPA), or the
+    highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from jepa_lightning.callbacks import BestCheckpoint
+        >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[BestCheckpoint()])
+        >>> next(callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint))
+        BestCheckpoint()
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename="best",
+            monitor="val/loss",
+            save_on_train_epoch_end=False,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the folder, and what is best by what this run measures."""
+        self.dirpath = self.dirpath or str(last_path(trainer).parent)
+        probes = [c for c in trainer.callbacks if isinstance(c, OnlineProbe)]  # type: ignore[attr-defined]
+        metric = next(filter(None, (probe.main_metric(trainer) for probe in probes)), None)
+        if metric is not None:
+            self.monitor, self.mode, self.kth_value = metric, "max", torch.tensor(-torch.inf)
+        super().setup(trainer, pl_module, stage)
+        protect(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if it is the best.
+
+        Raises:
+            Fault: the weights are not finite.
+        """
+        if in_training(trainer) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            require_finite(trainer, kept=f"{self.dirpath}/best.ckpt")
+        super().on_validation_end(trainer, pl_module)

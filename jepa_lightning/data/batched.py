@@ -1,0 +1,109 @@
+"""Whole training batches at once: taken from memory in one piece, and augmented on the device that trains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jepa_lightning.modality import Batch
+
+DRAWS = "draws"
+"""Key of what was drawn for a batch that is still to be augmented."""
+
+
+@runtime_checkable
+class InMemory(Protocol):
+    """A data set whose inputs lie in memory as one array, or would if they were all of one size."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of every input, uint8; None where they are of other types, or of several sizes, or not in memory."""
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Give the samples of these indices as one: the inputs (B, ...) at the data module's key, and `labels`."""
+
+
+class BatchTransform(ABC):
+    """Augments whole batches on the device that they are on, from a seed for each sample.
+
+    Drawing and applying are two steps, so that a batch travels as it lies in memory (uint8), with a few numbers a
+    sample.
+    """
+
+    @abstractmethod
+    def draw(self, seeds: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Draw what is done to the samples of these seeds: tensors (B, ...), each row from its own seed alone."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, draws: dict[str, Tensor]) -> Batch:
+        """Augment a batch by what was drawn for it."""
+
+
+class SampleIds:
+    """The names of a batch's samples, made when one is asked for.
+
+    Args:
+        name: gives the name of a sample.
+        indices: of the samples.
+    """
+
+    def __init__(self, name: Callable[[int], str], indices: NDArray[np.int64]) -> None:
+        self._name = name
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self._name(int(index)) for index in self._indices[place]]
+        return self._name(int(self._indices[place]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self[:])
+
+
+def take(
+    dataset: InMemory,
+    indices: NDArray[np.int64],
+    seeds: NDArray[np.int64],
+    *,
+    name: Callable[[int], str],
+    by: BatchTransform,
+) -> Batch:
+    """Take a batch of a data set in memory, with what its augmentation draws.
+
+    Args:
+        dataset: in memory.
+        indices: (B,) of its samples.
+        seeds: (B,), one for each.
+        name: gives the name of a sample.
+        by: the augmentation.
+
+    Returns:
+        A batch with tensors, `labels` (integers int64, others float32), `id` and `DRAWS`.
+    """
+    found = dataset.take(indices)
+    labels = {key: torch.from_numpy(np.asarray(values)) for key, values in found.pop("labels", {}).items()}
+    batch: Batch = {key: torch.from_numpy(values) for key, values in found.items()}
+    batch["labels"] = {
+        key: value.float() if value.is_floating_point() else value.long() for key, value in labels.items()
+    }
+    ids = SampleIds(name, indices)
+    batch["id"] = ids if torch.utils.data.get_worker_info() is None else ids[:]  # a worker would send the data set, too
+    batch[DRAWS] = by.draw(seeds)
+    return batch
+
+
+def finish(batch: Any, by: BatchTransform | None) -> Any:
+    """Augment a batch that `take` made, where it is; any other batch is as it was."""
+    if by is None or not isinstance(batch, dict) or DRAWS not in batch:
+        return batch
+    batch = dict(batch)
+    return by(batch, batch.pop(DRAWS))

@@ -1,0 +1,85 @@
+"""The features of a data set in a file. The flags of `jepa-embed` are the parameters of `embed`.
+
+What computes is imported when it is called, so that the help of the command needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
+
+
+def embed(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    data: LightningDataModule | Mapping[str, Any] | None = None,
+    split: Literal["train", "val", "test", "all"] = "all",
+    part: int = 4096,
+    which: Literal["last", "best"] = "last",
+    encoder: Literal["target", "context"] | None = None,
+    pooling: Literal["mean", "max", "mean+max"] = "mean",
+    layers: int = 1,
+    device: str = "auto",
+    trust: Sequence[str] = (),
+) -> dict[str, tuple[int, ...]]:
+    """Write the features of a data set, by the frozen encoder of a run, to a file, with labels and ids.
+
+        jepa_lightning.embed("runs/image", "features.npz", data={"root": "my_images"}, split="val")
+
+    One row a sample, in order, without augmentation. Samples that cannot be read have no row, and are logged by name;
+    several clips of one video are one row, their mean. A call that was killed continues after its last part when it
+    is made again. `jepa_lightning.evaluation.features.files.read_features` reads .npz and .safetensors.
+
+    Args:
+        checkpoint: the folder of a run, or a checkpoint.
+        out: the file to write: .npz, .safetensors or .parquet.
+        data: what is encoded. Settings, {"root": "my_images"}, replace those of the run's data; a "class_path" with
+            "init_args" names another data module; or a data module itself. Data of a stored configuration need
+            `trust` for classes that are neither ours nor a plug-in's. None: the run's data.
+        split: "train" (without what is held out of it for validation), "val", "test", or "all" that there are.
+        part: samples that are lost at most when a call is killed.
+        which: of a run's folder, the last checkpoint or the best.
+        encoder: the "target" encoder or the "context" encoder; None: the one that the run's target says.
+        pooling: of a sample's tokens.
+        layers: features of the last layers side by side, as I-JEPA does with 4; 1: the encoder's output.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
+        trust: packages whose classes the run's configuration may name, beside ours and the plug-ins'.
+
+    Returns:
+        The shapes of the columns: `features` (n, D), `id` and `split`, and `labels.NAME` (n, ...) for each label.
+
+    Raises:
+        ValueError: the file exists or is being written, or the run, its data or a setting cannot be used; the message
+            says what to do.
+    """
+    from jepa_lightning.evaluation.features.files import check_format
+    from jepa_lightning.evaluation.features.write import named_files, write_features
+    from jepa_lightning.evaluation.open_data import open_data
+    from jepa_lightning.evaluation.runs import EncoderSettings, file_hash
+    from jepa_lightning.run.checkpoints import find_checkpoint
+    from jepa_lightning.run.locks import locked
+
+    path = Path(out).expanduser()
+    settings = EncoderSettings(which, encoder, pooling, layers, device, trust)
+    check_format(path)
+    with locked(path.with_name(f".{path.name}.lock"), f"expected {path} for this, but it is written"):
+        check_format(path)  # another may have just finished it
+        frozen = settings.load(checkpoint)
+        opened = open_data(frozen, data, trust=trust)
+        identity = {
+            "checkpoint": file_hash(find_checkpoint(checkpoint, which)),
+            "encoder": encoder,
+            "data": opened.config,
+            "files": named_files(opened.config),
+        }
+        try:
+            how: dict[str, Any] = {"split": split, "pooling": pooling, "layers": layers, "part": part}
+            return write_features(frozen, opened.module, path, identity=identity, **how)
+        except OSError as error:
+            error.add_note("What is done is kept in OUT.parts: the same command resumes from there.")
+            raise

@@ -1,0 +1,264 @@
+"""From the checkpoints of runs to a report: encode their data once, and evaluate the features."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, Report, evaluate_features
+from jepa_lightning.evaluation.features.extraction import Embed, Extracted, PoolAndStore, Splits, extract_splits
+from jepa_lightning.evaluation.features.pooling import pool_tokens
+from jepa_lightning.evaluation.features.token_store import TokenStore
+from jepa_lightning.evaluation.features.views import Views, training_views
+from jepa_lightning.evaluation.open_data import OpenedData, errors_with, open_data
+from jepa_lightning.evaluation.probes.probing import Probe
+from jepa_lightning.evaluation.report.results import RAW
+from jepa_lightning.evaluation.report.write import notes_on_plots, write_report
+from jepa_lightning.evaluation.runs import EncoderSettings, Run, file_hash, find_curves, load_runs, untrained_twins
+from jepa_lightning.loading import Frozen
+from jepa_lightning.modality import Batch
+from jepa_lightning.pictures.report import draw_neighbours
+from jepa_lightning.printable import printable
+from jepa_lightning.run.checkpoints import Which, find_checkpoint
+from jepa_lightning.run.locks import locked
+
+RAW_WIDTH = 4096  # numbers of a sample's raw features, at most
+
+
+def report_folder(checkpoints: Sequence[str | Path], out: str | Path | None, *, which: Which = "last") -> Path:
+    """Where a report goes: `out`, or else `probe` in the folder of the only run.
+
+    Raises:
+        ValueError: there is no such folder, or `out` is a file.
+    """
+    if not checkpoints:
+        raise ValueError("expected the folder of a run, or several, got none")
+    if out is not None:
+        folder = Path(out).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"expected a folder for out, got the file {folder}")
+        return folder
+    first = Path(checkpoints[0]).expanduser()
+    found = find_checkpoint(first, which)  # which says if it does not exist at all
+    if len(checkpoints) > 1 or found == first:
+        what = "several checkpoints" if len(checkpoints) > 1 else "a checkpoint that is no run's folder"
+        raise ValueError(f"expected out, a folder, with {what}: their report has no place of its own")
+    return first / "probe"
+
+
+def report_on_runs(
+    checkpoints: Sequence[str | Path],
+    *,
+    data: LightningDataModule | Mapping[str, Any] | None,
+    out: Path,
+    probes: Sequence[Probe],
+    labels: Sequence[str] | None,
+    protocol: Protocol,
+    k: int,
+    settings: EncoderSettings,
+) -> Report:
+    """Evaluate runs on data and write the report; the arguments are those of `evaluate`."""
+    with locked(out / ".lock", f"expected {out} for this report, but another is being made"):
+        runs = load_runs(checkpoints, settings)
+        encoder = runs[0].encoder
+        opened = open_data(encoder, data, trust=settings.trust)
+        with errors_with(opened.prefix):
+            example = _example(opened)
+        for label in [*(labels or ()), *([protocol.group] if protocol.group else ())]:
+            if label not in example["labels"]:
+                raise ValueError(
+                    f"no label {label!r} in the data: it has {sorted(example['labels'])}{_more(label, opened.config)}"
+                )
+        found = _Encoding(runs, opened, protocol, settings).encode(example, tokens="attentive" in probes)
+        found.record["folder"] = str(out)
+        report = _evaluate(found, probes=probes, labels=labels, k=k)
+        curves = find_curves(runs, report.notes)
+        try:
+            write_report(report, out, runs=curves)
+        except OSError as error:
+            error.add_note(report.table())  # which is not lost should the report have no room
+            raise
+        return report
+
+
+def _example(opened: OpenedData) -> Batch:
+    """A few labelled samples, so that mistakes show before the whole data set is read."""
+    loader = opened.module.probe_dataloader()
+    if loader is None:
+        raise ValueError("the data have no labels to learn from: there is nothing to evaluate features by")
+    return next(iter(loader))
+
+
+def _more(label: str, config: Mapping[str, Any]) -> str:
+    """What to do about a label that the data's settings leave out."""
+    chosen = config["init_args"].get("labels")
+    return f"; their setting labels names those to read: --data.labels [{','.join([*chosen, label])}]" if chosen else ""
+
+
+class _Encoding:
+    """The features of all runs, of their untrained twins and of raw input, and what a report says of them.
+
+    Attributes:
+        encoded: by name, in the order of the table.
+        notes: what was left out, and why.
+        pairs: of names, to be compared.
+        record: settings that the report keeps.
+        splits: of the data.
+        extracted: by name, the features by split.
+    """
+
+    def __init__(self, runs: Sequence[Run], opened: OpenedData, protocol: Protocol, settings: EncoderSettings) -> None:
+        self.runs, self.opened, self.protocol, self.settings = runs, opened, protocol, settings
+        self.notes: list[str] = []
+        self.encoded: dict[str, Encoded] = {}
+        self.pairs: list[tuple[str, str]] = []
+        self.record: dict[str, Any] = {}
+        self.extracted: dict[str, Extracted] = {}
+        self.splits: Splits
+
+    def encode(self, example: Batch, *, tokens: bool) -> _Encoding:
+        """Encode the data in one pass; with `tokens`, keep those for the attentive probe."""
+        runs, how = self.runs, self.settings
+        twins, untrained = untrained_twins(runs, self.notes)
+        encoders = {run.name: run.encoder for run in runs} | untrained
+        embedders: dict[str, Embed] = {
+            name: partial(which.embed, pooling=how.pooling, layers=how.layers) for name, which in encoders.items()
+        }
+        for name, embed in embedders.items():
+            try:
+                embed(example)
+            except (ValueError, KeyError) as error:
+                raise ValueError(f"the data do not fit the encoder {name!r}: {error}") from error
+        raw = self._raw(example)
+        if raw is not None:
+            embedders[RAW] = raw
+        splits = evaluated_splits(Splits(self.opened.module, "all"), self.protocol, self.notes)
+        storing = {name: _storing(which, self.settings) for name, which in encoders.items()} if tokens else {}
+        found = extract_splits(splits, embedders | storing)
+        self.splits, self.extracted = splits, found
+        views = training_views(splits, embedders, found, seed=self.protocol.seed)
+        if isinstance(views, str):
+            self.notes.append(f"alignment: left out, since {views}")
+        self.encoded = {n: _encoded(of, n, None if isinstance(views, str) else views) for n, of in found.items()}
+        if self.protocol.kind != "split":
+            self.encoded = {name: _together(of, found[name]) for name, of in self.encoded.items()}
+        self.pairs = [(run.name, twins[run.name]) for run in runs if run.name in twins]
+        self.pairs += [(run.name, RAW) for run in runs if raw is not None]
+        self.pairs += [(run.name, runs[0].name) for run in runs[1:]]
+        self.record = self._record(splits, {split: len(ids) for split, ids in next(iter(found.values())).ids.items()})
+        return self
+
+    def _raw(self, example: Batch) -> Embed | None:
+        """Features without learning; None, and a note, where there are none."""
+        modality = self.runs[0].encoder.modality
+        raw = modality.raw_features(example)
+        if raw is None:
+            self.notes.append(f"raw: the modality {modality.name} names no features without learning")
+            return None
+        if raw.shape[1] > RAW_WIDTH:
+            self.notes.append(f"raw: left out, since {raw.shape[1]:,} numbers a sample are more than {RAW_WIDTH:,}")
+            return None
+
+        def embed(batch: Batch) -> Tensor:
+            found = modality.raw_features(batch)
+            if found is None:
+                raise ValueError(f"the modality {modality.name} gives raw features for some batches and not others")
+            return found
+
+        return embed
+
+    def _record(self, splits: Splits, sizes: Mapping[str, int]) -> dict[str, Any]:
+        names = list(splits.samples)
+        division = f"the splits {', '.join(names)} together"
+        if self.protocol.kind == "split":
+            division = f"learnt from the split {names[0]}, judged by the split {names[1]}"
+        missing = {key: why for record in splits.records.values() for key, why in record.reasons.items()}
+        if missing:
+            self.notes.append(f"{len(missing)} samples cannot be read and are missing for all encoders alike")
+        config = self.opened.config
+        return {
+            "checkpoints": {run.name: {"file": str(run.file), "sha256": file_hash(run.file)} for run in self.runs},
+            "encoder": self.settings.encoder,
+            "pooling": self.settings.pooling,
+            "layers": self.settings.layers,
+            "data": {
+                "class": config["class_path"],
+                "root": str(config["init_args"].get("root")),
+                "settings": json.loads(json.dumps(config["init_args"], default=str)),
+            },
+            "splits": dict(sizes),
+            "division_of_data": f"{division} ({', '.join(f'{name}: {size} samples' for name, size in sizes.items())})",
+            "unreadable": missing,
+        }
+
+
+def _evaluate(found: _Encoding, *, probes: Sequence[Probe], labels: Sequence[str] | None, k: int) -> Report:
+    data = found.opened.module
+    classes = data.classes
+    report = evaluate_features(
+        found.encoded,
+        protocol=found.protocol,
+        probes=probes,
+        labels=labels,
+        class_names={data.label: classes} if classes and data.label else None,
+        pairs=found.pairs,
+        k=k,
+        device=found.settings.chosen_device,
+        progress=_progress,
+        settings=found.record,
+    )
+    near = draw_neighbours(found.splits, found.extracted, found.runs[0].encoder.modality, found.notes)
+    ids = [name for names in next(iter(found.extracted.values())).ids.values() for name in names]
+    notes = [*found.notes, *report.notes, *notes_on_plots()]
+    return dataclasses.replace(report, notes=notes, ids=ids, neighbours=near)
+
+
+def evaluated_splits(splits: Splits, protocol: Protocol, notes: list[str]) -> Splits:
+    """The splits that a protocol looks at: all, or the training and the test split; val where that has no labels."""
+    if protocol.kind == "split":
+        there = [name for name in ("test", "val") if name in splits.samples]
+        if not there:
+            raise ValueError("the data have neither a test nor a val split: use --protocol folds")
+        second = next((name for name in there if splits.samples[name].labelled), None)
+        if second is None:
+            raise ValueError(f"the split {' and the split '.join(there)} have no labels: use --protocol folds")
+        notes += [f"the split {name} has no labels, so {second} is the one to be judged by" for name in there
+                  if there.index(name) < there.index(second)]  # fmt: skip
+        splits.samples = {name: splits.samples[name] for name in ("train", second)}
+    return splits
+
+
+def _storing(encoder: Frozen, settings: EncoderSettings) -> Embed:
+    """For the attentive probe, an embedder that keeps the tokens besides."""
+    return PoolAndStore(
+        partial(encoder.tokens, layers=settings.layers), partial(pool_tokens, how=settings.pooling), TokenStore()
+    )
+
+
+def _encoded(found: Extracted, name: str, views: Views | None) -> Encoded:
+    """What an encoder makes of the data: the first split to learn from, the second, if any, to be scored on."""
+    train, *others = found.features.values()
+    seen = (None, None) if views is None else (views.features[name], views.rows)
+    return Encoded(train, others[0] if others else None, views=seen[0], viewed=seen[1], tokens=found.tokens)
+
+
+def _together(encoded: Encoded, found: Extracted) -> Encoded:
+    """The same with the features of all splits below each other, and the labels that all have."""
+    everything, *others = found.features.values()
+    for part in others:
+        joined = Encoded(everything, part)
+        everything = dataclasses.replace(everything, values=joined.values, labels=joined.labels)
+    return dataclasses.replace(encoded, train=everything, test=None)
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"probing {printable(line)}", file=sys.stderr)

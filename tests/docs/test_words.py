@@ -1,0 +1,56 @@
+"""Names are the field's: words that went do not come back, in code or on pages."""
+
+import ast
+import re
+
+import pytest
+from pages import ROOT
+
+GONE = {
+    "alone": "step",
+    "blocks_of": "layers",
+    "compare": "pairs",
+    "Counts": "RandomCount",
+    "Earlier": "previous",
+    "ended_well": "short_errors",
+    "Faults": "NonFiniteGuard",
+    "in_half": "autocast_in_half",
+    "judge": "evaluate",
+    "judged": "evaluated",
+    "Keeping": "PoolAndStore",
+    "penalise": "regularize",
+    "Several": "MultiMasker",
+    "sparing": "keep_precision",
+    "teach": "targets",
+    "teacher": "target",
+}
+"""A name that went, and what stands in its place."""
+
+MOVED = r"jepa_lightning[./](viewing|commands|drawing|checkpoints|run_folder|endings|parallel|strategies|rebuild)\b"
+CODE = [path for folder in ("jepa_lightning", "modalities", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+PAGES += (ROOT / "configs").rglob("*.yaml")
+
+
+def identifiers(path):
+    """All names that a file's code defines or uses."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        for field in ("id", "attr", "arg", "name", "asname"):
+            name = getattr(node, field, None)
+            if isinstance(name, str):
+                yield from name.split(".")
+
+
+def test_names_in_code():
+    assert len(CODE) > 200
+    found = {(name, path.relative_to(ROOT).as_posix()) for path in CODE for name in identifiers(path) if name in GONE}
+    assert not found, {name: GONE[name] for name, _ in found}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_names_on_pages(path):
+    text = path.read_text()
+    shown = set(re.findall(r"`(\w+)`|class_path: *(?:\w+\.)*(\w+)", text))
+    names = {name for pair in shown for name in pair} & GONE.keys()
+    assert not names
+    assert not re.search(MOVED, text)
