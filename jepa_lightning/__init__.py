@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning import evaluation as evaluation
     from jepa_lightning import maskers as maskers
     from jepa_lightning import objectives as objectives
+    from jepa_lightning import planning as planning
     from jepa_lightning import predictors as predictors
     from jepa_lightning import pretexts as pretexts
     from jepa_lightning import regularizers as regularizers
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning.modality import Tokenizer as Tokenizer
     from jepa_lightning.module import JEPA as JEPA
     from jepa_lightning.pictures.view import view as view
+    from jepa_lightning.planning.world import World as World
+    from jepa_lightning.planning.world import load_world as load_world
     from jepa_lightning.tokens import Masks as Masks
     from jepa_lightning.tokens import Tokens as Tokens
 
@@ -41,10 +44,12 @@ _LAZY = {  # public name: module that defines it; None for the module of that na
     "Modality": "modality",
     "Tokenizer": "modality",
     "Tokens": "tokens",
+    "World": "planning.world",
     "embed": "evaluation.embed",
     "evaluate": "evaluation.evaluate",
     "load": "loading",
     "load_jepa": "loading",
+    "load_world": "planning.world",
     "view": "pictures.view",
     "callbacks": None,
     "data": None,
@@ -52,6 +57,7 @@ _LAZY = {  # public name: module that defines it; None for the module of that na
     "evaluation": None,
     "maskers": None,
     "objectives": None,
+    "planning": None,
     "predictors": None,
     "pretexts": None,
     "regularizers": None,

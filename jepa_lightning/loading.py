@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,6 +22,7 @@ from jepa_lightning.evaluation.features.last_layers import encode_last
 from jepa_lightning.evaluation.features.pooling import Pooling, pooled_features
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.run.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
 from jepa_lightning.tokens import Tokens
@@ -88,6 +90,13 @@ def load_jepa(
         ValueError: as `load`.
     """
     return _load(path, which, module, trust)[0].float().train(False).to(map_location)
+
+
+def load_jepa_and_config(
+    path: str | Path, *, which: Which = "last", trust: Collection[str] = ()
+) -> tuple[JEPA, Config | None]:
+    """The module of a run of `jepa-fit` with its weights, and the run's configuration; see `load`."""
+    return _load(path, which, None, trust)
 
 
 def _load(path: str | Path, which: Which, module: JEPA | None, trust: Collection[str]) -> tuple[JEPA, Config | None]:
@@ -167,7 +176,8 @@ class Frozen(nn.Module):
     def tokens(self, batch: Batch, *, layers: int = 1) -> tuple[Tensor, Tensor | None]:
         """Representations of all tokens, (B, N, D) float32, and which are real: (B, N) bool, or None where all are.
 
-        The batch may lie on any device. With more `layers` than 1 they are (B, N, layers D): the outputs of the last
+        The batch may lie on any device; of trajectories (B, T, ...) each frame is a sample, B T of them.
+        With more `layers` than 1 they are (B, N, layers D): the outputs of the last
         layers side by side. The last has the encoder's own norm, those before it a LayerNorm without affine; see
         `jepa_lightning.evaluation.features.last_layers.encode_last`.
 
@@ -189,7 +199,7 @@ class Frozen(nn.Module):
 
     def _tokens(self, batch: Batch) -> Tokens:
         seen = {key: value for key, value in batch.items() if key != "views"}  # these need not move
-        return self.tokenizer(move_data_to_device(seen, self.device))
+        return self.tokenizer(move_data_to_device(frames(seen), self.device))
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, whatever the module around does."""
@@ -210,8 +220,7 @@ class Frozen(nn.Module):
                 "expected a checkpoint of jepa-fit, got a model built in Python, of which nobody knows how: build a "
                 "fresh one in the same way, and wrap it as jepa_lightning.Frozen(module)"
             )
-        with isolate_rng():
-            _seed(self.config["seed_everything"] if seed is None else seed)
+        with seeded(self.config["seed_everything"] if seed is None else seed):
             module = build_model(self.config["model"], pretrained=True, trust=self.trust)
         module.tokenizer.load_state_dict(self.tokenizer.state_dict())
         return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
@@ -238,11 +247,14 @@ class Frozen(nn.Module):
         return build_data(data, overrides, self.modality, trust=self.trust)
 
 
-def _seed(seed: int) -> None:
-    """As `seed_everything`, without its environment variables."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, all is seeded as by `seed_everything`; afterwards the random state is what it was."""
+    with isolate_rng():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield
 
 
 def _versions(written_by: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -101,14 +101,25 @@ class Tokenizer(ShownModule, nn.Module, ABC):
         """Tokens of a batch, on the batch's device."""
 
 
-def estimate_statistics(tokenizer: Tokenizer, loader: Iterable[Batch], device: torch.device) -> None:
-    """Let a tokenizer learn its statistics from the first training batches.
+class Estimating(Protocol):
+    """What learns statistics of the data before training: a tokenizer, a pretext."""
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether `estimate` is to be called."""
+
+    def estimate(self, batches: Iterable[Batch]) -> None:
+        """Learn them from training batches."""
+
+
+def estimate_statistics(part: Estimating, loader: Iterable[Batch], device: torch.device) -> None:
+    """Let a tokenizer or a pretext learn its statistics from the first training batches.
 
     The same on every rank; the run's own random numbers stay as they are.
     """
     with isolate_rng():
         torch.manual_seed(0)
-        tokenizer.estimate(
+        part.estimate(
             {k: v.to(device) if hasattr(v, "to") else v for k, v in batch.items()}
             for batch in islice(loader, STATISTICS_BATCHES)
         )

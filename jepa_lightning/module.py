@@ -22,6 +22,7 @@ from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of
 from jepa_lightning.precision import HALF, is_norm, keep_precision, precise
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
 from jepa_lightning.pretexts import Masked, Networks, Outcome, Pretext
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.randomness import derive_seed, reseed
 from jepa_lightning.regularizers import RegularizerFactory, Regularizers, RegularizerSpec
 from jepa_lightning.run.checkpoint_io import protect
@@ -95,7 +96,7 @@ class JEPA(LightningModule):
         asked = self.pretext.predictor_spec(modality, self.target)
         self.predictor = NoPredictor() if asked is None else predictor(asked)
         self.objective = objective or SmoothL1()
-        spec = RegularizerSpec(*self.pretext.latent_dims(modality, self.target))
+        spec = RegularizerSpec(*self.pretext.latent_dims(modality, self.target), self.pretext.action_dim)
         self.regularizers = Regularizers(regularizers or [], spec)
         self.prediction_weight = prediction_weight
         self.schedules: dict[str, Schedule] = {"lr": learning_rate, "weight_decay": weight_decay}
@@ -159,19 +160,21 @@ class JEPA(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Representations (B, N, D) of every token by the encoder that the run is judged by."""
-        return represent(self.evaluated_encoder, self.tokenizer(batch))
+        return represent(self.evaluated_encoder, self.tokenizer(frames(batch)))
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Tensor:
-        """One vector a sample, (B, D) float32: the mean over tokens of the representations."""
-        return pooled_features(self.evaluated_encoder, self.tokenizer(batch))
+        """One vector a sample, (B, D) float32: the mean over tokens of the representations; of
+        trajectories one a frame, (B T, D)."""
+        return pooled_features(self.evaluated_encoder, self.tokenizer(frames(batch)))
 
     def on_fit_start(self) -> None:
-        """Let the tokenizer estimate its statistics, unless a checkpoint has brought them."""
+        """Let tokenizer and pretext estimate their statistics, unless a checkpoint has brought them."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        if self.tokenizer.needs_statistics and data is not None:
-            loader = getattr(data, "statistics_dataloader", data.train_dataloader)
-            estimate_statistics(self.tokenizer, loader(), self.device)
+        for part in (self.tokenizer, self.pretext):
+            if part.needs_statistics and data is not None:
+                loader = getattr(data, "statistics_dataloader", data.train_dataloader)
+                estimate_statistics(part, loader(), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One step. Callbacks get its loss and, without gradient, its `outcome`."""
@@ -212,8 +215,9 @@ class JEPA(LightningModule):
 
     def on_train_start(self) -> None:
         """Learn how long the run is, which the schedules need."""
-        if self.tokenizer.needs_statistics:  # a trainer that was given loaders in place of a data module
-            estimate_statistics(self.tokenizer, self.trainer.train_dataloader, self.device)  # type: ignore[arg-type]
+        for part in (self.tokenizer, self.pretext):
+            if part.needs_statistics:  # a trainer that was given loaders in place of a data module
+                estimate_statistics(part, self.trainer.train_dataloader, self.device)  # type: ignore[arg-type]
         self.total_steps = optimization.run_length(self.trainer)
         self.target.start(self.total_steps)
         for optimizer in self.trainer.optimizers:  # a checkpoint may come from another device

@@ -30,6 +30,10 @@ class CollapseMonitor(Shown, Callback):
     for the comparison. Of several contexts (V-JEPA's masks, views) they are the mean of each one's. All in float32.
     Between two looks the features are pooled and kept, on their device; nothing is read from it.
 
+    Of trajectories (an outcome with actions), `collapse/within` and `collapse/context_within` are the share of the
+    states' variance that lies within trajectories. A state that holds the scenery alone has rank and spread, a very low
+    prediction loss, and a share near zero: below `min_within` the monitor says so.
+
     Args:
         every_n_steps: optimiser steps between two looks; the trainer's `log_every_n_steps` by default. A shorter run
             gets one look, at the end of its first epoch.
@@ -38,6 +42,7 @@ class CollapseMonitor(Shown, Callback):
         min_rank: ... or below this effective rank ...
         std_drop: ... or where the spread has fallen by this factor since the run's first look ...
         rank_drop: ... or the rank has. Slow collapse shows by them long before the limits above; null: not.
+        min_within: warn where less of the variance than this lies within trajectories.
         loss_rise: warn of divergence where the loss since the last look is so many times the first step's; null: not.
         enabled: False switches it off.
 
@@ -59,6 +64,7 @@ class CollapseMonitor(Shown, Callback):
         min_rank: float = MIN_RANK,
         std_drop: float | None = 10.0,
         rank_drop: float | None = 4.0,
+        min_within: float = 0.005,
         loss_rise: float | None = 10.0,
         enabled: bool = True,
     ) -> None:
@@ -74,6 +80,9 @@ class CollapseMonitor(Shown, Callback):
         self.std_drop = std_drop
         self.rank_drop = rank_drop
         self.loss_rise = loss_rise
+        self.min_within = min_within
+        self.warned_of_stillness = False
+        self._within: dict[str, list[Tensor]] = {"target": [], "context": []}  # since the last look
         self.enabled = enabled
         self.warned = False
         self.warned_of_loss = False
@@ -94,6 +103,9 @@ class CollapseMonitor(Shown, Callback):
         step, every = trainer.global_step, self.every_n_steps or getattr(trainer, "log_every_n_steps", 0) or 50
         self._remember("target", outcome.target)
         self._remember("context", [_normed(latents) for latents in outcome.context])
+        if outcome.actions is not None:
+            for name, found in (("target", outcome.target), ("context", outcome.context)):
+                self._within[name] += [variance_within(outcome.by_trajectory(latents)) for latents in found]
         if step and step % every == 0 and step != self._looked:
             self._looked = step
             self._look(pl_module, step)
@@ -122,6 +134,16 @@ class CollapseMonitor(Shown, Callback):
             self.warned_of_loss = True
             rank_zero_warn(rising_message(step, now, first))
 
+    def _look_within(self, pl_module: LightningModule, step: int) -> None:
+        for name, found in self._within.items():
+            if not found:
+                continue
+            share, self._within[name] = float(torch.stack(found).mean()), []
+            pl_module.log("collapse/within" if name == "target" else "collapse/context_within", share, batch_size=1)
+            if share < self.min_within and not self.warned_of_stillness:
+                self.warned_of_stillness = True
+                rank_zero_warn(still_message(step, share))
+
     def _remember(self, name: str, found: list[Latents]) -> None:
         while len(self._recent[name]) < len(found):
             self._recent[name].append(deque())
@@ -133,6 +155,7 @@ class CollapseMonitor(Shown, Callback):
     def _look(self, pl_module: LightningModule, step: int) -> None:
         if self._losses:
             self._look_at_loss(step)
+        self._look_within(pl_module, step)
         seen: dict[str, tuple[float, float]] = {}
         for name, found in self._recent.items():
             features = [torch.cat(list(recent))[-self.samples :] for recent in found]
@@ -166,6 +189,23 @@ def outcome_of(outputs: Any) -> Outcome | None:
 def _normed(latents: Latents) -> Latents:
     values = latents.values.float()
     return replace(latents, values=F.layer_norm(values, values.shape[-1:]))
+
+
+def variance_within(states: Tensor) -> Tensor:
+    """The share of the variance of states (B, T, D) that lies within trajectories: 0 where nothing in them moves."""
+    within = (states - states.mean(1, keepdim=True)).square().mean((0, 1)).sum()
+    total = (states - states.mean((0, 1))).square().mean((0, 1)).sum()
+    return within / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def still_message(step: int, share: float) -> str:
+    """What to do where states tell trajectories apart, and not what happens in them."""
+    return (
+        f"The state holds what never moves: at step {step} only {share:.2g} of the states' variance lies within "
+        "trajectories. The prediction loss is then low, and the model knows nothing of what actions do. What helps, in "
+        "this order: a larger weight of InverseDynamics in model.regularizers; a lower model.prediction_weight at the "
+        "start, raised later by a schedule; TrajectoryVICReg over time; more steps."
+    )
 
 
 def collapse_message(step: int, rank: float, std: float, first: tuple[float, float]) -> str:

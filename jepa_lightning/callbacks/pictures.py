@@ -16,6 +16,7 @@ from jepa_lightning.evaluation.pca import pca_colours
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.pictures.files import write_pictures
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.targets import represent
 
 
@@ -52,7 +53,7 @@ class Pictures(Shown, Callback):
         loader = data.val_dataloader() if applies else None
         if not loader:
             return
-        batch = transfer(trainer, first(next(iter(loader)), self.samples))
+        batch = transfer(trainer, first(frames(next(iter(loader))), self.samples))
         with torch.no_grad():
             tokens = pl_module.tokenizer(batch)
             generator = pl_module.mask_generator("pictures", 0, 0)

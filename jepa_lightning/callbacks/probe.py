@@ -18,6 +18,7 @@ from jepa_lightning.evaluation.features.pooled import is_class
 from jepa_lightning.evaluation.features.pooling import pooled_features
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.scale.threads import one_thread_if_small
 
 
@@ -85,7 +86,7 @@ class OnlineProbe(Shown, Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
 
         def batches(loader: Any) -> Iterator[Batch]:
-            return (transfer(trainer, batch) for batch in loader)
+            return (frames(transfer(trainer, batch)) for batch in loader)
 
         embed = embedder(pl_module, encoder)
         train = extract(embed, batches(data.probe_dataloader()))

@@ -15,6 +15,7 @@ from jepa_lightning.data.split import draw, known_targets
 from jepa_lightning.data.streams.base import Stream
 from jepa_lightning.data.streams.hub import HuggingFaceStream
 from jepa_lightning.data.streams.shards import ShardStream
+from jepa_lightning.data.trajectories import TrajectoryData
 from jepa_lightning.data.views import PlainViews, ViewTransform, view_seed
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Shards",
     "SourcedDataModule",
     "Stream",
+    "TrajectoryData",
     "Unreadable",
     "ViewTransform",
     "cache_sets",

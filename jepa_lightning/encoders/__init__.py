@@ -1,6 +1,7 @@
 """Encoders: tokens in, representations out."""
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.conv import ConvEncoder
 from jepa_lightning.encoders.layers import check_layers, layer_numbers
 from jepa_lightning.encoders.positions import LinearPositions, MLPPositions, SinCosPositions
 from jepa_lightning.encoders.timm_encoder import TimmEncoder
@@ -8,6 +9,7 @@ from jepa_lightning.encoders.transformer import Transformer
 from jepa_lightning.encoders.vit import ViT
 
 __all__ = [
+    "ConvEncoder",
     "Encoder",
     "LinearPositions",
     "MLPPositions",

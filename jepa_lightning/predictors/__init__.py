@@ -3,14 +3,20 @@
 from jepa_lightning.predictors.adaln import AdaLNPredictor
 from jepa_lightning.predictors.base import NoPredictor, Predictor, PredictorFactory, PredictorSpec
 from jepa_lightning.predictors.mlp import MLPPredictor
+from jepa_lightning.predictors.residual import GRUPredictor, ResidualPredictor
+from jepa_lightning.predictors.rollout import Past, rollout
 from jepa_lightning.predictors.transformer import TransformerPredictor
 
 __all__ = [
     "AdaLNPredictor",
+    "GRUPredictor",
     "MLPPredictor",
     "NoPredictor",
+    "Past",
     "Predictor",
     "PredictorFactory",
     "PredictorSpec",
+    "ResidualPredictor",
     "TransformerPredictor",
+    "rollout",
 ]

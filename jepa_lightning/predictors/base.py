@@ -21,12 +21,14 @@ class PredictorSpec:
         out: width of the targets' representations.
         token: the tokens' spec, which builds embeddings of positions.
         condition: width C of a condition (an action, a caption, a latent z); None where there is none.
+        history: past states in the context, of a pretext that predicts the next one.
     """
 
     dim: int
     out: int
     token: TokenSpec
     condition: int | None = None
+    history: int = 1
 
 
 class Predictor(nn.Module, ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,8 @@ class Outcome:
             of a sample stand for predictions of each other.
         context: what the context encoder made, one for each context (V-JEPA's masks) or view.
         target: what the target made, likewise; one for all contexts where they share it.
-        actions: (B, T - 1, A) between the T states of a trajectory, where there are any.
+        actions: (B, T - 1, A) between the T states of a trajectory, where there are any. Context and target then hold
+            B T samples, the states of all trajectories; see `by_trajectory`.
     """
 
     predictions: list[Prediction] = field(default_factory=list)
@@ -79,8 +81,18 @@ class Outcome:
 
     @property
     def batch_size(self) -> int:
-        """B, the number of samples."""
+        """B, the number of samples; of trajectories B T, that of their states."""
         return len((self.context or self.target)[0].values)
+
+    def by_trajectory(self, latents: Latents) -> Tensor:
+        """The pooled states of each trajectory in float32: (B T, S, D) to (B, T, D).
+
+        Raises:
+            ValueError: the outcome has no actions, so nobody knows what belongs together.
+        """
+        if self.actions is None:
+            raise ValueError("expected an outcome of trajectories, with actions, got none: use the pretext Rollout")
+        return latents.pooled().unflatten(0, (-1, self.actions.shape[1] + 1))
 
     def nothing(self) -> Tensor:
         """A loss of zero that reaches all that the outcome was made with: of a batch with no term of the loss."""
@@ -102,6 +114,15 @@ class Pretext(ShownModule, nn.Module, ABC):
     Whatever it draws comes from the generator that it is handed, and nothing else: so a resumed run draws the same. It
     may own parameters (a codebook of latents), which are trained with the rest.
     """
+
+    action_dim: int | None = None
+    """Width A of the outcome's actions; None where it has none."""
+
+    needs_statistics: bool = False
+    """Whether `estimate` is to be called before training."""
+
+    def estimate(self, batches: Iterable[Batch]) -> None:
+        """Learn the data's statistics from training batches, and keep them in buffers."""
 
     def build(self, modality: Modality, target: Target) -> None:
         """Make the pretext's own parts, now that the widths are known; most have none."""

@@ -24,10 +24,12 @@ class RegularizerSpec:
     Attributes:
         dim: width D of the context's representations.
         out: width of the targets' representations and of the predictions.
+        actions: width A of an action, of a pretext on trajectories; else None.
     """
 
     dim: int
     out: int
+    actions: int | None = None
 
 
 class Regularizer(ShownModule, nn.Module, ABC):

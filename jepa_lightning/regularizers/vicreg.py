@@ -75,14 +75,21 @@ class VICReg(Regularizer):
 
     def terms(self, features: Tensor) -> Tensor:
         """Weighted sum of the two terms for features (B, D) in float32."""
-        batch, dim = features.shape
-        if batch < 2 and not self.gather:
+        if len(features) < 2 and not self.gather:
             raise ValueError("VICReg needs at least two samples a batch on each rank, got 1: raise data.batch_size")
         with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision
             variance, covariance = self._gathered(features) if self.gather else self._own(features)
+        return self.weighted(variance, covariance)
+
+    def weighted(self, variance: Tensor, covariance: Tensor) -> Tensor:
+        """Weighted sum of the two terms for variances (..., D) and covariances (..., D, D), mean over the others."""
         hinge = F.relu(1 - (variance + 1e-4).sqrt()).mean()
-        off_diagonal = (covariance.square().sum() - variance.square().sum()) / dim
-        return self.variance * hinge + self.covariance * off_diagonal
+        off_diagonal = (covariance.square().sum((-2, -1)) - variance.square().sum(-1)) / variance.shape[-1]
+        return self.variance * hinge + self.covariance * off_diagonal.mean()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all ranks with `gather`; else this rank's."""
+        return sum_over_ranks(value) if self.gather else value
 
     def _own(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Variances (D,) and covariance (D, D) of this rank's samples."""

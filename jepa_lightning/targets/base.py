@@ -49,6 +49,14 @@ class Target(ShownModule, nn.Module, ABC):
     ) -> Tensor:
         """Encode all tokens or the kept ones: (B, N or K, D), or of `layers` (B, N or K, L, D); see `Encoder`."""
 
+    def of_encoded(self, encoded: Tensor) -> Tensor | None:
+        """The targets where the context encoder has made them already: `Online`'s; None: call the target.
+
+        Args:
+            encoded: (B, N, D) of all tokens by the context encoder.
+        """
+        return None
+
     def evaluated(self, encoder: Encoder) -> Encoder:
         """The encoder that a run is judged by and hands out, of the context `encoder` and the target's."""
         return self.encoder

@@ -58,3 +58,7 @@ class Online(Target):
         """Representations, without gradient where it is stopped; see `Target.forward`."""
         with torch.no_grad() if self.stop_gradient else nullcontext():
             return encode(self.encoder, tokens, keep, keep_valid, layers=layers)
+
+    def of_encoded(self, encoded: Tensor) -> Tensor:
+        """What was encoded, without gradient where it is stopped; see `Target.of_encoded`."""
+        return encoded.detach() if self.stop_gradient else encoded

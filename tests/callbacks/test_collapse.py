@@ -3,19 +3,26 @@
 import warnings
 from collections import deque
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule
 from torch import nn
+from torch.utils.data import DataLoader
 from variants import TwoMasks, TwoViews
 
+from jepa_lightning import JEPA
 from jepa_lightning.callbacks import CollapseMonitor
-from jepa_lightning.encoders import Encoder, ViT
+from jepa_lightning.callbacks.collapse import variance_within
+from jepa_lightning.encoders import ConvEncoder, Encoder, ViT
 from jepa_lightning.evaluation import effective_rank
-from jepa_lightning.pretexts import Masked
+from jepa_lightning.predictors import ResidualPredictor
+from jepa_lightning.pretexts import Masked, Rollout
 from jepa_lightning.schedules import Constant
+from jepa_lightning.targets import Online
+from modalities.image import Image
 
 
 class Constantly(Encoder):
@@ -286,3 +293,27 @@ def test_relative_limits_can_be_switched_off():
     for name in ("std_drop", "rank_drop", "loss_rise"):
         with pytest.raises(ValueError, match=f"{name} must be a factor above 1"):
             CollapseMonitor(**{name: 1.0})
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_states_that_hold_what_never_moves_are_told(make_trainer, still):
+    """Frames of pure scenery: rank and spread are healthy, and nothing varies within a trajectory."""
+    images = torch.randn(16, 1, 1, 16, 16).expand(-1, 6, -1, -1, -1).clone()
+    if not still:
+        images += torch.randn(16, 6, 1, 16, 16)
+    batch = {"image": images, "actions": torch.randn(16, 5, 2)}
+    modality = Image(image_size=16, patch_size=16, channels=1, encoder=partial(ConvEncoder, dim=8, width=4))
+    jepa = JEPA(modality, pretext=Rollout(action_dim=2), target=Online, predictor=ResidualPredictor)
+    monitor, seen = CollapseMonitor(every_n_steps=1), Seen()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_trainer(monitor, seen, max_steps=2).fit(jepa, DataLoader([batch, batch], batch_size=None))
+    told = [str(w.message) for w in caught if "The state holds what never moves" in str(w.message)]
+    assert len(told) == still
+    outcome = jepa.step(batch, torch.Generator())
+    states = outcome.by_trajectory(outcome.context[0]).double()
+    within = sum(float(((s - s.mean(0)) ** 2).sum()) for s in states)
+    total = float(((states - states.mean((0, 1))) ** 2).sum())
+    assert float(variance_within(states)) == pytest.approx(within / total, rel=1e-4, abs=1e-12)
+    if still:
+        assert "InverseDynamics in model.regularizers" in told[0]

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jepa_lightning.pretexts import Outcome, Prediction
-from jepa_lightning.regularizers import RegularizerSpec, SIGReg, VICReg, sum_over_ranks
+from jepa_lightning.regularizers import RegularizerSpec, SIGReg, TrajectoryVICReg, VICReg, sum_over_ranks
 from jepa_lightning.tokens import Latents
 
 WIDE, DEEP, TOKENS = 6, 5, 3
 PARTS = {"even": (4, 4), "uneven": (5, 2), "one sample": (6, 1)}  # samples of each process
-NAMES = ("context", "predicted", "exact", "sigreg")
+NAMES = ("context", "predicted", "exact", "sigreg", "over time", "over batch")
 TERMS = {"variance": 2.0, "covariance": 0.3, "target_std": 0.7}
 
 
@@ -33,6 +33,9 @@ class Net(nn.Module):
         values = 2 * self.layer(x).tanh()  # so that the bias has a gradient
         if isinstance(self.regularizer, Exact):
             return self.regularizer(values, valid)
+        if isinstance(self.regularizer, TrajectoryVICReg):  # the tokens are moments
+            states = Latents(values=values.flatten(0, 1).unsqueeze(1))
+            return self.regularizer(Outcome(context=[states], actions=x.new_zeros(len(x), TOKENS - 1, 1)))
         contexts = [Latents(values=values, valid=valid), Latents(values=values.square())]
         latents = Prediction(predicted=values.unsqueeze(1), target=values.unsqueeze(1), valid=valid.unsqueeze(1))
         return self.regularizer(Outcome(context=contexts, predictions=[latents, replace(latents, valid=None)]))
@@ -51,10 +54,12 @@ class Exact(nn.Module):
 
 
 def nets(gather):
-    """Networks by name: VICReg on what it looks at, VICReg in float64, SIGReg."""
+    """Networks by name: VICReg on what it looks at, VICReg in float64, over time and batch, SIGReg."""
     spec = RegularizerSpec(dim=DEEP, out=DEEP)
     found = {on: Net(VICReg(spec, on=on, gather=gather, **TERMS)) for on in ("context", "predicted")}
     found["exact"] = Net(Exact(VICReg(spec, gather=gather, **TERMS)))
+    for over in ("time", "batch"):
+        found[f"over {over}"] = Net(TrajectoryVICReg(spec, over=over, gather=gather, **TERMS))
     return {**found, "sigreg": Net(SIGReg(spec, directions=16, gather=gather))}
 
 

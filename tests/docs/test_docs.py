@@ -165,4 +165,4 @@ def test_python_runs(run, page, block):
 
 def test_there_is_something_to_check():
     assert len(ours()) >= 20
-    assert {"jepa-fit", "jepa-probe", "jepa-view", "jepa-embed"} == {line.split()[0] for _, line in ours()}
+    assert {"jepa-fit", "jepa-probe", "jepa-view", "jepa-embed", "jepa-plan"} == {line.split()[0] for _, line in ours()}

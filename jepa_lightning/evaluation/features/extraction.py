@@ -18,6 +18,7 @@ from jepa_lightning.evaluation.features.files import Columns, filled
 from jepa_lightning.evaluation.features.pooled import Features, extract
 from jepa_lightning.evaluation.features.token_store import TokenFeatures, TokenStore
 from jepa_lightning.modality import Batch
+from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.printable import printable
 
 Embed = Callable[[Batch], Tensor]
@@ -51,14 +52,15 @@ class Splits:
         return sum(map(len, self.samples.values()))
 
     def batches(self, split: str, *, start: int = 0) -> Iterator[Batch]:
-        """Batches with `unreadable`, from the sample number `start`."""
-        return iter(
+        """Batches with `unreadable`, from the sample number `start`; of trajectories, their frames."""
+        return map(
+            frames,
             DataLoader(
                 InOrder(self.samples[split], start=start),
                 batch_size=self.data.batch_size,
                 num_workers=self.data.workers,
                 collate_fn=self.collate,
-            )
+            ),
         )
 
     def encode(

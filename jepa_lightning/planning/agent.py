@@ -1,0 +1,127 @@
+"""The agent: perceives, remembers, imagines, and acts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.environments import ActionSpace, Environment, Tasks
+from jepa_lightning.modality import Batch
+from jepa_lightning.planning.cost import Cost, GoalDistance
+from jepa_lightning.planning.horizon import RecedingHorizon
+from jepa_lightning.planning.memory import Memory
+from jepa_lightning.planning.planners.base import Energy, Planner
+from jepa_lightning.planning.policies import Policy
+from jepa_lightning.planning.world import World
+
+
+class Agent:
+    """Acts by imagining what follows its actions ("Mode-2": LeCun 2022, section 3.1.2).
+
+    Any number of episodes at once. It sees observations and a goal's observation, and nothing else.
+
+    Args:
+        world: encodes and imagines.
+        space: of the actions.
+        planner: finds actions of low energy.
+        cost: of imagined trajectories; `GoalDistance` by default.
+        execute: actions of a plan that are done before the next one is made.
+        memory: of the last states; by default as many as the world's predictor sees.
+        seed: of what the planner draws.
+        warm: start a search from the last plan, shifted.
+
+    Raises:
+        ValueError: the memory holds fewer states than the predictor sees, or `execute` exceeds the planner's horizon.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from jepa_lightning import JEPA
+        >>> from jepa_lightning.encoders import ConvEncoder
+        >>> from jepa_lightning.environments import Disc
+        >>> from jepa_lightning.planning import Agent, CEM, World
+        >>> from jepa_lightning.predictors import ResidualPredictor
+        >>> from jepa_lightning.pretexts import Rollout
+        >>> from modalities.image import Image
+        >>> image = Image(image_size=32, patch_size=32, channels=1, encoder=partial(ConvEncoder, dim=8, width=2))
+        >>> world = World(JEPA(image, pretext=Rollout(action_dim=2), predictor=ResidualPredictor))
+        >>> agent = Agent(world, Disc(3.0), CEM(samples=16))
+        >>> agent.reset({"image": torch.randn(5, 1, 32, 32)})  # the goals of five episodes
+        >>> agent.act({"image": torch.randn(5, 1, 32, 32)}).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        world: World,
+        space: ActionSpace,
+        planner: Planner,
+        *,
+        cost: Cost | None = None,
+        execute: int = 4,
+        memory: Memory | None = None,
+        seed: int = 0,
+        warm: bool = True,
+    ) -> None:
+        self.world = world
+        self.cost = cost or GoalDistance()
+        self.memory = memory or Memory(world.history)
+        if self.memory.capacity != world.history:
+            raise ValueError(
+                f"expected a memory of {world.history} states, which the predictor sees, got {self.memory.capacity}"
+            )
+        self.loop = RecedingHorizon(planner, space, execute=execute, seed=seed, warm=warm)
+
+    def reset(self, goal: Tensor | Batch) -> None:
+        """New episodes begin, with observations of their goals."""
+        self.memory.clear()
+        self.loop.reset()
+        self.goal = self.world.encode_goal(goal)
+
+    def act(self, observation: Tensor | Batch) -> Tensor:
+        """The next action of each episode, (B, A) in the environment's units, on the CPU."""
+        if self.loop.due or self.memory.capacity > 1:
+            self.memory.write(self.world.encode(observation))
+        device = self.world.device
+
+        def energy() -> Energy:
+            return self.world.energy(self.memory.past(self.world.positions), self.goal, self.cost)
+
+        return self.loop.act(energy, len(self.goal), device).cpu()
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with some of the episodes alone, (B',) int64."""
+        self.goal = self.goal[index.to(self.goal.device)]
+        self.memory.keep(index.to(self.goal.device))
+        self.loop.keep(index.to(self.goal.device))
+
+
+class Deliberate(Policy):
+    """An agent as a policy: it is shown the observations of the states.
+
+    Args:
+        agent: acts.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def reset(self, environment: Environment, tasks: Tasks) -> None:
+        """Show the goals."""
+        super().reset(environment, tasks)
+        self.agent.reset(environment.observe(tasks.goal))
+
+    @property
+    def plans(self) -> int:
+        """See `Policy.plans`."""
+        return self.agent.loop.plans
+
+    @torch.no_grad()
+    def act(self, states: Tensor) -> Tensor:
+        """Show the states, and ask."""
+        return self.agent.act(self.environment.observe(states))
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with some of the episodes alone."""
+        super().keep(index)
+        self.agent.keep(index)

@@ -1,0 +1,92 @@
+"""What an agent believes of its first plans, and what becomes of them: the sharpest diagnosis of a world model.
+
+A model is judged by where its plans fail. A planner searches for holes in the dynamics, and one that has found a way
+through a wall believes to arrive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa_lightning.environments import Environment, Tasks
+from jepa_lightning.evaluation.probes.classification import standardise
+from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
+from jepa_lightning.planning.agent import Agent
+from jepa_lightning.planning.policies import simulate
+from jepa_lightning.planning.world import World
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A linear map from states of a world to those of the environment, for looking only.
+
+    Attributes:
+        weight: (P, D).
+        bias: (P,).
+        r2: (P,) share of the variance that it explains, on states that it was not fitted on.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    r2: Tensor
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """States (..., S, D) of the world, averaged over tokens, as states (..., P) of the environment."""
+        return F.linear(states.mean(-2), self.weight, self.bias)
+
+
+@torch.no_grad()
+def fit_readout(world: World, environment: Environment, *, samples: int = 2000, seed: int = 0) -> Readout:
+    """Fit a ridge regression on what walks of 8 observations end with, and score it on a quarter as many others."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for count in (samples, max(samples // 4, 8)):
+        states = environment.wander(count, 8, generator).states[:, -1]
+        found = [world.encode(environment.observe(part)).mean(1).cpu() for part in states.split(500)]
+        parts.append((torch.cat(found), states))
+    (train, known), (test, truth) = parts
+    centre, spread = known.mean(0), known.std(0).clamp(min=1e-6)
+    scaled, asked = standardise(train, test)
+    values = (known - centre) / spread
+    weight, bias = fit_ridge(scaled, values, penalty=choose_penalty(scaled, values))
+    error = (F.linear(asked, weight, bias) * spread + centre - truth).square().mean(0)
+    mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
+    weight = weight * spread.unsqueeze(1)  # back to the environment's units, then to features as they are
+    bias = bias * spread + centre - (weight / std) @ mean
+    return Readout((weight / std).to(world.device), bias.to(world.device), 1 - error / truth.var(0, correction=0))
+
+
+@torch.no_grad()
+def believed_and_achieved(
+    agent: Agent, environment: Environment, tasks: Tasks, readout: Readout
+) -> dict[str, float | int]:
+    """Of the first plans: how many lead to the goal in imagination, and how many when they are done blindly.
+
+    Args:
+        agent: plans.
+        environment: where they are tried.
+        tasks: where episodes start and are to end.
+        readout: of the imagined states.
+
+    Returns:
+        Shares `believed` and `achieved`, and `error`, the mean distance at a plan's end of what was imagined from what
+        is true, in the environment's units.
+    """
+    agent.reset(environment.observe(tasks.goal))
+    agent.act(environment.observe(tasks.start))
+    plan, world = agent.loop.first, agent.world
+    assert plan is not None
+    past = agent.memory.past(world.positions)
+    imagined = readout(world.imagine(past, plan.actions.unsqueeze(1))[:, 0]).cpu()  # (B, H, P)
+    true = simulate(environment, tasks.start, plan.actions.cpu())
+    goals = tasks.goal.unsqueeze(1).expand_as(true)
+    return {
+        "believed": float(environment.reached(imagined, goals).any(1).float().mean()),
+        "achieved": float(environment.reached(true, goals).any(1).float().mean()),
+        "error": float(environment.distance(imagined[:, -1], true[:, -1]).mean()),
+        "plans": len(true),
+    }

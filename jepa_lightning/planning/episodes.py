@@ -1,0 +1,102 @@
+"""Closed loop: episodes of a policy in an environment, and what became of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.environments import Environment, Tasks
+from jepa_lightning.planning.policies import Policy
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of episodes.
+
+    Attributes:
+        steps: (N,) int64 after which each goal was reached; 0 where it was not.
+        decisions: how many actions were chosen.
+        plans: how many plans were made for them.
+        seconds: of computing that the policy took for them.
+    """
+
+    steps: Tensor
+    decisions: int
+    plans: int
+    seconds: float
+
+    @property
+    def reached(self) -> Tensor:
+        """(N,) bool."""
+        return self.steps > 0
+
+    def summary(self) -> dict[str, float | int | list[float] | None]:
+        """Success, its interval, steps to the goal and milliseconds an action and a plan, as plain numbers."""
+        count, total = int(self.reached.sum()), len(self.steps)
+        return {
+            "success": count / total,
+            "interval": list(wilson(count, total)),
+            "reached": count,
+            "episodes": total,
+            "steps": float(self.steps[self.reached].float().mean()) if count else None,
+            "ms_an_action": 1000 * self.seconds / max(self.decisions, 1),
+            "ms_a_plan": 1000 * self.seconds / self.plans if self.plans else None,
+        }
+
+
+@torch.no_grad()
+def run_episodes(environment: Environment, tasks: Tasks, policy: Policy, *, budget: int) -> Outcomes:
+    """Let a policy act until each goal is reached, or the budget is spent.
+
+    An episode ends at the first step after which its goal counts as reached.
+
+    Args:
+        environment: to act in.
+        tasks: where episodes start and are to end; none of them solved at the start.
+        policy: acts.
+        budget: steps of an episode, at most.
+    """
+    policy.reset(environment, tasks)
+    states, goals = tasks.start, tasks.goal
+    steps = torch.zeros(len(states), dtype=torch.int64)
+    running = torch.arange(len(states))
+    seconds, decisions = 0.0, 0
+    for step in range(1, budget + 1):
+        if not len(running):
+            break
+        began = time.process_time()
+        actions = environment.space.project(policy.act(states))
+        seconds += time.process_time() - began
+        decisions += len(running)
+        states = environment.step(states, actions)
+        there = environment.reached(states, goals)
+        steps[running[there]] = step
+        left = torch.nonzero(~there).squeeze(1)
+        if len(left) < len(running):
+            running, states, goals = running[left], states[left], goals[left]
+            policy.keep(left)
+    return Outcomes(steps, decisions, policy.plans, seconds)
+
+
+def unsolved(environment: Environment, tasks: Tasks) -> tuple[Tasks, int]:
+    """The tasks that are not solved where they start, and how many were."""
+    open_ = ~environment.reached(tasks.start, tasks.goal)
+    return Tasks(tasks.start[open_], tasks.goal[open_]), int((~open_).sum())
+
+
+def wilson(successes: int, total: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """The interval of a share by Wilson (1927), of 95% by default.
+
+    Raises:
+        ValueError: there is nothing to take a share of.
+    """
+    if total < 1 or not 0 <= successes <= total:
+        raise ValueError(f"expected 0 to N successes of at least one episode, got {successes} of {total}")
+    share, square = successes / total, z * z
+    centre = (share + square / (2 * total)) / (1 + square / total)
+    half = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,60 @@
+"""Working memory: the states that an agent has been in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.predictors.rollout import Past
+
+
+class Memory:
+    """The last states of each episode, as many as a predictor sees. At an episode's start there are fewer.
+
+    Args:
+        capacity: states that are kept.
+
+    Raises:
+        ValueError: it is below 1.
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.planning import Memory
+        >>> memory = Memory(3)
+        >>> memory.write(torch.zeros(2, 1, 8))
+        >>> memory.past().states.shape, memory.past().valid[0].tolist()
+        (torch.Size([2, 3, 1, 8]), [False, False, True])
+    """
+
+    def __init__(self, capacity: int = 1) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity}")
+        self.capacity = capacity
+        self.states: list[Tensor] = []
+
+    def clear(self) -> None:
+        """Forget: new episodes begin."""
+        self.states = []
+
+    def write(self, state: Tensor) -> None:
+        """Remember the present states (B, S, D)."""
+        self.states = [*self.states, state][-self.capacity :]
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with some of the episodes alone, (B',) int64."""
+        self.states = [state[index] for state in self.states]
+
+    def past(self, positions: Tensor | None = None) -> Past:
+        """What the predictor sees.
+
+        Raises:
+            ValueError: nothing was written.
+        """
+        if not self.states:
+            raise ValueError("expected a state in the memory, got none: write one")
+        missing = self.capacity - len(self.states)
+        states = torch.stack([torch.zeros_like(self.states[0])] * missing + self.states, dim=1)
+        valid = None
+        if self.capacity > 1:
+            valid = torch.arange(self.capacity, device=states.device).expand(len(states), -1) >= missing
+        return Past(states=states, valid=valid, positions=positions)

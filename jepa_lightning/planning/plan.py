@@ -1,0 +1,156 @@
+"""Judge a world model by what an agent achieves with it: the function behind `jepa-plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa_lightning._version import __version__
+from jepa_lightning.environments import Environment
+from jepa_lightning.planning.agent import Agent, Deliberate
+from jepa_lightning.planning.belief import believed_and_achieved, fit_readout
+from jepa_lightning.planning.cost import Cost, GoalDistance
+from jepa_lightning.planning.episodes import run_episodes, unsolved
+from jepa_lightning.planning.planners import CEM, Planner
+from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomActions, StraightLine, Towards
+from jepa_lightning.planning.world import World, load_world
+from jepa_lightning.randomness import derive_seed
+from jepa_lightning.run.checkpoints import Which, find_checkpoint
+
+EXPLAINED = {
+    "world": "the agent, which sees observations alone",
+    "untrained": "the same agent with the model before training",
+    "nothing": "no action",
+    "random": "random actions, each held",
+    "straight line": "one random direction at full speed",
+    "oracle": "the same planner with the true dynamics and distance",
+    "towards": "knows its place and the goal's, and no obstacle",
+}
+
+
+def plan(
+    checkpoint: str | World,
+    *,
+    environment: Environment | None = None,
+    planner: Planner | None = None,
+    cost: Cost | None = None,
+    episodes: int = 100,
+    budget: int = 40,
+    execute: int = 4,
+    seed: int = 0,
+    controls: bool = True,
+    which: Which = "last",
+    out: str | None = None,
+    trust: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Let an agent reach goals with a world model, beside what others reach, and write `plan.json`.
+
+    Starts and goals are drawn from `seed`; tasks that are solved where they start are left out and counted. All rows
+    have the same tasks. Choose settings with one seed, and report with another.
+
+    Args:
+        checkpoint: folder or checkpoint of a run, or a world that is loaded.
+        environment: where to act; None: that of the run's data.
+        planner: finds plans; `CEM` by default.
+        cost: of imagined trajectories; `GoalDistance` by default.
+        episodes: number of tasks that are drawn.
+        budget: steps of an episode.
+        execute: actions of a plan that are done before the next one is made.
+        seed: of the tasks, the planner and the controls.
+        controls: also run what the agent is compared with; False for the agent alone.
+        which: of a folder, the "last" checkpoint or the "best".
+        out: file to write; None: `plan.json` in the run's folder, and nothing of a world that is loaded.
+        trust: packages whose classes the run's configuration may name.
+
+    Returns:
+        What is written: `rows` by name, `first_plans`, `protocol`.
+
+    Raises:
+        ValueError: a setting is out of range, or there is no environment to act in.
+    """
+    if episodes < 1 or budget < 1:
+        raise ValueError(f"episodes and budget must be at least 1, got {episodes} and {budget}")
+    world = checkpoint if isinstance(checkpoint, World) else load_world(checkpoint, which=which, trust=trust)
+    if environment is None:
+        environment = world.data().environment
+    planner, cost = planner or CEM(), cost or GoalDistance()
+    settings: dict[str, Any] = {"cost": cost, "execute": execute, "seed": seed}
+    drawn = environment.tasks(episodes, torch.Generator().manual_seed(derive_seed("tasks", seed)))
+    tasks, solved = unsolved(environment, drawn)
+    if not len(tasks.start):
+        raise ValueError("expected tasks that are not solved where they start, got none: raise episodes")
+    agent = Agent(world, environment.space, planner, **settings)
+    policies: dict[str, Policy] = {"world": Deliberate(agent)}
+    if controls:
+        if world.config is not None:
+            policies["untrained"] = Deliberate(Agent(world.untrained(), environment.space, planner, **settings))
+        policies |= {"nothing": DoNothing(), "random": RandomActions(seed=seed)}
+        policies["straight line"] = StraightLine(seed=seed)
+        policies["oracle"] = Oracle(planner, execute=execute, seed=seed)
+        if environment.towards(tasks.start, tasks.goal) is not None:
+            policies["towards"] = Towards()
+    rows = {name: run_episodes(environment, tasks, p, budget=budget).summary() for name, p in policies.items()}
+    readout = fit_readout(world, environment, seed=derive_seed("readout", seed))
+    report: dict[str, Any] = {
+        "rows": rows,
+        "first_plans": believed_and_achieved(agent, environment, tasks, readout),
+        "readout_r2": dict(zip(environment.state_names, map(float, readout.r2), strict=True)),
+        "protocol": {
+            "version": __version__,
+            "checkpoint": None if isinstance(checkpoint, World) else str(find_checkpoint(Path(checkpoint), which)),
+            "environment": described(environment),
+            "goals": "observations of states drawn by the environment",
+            "planner": described(planner),
+            "cost": described(cost),
+            "episodes": episodes,
+            "solved_at_start": solved,
+            "budget": budget,
+            "execute": execute,
+            "seed": seed,
+            "rows": {name: EXPLAINED[name] for name in rows},
+        },
+    }
+    target = out if out is not None or isinstance(checkpoint, World) else str(plan_file(checkpoint))
+    if target is not None:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def plan_file(checkpoint: str) -> Path:
+    """Where the report of a run goes: `plan.json` in its folder."""
+    path = Path(checkpoint).expanduser()
+    folder = path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    return folder / "plan.json"
+
+
+def described(part: Any) -> dict[str, Any]:
+    """The class and the plain settings of a part."""
+    plain = (str, int, float, bool, tuple, list)
+    settings = {name: value for name, value in vars(part).items() if isinstance(value, plain)}
+    return {"class": type(part).__name__} | {n: v for n, v in settings.items() if n[0] != "_" and n != "training"}
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    lines = [f"{'':<14} {'success':>8} {'95% interval':>16} {'steps':>6} {'ms an action':>13} {'ms a plan':>10}"]
+    for name, row in report["rows"].items():
+        low, high = (f"{100 * bound:.1f}" for bound in row["interval"])
+        steps, plan_ = ("-" if row[key] is None else f"{row[key]:.1f}" for key in ("steps", "ms_a_plan"))
+        cells = f"{100 * row['success']:>7.1f}% {f'[{low}, {high}]':>16} {steps:>6} {row['ms_an_action']:>13.2f}"
+        lines.append(f"{name:<14} {cells} {plan_:>10}")
+    first, protocol = report["first_plans"], report["protocol"]
+    read = ", ".join(f"{name} {value:.2f}" for name, value in report["readout_r2"].items())
+    lines += [
+        "",
+        f"first plans: {100 * first['believed']:.0f}% believed to arrive, {100 * first['achieved']:.0f}% arrive when "
+        f"done blindly; {first['error']:.1f} apart at their ends",
+        f"what the state tells (R2, linear): {read}",
+        f"{report['rows']['world']['episodes']} episodes of at most {protocol['budget']} steps, "
+        f"{protocol['solved_at_start']} solved at the start left out",
+    ]
+    return "\n".join(lines)

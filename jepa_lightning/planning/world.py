@@ -1,0 +1,210 @@
+"""A trained world model: encode, imagine, and the energy of actions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from jepa_lightning.config.rebuild import build_data, build_model
+from jepa_lightning.data.trajectories import Observations, TrajectoryData
+from jepa_lightning.encoders.positions import grid_positions
+from jepa_lightning.loading import load_jepa_and_config, seeded
+from jepa_lightning.modality import Batch, Modality
+from jepa_lightning.module import JEPA
+from jepa_lightning.planning.cost import Cost
+from jepa_lightning.planning.planners.base import Energy
+from jepa_lightning.predictors.rollout import Past, rollout
+from jepa_lightning.pretexts import Rollout
+from jepa_lightning.run.checkpoints import Which
+
+
+class World(nn.Module):
+    """A JEPA that was trained with `Rollout`, done with training: in eval mode, float32, its parameters frozen.
+
+    Gradients still flow from imagined states to the actions and the past.
+
+    Args:
+        jepa: the trained module; its parts are copied.
+        observations: makes the modality's input of raw observations, as the data module did in training; None: they
+            are given as batches of that.
+        config: the run's configuration, for `untrained`; None of a module built in Python.
+        trust: packages whose classes `config` may name.
+
+    Raises:
+        ValueError: the module was trained with another pretext.
+    """
+
+    def __init__(
+        self,
+        jepa: JEPA,
+        *,
+        observations: Observations | None = None,
+        config: Mapping[str, Any] | None = None,
+        trust: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        if not isinstance(jepa.pretext, Rollout):
+            raise ValueError(
+                f"expected a run of the pretext Rollout, got one of {type(jepa.pretext).__name__}: a world model is "
+                "trained on trajectories, as by jepa-fit --config world.yaml"
+            )
+        parts = jepa.tokenizer, jepa.encoder, jepa.target, jepa.predictor, jepa.pretext
+        copied = copy.deepcopy(parts)  # in one go: the target `Online` is the encoder
+        self.tokenizer, self.encoder, self.target, self.predictor = copied[:4]
+        self.pretext: Rollout = copied[4]
+        self.modality = jepa.modality
+        self.observations = observations
+        self.config = config
+        self.trust = tuple(trust)
+        self.float().requires_grad_(False).train(False)
+
+    @property
+    def history(self) -> int:
+        """Past states that the predictor sees."""
+        return self.pretext.history
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.encoder.parameters()).device
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode, whatever the module around does."""
+        return super().train(False)
+
+    def batch(self, observations: Tensor | Batch) -> Batch:
+        """Raw observations (B, ...) as a batch of the modality, on the world's device; a batch stays one."""
+        if isinstance(observations, Tensor):
+            if self.observations is None:
+                raise ValueError(
+                    "expected a batch of the modality, got a tensor: nobody knows how this world's data were normalised"
+                )
+            observations = {self.observations.key: self.observations.prepare(observations)}
+        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in observations.items()}
+
+    @torch.no_grad()
+    def encode(self, observations: Tensor | Batch) -> Tensor:
+        """The present state (B, S, D), as the predictor takes it."""
+        tokens = self.tokenizer(self.batch(observations))
+        return self.pretext.states(self.encoder(tokens), tokens).float()
+
+    @torch.no_grad()
+    def encode_goal(self, observations: Tensor | Batch) -> Tensor:
+        """A state to reach (B, S, D), as the predictor predicts it: by the target."""
+        tokens = self.tokenizer(self.batch(observations))
+        return self.pretext.states(self.target(tokens), tokens).float()
+
+    def past(self, states: Tensor) -> Past:
+        """The past of episodes that begin in `states` (B, S, D)."""
+        return self.pretext.past(states.unsqueeze(1), 1, self.positions)
+
+    @property
+    def positions(self) -> Tensor | None:
+        """Where the tokens of a state lie; None of a pooled one."""
+        if self.pretext.state == "pooled":
+            return None
+        grid = self.modality.spec.grid
+        assert grid is not None  # see Rollout.predictor_spec
+        return grid_positions(grid, self.device)[0]
+
+    def imagine(self, past: Past, actions: Tensor) -> Tensor:
+        """The states that follow candidate actions.
+
+        Args:
+            past: of B episodes.
+            actions: (B, C, H, A) in the environment's units: C candidates for each episode.
+
+        Returns:
+            (B, C, H, S, D).
+        """
+        candidates = actions.shape[1]
+        told = self.pretext.standardized(actions.to(self.device)).flatten(0, 1)
+        return rollout(self.predictor, past.repeat(candidates), told).unflatten(0, (-1, candidates))
+
+    def energy(self, past: Past, goal: Tensor, cost: Cost) -> Energy:
+        """What a planner minimises: actions (B, C, H, A) to the cost (B, C) of what would follow.
+
+        Args:
+            past: of B episodes.
+            goal: (B, S, D) states to reach.
+            cost: of imagined trajectories.
+        """
+
+        def energy(actions: Tensor) -> Tensor:
+            return cost(self.imagine(past, actions), actions, goal.unsqueeze(1))
+
+        return energy
+
+    def untrained(self) -> World:
+        """The world before training, with the actions' statistics as they are now.
+
+        Raises:
+            ValueError: there is no configuration to build it from.
+        """
+        if self.config is None:
+            raise ValueError("expected a checkpoint of jepa-fit, got a module built in Python: build a fresh one")
+        with seeded(self.config["seed_everything"]):
+            jepa = build_model(self.config["model"], pretrained=True, trust=self.trust)
+        jepa.tokenizer.load_state_dict(self.tokenizer.state_dict())
+        jepa.pretext.load_state_dict(self.pretext.state_dict())
+        return World(jepa, observations=self.observations, config=self.config, trust=self.trust).to(self.device)
+
+    def data(self, **overrides: Any) -> TrajectoryData:
+        """The run's data module, with other settings where they are given.
+
+        Raises:
+            ValueError: the run's config.yaml is not beside its checkpoint, or names other data.
+        """
+        return trajectory_data(self.config, self.modality, self.trust, overrides)
+
+
+def load_world(
+    path: str | Path,
+    *,
+    which: Which = "last",
+    map_location: str | torch.device = "cpu",
+    trust: Collection[str] = (),
+) -> World:
+    """The world model of a run.
+
+        world = jepa_lightning.load_world("runs/world")
+        states = world.imagine(world.past(world.encode(images)), actions)
+
+    As with `load`, nothing that a checkpoint holds is run.
+
+    Args:
+        path: a checkpoint, or the folder of a run.
+        which: of a folder, the "last" checkpoint or the "best".
+        map_location: device of the result.
+        trust: further packages whose classes the configuration may name; their code is imported and run.
+
+    Raises:
+        ValueError: there is no such checkpoint, or it is none of a world model. The message says what to do.
+    """
+    jepa, config = load_jepa_and_config(path, which=which, trust=trust)
+    observations: Observations | None = None
+    if "class_path" in ((config or {}).get("data") or {}):
+        observations = trajectory_data(config, jepa.modality, trust, {}).batch_transform()
+    return World(jepa, observations=observations, config=config, trust=trust).to(map_location)
+
+
+def trajectory_data(
+    config: Mapping[str, Any] | None, modality: Modality, trust: Collection[str], overrides: Mapping[str, Any]
+) -> TrajectoryData:
+    """The data module of a run's configuration.
+
+    Raises:
+        ValueError: there is none in it, or it is not one of trajectories.
+    """
+    stored = (config or {}).get("data")
+    if not isinstance(stored, dict) or "class_path" not in stored:
+        raise ValueError("expected the run's config.yaml beside its checkpoints, found none with data in it")
+    data = build_data(stored, overrides, modality, trust=trust)
+    if not isinstance(data, TrajectoryData):
+        raise ValueError(f"expected a run on TrajectoryData, got {type(data).__name__}")
+    return data

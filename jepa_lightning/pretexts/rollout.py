@@ -1,0 +1,198 @@
+"""World models: predict the states of a trajectory from what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from jepa_lightning.precision import autocast_in_half
+from jepa_lightning.predictors.base import PredictorSpec
+from jepa_lightning.predictors.rollout import Past, frame_spec, rollout
+from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
+from jepa_lightning.pretexts.trajectories import frames, trajectory_length
+from jepa_lightning.targets.base import Target
+from jepa_lightning.tokens import Latents, Tokens, pool
+
+if TYPE_CHECKING:
+    from jepa_lightning.modality import Batch, Modality
+
+StateKind = Literal["pooled", "tokens"]
+
+
+class Rollout(Pretext):
+    """Predict the next states of a trajectory from the last ones and the actions between, several in a row.
+
+    Every observation is encoded once, as a sample of its own. From each start at once, the predictor is given the last
+    `history` states and an action, predicts the next state, and goes on from its own prediction, `steps` times; each
+    prediction is compared with what the target makes of that observation. With the target `Online` without a stopped
+    gradient, VICReg and inverse dynamics this is the recipe of PLDM (Sobal et al. 2025, arXiv:2502.14819); with
+    `SIGReg` that of LeWorldModel.
+
+    States are not layer-normed. Actions are standardised by the mean and standard deviation of the training data, which
+    are estimated before the first step and stored with the weights. The outcome's context and target hold all B T
+    states, one sample each, and its `actions` are the standardised ones.
+
+    Without a regulariser the state collapses, most often to what never moves in a trajectory: see
+    `jepa_lightning.regularizers` for those that look at trajectories.
+
+    Args:
+        action_dim: width A of an action.
+        steps: length of a rollout; trajectories need at least one observation more.
+        history: past states that the predictor sees. At the start of a trajectory there are fewer.
+        state: "pooled" for one vector a state, the mean over an observation's tokens; "tokens" for all of them, which
+            then must lie on a grid.
+        standardize: False for actions as they are.
+
+    Raises:
+        ValueError: a setting is out of range, or states and predictions differ in width where predictions are fed back.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from jepa_lightning import JEPA
+        >>> from jepa_lightning.encoders import ConvEncoder
+        >>> from jepa_lightning.predictors import ResidualPredictor
+        >>> from jepa_lightning.pretexts import Rollout
+        >>> from jepa_lightning.regularizers import InverseDynamics, VICReg
+        >>> from jepa_lightning.targets import Online
+        >>> from modalities.image import Image
+        >>> modality = Image(image_size=32, patch_size=32, channels=1, encoder=partial(ConvEncoder, dim=16, width=4))
+        >>> target = partial(Online, stop_gradient=False)
+        >>> keep = [VICReg, InverseDynamics]
+        >>> pretext = Rollout(action_dim=2, steps=3)
+        >>> jepa = JEPA(modality, pretext=pretext, target=target, predictor=ResidualPredictor, regularizers=keep)
+        >>> batch = {"image": torch.randn(4, 8, 1, 32, 32), "actions": torch.randn(4, 7, 2)}
+        >>> outcome = jepa.step(batch, torch.Generator().manual_seed(0))
+        >>> outcome.predictions[0].predicted.shape  # (B, starts, steps, D)
+        torch.Size([4, 5, 3, 16])
+        >>> outcome.context[0].values.shape
+        torch.Size([32, 1, 16])
+    """
+
+    action_mean: Tensor
+    action_std: Tensor
+    estimated: Tensor
+
+    def __init__(
+        self,
+        *,
+        action_dim: int,
+        steps: int = 4,
+        history: int = 1,
+        state: StateKind = "pooled",
+        standardize: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in (("action_dim", action_dim), ("steps", steps), ("history", history)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if state not in ("pooled", "tokens"):
+            raise ValueError(f"state must be pooled or tokens, got {state!r}")
+        self.action_dim = action_dim
+        self.steps = steps
+        self.history = history
+        self.state = state
+        self.register_buffer("action_mean", torch.zeros(action_dim))
+        self.register_buffer("action_std", torch.ones(action_dim))
+        self.register_buffer("estimated", torch.tensor(not standardize))
+
+    def predictor_spec(self, modality: Modality, target: Target) -> PredictorSpec:
+        """States in, states out, told an action; time is one more coordinate."""
+        dim, out = modality.encoder.dim, target.dim
+        if dim != out and (self.steps > 1 or self.history > 1):
+            raise ValueError(
+                f"Rollout feeds predictions back, got states of width {dim} and targets of width {out}: give the "
+                "encoder the target's width, or set steps and history to 1"
+            )
+        if self.state == "tokens" and modality.spec.grid is None:
+            raise ValueError(f"state tokens needs tokens on a grid, and {modality.name} has none: set state to pooled")
+        token = frame_spec(modality.spec, pooled=self.state == "pooled")
+        return PredictorSpec(dim=dim, out=out, token=token, condition=self.action_dim, history=self.history)
+
+    @property
+    def needs_statistics(self) -> bool:  # type: ignore[override]
+        """Whether the actions' mean and spread are neither estimated nor loaded from a checkpoint."""
+        return not bool(self.estimated)
+
+    @torch.no_grad()
+    def estimate(self, batches: Iterable[Batch]) -> None:
+        """Set mean and standard deviation to those of all actions in the batches; what never varies is not scaled."""
+        found = []
+        for batch in batches:
+            trajectory_length(batch)  # which says what is wrong with a batch without actions
+            found.append(batch["actions"].double().flatten(0, 1))
+        if not found:
+            raise ValueError("expected training batches to standardise actions by, got none: add data")
+        actions = self._checked(torch.cat(found))
+        std = actions.std(0, correction=0)
+        self.action_mean.copy_(actions.mean(0))
+        self.action_std.copy_(torch.where(std > 1e-8, std, 1.0))
+        self.estimated.fill_(True)
+
+    def standardized(self, actions: Tensor) -> Tensor:
+        """Actions (..., A) in the environment's units, as the predictor is told them.
+
+        Raises:
+            ValueError: they have another width.
+        """
+        return (self._checked(actions) - self.action_mean) / self.action_std
+
+    def _checked(self, actions: Tensor) -> Tensor:
+        if actions.shape[-1] != self.action_dim:
+            raise ValueError(
+                f"expected actions of width {self.action_dim}, got {actions.shape[-1]}: set model.pretext.action_dim"
+            )
+        return actions
+
+    def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
+        """Encode all observations, and predict from every start."""
+        length = trajectory_length(batch)
+        starts = length - self.steps
+        if starts < 1:
+            raise ValueError(
+                f"a rollout of {self.steps} steps needs trajectories of at least {self.steps + 1} observations, got "
+                f"{length}: lower model.pretext.steps or raise data.window"
+            )
+        tokens = nets.modality.tokenizer(frames(batch))
+        actions = self.standardized(batch["actions"])
+        with autocast_in_half(tokens.device):
+            encoded = nets.encoder(tokens)
+            seen = nets.target.of_encoded(encoded)
+            states = self.states(encoded, tokens)  # (B T, S, D)
+            targets = states if seen is encoded else self.states(nets.target(tokens) if seen is None else seen, tokens)
+            by_time = states.unflatten(0, (-1, length))
+            past = self.past(by_time, starts, self.positions(tokens))
+            windows = actions.unfold(1, self.steps, 1).transpose(-1, -2)  # (B, starts, steps, A)
+            rolled = rollout(nets.predictor, past, windows.flatten(0, 1))  # (B starts, steps, S, D)
+        ahead = targets.unflatten(0, (-1, length))[:, 1:].unfold(1, self.steps, 1)  # (B, starts, S, D, steps)
+        prediction = Prediction(
+            predicted=rolled.flatten(1, 2).unflatten(0, (-1, starts)),
+            target=ahead.movedim(-1, 2).flatten(2, 3),
+        )
+        made, compared = Latents(values=states), Latents(values=targets)
+        return Outcome(predictions=[prediction], context=[made], target=[compared], actions=actions)
+
+    def states(self, encoded: Tensor, tokens: Tokens) -> Tensor:
+        """Encoded observations (n, N, D) as states (n, S, D)."""
+        if self.state == "pooled":
+            return pool(encoded, tokens.valid).unsqueeze(1)
+        if tokens.valid is not None:
+            raise ValueError("state tokens needs observations with as many tokens each: set state to pooled")
+        return encoded
+
+    def positions(self, tokens: Tokens) -> Tensor | None:
+        """Where the tokens of a state lie, (S, P); None of a pooled one."""
+        return None if self.state == "pooled" else tokens.positions[0]
+
+    def past(self, states: Tensor, starts: int, positions: Tensor | None) -> Past:
+        """What the predictor sees at the first `starts` of trajectories (B, T, S, D): (B starts, history, S, D)."""
+        before = states.new_zeros(len(states), self.history - 1, *states.shape[2:])
+        windows = torch.cat([before, states], dim=1).unfold(1, self.history, 1)[:, :starts].movedim(-1, 2)
+        valid = None
+        if self.history > 1:
+            when = torch.arange(starts).unsqueeze(1) + torch.arange(1 - self.history, 1)
+            valid = (when >= 0).to(states.device).repeat(len(states), 1)
+        return Past(states=windows.flatten(0, 1), valid=valid, positions=positions)
