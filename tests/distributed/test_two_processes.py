@@ -52,7 +52,7 @@ def assert_same(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "recomputed"])
 def test_two_processes_are_one_with_the_same_global_batch(one, two, name):
-    """Student, target, buffers and loss after eight clipped optimiser steps of two accumulated batches each."""
+    """Student, target, buffers and loss after four clipped optimiser steps of two accumulated batches each."""
     expected, watch = one
     found, folder = two
     assert len(watch.losses) == two_processes.STEPS
@@ -149,10 +149,12 @@ UNDER_FSDP2 = [
 ]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_jepa_fit_under_fsdp2_from_start_to_probe(tmp_path, capsys):
     check_run(in_two(tmp_path, two_processes.command, UNDER_FSDP2)[0], tmp_path / "run", capsys)
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.slow
 def test_jepa_fit_under_fsdp2_as_lightning_starts_its_processes(tmp_path, capsys):
     """The command starts itself again for the second process; none of the settings of this one is passed on."""

@@ -26,7 +26,7 @@ from jepa_lightning.targets import EMA, Online
 from jepa_lightning.tokens import Masks
 from modalities.image import Image
 
-STEPS, BATCH, ACCUMULATE, CLIP = 8, 8, 2, 0.05  # in two epochs
+STEPS, BATCH, ACCUMULATE, CLIP = 4, 8, 2, 0.05  # in two epochs
 
 
 class BySample(Masker):
