@@ -8,9 +8,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from short_runs import fit_shortly
 
 from jepa_lightning import JEPA
 from jepa_lightning.encoders import ViT
+from jepa_lightning.evaluation.probes.attentive import fit_attentive
+from jepa_lightning.evaluation.report.results import Plots
 from jepa_lightning.maskers import Random
 from jepa_lightning.predictors import TransformerPredictor
 from modalities.image import Image, ImageData
@@ -18,10 +21,10 @@ from modalities.image import Image, ImageData
 torch.set_num_threads(1)
 
 SLOW_FILES = (  # go first: processes share whole files, and a long one at the end keeps the others waiting
-    "distributed/test_two_processes.py",
     "run/test_resume.py",
     "cli/test_probe_command.py",
     "cli/test_fit.py",
+    "distributed/test_two_processes.py",
     "docs/test_readme.py",
     "cli/test_view_command.py",
     "golden/test_golden.py",
@@ -65,6 +68,38 @@ def make_jepa():
         return JEPA(modality, predictor=partial(TransformerPredictor, width=16, depth=1, heads=2), **settings)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory):
+    """Short runs by modality or by a name of their own, each trained once for all tests of a process.
+
+    `short_run(name)` is the run's folder, which tests leave as it is but for `probe/` and `view/`, and the run.
+    """
+    runs = {}
+
+    def get(modality, name=None, *words):
+        key = name or modality
+        if key not in runs:
+            path = tmp_path_factory.mktemp("runs") / key
+            runs[key] = path, fit_shortly(modality, path, *words)
+        return runs[key]
+
+    return get
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Reports without plots, which take as long as all the rest, where a test asks for something else."""
+    monkeypatch.setattr("jepa_lightning.evaluation.report.plots.draw_plots", lambda report, runs: Plots())
+
+
+@pytest.fixture
+def quick_attentive(monkeypatch):
+    """Fewer settings and epochs of attentive probes."""
+    few = partial(fit_attentive, lrs=(5e-3, 2e-2), decays=(0.01,), epochs=6)
+    for place in ("evaluation.probes.probing", "pictures.attention"):
+        monkeypatch.setattr(f"jepa_lightning.{place}.fit_attentive", few)
 
 
 @pytest.fixture

@@ -1,9 +1,15 @@
 """Processes of a test's own, that begin with everything imported: a start takes a second, not ten."""
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import subprocess
 import sys
+import time
+import traceback
 from contextlib import contextmanager
+
+LIMIT = 240  # seconds: far more than any of them takes, so that what hangs ends
 
 
 def forkserver():
@@ -11,6 +17,44 @@ def forkserver():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jepa_lightning.cli.fit", "jepa_lightning.data", "modalities.image", "tensorboard"])
     return context
+
+
+def in_two(folder, function, *args):
+    """Call `function` in two processes of one gloo group, as torchrun starts them; what they print goes into files."""
+    both = [forkserver().Process(target=_as_rank, args=(rank, str(folder), function, args)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    waited = time.monotonic() + LIMIT
+    while any(process.is_alive() for process in both) and time.monotonic() < waited:
+        if any(process.exitcode for process in both):  # the other may wait for it
+            break
+        multiprocessing.connection.wait([process.sentinel for process in both if process.is_alive()], timeout=1)
+    for process in both:
+        process.kill()
+        process.join()
+    said = [(folder / f"rank-{rank}.log").read_text() for rank in (0, 1)]
+    assert [process.exitcode for process in both] == [0, 0], "\n".join(text[-6000:] for text in said)
+    return said
+
+
+def _as_rank(rank, folder, function, args):
+    import torch
+
+    out = os.open(f"{folder}/rank-{rank}.log", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    alone = {"GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "tests", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", **alone)
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        function(*args)
+        torch.distributed.destroy_process_group()
+    except BaseException:  # at once: a destructor may wait for the other process
+        traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(1)
 
 
 HOLD = """

@@ -130,7 +130,8 @@ def python(code):
 
 
 def test_what_importing_loads():
-    """The package loads no modality and no extra; all of the core, and then images, import without any extra."""
+    """The package loads no modality and no extra, `jepa-fit` no scikit-learn; all of the core, and then images, import
+    without any extra."""
     # Scikit-learn is slow to import. Torchmetrics imports matplotlib where it is installed: it goes first, and then
     # matplotlib is taken away.
     names = ("modalities", "sklearn", "pytest", "tensorboard", *EXTRAS)
@@ -148,6 +149,8 @@ import jepa_lightning
 assert not [n for n in {names} if n in sys.modules], [n for n in {names} if n in sys.modules]
 for name in {("pytest", *EXTRAS)}:
     sys.modules[name] = None  # importing it fails from here on
+import jepa_lightning.cli.fit
+assert "sklearn" not in sys.modules
 for name in {modules}:
     importlib.import_module(name)
 assert "modalities" not in sys.modules

@@ -19,9 +19,8 @@ from jepa_lightning.evaluation.features.pooling import pool_tokens
 
 
 @pytest.fixture(scope="module")
-def image_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("image")
-    return folder, fit_shortly("image", folder)
+def image_run(short_run):
+    return short_run("image")
 
 
 @pytest.fixture
@@ -92,9 +91,9 @@ def test_untrained_of_another_seed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["graph", "audio", "pointcloud"])
-def test_other_modalities(name, tmp_path):
-    run = fit_shortly(name, tmp_path)
-    encoder = load(tmp_path)
+def test_other_modalities(name, short_run):
+    folder, run = short_run(name)
+    encoder = load(folder)
     data = encoder.data(batch_size=4)
     assert type(data) is type(run.datamodule)
     batch = next(iter(data.val_dataloader()))

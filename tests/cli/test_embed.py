@@ -15,7 +15,6 @@ from no_room import no_room
 from PIL import Image as PILImage
 from processes import holding
 from safetensors.numpy import load_file
-from short_runs import fit_shortly
 
 from jepa_lightning import JEPA, Frozen, load
 from jepa_lightning.cli.embed import embed
@@ -31,11 +30,9 @@ from modalities.image import Image, ImageData
 from modalities.video import Video, VideoData
 
 
-@pytest.fixture(scope="module")
-def image_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("image")
-    fit_shortly("image", folder)
-    return folder
+@pytest.fixture
+def image_run(short_run):
+    return short_run("image")[0]
 
 
 @pytest.fixture
@@ -294,10 +291,9 @@ def test_clips_of_one_video_are_one_row(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["graph", "audio", "pointcloud"])
-def test_other_modalities(name, tmp_path):
-    fit_shortly(name, tmp_path)
+def test_other_modalities(name, short_run, tmp_path):
     out = tmp_path / "f.npz"
-    embed(["--checkpoint", str(tmp_path), "--out", str(out), "--data.samples", "20", "--split", "train"])
+    embed(["--checkpoint", str(short_run(name)[0]), "--out", str(out), "--data.samples", "20", "--split", "train"])
     found = read_features(out)
     assert found["features"].shape == (20, 16)
     assert np.isfinite(found["features"]).all()
@@ -433,9 +429,14 @@ def test_files_that_changed_meanwhile_are_noticed(image_run, repainted, tmp_path
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "f."))] == ["f.npz"]
 
 
-@pytest.mark.parametrize("ending", [".npz", ".safetensors", ".parquet"])
-@pytest.mark.parametrize("at", ["part", "file"])
-def test_a_full_disk(image_run, tmp_path, capsys, monkeypatch, ending, at):
+@pytest.mark.parametrize(
+    ("at", "ending"),
+    [
+        ("part", ".npz"),
+        *(("file", ending) for ending in (".npz", ".safetensors", ".parquet")),
+    ],  # parts are all the same
+)
+def test_a_full_disk(image_run, tmp_path, capsys, monkeypatch, at, ending):
     words = ["--checkpoint", str(image_run), "--out", str(tmp_path / f"f{ending}"), "--data.samples", "64"]
     write = Parts.append if at == "part" else Parts.join
 

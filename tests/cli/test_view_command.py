@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
-from short_runs import fit_shortly
 from variants import TwoViews
 
 from jepa_lightning import Frozen, load, load_jepa
@@ -23,20 +22,6 @@ from jepa_lightning.pictures.tokens import draw_heat
 from jepa_lightning.pretexts import Masked
 
 FAST = ["--device", "cpu", "--data.num_workers", "0"]
-
-
-@pytest.fixture(scope="session")
-def viewed(tmp_path_factory):
-    """Short runs by modality, each trained once: (folder, the run)."""
-    runs = {}
-
-    def get(name):
-        if name not in runs:
-            path = tmp_path_factory.mktemp("viewed") / name
-            runs[name] = path, fit_shortly(name, path)
-        return runs[name]
-
-    return get
 
 
 def run(capsys, *words):
@@ -76,9 +61,10 @@ SIZES = {
 }
 
 
+@pytest.mark.usefixtures("quick_attentive")
 @pytest.mark.parametrize("name", SIZES)
-def test_every_modality(viewed, tmp_path, name, capsys):
-    folder, _ = viewed(name)
+def test_every_modality(short_run, tmp_path, name, capsys):
+    folder, _ = short_run(name)
     said = run(capsys, "--checkpoint", folder, "--samples", 2, "--neighbours", 3, "--out", tmp_path)
     drawn = ["masks_1", "masks_2", "masks_3", "features", "features_untrained", "neighbours", "attention", "error"]
     moving = [f"{kind}.gif" for kind in drawn] if name == "video" else []
@@ -135,8 +121,8 @@ def copies(tmp_path):
     return tmp_path / "images"
 
 
-def test_duplicates_are_the_neighbours(viewed, copies, tmp_path, capsys):
-    folder, _ = viewed("image")
+def test_duplicates_are_the_neighbours(short_run, copies, tmp_path, capsys):
+    folder, _ = short_run("image")
     words = ["--checkpoint", folder, "--data.root", copies, "--data.val_fraction", 0, "--data.max_unreadable", 0.2]
     chosen = [f"images/kind{kind}/1.png" for kind in (3, 0)]
     words += ["--split", "train", "--neighbours", 2, "--data.cache", "false", "--out", tmp_path / "view"]
@@ -233,8 +219,8 @@ def test_errors_are_those_of_masked_prediction(make_jepa):
         token_errors(make_jepa(pretext=TwoViews()), {"image": torch.zeros(2, 3, 32, 32)})
 
 
-def test_padding_has_no_error(viewed):
-    folder, _ = viewed("graph")
+def test_padding_has_no_error(short_run):
+    folder, _ = short_run("graph")
     jepa = load_jepa(folder)
     data = load(folder).data(num_workers=0)
     batch = next(iter(data.val_dataloader()))
@@ -246,8 +232,8 @@ def test_padding_has_no_error(viewed):
     assert int(found.times[valid].min()) >= 2
 
 
-def test_the_whole_jepa_is_loaded(viewed):
-    folder, trained = viewed("image")
+def test_the_whole_jepa_is_loaded(short_run):
+    folder, trained = short_run("image")
     before = torch.get_rng_state()
     jepa = load_jepa(folder)
     assert torch.equal(torch.get_rng_state(), before)
@@ -289,8 +275,8 @@ def test_attention_finds_the_token_that_tells_the_class():
     assert attention_of_probe(stub, batches, label="noise").of(batches[0]["features"])[1].shape == (64, 1)
 
 
-def test_data_without_labels(viewed, copies, tmp_path, capsys):
-    folder, _ = viewed("image")
+def test_data_without_labels(short_run, copies, tmp_path, capsys):
+    folder, _ = short_run("image")
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, path in enumerate(sorted(copies.glob("kind[123]/*.png"))):
@@ -305,8 +291,8 @@ def test_data_without_labels(viewed, copies, tmp_path, capsys):
 # The command ----------------------------------------------------------------------------------------------------
 
 
-def test_beside_the_run_with_chosen_draws(viewed, capsys, tmp_path):
-    folder, _ = viewed("image")
+def test_beside_the_run_with_chosen_draws(short_run, capsys, tmp_path):
+    folder, _ = short_run("image")
     run(capsys, "masks", "--checkpoint", folder, "--samples", 2)
     names = [f"masks_{draw}.png" for draw in (1, 2, 3)]
     assert sorted(path.name for path in (folder / "view").iterdir()) == names
@@ -330,8 +316,9 @@ def test_beside_the_run_with_chosen_draws(viewed, capsys, tmp_path):
     assert not any(one.shape == other.shape and (one == other).all() for one in first for other in second)
 
 
-def test_the_context_encoder_and_the_chosen_label(viewed, capsys, tmp_path):
-    folder, _ = viewed("image")
+@pytest.mark.usefixtures("quick_attentive")
+def test_the_context_encoder_and_the_chosen_label(short_run, capsys, tmp_path):
+    folder, _ = short_run("image")
     for encoder in ("target", "context"):
         words = ["--checkpoint", folder, "--samples", 2, "--encoder", encoder, "--out", tmp_path / encoder]
         run(capsys, "features", "attention", *words, "--label", "shape")
@@ -340,8 +327,8 @@ def test_the_context_encoder_and_the_chosen_label(viewed, capsys, tmp_path):
     assert json.loads((tmp_path / "context" / "attention.json").read_text())["label"] == "shape"
 
 
-def test_what_cannot_be_drawn_is_said(viewed, capsys, tmp_path, monkeypatch):
-    folder, _ = viewed("image")
+def test_what_cannot_be_drawn_is_said(short_run, capsys, tmp_path, monkeypatch):
+    folder, _ = short_run("image")
 
     def no_network(self, **settings):
         raise OSError("no network")
@@ -373,17 +360,17 @@ def test_what_cannot_be_drawn_is_said(viewed, capsys, tmp_path, monkeypatch):
         (["--checkpoint", "nowhere"], "does not exist"),
     ],
 )  # fmt: skip
-def test_mistakes_end_in_a_line(viewed, tmp_path, capsys, monkeypatch, words, says):
+def test_mistakes_end_in_a_line(short_run, tmp_path, capsys, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
-    folder, _ = viewed("image")
+    folder, _ = short_run("image")
     before = sorted(folder.rglob("*"))
     assert says in refused(capsys, "--checkpoint", folder, *words)
     assert not list(tmp_path.iterdir())
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_checkpoint_without_a_place(viewed, tmp_path, capsys):
-    folder, _ = viewed("image")
+def test_a_checkpoint_without_a_place(short_run, tmp_path, capsys):
+    folder, _ = short_run("image")
     bare = tmp_path / "mine.ckpt"
     bare.write_bytes((folder / "checkpoints" / "last.ckpt").read_bytes())
     assert "expected out, a folder," in refused(capsys, "--checkpoint", bare, "--data", "ImageData")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import forkserver
+from processes import in_two
 
 sys.path.insert(0, str(Path(__file__).parent))
 import gathering
@@ -15,14 +15,7 @@ import gathering
 def found(tmp_path_factory):
     """What each of the two processes found."""
     folder = tmp_path_factory.mktemp("gather")
-    both = [forkserver().Process(target=gathering.main, args=(rank, str(folder))) for rank in (0, 1)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-        if process.is_alive():
-            process.kill()
-        assert process.exitcode == 0
+    in_two(folder, gathering.main, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

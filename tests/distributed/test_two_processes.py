@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import LIMIT, in_two
 
 from jepa_lightning import load
 from jepa_lightning.cli.probe import probe
@@ -18,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import two_processes
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 240  # seconds: far more than it takes, so that what hangs ends
 TINY = [
     *("--data.samples", "96", "--data.batch_size", "8", "--data.probe_samples", "20", "--data.num_workers", "0"),
     *("--model.modality.image_size", "32", "--model.modality.masker.min_context", "2"),
@@ -28,22 +28,11 @@ TINY = [
 ]
 
 
-def start(*words, folder):
-    """Run Python; nothing of this process's own distributed settings, if it has any, is passed on."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
-    paths = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
-    env = {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What two processes found, and the folder that they wrote into."""
     folder = tmp_path_factory.mktemp("two")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    start(*launch, str(Path(two_processes.__file__)), str(folder), folder=folder)
+    in_two(folder, two_processes.main, folder)
     return json.loads((folder / "found.json").read_text()), folder
 
 
@@ -63,7 +52,7 @@ def assert_same(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "recomputed"])
 def test_two_processes_are_one_with_the_same_global_batch(one, two, name):
-    """Student, target, buffers and loss after eight clipped optimiser steps of two accumulated batches each."""
+    """Student, target, buffers and loss after four clipped optimiser steps of two accumulated batches each."""
     expected, watch = one
     found, folder = two
     assert len(watch.losses) == two_processes.STEPS
@@ -154,15 +143,37 @@ def test_ranks_that_drew_other_weights_train_one_model(two):
             assert (value - first[name]).abs().max() < 0.01
 
 
+UNDER_FSDP2 = [
+    *("--config", "image.yaml", *TINY, "--trainer.default_root_dir", "run"),
+    *("--trainer.strategy", "fsdp2", "--trainer.accelerator", "cpu", "--trainer.devices", "2"),
+]
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_jepa_fit_under_fsdp2_from_start_to_probe(tmp_path, capsys):
-    script = tmp_path / "fit.py"  # as the command `jepa-fit`, which Lightning starts again for the second process
+    check_run(in_two(tmp_path, two_processes.command, UNDER_FSDP2)[0], tmp_path / "run", capsys)
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.slow
+def test_jepa_fit_under_fsdp2_as_lightning_starts_its_processes(tmp_path, capsys):
+    """The command starts itself again for the second process; none of the settings of this one is passed on."""
+    script = tmp_path / "fit.py"
     script.write_text("from jepa_lightning.cli.fit import fit\n\nfit()\n")
-    words = ["--trainer.strategy", "fsdp2", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
-    said = start(
-        str(script), "--config", "image.yaml", *words, *TINY, "--trainer.default_root_dir", "run", folder=tmp_path
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+    paths = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, str(script), *UNDER_FSDP2],
+        **{"cwd": tmp_path, "capture_output": True, "text": True, "timeout": LIMIT},
+        env={**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
     )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    check_run(done.stdout, tmp_path / "run", capsys)
+
+
+def check_run(said, run, capsys):
+    """What `jepa-fit` printed and left, to a probe of it."""
     assert "linear" in said
-    run = tmp_path / "run"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == 12  # 96 images are 6 batches of 8 for each of two, twice
     for name in ("train_loss", "effective_rank", "feature_std", "knn", "linear", "linear_untrained"):

@@ -1,4 +1,4 @@
-"""What two processes do, for test_two_processes.py: torchrun starts this file, the results go into a folder.
+"""What two processes do, for test_two_processes.py; the results go into a folder.
 
 One process of the same global batch is the reference, so masks are a function of the sample, and each process sees the
 same samples in other company.
@@ -6,10 +6,8 @@ same samples in other company.
 
 import json
 import os
-import sys
 import warnings
 from functools import partial
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -28,7 +26,7 @@ from jepa_lightning.targets import EMA, Online
 from jepa_lightning.tokens import Masks
 from modalities.image import Image
 
-STEPS, BATCH, ACCUMULATE, CLIP = 8, 8, 2, 0.05  # in two epochs
+STEPS, BATCH, ACCUMULATE, CLIP = 4, 8, 2, 0.05  # in two epochs
 
 
 class BySample(Masker):
@@ -161,7 +159,6 @@ def shards(module, trainer):
 
 
 def main(folder):
-    torch.set_num_threads(1)
     found = {}
     two = partial(fit, folder, devices=2, batch=BATCH // 2)
     ddp, fsdp2, one_file = "ddp_find_unused_parameters_true", "fsdp2", "fsdp2_one_file"
@@ -219,5 +216,8 @@ def main(folder):
         (folder / "found.json").write_text(json.dumps(found))
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def command(words):
+    """`jepa-fit` in processes that somebody else has started."""
+    from jepa_lightning.cli.fit import fit
+
+    fit(words)

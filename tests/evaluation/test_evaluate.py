@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
-from short_runs import fit_shortly
 
 import jepa_lightning
 from jepa_lightning.cli.probe import probe
@@ -17,12 +16,11 @@ KNN = {"probes": ["knn"], "labels": ["shape"], "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("image")
-    fit_shortly("image", folder)
-    return folder
+def run(short_run):
+    return short_run("image")[0]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_the_same_as_the_command(run, tmp_path, capsys):
     words = ["--data.samples", "40", "--data.num_workers", "0", "--probes", "knn", "--labels", "shape"]
     probe([str(run), *words, "--device", "cpu", "--out", str(tmp_path / "shell")])
@@ -36,6 +34,7 @@ def test_the_same_as_the_command(run, tmp_path, capsys):
     assert (settings["samples"], settings["batch_size"]) == (40, 16)  # the run's own, where nothing else is said
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_data_as_a_module_or_as_a_configuration(run, tmp_path):
     """Its sizes come from the run's model, and its loaders need not fill a batch."""
     data = ImageData(samples=40, num_workers=0, batch_size=64)

@@ -1,7 +1,6 @@
 """Known answers, and that the test part touches nothing but the score."""
 
 import dataclasses
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol
 from jepa_lightning.evaluation.evaluate_features import evaluate_features as evaluate
 from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
-from jepa_lightning.evaluation.probes.attentive import fit_attentive
 from jepa_lightning.evaluation.probes.protocols import Interval
 from jepa_lightning.evaluation.report.results import Difference
 
@@ -169,14 +167,7 @@ def digits(found, seed):
     return F.one_hot(found["digit"], 8).float()
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Fewer settings and epochs of the attentive probe."""
-    few = partial(fit_attentive, lrs=(5e-3, 2e-2), decays=(0.01,), epochs=6)
-    monkeypatch.setattr("jepa_lightning.evaluation.probes.probing.fit_attentive", few)
-
-
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_attentive")
 @pytest.mark.parametrize("protocol", kinds(), ids=lambda protocol: protocol.kind)
 def test_the_attentive_probe_reads_labels_and_finds_none_in_noise(protocol):
     data = {"perfect": with_tokens(digits), "untrained": with_tokens(unrelated), "raw": encoded(perfect)}
@@ -204,7 +195,7 @@ def test_the_attentive_probe_of_continuous_labels():
     assert report.score("noise", "place", "attentive").estimate.mean < 0.1
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_attentive")
 def test_a_planted_test_sample_leaves_the_attentive_probe_as_it_was():
     plain = with_tokens(weak)
     values = plain.tokens.values.clone()
@@ -218,7 +209,7 @@ def test_a_planted_test_sample_leaves_the_attentive_probe_as_it_was():
             assert np.abs(np.subtract(one.values, other.values)).max() <= 1 / TEST + 1e-9
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_attentive")
 def test_the_attentive_probe_of_samples_without_a_label_and_of_diverged_features():
     data = with_tokens(weak)
     data.train.labels["digit"][:40] = -1

@@ -4,16 +4,14 @@ import pytest
 from fuzz_helpers import bounded, damaged, folder, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
-from short_runs import fit_shortly
 
 from jepa_lightning import load
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(short_run):
     """Bytes of a checkpoint, and its weights."""
-    where = tmp_path_factory.mktemp("run")
-    fit_shortly("image", where)
+    where, _ = short_run("image")
     return (where / "checkpoints" / "last.ckpt").read_bytes(), load(where).state_dict()
 
 

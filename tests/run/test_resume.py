@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,9 +56,24 @@ class Dropping(ViT):
 ENCODER = partial(Dropping, width=32, depth=1, heads=2)
 
 
+@pytest.fixture(scope="module")
+def kept():
+    """Whole runs by their settings: halves of the same run are resumed again and again."""
+    return {}
+
+
+def once(kept, run, *args, **settings):
+    """A whole run, made by the first test that asks for it; a partial's repr names the object that it calls."""
+    key = run.__name__, repr(sorted(settings.items()))
+    if key not in kept:
+        kept[key] = run(*args, **settings)
+    return kept[key]
+
+
 @pytest.fixture
-def go(make_trainer, make_jepa, make_data, tmp_path):
-    """Fit in a folder of its own, or resume the run before."""
+def go(make_trainer, make_jepa, make_data, tmp_path, monkeypatch, kept):
+    """Fit in a folder of its own, or resume the run before; `go.whole` makes a run of the same settings once."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # which a command leaves, and the order of samples follows
     folders = []
 
     def go(*, stop=None, resume=False, seed=0, workers=0, every=1, data=None, model=None, **settings):
@@ -71,6 +87,7 @@ def go(make_trainer, make_jepa, make_data, tmp_path):
         )
         return trainer, model, watch
 
+    go.whole = partial(once, kept, go)
     return go
 
 
@@ -85,7 +102,7 @@ def equal(one, other):
 
 
 def check(go, stop, *, resumed_with=None, **settings):
-    whole, model, seen = go(**settings)
+    whole, model, seen = go.whole(**settings)
     with pytest.raises(Killed):
         go(stop=stop, **settings)
     again, resumed, rest = go(resume=True, seed=1, **{**settings, **(resumed_with or {})})
@@ -156,11 +173,11 @@ def test_a_resumed_run_reads_no_sample_that_it_skips(go, monkeypatch):
     read, original = [], Samples.__getitems__
     monkeypatch.setattr(Samples, "__getitems__", lambda self, places: read.extend(places) or original(self, places))
     go(resume=True, limit_val_batches=0, max_epochs=1)
-    assert len([place for place in read if isinstance(place, tuple)]) == 2 * 16
+    assert len(read) == 2 * 16
 
 
 def test_a_newer_seed_does_not_change_the_order(go, monkeypatch):
-    _, model, _ = go()
+    _, model, _ = go.whole()
     with pytest.raises(Killed):
         go(stop=4)
     monkeypatch.setenv("PL_GLOBAL_SEED", "5")
@@ -293,8 +310,9 @@ def saved(folder):
 
 
 @pytest.fixture
-def fails(make_trainer, make_jepa, make_data):
-    """Fit, with a failure in a validation or without, in a folder."""
+def fails(make_trainer, make_jepa, make_data, tmp_path_factory, monkeypatch, kept):
+    """Fit, with a failure in a validation or without, in a folder; `fails.whole` makes a run without once."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
 
     def fails(folder, failing=None, *, resume=False, seed=0, data=None, **settings):
         watch = Watch()
@@ -306,6 +324,7 @@ def fails(make_trainer, make_jepa, make_data):
         trainer.fit(model, datamodule=make_data(**(data or {})), ckpt_path="last" if resume else None)
         return trainer, model, watch
 
+    fails.whole = partial(once, kept, fails, tmp_path_factory.mktemp("whole"))
     return fails
 
 
@@ -314,17 +333,23 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("where", ["start", "batch", "end"])
+FAILURES = [  # after which step, of what run
+    (6, {}), (12, {}), (18, {}), (4, {"val_check_interval": 2}), (6, {"val_check_interval": 2}),
+    (3, {"accumulate_grad_batches": 2}), (12, {"max_steps": 15, "max_epochs": -1}),
+    (8, {"val_check_interval": 4, "check_val_every_n_epoch": None}),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("at", "settings"),
+    ("at", "settings", "where"),
     [
-        (6, {}), (12, {}), (18, {}), (4, {"val_check_interval": 2}), (6, {"val_check_interval": 2}),
-        (3, {"accumulate_grad_batches": 2}), (12, {"max_steps": 15, "max_epochs": -1}),
-        (8, {"val_check_interval": 4, "check_val_every_n_epoch": None}),
+        pytest.param(*failure, where, marks=() if row == 0 or row % 3 == column else pytest.mark.slow)
+        for row, failure in enumerate(FAILURES)  # the first at every place, the others at one each
+        for column, where in enumerate(("start", "batch", "end"))
     ],
-)  # fmt: skip
-def test_a_failure_in_a_validation_loses_nothing(fails, tmp_path, where, at, settings):
-    whole, model, seen = fails(tmp_path / "whole", **settings)
+)
+def test_a_failure_in_a_validation_loses_nothing(fails, tmp_path, at, settings, where):
+    whole, model, seen = fails.whole(**settings)
     with pytest.raises(Broken):
         fails(tmp_path / "run", Failing(at, where), **settings)
     assert saved(tmp_path / "run") == at
@@ -333,8 +358,9 @@ def test_a_failure_in_a_validation_loses_nothing(fails, tmp_path, where, at, set
     assert equal(dict(model.state_dict()), dict(resumed.state_dict()))
     assert rest.validated == [step for step in seen.validated if step >= at]
     assert all(equal(seen.seen[key], value) for key, value in rest.seen.items())
-    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
-    ends = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "run")]
+    folders = whole.default_root_dir, again.default_root_dir
+    assert rows(Path(folders[1])) == rows(Path(folders[0]))
+    ends = [torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True) for folder in folders]
     assert equal(ends[0]["loops"]["fit_loop"]["epoch_progress"], ends[1]["loops"]["fit_loop"]["epoch_progress"])
     finished, _, none = fails(tmp_path / "run", resume=True, **settings)
     assert not none.seen
@@ -343,12 +369,12 @@ def test_a_failure_in_a_validation_loses_nothing(fails, tmp_path, where, at, set
 
 
 def test_a_failure_twice_in_a_row(fails, tmp_path):
-    fails(tmp_path / "whole")
+    whole, *_ = fails.whole()
     for resume in (False, True, True):
         with pytest.raises(Broken):
             fails(tmp_path / "run", Failing(6, "end"), resume=resume)
     fails(tmp_path / "run", resume=True)
-    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    assert rows(tmp_path / "run") == rows(Path(whole.default_root_dir))
 
 
 def test_a_failure_in_the_validation_after_the_last_step(fails, tmp_path):
@@ -365,7 +391,7 @@ def test_a_failure_in_the_validation_after_the_last_step(fails, tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"val_check_interval": 3}])
 def test_a_signal_in_the_step_before_a_validation(go, monkeypatch, settings):
-    whole, model, seen = go(**settings)
+    whole, model, seen = go.whole(**settings)
     with monkeypatch.context() as patch:
         signalled(patch, signal.SIGTERM, at=5)
         with pytest.raises(Interrupted):
@@ -380,9 +406,14 @@ def test_a_signal_in_the_step_before_a_validation(go, monkeypatch, settings):
 # Before training -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("where", ["parse_arguments", "instantiate_classes", "before_fit", "setup"])
-def test_a_signal_before_training(tmp_path, monkeypatch, capsys, number, where):
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [
+        *(("parse_arguments", number) for number in (signal.SIGTERM, signal.SIGUSR1)),
+        *((where, signal.SIGTERM) for where in ("instantiate_classes", "before_fit", "setup")),
+    ],
+)
+def test_a_signal_before_training(tmp_path, monkeypatch, capsys, where, number):
     """Whatever the program is about to do: it asks to be started again, and leaves nothing behind."""
     before = signal.getsignal(number)
     owner = ImageData if where == "setup" else JEPACLI

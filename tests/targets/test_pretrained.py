@@ -20,11 +20,9 @@ SAME = partial(ViT, width=16, depth=1, heads=2)  # sizes of the short runs
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(short_run):
     """The folder of a run whose encoder is taken."""
-    folder = tmp_path_factory.mktemp("source")
-    fit_shortly("image", folder)
-    return folder
+    return short_run("image")[0]
 
 
 @pytest.fixture
