@@ -159,6 +159,25 @@ import modalities.image
     )
 
 
+def test_two_steps_on_images_load_images_alone(tmp_path):
+    """Neither another kind of data, nor what only reports and probes of features need."""
+    names = ["modalities." + folder.name for folder in MODALITIES if folder.name != "image"]
+    names += ["sklearn", "pandas", "torch_geometric", "torchaudio", "av", "h5py"]
+    config = ROOT / "configs" / "image.yaml"
+    words = ["--config", str(config), "--data.samples=64", "--data.batch_size=16", "--trainer.max_steps=2"]
+    words += ["--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
+    python(
+        f"""
+import sys
+from jepa_lightning.cli.fit import fit
+fit({words})
+found = [name for name in {names} if name in sys.modules]
+assert not found, found
+"""
+    )
+    assert (tmp_path / "summary.json").is_file()
+
+
 def test_every_entry_point_exists():
     import tomllib
 

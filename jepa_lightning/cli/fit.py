@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -31,9 +30,10 @@ from jepa_lightning.callbacks import (
 from jepa_lightning.cli.errors import TRACEBACK, fail, short_errors
 from jepa_lightning.config.bounded_yaml import MODE, load_yaml
 from jepa_lightning.config.messages import shorten
-from jepa_lightning.config.plugins import load_plugins
-from jepa_lightning.config.shipped import find_config, find_configs
+from jepa_lightning.config.needed import load_needed_plugins
+from jepa_lightning.config.shipped import find_configs
 from jepa_lightning.config.trust import weights_only
+from jepa_lightning.config.words import read_configs
 from jepa_lightning.module import JEPA
 from jepa_lightning.run.folder import LOCK, default_loggers, keep_config, set_aside
 from jepa_lightning.run.interruption import stops_before_training
@@ -270,21 +270,10 @@ def _subcommand(words: list[str]) -> str | None:
 
 def names_model_class(words: Sequence[str]) -> bool:
     """Whether command-line words, or a config that they name, say which LightningModule to train."""
-    words = list(words)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        flag, equals, value = word.partition("=")
-        if flag in ("--model", "--model.class_path"):
-            return True
-        if flag in ("--config", "-c"):
-            file = Path(find_config(value if equals else following))
-            try:
-                config = load_yaml(file.read_text())
-            except (OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with it
-                continue
-            model = config.get("model") if isinstance(config, dict) else None
-            if isinstance(model, dict) and "class_path" in model:
-                return True
-    return False
+    if any(word.partition("=")[0] in ("--model", "--model.class_path") for word in words):
+        return True
+    models = [config.get("model") for config in read_configs(words) if isinstance(config, dict)]
+    return any(isinstance(model, dict) and "class_path" in model for model in models)
 
 
 def fit(args: Sequence[str] | None = None) -> None:
@@ -296,5 +285,5 @@ def fit(args: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else args
     requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)
     with short_errors("jepa-fit"), stops_before_training(requeue=requeue):
-        load_plugins()
+        load_needed_plugins(words)
         JEPACLI(args)

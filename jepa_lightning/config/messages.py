@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule
 from torch.optim import Optimizer
 
 from jepa_lightning.config.nearest import nearest_names
+from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Modality
@@ -113,8 +114,8 @@ def _no_class(message: str, key: str) -> str | None:
     name = found[1].strip("'\"")
     if "." in name:
         return f"{key}: cannot import {name}: check the path, and that its package is installed"
-    known = [cls.__name__ for base in SWAPPABLE for cls in _subclasses(base)]
-    return f"{key}: no class {name!r}{_nearest(name, known)}"
+    load_plugins()  # which of them was meant is not known
+    return f"{key}: no class {name!r}{_nearest(name, known_classes())}"
 
 
 def _no_class_given(message: str, key: str) -> str | None:
@@ -180,6 +181,11 @@ def no_metric(message: str) -> str | None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = nearest_names(name, sorted(set(known)), cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def known_classes() -> set[str]:
+    """The short names of all classes that were imported and may be named in a configuration."""
+    return {cls.__name__ for base in SWAPPABLE for cls in _subclasses(base)}
 
 
 def _subclasses(base: type) -> list[type]:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint, OnlineProbe
 from jepa_lightning.evaluation import Features, probe
 from jepa_lightning.tokens import Tokens
+from modalities.image import ImageData
 
 
 class Images(Dataset):
@@ -189,8 +190,25 @@ def test_continuous_labels_alone(make_trainer, make_jepa, make_data):
 
 
 def test_a_label_that_does_not_exist_is_an_error_with_those_that_do(make_trainer, make_jepa, make_data):
+    """Before the first step, though the probe's own first turn is at the first validation."""
+    trainer = make_trainer(OnlineProbe(label="colour"), max_epochs=1)
     with pytest.raises(ValueError, match=r"no class label 'colour' in the data.*'shape'"):
-        make_trainer(OnlineProbe(label="colour"), max_epochs=1).fit(make_jepa(), datamodule=make_data())
+        trainer.fit(make_jepa(), datamodule=make_data())
+    assert trainer.global_step == 0
+
+
+def test_a_run_of_a_few_steps_reads_nothing_for_the_probe(make_trainer, make_jepa, make_data, monkeypatch):
+    """Its work is done at validations: both encoders in one pass over the data, and loaders that are kept."""
+    passes, made = [], []
+    score, loader = OnlineProbe.score, ImageData.probe_dataloader
+    monkeypatch.setattr(OnlineProbe, "score", lambda *a: passes.append(len(a[3])) or score(*a))
+    monkeypatch.setattr(ImageData, "probe_dataloader", lambda data: made.append(loader(data)) or made[-1])
+    make_trainer(OnlineProbe(), max_steps=2).fit(make_jepa(), datamodule=make_data())
+    assert passes == []
+    made.clear()
+    make_trainer(OnlineProbe(), max_epochs=3).fit(make_jepa(), datamodule=make_data())
+    assert passes == [2, 1, 1]
+    assert len(made) == 1
 
 
 def test_it_can_be_switched_off(make_trainer, make_jepa, make_data):

@@ -5,6 +5,8 @@ import warnings
 
 import pytest
 
+from jepa_lightning.config import needed
+from jepa_lightning.config.messages import shorten
 from jepa_lightning.config.plugins import GROUP, load_plugins
 
 
@@ -76,6 +78,46 @@ def test_sound_plugins_give_no_warning(install):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="modality plug-in 'sound'")
         assert "sound" in load_plugins()
+
+
+NEEDED = {  # words that follow `--model.learning_rate Constant`: the plug-ins that they need; None: all
+    ("--data", "ImageData"): {"image"},
+    ("--data=ImageData", "--trainer.max_steps=3"): {"image"},
+    ("--data", "modalities.image.data.ImageData"): {"image"},
+    ("--data", "{class_path: ImageData, init_args: {root: photos}}"): {"image"},
+    ("--config", "image.yaml"): {"image"},
+    ("--config=audio", "--data", "VideoData"): {"audio", "video"},
+    ("--config", "image.yaml", "--model.modality", "Smell"): {"image", "smell"},
+    ("--config", "image.yaml", "--model.modality.encoder", "ViiT"): None,
+    ("--config", "image.yaml", "--data", "mine.yaml"): None,
+    ("--config", "image.yaml", "--data.help"): None,
+    ("--model.target", "EMA"): None,
+    ("--help",): None,
+}
+
+
+@pytest.mark.parametrize("words", NEEDED, ids=" ".join)
+def test_what_is_named_is_what_is_loaded(install, monkeypatch, words):
+    install("smell", SOUND)
+    asked = []
+    monkeypatch.setattr(needed, "load_plugins", lambda names=None: asked.append(names) or [])
+    needed.load_needed_plugins(["--model.learning_rate", "Constant", *words])
+    assert asked[-1] == NEEDED[words]
+
+
+@pytest.mark.parametrize("source", [SOUND + "register(Smell)", "from elsewhere import *", "def ("])
+def test_a_plugin_whose_classes_are_not_seen_is_loaded_always(install, monkeypatch, source):
+    install("smell", source)
+    asked = []
+    monkeypatch.setattr(needed, "load_plugins", lambda names=None: asked.append(names) or [])
+    needed.load_needed_plugins(["--config", "image.yaml"])
+    assert asked == [{"image", "smell"}]
+
+
+def test_an_error_suggests_names_of_plugins_that_were_not_loaded(install):
+    install("smell", SOUND)
+    said = shorten('Parser key "model.modality": Expected a dot import path string: Smel')
+    assert said == "model.modality: no class 'Smel'; did you mean Smell?"
 
 
 @pytest.mark.parametrize("name", ["name", "spec", "tokenizer", "masker", "encoder"])
