@@ -68,6 +68,13 @@ def test_names_on_pages(path):
     assert not re.search(MOVED, text)
 
 
+def test_phrases_in_code():
+    """In docstrings, comments and messages alike."""
+    old = r"\b(go(es)?|went) on\b|\bjudg\w*|\blearnt\b|\blearns? (from|on)\b|\bwhat is to be\b"
+    found = {(path.relative_to(ROOT).as_posix(), m[0]) for path in CODE for m in re.finditer(old, path.read_text())}
+    assert not found
+
+
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_phrases_on_pages(path):
     text = re.sub(r"\s+", " ", path.read_text())
