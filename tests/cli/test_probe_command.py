@@ -140,7 +140,7 @@ def test_features_are_those_of_the_encoders(trained, judged):
     folder, run = trained("image")
     encoders, settings = judged("--checkpoint", folder, "--pooling", "mean+max", "--data.batch_size", "7")
     assert list(encoders) == ["trained", "untrained", "raw"]
-    assert settings["compare"] == [("trained", "untrained"), ("trained", "raw")]
+    assert settings["pairs"] == [("trained", "untrained"), ("trained", "raw")]
     frozen = load(folder)
     data = frozen.data(drop_last=False, num_workers=0)
     batches = {"train": list(data.probe_dataloader()), "test": list(data.val_dataloader())}  # the former has all 48
