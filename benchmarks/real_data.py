@@ -1,4 +1,4 @@
-"""Trains a recipe on real data with several seeds and judges it once, on the test split.
+"""Trains a recipe on real data with several seeds and evaluates it once, on the test split.
 
     python -m benchmarks.real_data --recipe ijepa_sign_digits --root data/sign_digits --seeds 0 1 2
     python -m benchmarks.real_data --recipe vjepa_moving_mnist --root data/moving_mnist --seeds 0 1 2
@@ -7,8 +7,8 @@ For each seed: train, then fit kNN (k 20, cosine, temperature 0.07) and logistic
 from 0.001 to 10 on a fifth of the training features) for each class label, and ridge regression (its penalty chosen
 likewise) for each continuous one, on frozen, mean-pooled features of labelled training samples, and score them
 on the test split; the same for the encoder before training, and for raw input: pixels of images, the mean frame of
-clips, mean and spread over time of a sound's mel bands, a cloud's extents, principal variances and the distribution of
-distances between its points (D2: Osada et al. 2002), a graph's node types and degrees (each modality's
+clips, mean and spread over time of an audio clip's mel bands, a cloud's extents, principal variances and the
+distribution of distances between its points (D2: Osada et al. 2002), a graph's node types and degrees (each modality's
 `raw_features`). Settings are chosen on the validation part that the recipe
 holds out of the training split; the test split is read here alone. What lies in `--out` is not trained again.
 

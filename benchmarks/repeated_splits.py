@@ -1,4 +1,4 @@
-"""Trains a recipe on repeated splits of a small labelled data set, and judges each by a linear SVM.
+"""Trains a recipe on repeated splits of a small labelled data set, and evaluates each by a linear SVM.
 
     python -m benchmarks.repeated_splits --recipe pointjepa_bimnet10 --root data/bimnet10 --repeats 10 --threads 1
 

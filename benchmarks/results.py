@@ -3,12 +3,12 @@
     python -m benchmarks.results --data data --threads 1
     python -m benchmarks.results --data data --threads 1 --sets count_depth MUTAG --seeds 0 1
 
-Each set is trained and judged several times: over seeds where the data have a test split (CIFAR-10, moving MNIST,
+Each set is trained and evaluated several times: over seeds where the data have a test split (CIFAR-10, moving MNIST,
 count_depth, shapes_factors) or are divided in folds (MUTAG: pre-trained on its graphs without labels, ten folds), over
 the speaker left out (FSDD), over random divisions (BIMNet10; what is pre-trained on is divided too). The probes are
 those of `jepa-probe`, on mean-pooled features of the frozen encoder: their settings are chosen inside the training
 part. The untrained encoder is the very one that the run began with; raw input is the modality's floor (where it is the
-same for all seeds, it is judged once).
+same for all seeds, it is evaluated once).
 
 The interval of a difference covers what another seed and what other test samples would change: for seeds, the variance
 of a run's own interval (a paired bootstrap over test samples, or over folds by Nadeau and Bengio's rule), counted as
@@ -60,9 +60,9 @@ class Entry:
         runs: seeds; or the values of `each`; or the number of divisions as numbers.
         kind: what the runs differ in.
         each: the setting that differs, of "groups".
-        probes: of `judge`.
-        labels: to judge by, in the order of the table; None: all.
-        by_time: labels that are judged once more with features of each time side by side.
+        probes: probes of `evaluate`.
+        labels: labels to predict, in the order of the table; None: all.
+        by_time: labels that are evaluated once more with features of each time side by side.
         prepare: makes `root` from what lies under `--data`, and says where it is.
     """
 
@@ -133,12 +133,12 @@ ENTRIES = {
     ),
     "MUTAG": Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "logistic")),
 }
-LABELS = 10_000  # that a probe learns from, at most
+LABELS = 10_000  # that a probe is fitted on, at most
 FOLDS = 10
 
 
 def run_entry(entry: Entry, number: int, *, data: Path, folder: Path) -> dict[str, Any]:
-    """Train once and judge: the figures of one run."""
+    """Train and evaluate once; return the scores of the run."""
     root = entry.prepare(data, folder.parent) if entry.prepare else data / entry.root
     words = [word.replace("{data}", str(data)) for word in entry.words]
     words += ["--pictures.enabled", "false", "--trainer.enable_progress_bar", "false"]
@@ -279,7 +279,7 @@ def summarise(entry: Entry, runs: Sequence[dict[str, Any]]) -> list[dict[str, An
             if values:
                 row[name] = float(np.mean(values))
                 row[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        verdict = "helps" if low > 0 else "hurts" if high < 0 else "cannot be told"
+        verdict = "helps" if low > 0 else "hurts" if high < 0 else "inconclusive"
         rows.append({**row, "chance": first["chance"], "difference": mean, "low": low, "high": high, "words": verdict})
     return rows
 
@@ -296,7 +296,7 @@ def cells(row: dict[str, Any], *, markdown: bool = False) -> list[str]:
         std = row.get(f"{name}_std")
         return f"{row[name]:.3f}" + (f" ± {std:.3f}" if std else "")
 
-    words = f"**{row['words']}**" if markdown and row["words"] != "cannot be told" else row["words"]
+    words = f"**{row['words']}**" if markdown and row["words"] != "inconclusive" else row["words"]
     probe = _PROBES[row["probe"]]
     difference = f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     return [row["data"], row["label"], probe, *map(spread, ("trained", "untrained", "raw")), difference, words]
@@ -306,7 +306,7 @@ HEAD = ["data", "label", "probe", "trained", "untrained", "raw", "trained - untr
 
 
 def main(args: list[str] | None = None) -> dict[str, Any]:
-    """Train and judge what is missing, print the table."""
+    """Train and evaluate what is missing, print the table."""
     parser = options(__doc__, "results")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
     parser.add_argument("--sets", nargs="+", choices=list(ENTRIES), default=list(ENTRIES), metavar="SET")

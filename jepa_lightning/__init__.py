@@ -1,6 +1,6 @@
 """Train Joint Embedding Predictive Architectures on any modality with PyTorch Lightning.
 
-Whatever is listed here is imported when it is first used: `import jepa_lightning` itself loads not even torch.
+All names here are imported when first used: `import jepa_lightning` itself does not load torch.
 """
 
 from importlib import import_module

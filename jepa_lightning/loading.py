@@ -1,4 +1,4 @@
-"""From a checkpoint to a frozen encoder."""
+"""Load the frozen encoder of a run."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def load(
     map_location: str | torch.device = "cpu",
     trust: Collection[str] = (),
 ) -> Frozen:
-    """The frozen encoder of a run.
+    """Load the frozen encoder of a run.
 
         encoder = jepa_lightning.load("runs/image")
         vectors = encoder.embed({"image": images})
 
-    Nothing that a checkpoint holds is run: tensors and plain values are read, and its configuration names classes of
-    jepa_lightning and the installed plug-ins, and modules of torch, timm and torch_geometric, alone (docs/security.md).
-    The random state stays as it is.
+    Nothing in a checkpoint is executed: only tensors and plain values are read, and its configuration may only name
+    classes of jepa_lightning and installed plug-ins, and modules of torch, timm and torch_geometric
+    (docs/security.md). The random state is unchanged.
 
     Args:
         path: a checkpoint, or the folder of a run.
-        encoder: the "target" encoder (of an EMA, the moving average) or the "context" encoder; None for the one that
-            the run's target says it is judged by: an EMA's average, otherwise the encoder that was trained.
-        which: of a folder, the "last" checkpoint or the "best".
-        module: a JEPA built as the one that was trained, for checkpoints of runs made in Python; its weights are
-            replaced. Checkpoints of `jepa-fit` say themselves how to build it.
+        encoder: the "target" encoder (for an EMA, the moving average) or the "context" encoder; None: the run's
+            evaluated encoder (`Target.evaluated`): the average for an EMA, otherwise the trained encoder.
+        which: checkpoint of a folder, "last" or "best".
+        module: a JEPA built like the trained one, for checkpoints of runs in Python; its weights are
+            replaced. Checkpoints of `jepa-fit` contain how to build it.
         map_location: device of the result.
         trust: further packages whose classes the configuration may name; their code is imported and run.
 
     Raises:
-        ValueError: there is no such checkpoint, it is damaged, of another version or of something else, or names a
+        ValueError: the checkpoint does not exist, is damaged, is from another version or program, or names a
             class that is not trusted. The message says what to do.
     """
     module, config = _load(path, which, module, trust)
@@ -74,10 +74,10 @@ def load_jepa(
     map_location: str | torch.device = "cpu",
     trust: Collection[str] = (),
 ) -> JEPA:
-    """The whole JEPA of a run, with its predictor and both encoders, in eval mode and float32.
+    """Load the whole JEPA of a run, with its predictor and both encoders, in eval mode and float32.
 
-    `load` gives the encoder alone, which is what features come from. As there, nothing that a checkpoint holds is run.
-    What only training needs (the optimiser, compilation) is left at its defaults.
+    Use `load` for the encoder only. As there, nothing in a checkpoint is executed.
+    Settings that only training needs (the optimiser, compilation) have their defaults.
 
     Args:
         path: a checkpoint, or the folder of a run.
@@ -100,7 +100,7 @@ def load_jepa_and_config(
 
 
 def _load(path: str | Path, which: Which, module: JEPA | None, trust: Collection[str]) -> tuple[JEPA, Config | None]:
-    """The module with the weights of a checkpoint, and the run's configuration where it was built from that."""
+    """Return the module with the weights of a checkpoint, and the run's configuration if it was built from it."""
     file = find_checkpoint(path, which)
     content = read_checkpoint(file)
     written_by = content.get("jepa_lightning_version")
@@ -109,8 +109,8 @@ def _load(path: str | Path, which: Which, module: JEPA | None, trust: Collection
     if module is None:
         if not isinstance(stored, dict) or not isinstance(stored.get("modality"), dict):
             raise ValueError(
-                f"expected a checkpoint of jepa-fit, got one of a run made in Python, which does not say how its model "
-                f"was built: {file}; build it in the same way and give it as load(path, module=...)"
+                f"expected a checkpoint of jepa-fit, got one of a run in Python, which does not contain how its model "
+                f"was built: {file}; build it in the same way and pass it as load(path, module=...)"
             )
         config = {**read_config(file), "model": stored, "seed_everything": content.get("run_seed", 0)}
         with isolate_rng():
@@ -127,18 +127,18 @@ def _load(path: str | Path, which: Which, module: JEPA | None, trust: Collection
 
 
 class Frozen(nn.Module):
-    """An encoder that is done with training: in eval mode, in float32, without gradients.
+    """A frozen encoder: in eval mode, in float32, without gradients.
 
     Args:
-        module: the JEPA it comes from; its tokenizer and encoder are copied.
-        encoder: "target", "context", or None for the one that the run is judged by.
+        module: JEPA to copy tokenizer and encoder from.
+        encoder: "target", "context", or None for the run's evaluated encoder.
         config: the run's configuration, as in its config.yaml; None for a JEPA built in Python.
         trust: packages whose classes `config` may name.
 
     Attributes:
-        modality: of the JEPA; its tokenizer and encoder are this one's.
-        config: as given. `config["model"]` is what the checkpoint holds, `config["data"]` is there where the run's
-            config.yaml lies beside it.
+        modality: the JEPA's modality, with this object's tokenizer and encoder.
+        config: as given. `config["model"]` comes from the checkpoint; `config["data"]` exists if the run's
+            config.yaml is beside it.
     """
 
     def __init__(
@@ -164,61 +164,60 @@ class Frozen(nn.Module):
 
     @property
     def dim(self) -> int:
-        """D, the width of a token's representation."""
+        """Return D, the width of a token's representation."""
         return self.encoder.dim
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Return the device of the encoder."""
         return next(self.encoder.parameters()).device
 
     @torch.no_grad()
     def tokens(self, batch: Batch, *, layers: int = 1) -> tuple[Tensor, Tensor | None]:
-        """Representations of all tokens, (B, N, D) float32, and which are real: (B, N) bool, or None where all are.
+        """Encode all tokens: (B, N, D) float32, and a mask of the real ones, (B, N) bool, or None if all are real.
 
-        The batch may lie on any device; of trajectories (B, T, ...) each frame is a sample, B T of them.
-        With more `layers` than 1 they are (B, N, layers D): the outputs of the last
-        layers side by side. The last has the encoder's own norm, those before it a LayerNorm without affine; see
+        The batch may be on any device; of trajectories (B, T, ...) each frame is a sample. With `layers` above 1 the
+        result is (B, N, layers D): the outputs of the last layers, concatenated. The last has the encoder's own norm, those before it a LayerNorm without affine; see
         `jepa_lightning.evaluation.features.last_layers.encode_last`.
 
         Raises:
-            ValueError: more layers than the encoder has, or an encoder that gives its last one alone.
+            ValueError: more layers than the encoder has, or an encoder that returns its last layer only.
         """
         tokens = self._tokens(batch)
         return encode_last(self.encoder, tokens, layers).float(), tokens.valid
 
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
-        """One vector a sample: (B, D) float32, or (B, 2 D) with the pooling "mean+max".
+        """Encode and pool a batch: (B, D) float32, or (B, 2 D) with the pooling "mean+max".
 
-        Of several `layers` the vectors lie side by side, (B, layers D), as in I-JEPA's linear evaluation (Assran et al.
-        2023), which takes four; see `tokens` for the norms.
+        With several `layers` the vectors are concatenated, (B, layers D), as in I-JEPA's linear evaluation (Assran et
+        al. 2023), which uses four; see `tokens` for the norms.
         """
         return pooled_features(self.encoder, self._tokens(batch), pooling=pooling, layers=layers)
 
     forward = embed
 
     def _tokens(self, batch: Batch) -> Tokens:
-        seen = {key: value for key, value in batch.items() if key != "views"}  # these need not move
+        seen = {key: value for key, value in batch.items() if key != "views"}  # not needed on the device
         return self.tokenizer(move_data_to_device(frames(seen), self.device))
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode, whatever the module around does."""
+        """Stay in eval mode."""
         return super().train(False)
 
     def untrained(self, *, seed: int | None = None) -> Frozen:
-        """The same encoder before training, with the tokenizer as it is now (its statistics come from the data).
+        """Return the same encoder before training, with the current tokenizer (its statistics come from the data).
 
         Args:
-            seed: of the weights. None: the run's. A run of `jepa-fit` draws its weights right after seeding, so these
-                are the very weights it began with, unless it was told `seed_everything: false`.
+            seed: seed of the weights. None: the run's. A run of `jepa-fit` draws its weights right after seeding, so
+                these are exactly its initial weights, unless it ran with `seed_everything: false`.
 
         Raises:
             ValueError: there is no configuration to build it from.
         """
         if self.config is None:
             raise ValueError(
-                "expected a checkpoint of jepa-fit, got a model built in Python, of which nobody knows how: build a "
-                "fresh one in the same way, and wrap it as jepa_lightning.Frozen(module)"
+                "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a "
+                "new one in the same way, and wrap it as jepa_lightning.Frozen(module)"
             )
         with seeded(self.config["seed_everything"] if seed is None else seed):
             module = build_model(self.config["model"], pretrained=True, trust=self.trust)
@@ -226,14 +225,14 @@ class Frozen(nn.Module):
         return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
 
     def data(self, **overrides: Any) -> LightningDataModule:
-        """The run's data module, with other settings where they are given: `encoder.data(root="photos", samples=64)`.
+        """Build the run's data module, with other settings if given: `encoder.data(root="photos", samples=64)`.
 
-        A configuration names data sets of this package and its plug-ins alone, unless `trust` lists others: some of
-        torchvision's and PyG's unpack archives and read pickles. It still says which files are read, so look at
-        `config["data"]` where a stranger wrote it.
+        A configuration may only name datasets of this package and its plug-ins, unless `trust` lists others: some of
+        torchvision's and PyG's unpack archives and read pickles. It still determines which files are read, so check
+        `config["data"]` of an untrusted run.
 
         Args:
-            **overrides: settings of its class, as in the run's config.yaml.
+            **overrides: settings of the data module, as in the run's config.yaml.
 
         Raises:
             ValueError: the run's config.yaml is not beside its checkpoint, or the settings are wrong.
@@ -241,7 +240,7 @@ class Frozen(nn.Module):
         data = (self.config or {}).get("data")
         if not isinstance(data, dict) or "class_path" not in data:
             raise ValueError(
-                "expected the run's config.yaml beside its checkpoints, found none with data in it: load the run's "
+                "expected the run's config.yaml beside its checkpoints, found none with a data section: load the run's "
                 "folder, or build the data module in Python"
             )
         return build_data(data, overrides, self.modality, trust=self.trust)
@@ -249,7 +248,7 @@ class Frozen(nn.Module):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, all is seeded as by `seed_everything`; afterwards the random state is what it was."""
+    """Seed as `seed_everything` does, without its environment variables, and restore the random state at the end."""
     with isolate_rng():
         random.seed(seed)
         np.random.seed(seed)
@@ -260,4 +259,4 @@ def seeded(seed: int) -> Iterator[None]:
 def _versions(written_by: Any) -> str:
     if written_by == __version__:
         return ""
-    return f" (written by jepa-lightning {written_by or 'of a version that is not known'}, this is {__version__})"
+    return f" (written by jepa-lightning {written_by or 'of an unknown version'}, this is {__version__})"

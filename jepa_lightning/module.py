@@ -34,7 +34,7 @@ from jepa_lightning.targets.base import TargetFactory, represent
 from jepa_lightning.targets.ema import EMA
 
 BY_CLI = "_instantiator"
-"""What Lightning's command line adds to the hyperparameters, which are a whole configuration then."""
+"""Key that Lightning's command line adds to the hyperparameters, which are then a whole configuration."""
 
 _BUILT = ["modality", "pretext", "target", "predictor", "objective", "regularizers", "prediction_weight", "optimizer"]
 _BUILT += ["learning_rate", "weight_decay"]
@@ -43,25 +43,25 @@ _BUILT += ["learning_rate", "weight_decay"]
 class JEPA(LightningModule):
     """A Joint Embedding Predictive Architecture on any modality (I-JEPA, Assran et al. 2023, by default).
 
-    Every schedule is a function of the optimiser step alone, laid out over the whole run, so the trainer needs an end:
+    Every schedule is a function of the optimiser step and spans the whole run, so the trainer needs
     `max_epochs` or `max_steps`.
 
     Args:
-        modality: the plug-in: tokenizer, masker, encoder.
-        pretext: how the two parts of a sample are cut from it and predicted; `Masked` by default.
-        target: builds who encodes what is to be predicted, from the context encoder and the tokens' spec.
-        predictor: builds the predictor from its spec: the widths, the tokens' spec, a condition's width.
-        objective: distance of predicted and target representations; `SmoothL1` by default.
-        regularizers: build terms that keep representations from collapsing, added to the loss.
+        modality: plug-in with tokenizer, masker and encoder.
+        pretext: cuts x and y from a sample and predicts y; default: `Masked`.
+        target: builds the target from the context encoder and the tokens' spec.
+        predictor: builds the predictor from its spec: the widths, the tokens' spec, the width of a condition.
+        objective: distance between predicted and target representations; default: `SmoothL1`.
+        regularizers: build terms added to the loss that prevent collapse.
         prediction_weight: weight of the prediction loss, a number or a schedule.
         optimizer: builds the optimiser from parameter groups; learning rate and weight decay follow the schedules. On
             CUDA, Adam and AdamW are fused unless `fused` or `foreach` is set.
         learning_rate: schedule of the learning rate.
         weight_decay: schedule of the weight decay; biases, norms, positions and learned tokens never decay.
-        base_batch: samples an optimiser step (batch_size x processes x accumulated batches) that `learning_rate` is
-            meant for; with more or fewer it is scaled in proportion. None: it is taken as it is.
+        base_batch: samples per optimiser step (batch_size x processes x accumulated batches) that `learning_rate` is
+            meant for; it is scaled in proportion to the actual number. None: no scaling.
         checkpoint_activations: recompute activations in the backward pass, to save memory.
-        compile: `torch.compile` every block. Use a masker of fixed size with it.
+        compile: `torch.compile` every block. Use it with a masker of fixed size.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class JEPA(LightningModule):
         self.build_optimizer = optimizer
         self.total_steps = 0
         self.learning_rate_scale = 1.0
-        self.skip_step = False  # set by who has thrown the present step's gradients away
+        self.skip_step = False  # set by a callback that has dropped the current step's gradients
         self.run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.base_batch = base_batch
         self.checkpoint_activations = checkpoint_activations
@@ -114,24 +114,24 @@ class JEPA(LightningModule):
 
     @property
     def networks(self) -> Networks:
-        """The parts that a pretext works with."""
+        """Return the parts that a pretext uses."""
         return Networks(self.modality, self.encoder, self.target, self.predictor)
 
     @property
     def evaluated_encoder(self) -> Encoder:
-        """The encoder that the run is judged by and hands out: the target says which."""
+        """Return the encoder that probes evaluate and `load` returns; see `Target.evaluated`."""
         return self.target.evaluated(self.encoder)
 
     @property
     def masker(self) -> Masker:
-        """The modality's."""
+        """Return the modality's masker."""
         return self.modality.masker
 
     def configure_model(self) -> None:
         """Checkpoint activations, compile and shard, once; Lightning calls this before each fit and validate."""
         try:
             trainer = self.trainer if self.fabric is None else None
-        except RuntimeError:  # it has none
+        except RuntimeError:  # there is no trainer
             trainer = None
         if trainer is not None:
             refuse_fsdp1(trainer.strategy)
@@ -148,28 +148,27 @@ class JEPA(LightningModule):
         )
 
     def step(self, batch: Batch, generator: torch.Generator) -> Outcome:
-        """One pass of the pretext over a batch."""
+        """Run the pretext on a batch."""
         return self.pretext(self.networks, batch, generator)
 
     def losses(self, outcome: Outcome, step: int = 0) -> dict[str, Tensor]:
-        """The weighted terms of the loss by name, "prediction" and the regularisers'; their sum is minimised."""
+        """Compute the weighted terms of the loss by name, "prediction" and the regularizers'; the loss is their sum."""
         terms = [self.objective(p.predicted, p.target, p.valid, p.weight, p.over) for p in outcome.predictions]
         found = [("prediction", mean_of(terms), self.prediction_weight)] if terms else []
         found += self.regularizers.terms(outcome, derive_seed(self.run_seed, "regularizers", step))
         return {name: value * value_at(weight, step, self.total_steps) for name, value, weight in found}
 
     def forward(self, batch: Batch) -> Tensor:
-        """Representations (B, N, D) of every token by the encoder that the run is judged by."""
+        """Encode all tokens with the evaluated encoder: (B, N, D)."""
         return represent(self.evaluated_encoder, self.tokenizer(frames(batch)))
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Tensor:
-        """One vector a sample, (B, D) float32: the mean over tokens of the representations; of
-        trajectories one a frame, (B T, D)."""
+        """Encode a batch and average over tokens: (B, D) float32; of trajectories each frame, (B T, D)."""
         return pooled_features(self.evaluated_encoder, self.tokenizer(frames(batch)))
 
     def on_fit_start(self) -> None:
-        """Let tokenizer and pretext estimate their statistics, unless a checkpoint has brought them."""
+        """Estimate the statistics of tokenizer and pretext, unless they came from a checkpoint."""
         data: Any = getattr(self.trainer, "datamodule", None)
         for part in (self.tokenizer, self.pretext):
             if part.needs_statistics and data is not None:
@@ -177,9 +176,9 @@ class JEPA(LightningModule):
                 estimate_statistics(part, loader(), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One step. Callbacks get its loss and, without gradient, its `outcome`."""
+        """Run one training step. Callbacks get its loss and, without gradient, its `outcome`."""
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
-        # Whatever draws from the global generators (dropout, a tokenizer) draws what it drew before a crash.
+        # Dropout and tokenizers draw from the global generators: after a crash they draw the same again.
         reseed(self.derive_seed("step", self.global_step, micro_batch), self.device)
         outcome = self.step(batch, self.mask_generator("train", self.global_step, micro_batch))
         losses = self.losses(outcome, self.global_step)
@@ -189,34 +188,34 @@ class JEPA(LightningModule):
         return {"loss": loss, "outcome": outcome.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The loss on held-out data under masks that are the same at every validation."""
+        """Log the loss on held-out data, with the same masks at every validation."""
         outcome = self.step(batch, self.mask_generator("val", 0, batch_idx))
         losses = self.losses(outcome, self.global_step)
         if losses:
             self.log("val/loss", sum(losses.values()), batch_size=outcome.batch_size, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Pooled features, (B, D)."""
+        """Return pooled features, (B, D)."""
         return self.embed(batch)
 
     def mask_generator(self, stage: str, step: int, micro_batch: int) -> torch.Generator:
-        """A fresh generator seeded from run seed, stage, step, micro-batch and rank: resuming changes no mask."""
+        """Return a generator seeded from run seed, stage, step, micro-batch and rank: resuming changes no mask."""
         return torch.Generator().manual_seed(self.derive_seed(stage, step, micro_batch))
 
     def derive_seed(self, stage: str, step: int, micro_batch: int) -> int:
-        """A seed from run seed, stage, step, micro-batch and rank."""
+        """Derive a seed from run seed, stage, step, micro-batch and rank."""
         return derive_seed(self.run_seed, stage, step, micro_batch, self.global_rank)
 
     def configure_optimizers(self) -> Optimizer:
-        """The optimiser over two groups, with and without weight decay; see `decays` and `fused_by_default`."""
+        """Build the optimiser with two groups, with and without weight decay; see `decays` and `fused_by_default`."""
         optimizer = self.build_optimizer(optimization.parameter_groups(self))
         self._fused = optimization.fused_by_default(optimizer)
         return optimization.set_fused(optimizer, self._fused)
 
     def on_train_start(self) -> None:
-        """Learn how long the run is, which the schedules need."""
+        """Compute the length of the run, which the schedules need."""
         for part in (self.tokenizer, self.pretext):
-            if part.needs_statistics:  # a trainer that was given loaders in place of a data module
+            if part.needs_statistics:  # the trainer was given loaders instead of a data module
                 estimate_statistics(part, self.trainer.train_dataloader, self.device)  # type: ignore[arg-type]
         self.total_steps = optimization.run_length(self.trainer)
         self.target.start(self.total_steps)
@@ -226,16 +225,16 @@ class JEPA(LightningModule):
         self.regularizers.check_batch_size(optimization.largest_batch(self.trainer))
 
     def scheduled(self, name: str, step: int) -> float:
-        """Value of the schedule `name` (lr, weight_decay, those of the target) at a step; see `base_batch`."""
+        """Return the value of schedule `name` (lr, weight_decay, those of the target) at a step; see `base_batch`."""
         value = self.schedules[name](step, self.total_steps)
         return value * self.learning_rate_scale if name == "lr" else value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Under bf16-true, norms (and an EMA target, by itself) stay in float32; see `precision.autocast_in_half`."""
+        """Keep norms in float32 under bf16-true (an EMA target does so itself); see `precision.autocast_in_half`."""
         return super()._apply(keep_precision(precise([part for part in self.modules() if is_norm(part)]), fn), recurse)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Set the scheduled values, step, then let the target follow; Lightning calls this once an optimiser step."""
+        """Set the scheduled values, step, then update the target; Lightning calls this once per optimiser step."""
         step = self.global_step
         optimization.set_scheduled(optimizer, self.scheduled("lr", step), self.scheduled("weight_decay", step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -243,17 +242,17 @@ class JEPA(LightningModule):
             self.target.update(self.encoder, step, self.total_steps)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the schedules, at the steps that are logged only: a number logged is a copy to the device."""
+        """Log the schedules, at logging steps only: logging a number copies it to the device."""
         if optimization.is_logged(self.trainer):
             step = self.global_step - 1
             self.log_dict({f"train/{name}": self.scheduled(name, step) for name in self.schedules}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the seed that the masks are drawn from, and which version wrote this."""
+        """Save the seed of the masks and the package version."""
         checkpoint["run_seed"] = self.run_seed
         checkpoint["jepa_lightning_version"] = __version__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep to the seed of the run that is resumed; one of 0.1 is refused."""
+        """Restore the seed of the resumed run; refuse checkpoints of 0.1."""
         refuse_older(checkpoint, "the checkpoint")
         self.run_seed = checkpoint.get("run_seed", self.run_seed)

@@ -18,12 +18,12 @@ Over = Literal["mean", "min"]
 class PredictionLoss(ShownModule, nn.Module, ABC):
     """Distance between predictions and targets, averaged over all real target tokens of the batch.
 
-    Computed in float32 whatever comes in.
+    Computed in float32 for inputs of any precision.
     """
 
     @abstractmethod
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Distance of each token: two (..., D) to (...)."""
+        """Return the distance of each token: two (..., D) to (...)."""
 
     def forward(
         self,
@@ -33,21 +33,21 @@ class PredictionLoss(ShownModule, nn.Module, ABC):
         weight: Tensor | None = None,
         over: Over = "mean",
     ) -> Tensor:
-        """Weighted mean distance of predictions and targets.
+        """Compute the weighted mean distance of predictions and targets.
 
         Args:
             predicted: (B, M, T, D), or (S, B, M, T, D) for S draws of a latent variable z.
             target: (B, M, T, D).
-            valid: (B, M, T) bool, False for filler, which does not count; None: all count.
-            weight: (B, M, T) of each token, at least zero; None: one each.
-            over: what becomes of the draws: their "mean", or for each sample the "min" of its mean distance, so that
-                one draw has to be right and the others are free (several futures for one past).
+            valid: (B, M, T) bool, False for filler, which is ignored; None: all are real.
+            weight: (B, M, T) weight of each token, at least zero; None: one each.
+            over: how to reduce the draws: their "mean", or for each sample the "min" of its mean distance. With "min"
+                only one draw has to be right (several futures for one past).
 
         Returns:
             A scalar: the sum of weight x distance over the sum of weights.
 
         Raises:
-            ValueError: `over` is neither.
+            ValueError: `over` is neither "mean" nor "min".
         """
         if over not in ("mean", "min"):
             raise ValueError(f"over must be mean or min, got {over!r}")
@@ -82,7 +82,7 @@ class SmoothL1(PredictionLoss):
         self.beta = beta
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Mean over D of d^2 / (2 beta) where |d| < beta, else |d| - beta / 2."""
+        """Return the mean over D of d^2 / (2 beta) where |d| < beta, else |d| - beta / 2."""
         return F.smooth_l1_loss(predicted, target, beta=self.beta, reduction="none").mean(-1)
 
 
@@ -97,7 +97,7 @@ class L1(PredictionLoss):
     """
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Mean over D of |d|."""
+        """Return the mean over D of |d|."""
         return (predicted - target).abs().mean(-1)
 
 
@@ -112,7 +112,7 @@ class MSE(PredictionLoss):
     """
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Mean over D of d^2."""
+        """Return the mean over D of d^2."""
         return (predicted - target).square().mean(-1)
 
 
@@ -127,15 +127,15 @@ class Cosine(PredictionLoss):
     """
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """1 - cos(predicted, target) over D."""
+        """Return 1 - cos(predicted, target) over D."""
         return 1 - F.cosine_similarity(predicted, target, dim=-1)
 
 
 class Hyperbola(PredictionLoss):
     """Smooth L1 between two numbers of the prediction and a point of the unit hyperbola, as in Graph-JEPA.
 
-    A target's angle a stands for the point (cosh a, sinh a), which the first two channels of the prediction are to hit
-    (Skenderi et al. 2023); a prediction's other channels are free.
+    A target's angle a defines the point (cosh a, sinh a), which the first two channels of the prediction should match
+    (Skenderi et al. 2023). The other channels of a prediction are unused.
 
     Deviation: there, a is the mean of all channels, and nothing bounds it, so that cosh can overflow. Targets here are
     layer-normed, with a mean of zero, so a is the mean of the first half of the channels. It cannot leave [-1, 1]: with
@@ -159,7 +159,7 @@ class Hyperbola(PredictionLoss):
         self.smooth_l1 = SmoothL1(beta)
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Mean over the point's two coordinates; D must be even."""
+        """Return the mean over the point's two coordinates; D must be even."""
         dim = target.shape[-1]
         if dim < 2 or dim % 2:
             raise ValueError(
@@ -170,5 +170,5 @@ class Hyperbola(PredictionLoss):
 
 
 def mean_of(losses: list[Tensor]) -> Tensor:
-    """The mean of scalars."""
+    """Return the mean of scalars."""
     return losses[0] if len(losses) == 1 else torch.stack(losses).mean()

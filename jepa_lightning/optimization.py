@@ -1,4 +1,4 @@
-"""What the optimiser is given: parameter groups, and the learning rate of a batch size; when metrics are written."""
+"""Parameter groups, scaled learning rates and fused kernels of the optimiser; logging steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """The trained parameters in two groups, with and without weight decay; see `decays`. Empty groups are left out."""
+    """Return the trained parameters in non-empty groups with and without weight decay; see `decays`."""
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     decaying = decays(module)
     groups: list[dict[str, Any]] = [
@@ -22,9 +22,9 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def decays(module: nn.Module) -> set[str]:
-    """Names of the parameters that weight decay applies to: the weight matrices of `module`.
+    """Return the names of the parameters that weight decay applies to: the weight matrices of `module`.
 
-    Biases, the weights of norms and of embeddings, and parameters that stand alone (positions, mask, class and register
+    Biases, the weights of norms and of embeddings, and single parameters (positions, mask, class and register
     tokens, layer scales) never decay.
     """
     return {
@@ -36,11 +36,11 @@ def decays(module: nn.Module) -> set[str]:
 
 
 def fused_by_default(optimizer: Optimizer) -> bool | None:
-    """Whether torch's fused kernel is to be used where nobody has chosen: one launch in place of dozens.
+    """Return whether to use torch's fused kernel if the user has not chosen: one launch instead of dozens.
 
     Returns:
-        True for Adam and AdamW of parameters that all lie on a CUDA device, False where they do not, and None where it
-        is not ours to say: another optimiser, or one whose `fused` or `foreach` is set (or what rules them out).
+        True for Adam and AdamW if all parameters are on a CUDA device, False if not, and None if there is no choice
+        to make: another optimiser, or one with `fused` or `foreach` set (or settings that exclude them).
     """
     if type(optimizer) not in (Adam, AdamW):
         return None
@@ -52,22 +52,22 @@ def fused_by_default(optimizer: Optimizer) -> bool | None:
 
 
 def set_fused(optimizer: Optimizer, fused: bool | None) -> Optimizer:
-    """Use the fused kernel or not, whatever a checkpoint from another device has brought; None changes nothing.
+    """Use the fused kernel or not, overriding a checkpoint from another device; None changes nothing.
 
-    The constructor's `fused=True` would also take gradient scaling upon itself, with which the trainer refuses to clip
+    The constructor's `fused=True` would also handle gradient scaling, with which the trainer refuses to clip
     gradients.
     """
     for group in optimizer.param_groups if fused is not None else ():
         group["fused"] = True if fused else None
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
-            if isinstance(state.get("step"), torch.Tensor):  # which the fused kernel reads on the device
+            if isinstance(state.get("step"), torch.Tensor):  # the fused kernel reads it on the device
                 state["step"] = state["step"].to(parameter.device if fused else "cpu")
     return optimizer
 
 
 def set_scheduled(optimizer: Any, learning_rate: float, weight_decay: float) -> None:
-    """Set the values of a step; weight decay in the groups that decay alone."""
+    """Set the values of a step; weight decay only in the groups that decay."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
         if group["decays"]:
@@ -75,7 +75,7 @@ def set_scheduled(optimizer: Any, learning_rate: float, weight_decay: float) -> 
 
 
 def run_length(trainer: Trainer) -> int:
-    """Optimiser steps of the run.
+    """Return the number of optimiser steps of the run.
 
     Raises:
         ValueError: the run has no end.
@@ -87,23 +87,23 @@ def run_length(trainer: Trainer) -> int:
 
 
 def batch_size(trainer: Trainer) -> int | None:
-    """Samples a batch and process, where the training loader or the data module says; else None."""
+    """Return the batch size per process, from the training loader or the data module; else None."""
     sources = (trainer.train_dataloader, getattr(trainer, "datamodule", None))
     return next((n for n in (getattr(source, "batch_size", None) for source in sources) if n), None)
 
 
 def largest_batch(trainer: Trainer) -> int | None:
-    """Samples that a batch of a process has at most: fewer than the batch size where there are not so many."""
+    """Return the largest number of samples in a batch of a process; less than the batch size for small data."""
     samples = getattr(trainer.train_dataloader, "sampler", None)
     sizes = (batch_size(trainer), len(samples) if hasattr(samples, "__len__") else None)  # type: ignore[arg-type]
     return min((size for size in sizes if size), default=None)
 
 
 def learning_rate_scale(trainer: Trainer, base_batch: int | None) -> float:
-    """Samples an optimiser step over `base_batch` (Goyal et al. 2017, section 2.1); 1 where that is None.
+    """Return the samples per optimiser step over `base_batch` (Goyal et al. 2017, section 2.1); 1 if that is None.
 
     Raises:
-        ValueError: nobody knows the batch size.
+        ValueError: the batch size is unknown.
     """
     if base_batch is None:
         return 1.0
@@ -114,13 +114,13 @@ def learning_rate_scale(trainer: Trainer, base_batch: int | None) -> float:
 
 
 def is_logged(trainer: Trainer) -> bool:
-    """Whether metrics are written after the optimiser step just made: every `trainer.log_every_n_steps`."""
+    """Return whether metrics are logged after the last optimiser step: every `trainer.log_every_n_steps`."""
     every = getattr(trainer, "log_every_n_steps", 0)
     return bool(every) and trainer.global_step > 0 and trainer.global_step % every == 0
 
 
 def is_accumulating(trainer: Trainer) -> bool:
-    """Whether the present batch only adds to the gradients: no optimiser step is made after it."""
+    """Return whether the current batch only accumulates gradients, without an optimiser step after it."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     if progress.current.ready % trainer.accumulate_grad_batches == 0:
         return False

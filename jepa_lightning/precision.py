@@ -1,4 +1,4 @@
-"""What stays in float32 where the trainer's precision is bf16-true or 16-true."""
+"""Keep parts in float32 under bf16-true and 16-true."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether `module` is a normalisation with weights or statistics of its own (LayerNorm, RmsNorm, BatchNorm...)."""
+    """Return whether `module` is a normalisation with weights or statistics (LayerNorm, RmsNorm, BatchNorm...)."""
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     return bool(own) and "norm" in type(module).__name__.lower()
 
 
 def autocast_in_half(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast inside a trainer's bf16-true or 16-true step (its default type tells), nothing elsewhere.
+    """Return autocast in a trainer's bf16-true or 16-true step (by the default dtype), else a null context.
 
-    Weights in float32 then meet activations in half precision, and neither kind has to be told of the other.
+    It makes weights in float32 work with activations in half precision.
     """
     dtype = torch.get_default_dtype()
     return torch.autocast(device.type, dtype=dtype) if dtype in HALF else nullcontext()
 
 
 def keep_precision(tensors: list[Tensor], convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`convert`, as `nn.Module._apply` takes it, except that it leaves `tensors` as precise as they are.
+    """Wrap `convert`, as used by `nn.Module._apply`, so that `tensors` keep their precision.
 
-    They go where `convert` sends them, but not into half precision.
+    They are moved to `convert`'s device, but not to half precision.
     """
-    spared = {id(tensor): tensor for tensor in tensors}  # which keeps them alive, so that no id comes twice
+    spared = {id(tensor): tensor for tensor in tensors}  # keeps them alive, so that ids stay unique
 
     def convert_others(tensor: Tensor) -> Tensor:
         converted = convert(tensor)
@@ -43,6 +43,6 @@ def keep_precision(tensors: list[Tensor], convert: Callable[[Tensor], Tensor]) -
 
 
 def precise(modules: list[nn.Module]) -> list[Tensor]:
-    """The parameters, gradients and buffers of `modules`."""
+    """Return the parameters, gradients and buffers of `modules`."""
     own = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     return own + [tensor.grad for tensor in own if tensor.grad is not None]

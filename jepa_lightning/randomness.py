@@ -1,4 +1,4 @@
-"""Random numbers that depend on where a run stands, not on what was drawn before: nothing of them need be saved."""
+"""Random numbers that depend on the position in a run only, so that no random state needs to be saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def derive_seed(*key: object) -> int:
-    """A seed of 63 bits from what tells one draw from another, e.g. run seed, stage, step and rank."""
+    """Derive a seed of 63 bits from a key, e.g. run seed, stage, step and rank."""
     text = "/".join(map(str, key))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
@@ -32,9 +32,9 @@ def reseed(seed: int, device: torch.device | None = None) -> None:
 
 @contextmanager
 def isolate_rng() -> Iterator[None]:
-    """Restore the CPU's global generators (Python, NumPy, torch) at the end, whatever is drawn inside.
+    """Restore the CPU's global generators (Python, NumPy, torch) at the end.
 
-    Takes some 100 microseconds: enter it once a batch, not once a sample.
+    Takes some 100 microseconds: enter it once per batch, not once per sample.
     """
     python, numpy, torchs = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     try:
@@ -46,7 +46,7 @@ def isolate_rng() -> Iterator[None]:
 
 
 def uniforms(seeds: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """Draw numbers from 0 to below 1 for many seeds at once: (B,) to (B, count), each row from its own seed alone.
+    """Draw numbers from 0 to below 1 for many seeds at once: (B,) to (B, count), each row from its own seed only.
 
     SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 15): number j of a
     row is a hash of its seed and j, so that no generator is seeded for each sample.

@@ -1,7 +1,7 @@
 """Learning rate, weight decay and momentum as pure functions of the optimiser step.
 
-A schedule holds no state: a resumed run, or one that is looked at from outside, computes the same value from the step
-alone. `total` is the number of optimiser steps of the whole run.
+A schedule holds no state: a resumed run computes the same value from the step only. `total` is the number of optimiser
+steps of the whole run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def __call__(self, step: int, total: int) -> float:
-        """The value at `step` (from 0) of a run of `total` optimiser steps."""
+        """Return the value at `step` (from 0) of a run of `total` optimiser steps."""
 
 
 def value_at(value: float | Schedule, step: int, total: int) -> float:
-    """A number, or a schedule's value at `step` of `total`."""
+    """Return a number, or a schedule's value at `step` of `total`."""
     return value(step, total) if isinstance(value, Schedule) else value
 
 
@@ -55,13 +55,13 @@ class Constant(Schedule):
         _check_finite(value=self.value)
 
     def __call__(self, step: int, total: int) -> float:
-        """The value."""
+        """Return the value."""
         return self.value
 
 
 @dataclass(frozen=True)
 class LinearRamp(Schedule):
-    """From `start` to `end` in a straight line over `stretch` times the run (I-JEPA's momentum).
+    """Linear from `start` to `end` over `stretch` times the run (I-JEPA's momentum).
 
     Example:
         >>> from jepa_lightning.schedules import LinearRamp
@@ -78,13 +78,13 @@ class LinearRamp(Schedule):
         _check_stretch(self.stretch)
 
     def __call__(self, step: int, total: int) -> float:
-        """The value at `step`."""
+        """Return the value at `step`."""
         return self.start + (self.end - self.start) * _progress(step, total * self.stretch)
 
 
 @dataclass(frozen=True)
 class CosineRamp(Schedule):
-    """From `start` to `end` along half a cosine over `stretch` times the run (DINO's weight decay).
+    """Half a cosine from `start` to `end` over `stretch` times the run (DINO's weight decay).
 
     Example:
         >>> from jepa_lightning.schedules import CosineRamp
@@ -101,7 +101,7 @@ class CosineRamp(Schedule):
         _check_stretch(self.stretch)
 
     def __call__(self, step: int, total: int) -> float:
-        """The value at `step`."""
+        """Return the value at `step`."""
         progress = _progress(step, total * self.stretch)
         return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -115,7 +115,7 @@ class WarmupCosine(Schedule):
         start: value at step 0.
         end: value at the end of `stretch` times the run.
         warmup: share of the run spent in warm-up, 0 to 1 (15 of 300 epochs in the paper: 0.05).
-        stretch: the cosine is laid out over so many times the run and cut off at its end (1.25 in V-JEPA, appendix).
+        stretch: length of the cosine as a multiple of the run, which cuts it off (1.25 in V-JEPA, appendix).
 
     Example:
         >>> from jepa_lightning.schedules import WarmupCosine
@@ -137,7 +137,7 @@ class WarmupCosine(Schedule):
         _check_stretch(self.stretch)
 
     def __call__(self, step: int, total: int) -> float:
-        """The value at `step`."""
+        """Return the value at `step`."""
         warmup = self.warmup * total
         if step < warmup:
             return self.start + (self.peak - self.start) * step / warmup

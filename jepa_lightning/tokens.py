@@ -1,6 +1,6 @@
-"""What passes between the parts of a JEPA: `Tokens`, `Masks`, `Latents` and `Query`.
+"""Data passed between the parts of a JEPA: `Tokens`, `Masks`, `Latents` and `Query`.
 
-Letters used everywhere: B batch, N tokens, D width, K kept context tokens, M target blocks, T tokens a block,
+Letters used everywhere: B batch, N tokens, D width, K kept context tokens, M target blocks, T tokens per block,
 P position coordinates, L layers.
 """
 
@@ -17,7 +17,7 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     """Pick tokens: `values` (B or 1, N, ...) at `index` (B, ...) of int64 gives (B, ..., *values.shape[2:]).
 
     The index may have any number of dimensions after the batch: (B, K) picks a context, (B, M, T) target blocks.
-    Values with a batch of one (positions of a grid, say) are shared by all samples.
+    Values with a batch of one (such as grid positions) are shared by all samples.
     """
     batch, tokens = values.shape[:2]
     rows = index
@@ -31,7 +31,7 @@ def take(values: Tensor, index: Tensor) -> Tensor:
 
 
 def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean over the tokens where `valid` (B, N) is True, or all: (B, N, D) to (B, D), or (B, N, L, D) to (B, L, D)."""
+    """Average tokens where `valid` (B, N) is True, or all: (B, N, D) to (B, D), or (B, N, L, D) to (B, L, D)."""
     if valid is None:
         return features.mean(1)
     valid = valid.reshape(*valid.shape, *[1] * (features.ndim - 2))
@@ -41,29 +41,29 @@ def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
 class Ragged(ABC):
     """Raw values of tokens that differ in size, such as subgraphs: a batch of B samples of N tokens.
 
-    Only the embedding that the modality names in `TokenSpec.embed` looks inside.
+    Only the embedding in the modality's `TokenSpec.embed` reads them.
     """
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """(B, N), or more where the tokens agree on further sizes."""
+        """Return (B, N), with further sizes if all tokens share them."""
 
     @abstractmethod
     def take(self, index: Tensor, valid: Tensor | None = None) -> Ragged:
-        """The tokens at `index` (B, K) in that order; slots where `valid` (B, K) is False hold nothing."""
+        """Return the tokens at `index` (B, K) in that order; slots where `valid` (B, K) is False are empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """What a tokenizer makes of a batch: raw pieces and where each lies. Nothing is embedded yet.
+    """The output of a tokenizer: raw values and positions of tokens, not yet embedded.
 
     Attributes:
-        values: (B, N, ...) raw content of each token (pixels of a patch, points of a group); `Ragged` where tokens
+        values: (B, N, ...) raw content of each token (pixels of a patch, points of a group); `Ragged` if tokens
             differ in size.
         positions: (B or 1, N, P) float coordinates (row/column, time/row/column, xyz, ...).
         grid: sizes of the regular grid that the tokens fill in raster order, or None.
-        valid: (B, N) bool, False for padding, where samples have different numbers of tokens, else None.
+        valid: (B, N) bool, False for padding, if samples have different numbers of tokens, else None.
     """
 
     values: Tensor | Ragged
@@ -73,21 +73,21 @@ class Tokens:
 
     @property
     def batch_size(self) -> int:
-        """B, the number of samples."""
+        """Return B, the number of samples."""
         return self.values.shape[0]
 
     @property
     def count(self) -> int:
-        """N, the number of tokens of a sample (padding included)."""
+        """Return N, the number of tokens per sample (padding included)."""
         return self.positions.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where the tokens lie."""
+        """Return the device of the tokens."""
         return self.positions.device
 
     def take(self, keep: Tensor, keep_valid: Tensor | None = None) -> Tokens:
-        """The tokens at `keep` (B, K). The result fills no grid; slots where `keep_valid` is False are padding."""
+        """Return the tokens at `keep` (B, K), without a grid; slots where `keep_valid` is False are padding."""
         valid = keep_valid if self.valid is None else take(self.valid, keep)
         if self.valid is not None and keep_valid is not None:
             valid = valid & keep_valid  # type: ignore[operator]
@@ -98,7 +98,7 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """Which tokens are context and which are targets; one index tensor each, of one size for the whole batch.
+    """Indices of context and target tokens, of one size for the whole batch.
 
     Attributes:
         context: (B, K) int64 indices into N, distinct within a sample.
@@ -113,7 +113,7 @@ class Masks:
     targets_valid: Tensor | None = None
 
     def to(self, device: torch.device) -> Masks:
-        """The same masks on `device`, copied without waiting for it."""
+        """Copy the masks to `device` without synchronisation."""
 
         def move(index: Tensor | None) -> Tensor | None:
             return None if index is None else index.to(device, non_blocking=True)
@@ -128,11 +128,11 @@ class Masks:
 
 @dataclass(frozen=True, kw_only=True)
 class Latents:
-    """What an encoder made of tokens, and where they lie; also what a predictor is told besides (a condition).
+    """The output of an encoder with positions; also the condition of a predictor.
 
     Attributes:
         values: (B, K, D) representations, or (B, K, L, D) of several layers.
-        positions: (B or 1, K, P) float coordinates; None for what lies nowhere (an action, a caption, a latent z).
+        positions: (B or 1, K, P) float coordinates; None if there are none (an action, a caption, a latent z).
         valid: (B, K) bool, False for filler, or None when all are real.
     """
 
@@ -141,17 +141,17 @@ class Latents:
     valid: Tensor | None = None
 
     def pooled(self) -> Tensor:
-        """Mean over the real tokens in float32: (B, D), or (B, L, D)."""
+        """Average the real tokens in float32: (B, D), or (B, L, D)."""
         return pool(self.values.float(), self.valid)
 
     def detach(self) -> Latents:
-        """The same without gradient."""
+        """Detach the values from the graph."""
         return replace(self, values=self.values.detach())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What a predictor is asked: where the tokens lie that it should predict.
+    """The query of a predictor: positions of the tokens to predict.
 
     Attributes:
         positions: (B, M, T, P) float coordinates of M blocks of T tokens.

@@ -139,14 +139,14 @@ def python_run(make_jepa, make_data, make_trainer, tmp_path):
 
 def test_module_of_a_run_in_python(python_run, make_jepa):
     trained, path = python_run
-    with pytest.raises(ValueError, match=r"run made in Python.*module="):
+    with pytest.raises(ValueError, match=r"run in Python.*module="):
         load(path)
     encoder = load(path, module=make_jepa(seed=5))
     assert torch.equal(encoder.embed({"image": IMAGES}), trained.embed({"image": IMAGES}))
     assert encoder.config is None
     with pytest.raises(ValueError, match=r"wrap it as jepa_lightning\.Frozen"):
         encoder.untrained()
-    with pytest.raises(ValueError, match="found none with data in it"):
+    with pytest.raises(ValueError, match="found none with a data section"):
         encoder.data()
 
 

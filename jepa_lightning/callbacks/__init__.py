@@ -1,4 +1,4 @@
-"""What watches a run."""
+"""Callbacks."""
 
 from lightning.pytorch import Callback
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def default_callbacks() -> list[Callback]:
-    """What `jepa-fit` switches on by default, for a Trainer made in Python."""
+    """Return the callbacks that `jepa-fit` uses by default, for a Trainer made in Python."""
     return [
         CollapseMonitor(),
         NonFiniteGuard(),

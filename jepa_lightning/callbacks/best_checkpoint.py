@@ -1,4 +1,4 @@
-"""The best state of a run, by the online probe."""
+"""Keep the best checkpoint of a run, by the online probe."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jepa_lightning.run.checkpoint_io import protect
 
 
 class BestCheckpoint(Shown, ModelCheckpoint):
-    """Keeps `checkpoints/best.ckpt` in the run's folder.
+    """Keep `checkpoints/best.ckpt` in the run's folder.
 
-    Best is the highest `probe/linear` where the data has classes (a falling loss proves nothing in a JEPA), or the
+    Best is the highest `probe/linear` if the data have classes (a falling loss proves nothing in a JEPA), or the
     highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`.
 
     Example:
@@ -37,7 +37,7 @@ class BestCheckpoint(Shown, ModelCheckpoint):
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder, and what is best by what this run measures."""
+        """Set the folder, and the metric to monitor."""
         self.dirpath = self.dirpath or str(last_path(trainer).parent)
         probes = [c for c in trainer.callbacks if isinstance(c, OnlineProbe)]  # type: ignore[attr-defined]
         metric = next(filter(None, (probe.main_metric(trainer) for probe in probes)), None)
@@ -47,7 +47,7 @@ class BestCheckpoint(Shown, ModelCheckpoint):
         protect(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if it is the best.
+        """Save if the score is the best so far.
 
         Raises:
             Fault: the weights are not finite.

@@ -1,4 +1,4 @@
-"""The last state of a run, kept so that it can be resumed."""
+"""Keep the last checkpoint of a run, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -23,33 +23,32 @@ from jepa_lightning.run.writing import unfinished
 
 
 class LastCheckpoint(Shown, Checkpoint):
-    """Keeps `checkpoints/last.ckpt` in the run's folder, so that a resumed run goes on as if nothing had happened.
+    """Keep `checkpoints/last.ckpt` in the run's folder, so that the run resumes exactly.
 
-    It is saved before and after each validation (after each epoch of a run that has none), every so often, and when
-    training ends. Nothing that fails in a validation loses the steps before it: a resumed run begins with it.
+    It is saved before and after each validation (after each epoch in a run without validation), at the given
+    intervals, and when training ends. A failing validation loses no steps: a resumed run begins with that validation.
 
-    It is always the state between two optimiser steps, and it is written in two moves: whole beside the earlier one
-    when the step is done, and under its name once the metrics of that step are written. So a kill at any moment loses
-    no row of metrics and repeats none. Weights that are not finite never replace it. Before the validation after the
-    very last of `max_steps`, it gets its name only when that validation fails: a run without steps to go validates no
-    more.
+    It always holds the state between two optimiser steps. It is first written completely under another name when the
+    step is done, and renamed once the metrics of that step are written. So a kill at any moment loses
+    no row of metrics and repeats none. Non-finite weights never replace it. Before the validation after the
+    last of `max_steps`, it is renamed only if that validation fails, since a run without remaining steps does not
+    validate again.
 
-    SIGTERM, SIGUSR1 and Ctrl-C save it after the present step and end the run (`Interrupted`); see
-    `jepa_lightning.run.interruption`. In a list of callbacks it belongs behind those whose state it should hold.
+    SIGTERM, SIGUSR1 and Ctrl-C save it after the current step and end the run (`Interrupted`); see
+    `jepa_lightning.run.interruption`. In a list of callbacks, put it after those whose state it should hold.
 
-    From Python, resume by the path of last.ckpt: Lightning looks up `ckpt_path="last"` for callbacks of its own alone.
-    A new run is refused in a folder that has another's.
+    From Python, resume with the path of last.ckpt: Lightning supports `ckpt_path="last"` only for its own callbacks.
+    A new run is refused in a folder that holds another run's last.ckpt.
 
     Args:
-        every_n_train_steps: save also every so many optimiser steps; null or 0: not.
-        every_minutes: save also when the last one is so old, for long epochs; null: not. With several processes it is
-            looked at when metrics are logged.
-        signals: whether signals end the run in order.
+        every_n_train_steps: also save every n optimiser steps; null or 0 disables.
+        every_minutes: also save when the last checkpoint is this old, for long epochs; null disables. With several
+            processes this is checked when metrics are logged.
+        signals: whether signals save a checkpoint and end the run.
 
     Attributes:
-        requeue: whether SIGUSR1 puts a SLURM job back into the queue, after saving; for a command that resumes by
-            itself.
-        best_model_path: of last.ckpt once it was written, by the name under which Lightning and its loggers ask.
+        requeue: whether SIGUSR1 requeues a SLURM job after saving; for a command that resumes by itself.
+        best_model_path: path of last.ckpt once written; Lightning and its loggers read this name.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -83,7 +82,7 @@ class LastCheckpoint(Shown, Checkpoint):
         self._to_validate = False  # whether the run was resumed from there, and has not validated yet
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder, and clear away what a killed run left unfinished."""
+        """Set the folder, and remove partial files of a killed run."""
         self._path = last_path(trainer)
         protect(trainer)
         if stage == "fit" and trainer.is_global_zero:
@@ -93,14 +92,14 @@ class LastCheckpoint(Shown, Checkpoint):
     # When ----------------------------------------------------------------------------------------------------------
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals; Lightning has just put its own handlers in place."""
+        """Install the signal handlers, after Lightning has installed its own."""
         self._listen(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; metrics of steps that the checkpoint knows nothing of will be written anew.
+        """Start the timer, and drop the metrics of steps after the checkpoint.
 
         Raises:
-            ValueError: the run begins anew and the folder holds another's last.ckpt, or what is resumed is of another
+            ValueError: a new run in a folder that holds another run's last.ckpt, or a resumed run with another
                 optimiser.
         """
         self._listen(trainer)
@@ -120,7 +119,7 @@ class LastCheckpoint(Shown, Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after an optimiser step where it is time; where a validation follows, it saves once more."""
+        """Save after an optimiser step when due; a validation that follows saves once more."""
         if is_accumulating(trainer):
             return
         self._stop = self.signals is not None and self.signals.agreed()
@@ -138,7 +137,7 @@ class LastCheckpoint(Shown, Checkpoint):
             self._publish(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The step before is over and its metrics are written."""
+        """Rename the checkpoint: the metrics of the previous step are written."""
         self._publish(trainer)
         self._end_if_told(trainer)
 
@@ -160,44 +159,44 @@ class LastCheckpoint(Shown, Checkpoint):
         self._end_if_told(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Have Lightning begin with the validation where the state is from before it."""
+        """Let Lightning begin with the validation if the state is from before it."""
         if self._before_validation:
             _count_validation(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"], 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether a validation is still to come."""
+        """Return whether a validation is still due."""
         return {"before_validation": self._before_validation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As `state_dict`."""
+        """Restore whether a validation is still due."""
         self._to_validate = state_dict.get("before_validation", False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so where the validation that was to come was left out."""
+        """Warn if the validation that was due is skipped."""
         if self._to_validate:
             rank_zero_warn(
-                f"all {trainer.global_step} steps were made when the last validation failed, so a resumed run leaves "
-                "it out: jepa-fit validate --ckpt_path last runs it"
+                f"all {trainer.global_step} steps were made when the last validation failed, so a resumed run skips "
+                "it: jepa-fit validate --ckpt_path last runs it"
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As at the start of a batch."""
+        """Rename the checkpoint, as at the start of a batch."""
         self._publish(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final state, wherever in the rhythm of validations the run ended."""
+        """Save the final state."""
         self._write(trainer)
         self._publish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep what was written, and say so where there is some; save nothing of a run that has failed."""
+        """Keep the last checkpoint and name it; save nothing of a run that has failed."""
         if self._saved_step:
             self._publish(trainer)
-        if (last := last_path(trainer)).exists():  # what has failed may have been the setup
-            exception.add_note(f"{last} is whole: --auto_resume true goes on from it.")
+        if (last := last_path(trainer)).exists():  # the setup may have failed
+            exception.add_note(f"{last} is complete: --auto_resume true resumes from it.")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen no longer."""
+        """Remove the signal handlers."""
         if self.signals is not None:
             self.signals.uninstall()
 
@@ -224,7 +223,7 @@ class LastCheckpoint(Shown, Checkpoint):
     # How -----------------------------------------------------------------------------------------------------------
 
     def _write(self, trainer: Trainer, *, again: bool = False) -> None:
-        """Write the checkpoint beside the earlier one; `again` also where this step was saved."""
+        """Write the checkpoint beside the earlier one; with `again`, also if this step was saved."""
         self._wanted = False
         self._place.check()
         if trainer.fast_dev_run or (self._saved_step == trainer.global_step and not again):  # type: ignore[attr-defined]
@@ -236,7 +235,7 @@ class LastCheckpoint(Shown, Checkpoint):
         self._saved_at = time.monotonic()
 
     def _publish(self, trainer: Trainer) -> None:
-        """Give what was written its name."""
+        """Rename the checkpoint just written to last.ckpt."""
         if trainer.is_global_zero and _beside(self._path).exists():
             self._place.check()
             publish(_beside(self._path), self._path)
@@ -245,27 +244,27 @@ class LastCheckpoint(Shown, Checkpoint):
 
 
 def _count_validation(total: dict[str, int], change: int) -> None:
-    """Count a validation batch as started and not done: by this Lightning knows that it was in the middle of one."""
+    """Count a validation batch as started and not done, which tells Lightning that a validation was under way."""
     total["ready"] += change
     total["started"] += change
 
 
 def in_training(trainer: Trainer) -> bool:
-    """Whether this is no sanity check and no `Trainer.validate`."""
+    """Return whether this is neither a sanity check nor `Trainer.validate`."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def _validates(trainer: Trainer) -> bool:
-    """Whether there is anything to validate on."""
+    """Return whether there are validation batches."""
     batches = trainer.num_val_batches
     return bool(sum(batches) if isinstance(batches, list) else batches)
 
 
 def _beside(path: str | Path) -> Path:
-    """Where last.ckpt waits for its name: a name that `SafeCheckpointIO` writes to, too, by way of another."""
+    """Return the temporary path of last.ckpt, to which `SafeCheckpointIO` also writes by way of another."""
     return unfinished(Path(path))
 
 
 def last_path(trainer: Trainer) -> Path:
-    """Where last.ckpt lies."""
+    """Return the path of last.ckpt."""
     return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"

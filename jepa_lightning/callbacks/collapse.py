@@ -1,4 +1,4 @@
-"""Watches for collapse: representations that are the same for every sample."""
+"""Monitor collapse: representations that are the same for every sample."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ from jepa_lightning.tokens import Latents
 
 
 class CollapseMonitor(Shown, Callback):
-    """Logs the effective rank and the spread of pooled features, and warns in plain words when they collapse.
+    """Log the effective rank and the standard deviation of pooled features, and warn when they collapse.
 
-    Features of the last `samples` training samples are pooled over tokens; a model that tells positions apart but not
-    samples counts as collapsed too. `collapse/effective_rank` is RankMe (Garrido et al. 2023, on centred features) and
+    Features of the last `samples` training samples are pooled over tokens: a model that separates positions but not
+    samples counts as collapsed, too. `collapse/effective_rank` is RankMe (Garrido et al. 2023, on centred features) and
     `collapse/std` the standard deviation over samples, mean over channels, of the target (which is layer-normed before
     it is pooled); `collapse/context_effective_rank` and `collapse/context_std` are those of the context, layer-normed
-    for the comparison. Of several contexts (V-JEPA's masks, views) they are the mean of each one's. All in float32.
-    Between two looks the features are pooled and kept, on their device; nothing is read from it.
+    for comparison. With several contexts (V-JEPA's masks, views) they are the mean over contexts. All in float32.
+    Between two measurements the pooled features stay on their device; nothing is read from it.
 
     Of trajectories (an outcome with actions), `collapse/within` and `collapse/context_within` are the share of the
     states' variance that lies within trajectories. A state that holds the scenery alone has rank and spread, a very low
     prediction loss, and a share near zero: below `min_within` the monitor says so.
 
     Args:
-        every_n_steps: optimiser steps between two looks; the trainer's `log_every_n_steps` by default. A shorter run
-            gets one look, at the end of its first epoch.
-        samples: how many samples a look takes in; the rank cannot exceed it.
-        min_std: warn below this spread ...
-        min_rank: ... or below this effective rank ...
-        std_drop: ... or where the spread has fallen by this factor since the run's first look ...
-        rank_drop: ... or the rank has. Slow collapse shows by them long before the limits above; null: not.
-        min_within: warn where less of the variance than this lies within trajectories.
-        loss_rise: warn of divergence where the loss since the last look is so many times the first step's; null: not.
-        enabled: False switches it off.
+        every_n_steps: optimiser steps between two measurements; by default the trainer's `log_every_n_steps`. A
+            shorter run is measured once, at the end of its first epoch.
+        samples: number of samples per measurement; the rank cannot exceed it.
+        min_std: warn below this standard deviation.
+        min_rank: warn below this effective rank.
+        std_drop: warn if the standard deviation has fallen by this factor since the first measurement; null disables.
+        rank_drop: warn if the rank has fallen by this factor since the first measurement; null disables. The two
+            detect slow collapse long before the limits above.
+        min_within: warn if less than this share of the variance lies within trajectories.
+        loss_rise: warn of divergence if the mean loss since the last measurement is above this multiple of the first
+            step's loss; null disables.
+        enabled: False disables the callback.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -69,7 +71,7 @@ class CollapseMonitor(Shown, Callback):
         enabled: bool = True,
     ) -> None:
         if samples < 2:
-            raise ValueError(f"samples must be at least 2 to speak of a spread, got {samples}")
+            raise ValueError(f"samples must be at least 2 for a standard deviation, got {samples}")
         self.every_n_steps = every_n_steps
         self.samples = samples
         self.min_std = min_std
@@ -87,15 +89,15 @@ class CollapseMonitor(Shown, Callback):
         self.warned = False
         self.warned_of_loss = False
         self._looked = 0
-        self._first: tuple[float, float] | None = None  # rank and spread at the first look
+        self._first: tuple[float, float] | None = None  # rank and standard deviation at the first measurement
         self._first_loss: float | None = None
-        self._losses: list[Tensor] = []  # since the last look
+        self._losses: list[Tensor] = []  # since the last measurement
         self._recent: dict[str, list[deque[Tensor]]] = {"target": [], "context": []}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the pooled features of this batch; look at the remembered ones every so often."""
+        """Store the pooled features of this batch; measure the stored ones every `every_n_steps`."""
         outcome = outcome_of(outputs)
         if not self.enabled or outcome is None:
             return
@@ -111,17 +113,17 @@ class CollapseMonitor(Shown, Callback):
             self._look(pl_module, step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look once in a run that is too short for a look on the way."""
+        """Measure once in a run shorter than `every_n_steps`."""
         if self.enabled and not self._looked and any(self._recent.values()):
             self._looked = trainer.global_step
             self._look(pl_module, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """How the run began, for a resumed one."""
+        """Return the first measurement, for a resumed run."""
         return {"first": list(self._first or ()), "first_loss": self._first_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Measure by how the run began."""
+        """Restore the first measurement."""
         first = state_dict.get("first")
         self._first = (first[0], first[1]) if first else None
         self._first_loss = state_dict.get("first_loss")
@@ -182,7 +184,7 @@ class CollapseMonitor(Shown, Callback):
 
 
 def outcome_of(outputs: Any) -> Outcome | None:
-    """What a JEPA's training step produced; None of another module's."""
+    """Return the outcome of a JEPA's training step; None for another module."""
     return outputs.get("outcome") if isinstance(outputs, dict) else None
 
 
@@ -209,32 +211,32 @@ def still_message(step: int, share: float) -> str:
 
 
 def collapse_message(step: int, rank: float, std: float, first: tuple[float, float]) -> str:
-    """What the monitor saw and which settings to change."""
+    """Return the warning of a collapse, with the settings to change."""
     slowly = rank >= MIN_RANK and std >= MIN_STD
     what = "are collapsing" if slowly else "have collapsed"
-    before = f"; at the first look it was {first[1]:.2g} and {first[0]:.1f}" if slowly else ""
+    before = f"; at the first measurement they were {first[1]:.2g} and {first[0]:.1f}" if slowly else ""
     return (
         f"The representations {what} at step {step}: pooled over tokens, the target's features vary by a standard "
-        f"deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank){before}. The model "
-        "says nearly the same of every sample, however low the loss is. What helps, in this order: a lower "
+        f"deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank){before}. The "
+        "features are nearly the same for all samples, even if the loss is low. Try, in this order: a lower "
         "model.learning_rate peak or a longer warmup; a model.target.momentum that starts nearer to 1 (0.996 to "
-        "0.9996); larger or more targets in the masker; a larger data.batch_size; a regulariser on the context "
+        "0.9996); larger or more targets in the masker; a larger data.batch_size; a regularizer on the context "
         "(model.regularizers: [VICReg])."
     )
 
 
 def rising_message(step: int, loss: float, first: float) -> str:
-    """What to do when the loss runs away."""
+    """Return the warning of a rising loss, with the settings to change."""
     return (
-        f"Training diverges: at step {step} the loss is {loss:.3g}, and was {first:.3g} in the first step. What helps, "
+        f"Training diverges: at step {step} the loss is {loss:.3g}, up from {first:.3g} in the first step. Try, "
         "in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0)."
     )
 
 
 def divergence_message(step: int) -> str:
-    """What to do when the features are NaN or infinite."""
+    """Return the warning of non-finite features, with the settings to change."""
     return (
-        f"Training has diverged: at step {step} the target's features hold NaN or infinity, and will go on to. What "
-        "helps, in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0); "
-        "trainer.precision 32-true or bf16-mixed in place of 16-mixed. Look also for NaN in the data."
+        f"Training has diverged: at step {step} the target's features hold NaN or infinity, and will not recover. Try, "
+        "in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0); "
+        "trainer.precision 32-true or bf16-mixed in place of 16-mixed. Also check the data for NaN."
     )

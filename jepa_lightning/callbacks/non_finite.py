@@ -1,4 +1,4 @@
-"""What ends a run that cannot go on well, in a few lines: a loss or gradients that are not finite."""
+"""End a run whose loss or gradients are not finite, with a short error."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _LISTED = 8  # sample ids in a message
 _IN_A_ROW = 50  # skipped steps after which skipping is hopeless
 
 ADVICE = (
-    "What helps, in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0); "
-    "trainer.precision 32-true or bf16-mixed in place of 16-mixed. Look also for NaN in these samples. "
-    "The last checkpoint is from before. --non_finite.action skip leaves such batches out."
+    "Try, in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0); "
+    "trainer.precision 32-true or bf16-mixed in place of 16-mixed. Also check these samples for NaN. "
+    "The last checkpoint is from before. --non_finite.action skip skips such steps."
 )
 
 
 class NonFiniteGuard(Shown, Callback):
-    """Ends the run when the loss or the gradients are not finite, and names the samples; or leaves such steps out.
+    """End the run when the loss or the gradients are not finite, and name the samples; or skip such steps.
 
-    To stop costs no host sync: whether a step was finite stays on the device, and is read at the steps at which
-    metrics are logged. So the run may go on for up to `trainer.log_every_n_steps` steps, but no checkpoint is written
-    of weights that are not finite. To skip costs one sync a step: weights, target and the optimiser's state stay as
-    they were, and `train/skipped` counts. In 16-mixed, gradients that overflow are the scaler's business, and are not
-    looked at.
+    "stop" costs no host sync: the check stays on the device and is read at the steps at which
+    metrics are logged. So the run may continue for up to `trainer.log_every_n_steps` steps, but no checkpoint of
+    non-finite weights is written. "skip" costs one sync per step: weights, target and the optimiser's state stay
+    unchanged, and `train/skipped` counts the steps. In 16-mixed, the scaler handles gradients that overflow, and they
+    are not checked.
 
     Args:
         action: "stop" or "skip". Fifty skipped steps in a row stop the run, too.
@@ -54,7 +54,7 @@ class NonFiniteGuard(Shown, Callback):
         self._steps: list[tuple[int, list[tuple[list[str], Tensor]], Tensor | None]] = []
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: JEPA, optimizer: Any) -> None:  # type: ignore[override]
-        """Look at the gradients."""
+        """Check the gradients."""
         self._gradients = None
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
@@ -69,14 +69,14 @@ class NonFiniteGuard(Shown, Callback):
         if finite:
             self._in_a_row = 0
             return
-        optimizer.zero_grad(set_to_none=True)  # without gradients an optimiser leaves weights and its state alone
+        optimizer.zero_grad(set_to_none=True)  # without gradients an optimiser changes neither weights nor its state
         self.skipped += 1
         self._in_a_row += 1
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: JEPA, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the batch; at the steps that are logged, see whether all were finite."""
+        """Record the batch; at logging steps, check whether all were finite."""
         self._step.append((batch.get("id", []), outputs["loss"].detach().isfinite()))
         if is_accumulating(trainer):
             return
@@ -90,12 +90,12 @@ class NonFiniteGuard(Shown, Callback):
             self.look(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
-        """Look at the last steps."""
+        """Check the last steps."""
         if self.action == "stop":
             self.look(trainer)
 
     def look(self, trainer: Trainer) -> None:
-        """Read what was remembered.
+        """Read the recorded checks.
 
         Raises:
             Fault: a step was not finite.
@@ -121,19 +121,19 @@ class NonFiniteGuard(Shown, Callback):
                 bad = number, what, ids
                 break
         if trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
-            raise Fault(_message(*bad) if bad is not None else "another process met a loss that is not finite")
+            raise Fault(_message(*bad) if bad is not None else "another process has a loss that is not finite")
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, for a resumed run."""
+        """Return the number of skipped steps, for a resumed run."""
         return {"skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on."""
+        """Restore the number of skipped steps."""
         self.skipped = state_dict["skipped"]
 
 
 def are_finite(tensors: list[Tensor]) -> Tensor:
-    """Whether all values of all tensors are finite: a bool on their device. Of sharded ones, this process's part."""
+    """Return whether all values are finite, as a bool on their device; of sharded tensors, this process's shards."""
     local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
     local = [t for t in local if t.numel()]
     if not local:
@@ -149,7 +149,7 @@ def require_finite(trainer: Trainer, *, kept: str) -> None:
     """Check the weights before a checkpoint is written; reads from the device once.
 
     Raises:
-        Fault: some are not finite, so the checkpoint `kept` should stay as it is.
+        Fault: some are not finite, so the checkpoint `kept` is not replaced.
     """
     with torch.no_grad():
         weights = [p.detach() for p in trainer.lightning_module.parameters() if p.is_floating_point()]
@@ -158,11 +158,11 @@ def require_finite(trainer: Trainer, *, kept: str) -> None:
         return
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, NonFiniteGuard):
-            callback.look(trainer)  # which knows the step and the samples
-    raise Fault(f"at step {trainer.global_step} the weights are not finite, so {kept} was left as it is. {ADVICE}")
+            callback.look(trainer)  # it knows the step and the samples
+    raise Fault(f"at step {trainer.global_step} the weights are not finite, so {kept} was not replaced. {ADVICE}")
 
 
 def _message(step: int, what: str, ids: list[str]) -> str:
     names = ", ".join(map(str, ids[:_LISTED])) + (f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else "")
     verb = "is" if what == "loss" else "are"
-    return f"the {what} {verb} not finite at step {step}, first met with the samples: {names}\n{ADVICE}"
+    return f"the {what} {verb} not finite at step {step}, first with the samples: {names}\n{ADVICE}"

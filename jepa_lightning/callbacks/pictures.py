@@ -1,4 +1,4 @@
-"""Pictures of a run: masks, and features in colour."""
+"""Draw masks and features during a run."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from jepa_lightning.targets import represent
 
 
 class Pictures(Shown, Callback):
-    """Writes pictures of a few fixed samples into `pictures/` of the run's folder.
+    """Write pictures of a few fixed samples to `pictures/` in the run's folder.
 
-    `masks.png` (what context and targets show, drawn when training starts) and, before training and at each
-    validation, `features_STEP.png`: the first three principal components of the token features as colours, of the
-    encoder that the run is judged by.
-    The modality draws; one that draws nothing costs nothing. Moving pictures are written twice: as a GIF, samples side
+    `masks.png` shows context and targets at the start of training. `features_STEP.png`, before training and at each
+    validation, shows the first three principal components of the token features as colours, for the evaluated encoder
+    (`Target.evaluated`).
+    The modality draws; if it draws nothing, there is no cost. Video is written twice: as a GIF with samples side
     by side, and as a PNG with a strip of at most eight frames for each of the first three samples.
 
     Args:
-        samples: how many samples, the first of the validation set.
-        enabled: False switches it off.
+        samples: number of samples, the first of the validation set.
+        enabled: False disables the callback.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -47,7 +47,7 @@ class Pictures(Shown, Callback):
         self._batch: Batch | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
-        """Fix the samples, draw masks and the untrained features."""
+        """Select the samples, draw masks and the untrained features."""
         data: Any = getattr(trainer, "datamodule", None)
         applies = data is not None and self.enabled and isinstance(pl_module, JEPA)
         loader = data.val_dataloader() if applies else None
@@ -63,7 +63,7 @@ class Pictures(Shown, Callback):
         self._draw_features(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
-        """Draw the features as they are now."""
+        """Draw the current features."""
         if not trainer.sanity_checking:
             self._draw_features(trainer, pl_module)
 
@@ -84,7 +84,7 @@ class Pictures(Shown, Callback):
 
 
 def first(batch: Batch, samples: int) -> Batch:
-    """The first samples of a batch: every tensor, list and dict in it cut, and whatever else can be sliced."""
+    """Return the first samples of a batch, slicing every tensor and list in it."""
 
     def cut(value: Any) -> Any:
         if isinstance(value, dict):

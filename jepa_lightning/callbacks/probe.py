@@ -29,12 +29,12 @@ class OnlineProbe(Shown, Callback):
 
     Classes are logged as `probe/knn` and `probe/linear` (accuracies), every continuous label as `probe/r2_NAME`
     (ridge regression). Fits on the data module's `probe_dataloader` (a labelled subset of the training part,
-    evaluation transforms), scores on its `val_dataloader`. The target says which encoder is probed (an EMA's own;
-    the trained one where there is no teacher). It has no state in the module and leaves none in the checkpoint. The
+    evaluation transforms), scores on its `val_dataloader`. The target defines which encoder is probed (an EMA's
+    own; without a teacher, the trained one). It has no state in the module and leaves none in the checkpoint. The
     same encoder before training is scored at the first validation, under the same protocol, and logged beside it, as
-    `probe/knn_untrained` and so on: a random network is a strong feature, and a number without this row says nothing.
-    A run that ends before its first validation has neither. Where the training or the validation data have no such
-    labels (or there are no validation data), there is no probe.
+    `probe/knn_untrained` and so on: a random network gives strong features, so a score without this row says
+    nothing. A run that ends before its first validation has neither. Where the training
+    or the validation data have no such labels (or there are no validation data), there is no probe.
 
     Args:
         label: which class label, where samples have several; the first by default.
@@ -124,7 +124,7 @@ class OnlineProbe(Shown, Callback):
         return self._kept[1]
 
     def applies(self, trainer: Trainer) -> bool:
-        """Whether this run has labels to probe with: to learn from and to be judged by."""
+        """Whether this run has labels to probe with: for fitting and for scoring."""
         return self.main_metric(trainer) is not None
 
     def main_metric(self, trainer: Trainer) -> str | None:

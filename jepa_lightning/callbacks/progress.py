@@ -1,4 +1,4 @@
-"""The progress bar of a run: it reads the loss from the device only when it is drawn."""
+"""Show a progress bar that reads the loss from the device only when it is drawn."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SHOWN = {"train/loss": "loss", "train/samples_per_second": "samples/s"}
 
 
 class LossBar(Shown, TQDMProgressBar):
-    """Lightning's bar with the loss and samples per second.
+    """Show Lightning's progress bar with the loss and samples per second.
 
-    A metric that is logged with `prog_bar=True` is read by Lightning at the end of every batch, drawn or not: a host
-    sync a step. This bar asks for `SHOWN` itself, each time that it is drawn.
+    Lightning reads a metric logged with `prog_bar=True` at the end of every batch, drawn or not: one host
+    sync per step. This bar reads the metrics in `SHOWN` only when it is drawn.
 
     Args:
-        refresh_rate: steps between two drawings.
+        refresh_rate: steps between two updates.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -33,7 +33,7 @@ class LossBar(Shown, TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What Lightning shows, and the last logged values of `SHOWN`."""
+        """Return Lightning's metrics and the last logged values of `SHOWN`."""
         logged = trainer.callback_metrics
         shown = {label: float(logged[name]) for name, label in SHOWN.items() if name in logged}
         return {**super().get_metrics(trainer, pl_module), **shown}

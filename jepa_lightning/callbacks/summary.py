@@ -1,4 +1,4 @@
-"""The end of a run: a table and summary.json. And on the way: samples per second."""
+"""Log samples per second during a run, and write a table and summary.json at its end."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ LOGGED = {
 
 
 class RunSummary(Shown, Callback):
-    """Shows samples per second as a run goes, and closes it with a table and `summary.json` in its folder.
+    """Log samples per second, and end a run with a table and `summary.json` in its folder.
 
     The summary is a flat object: modality, steps, seconds, samples_per_second, train_loss, effective_rank, feature_std,
     knn, knn_untrained, linear, linear_untrained (accuracies 0-1), checkpoint; and for each continuous label r2_NAME and
-    r2_NAME_untrained. What the run could not have is null.
-    `seconds` is the wall time of fit; samples per second counts the time between training batches alone, not
-    validation, and all ranks' samples.
+    r2_NAME_untrained. Values that the run does not have are null.
+    `seconds` is the wall time of fit. Samples per second counts the samples of all ranks and only the time of training
+    batches, not of validation.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -65,7 +65,7 @@ class RunSummary(Shown, Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: JEPA, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count; show the rate at the steps that are logged."""
+        """Count samples; log the rate at logging steps."""
         self._window_samples += _samples(outputs, batch) * trainer.world_size
         if is_logged(trainer):
             rate = self._window_samples / max(time.perf_counter() - self._window_start, 1e-9)
@@ -77,7 +77,7 @@ class RunSummary(Shown, Callback):
         self._close_window()
 
     def on_validation_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
-        """Count on."""
+        """Resume counting."""
         self._window_start = time.perf_counter()
 
     def _close_window(self) -> None:

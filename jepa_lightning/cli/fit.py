@@ -54,7 +54,7 @@ SUBCOMMANDS = ("fit", "validate")
 HELP = (["-h"], ["--help"])
 INSTEAD = {
     "predict": "jepa-embed --checkpoint RUN --out features.npz writes the features of a data set",
-    "test": "jepa-probe --checkpoint RUN judges the encoder on the test split",
+    "test": "jepa-probe --checkpoint RUN evaluates the encoder on the test split",
 }
 
 NOT_BARE = {  # what Lightning refuses in a barebones run, and a shipped config may set
@@ -133,7 +133,7 @@ class JEPACLI(LightningCLI):
             "--auto_resume",
             type=bool,
             default=False,
-            help="go on from checkpoints/last.ckpt of the run's folder where it holds an unfinished run; start anew "
+            help="resume from checkpoints/last.ckpt of the run's folder if it holds an unfinished run; start anew "
             "where it holds none; do nothing where the run is finished",
         )
 

@@ -1,4 +1,4 @@
-"""The base of all data modules: their settings, and what a modality supplies."""
+"""Base class of data modules."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from jepa_lightning.printable import printable
 
 
 class JEPADataModule(Shown, LoadedData, ABC):
-    """Loaders of batch dicts for training, validation, test and the online probe.
+    """Load batch dicts for training, validation, test and the online probe.
 
-    A modality's data module sets `name`, implements `load` and `transforms`, and perhaps `batch_transform`. Where
-    there is no validation split, a share of the training data is held out, drawn by `seed` and stratified by class.
-    The order of training samples and their augmentation depend on the run's seed and the epoch alone.
+    A modality's data module sets `name` and implements `load`, `transforms` and optionally `batch_transform`.
+    Without a validation split, a share of the training data is held out, drawn by `seed` and stratified by class.
+    The order of training samples and their augmentation depend only on the run's seed and the epoch.
 
     Args:
-        batch_size: samples a batch (and process).
-        num_workers: loader processes. None: none for data that lie in memory where no GPU waits for them, or on a
+        batch_size: samples per batch and process.
+        num_workers: number of loader processes. None: zero for data in memory without a GPU, or on a
             single core; else one less than the cores this process may use, at most 8.
-        timeout: seconds to wait for a worker's batch before the run ends, as on a network disk that hangs; 0: no end.
-        pin_memory: None: only when CUDA is available.
-        drop_last: leave out the last, smaller training batch.
-        seed: draws the held-out part and the probe's subset.
-        val_fraction: share of the training data that is held out where there is no validation split, 0 to below 1.
-        probe_samples: size of the labelled subset of the training data that the online probe learns on.
-        max_unreadable: largest share of a data set's samples that may be unreadable before the run ends.
-        epoch_samples: only for streams, samples of an epoch, of all processes. None: an epoch is the whole run, of
-            `trainer.max_steps`.
-        views: of each training sample. With more than one, training batches have `views`, a list of as many dicts
-            like the batch itself, without `labels` and `id`; the first holds the batch's own tensors. View v of a
-            sample is drawn from (seed, epoch, sample, v). All that is not training has the evaluation transform, and
-            no views.
-        batched: augment whole training batches on the device that trains, of data in memory and of one size: in the
-            main process, since there is next to nothing left to do for workers. None: where it is quicker; false:
-            sample by sample, in the loader. Both draw from (seed, epoch, sample), but other numbers.
-        view_transform: makes a training view, in place of the modality's training transform (also with one view).
+        timeout: seconds to wait for a worker's batch before the run ends, as on a hanging network disk; 0: no limit.
+        pin_memory: whether to pin memory. None: only if CUDA is available.
+        drop_last: drop the last, smaller training batch.
+        seed: seed of the held-out split and of the probe's subset.
+        val_fraction: share of the training data to hold out without a validation split, 0 to below 1.
+        probe_samples: size of the labelled subset of the training data that the online probe is fitted on.
+        max_unreadable: largest share of unreadable samples in a dataset before the run ends.
+        epoch_samples: only for streams: samples per epoch over all processes. None: the whole run of
+            `trainer.max_steps` is one epoch.
+        views: number of views of each training sample. With more than one, training batches have `views`, a list of
+            dicts like the batch itself, without `labels` and `id`; the first holds the batch's own tensors. View v of
+            a sample is drawn from (seed, epoch, sample, v). Other loaders use the evaluation transform, without
+            views.
+        batched: augment whole training batches on the training device, for data in memory and of one size, in the
+            main process, since workers have almost nothing left to do. None: if it is faster; false:
+            sample by sample, in the loader. Both draw from (seed, epoch, sample), but different numbers.
+        view_transform: makes a training view instead of the modality's training transform (also with one view).
             None: with one view, that transform; with more, the modality's default, or else that transform.
 
     Attributes:
-        in_memory: set by `load` when reading a sample costs next to nothing.
+        in_memory: set by `load` if reading a sample is almost free.
 
     Raises:
-        DataError: an argument out of range; from `setup` and the loaders when the data are not usable.
+        DataError: an argument is out of range; in `setup` and the loaders: the data are not usable.
     """
 
     name: str
@@ -90,9 +90,9 @@ class JEPADataModule(Shown, LoadedData, ABC):
         if batch_size < 1:
             raise DataError(f"expected batch_size of at least 1, got {batch_size}")
         if num_workers is not None and num_workers < 0:
-            raise DataError(f"expected num_workers of at least 0, or null to choose by itself, got {num_workers}")
+            raise DataError(f"expected num_workers of at least 0, or null for an automatic choice, got {num_workers}")
         if not 0 <= timeout < math.inf:
-            raise DataError(f"expected a timeout of at least 0 seconds (0: for ever), got {timeout}")
+            raise DataError(f"expected a timeout of at least 0 seconds (0: no limit), got {timeout}")
         if not 0 <= val_fraction < 1:
             raise DataError(f"expected val_fraction from 0 to below 1, got {val_fraction}")
         if not 0 <= max_unreadable <= 1:
@@ -127,56 +127,56 @@ class JEPADataModule(Shown, LoadedData, ABC):
         self._train_transform: Callable[[Sample], Sample] | None = None
         self._parts: Parts | None = None
 
-    # What a modality supplies.
+    # To implement in a modality.
 
     @abstractmethod
     def load(self) -> dict[str, Dataset[Any]]:
-        """The data sets by split: "train", and "val" and "test" where they exist; what `to_sample` takes, unaugmented.
+        """Return the unaugmented datasets by split, "train" and optionally "val" and "test", as `to_sample` takes them.
 
-        A data set may have `targets` and `classes` (as torchvision's), `sample_id(index)`, and `unreadable` (index to
-        reason, for samples that are known to be broken). One without a length and indices is a stream: it is trained
-        on as it comes, and nothing of it is held out for validation.
+        A dataset may have `targets` and `classes` (as torchvision's), `sample_id(index)`, and `unreadable` (index to
+        reason, for samples known to be broken). A dataset without length and indices is a stream: it is read
+        in its order, and nothing of it is held out for validation.
         """
 
     @abstractmethod
     def transforms(self) -> tuple[Callable[[Sample], Sample] | None, Callable[[Sample], Sample] | None]:
-        """The training transform (with augmentation) and the evaluation transform; picklable, called after `load`."""
+        """Return the training (augmenting) and the evaluation transform, both picklable; called after `load`."""
 
     def batch_transform(self) -> Callable[[Batch], Batch] | None:
-        """What is done to a whole batch in the worker (picklable), or None. Called last."""
+        """Return a transform of a whole batch in the worker (picklable), or None. Applied last."""
         return None
 
     def default_views(self) -> ViewTransform | None:
-        """What makes the views where there are several and no `view_transform`; None: the training transform."""
+        """Return the default transform for several views; None: the training transform."""
         return None
 
     def batch_augmentation(
         self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
     ) -> BatchTransform | None:
-        """What does for whole batches what `one` does for a training sample and then `batch` for a batch of them.
+        """Return a transform of whole batches equivalent to `one` for each sample, then `batch` for the batch.
 
         Args:
-            shape: of the inputs, uint8.
+            shape: shape of the inputs, uint8.
             one: the training transform.
             batch: the `batch_transform`.
 
         Returns:
-            None where nothing does, or where it is no quicker.
+            None if there is no equivalent, or if it is not faster.
         """
         return None
 
     def decoding(self) -> Decode:
-        """How files in shards and tables are decoded (picklable); by default, .npy files.."""
+        """Return the decoder of files in shards and tables (picklable); by default, of .npy files."""
         return decode_array
 
     def prepared(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """A dataset of undecoded records as one that `to_sample` takes; any other as it is."""
+        """Wrap a dataset of undecoded records for `to_sample`; return any other unchanged."""
         return Decoded(dataset, name=self.name, decode=self.decoding()) if isinstance(dataset, Records) else dataset
 
-    # What Lightning and the callbacks call.
+    # Called by Lightning and the callbacks.
 
     def setup(self, stage: str | None = None) -> None:
-        """Build the splits, once. Reads one sample of each."""
+        """Build the splits once, reading one sample of each."""
         if self._parts is not None:
             return
         sets = self.load()
@@ -204,45 +204,45 @@ class JEPADataModule(Shown, LoadedData, ABC):
         self._batch_transform = self.batch_transform()
         parts.samples["train"].batched = self._batched(parts.samples["train"].dataset)
 
-    # What is known of the data; it loads them.
+    # Properties of the data; these load them.
 
     @property
     def parts(self) -> Parts:
-        """All parts of the data."""
+        """Return all parts of the data."""
         self.setup()
         assert self._parts is not None
         return self._parts
 
     @property
     def training_transform(self) -> Callable[[Sample], Sample] | None:
-        """What makes a training sample, its first view, of one that was read."""
+        """Return the transform of a raw training sample to its first view."""
         self.setup()
         return self._train_transform
 
     @property
     def viewing(self) -> ViewTransform | None:
-        """`view_transform`, or with several views the modality's default; None: the training transform is used."""
+        """Return `view_transform`, or with several views the modality's default; None: the training transform."""
         return self.view_transform or (self.default_views() if self.views > 1 else None)
 
     @property
     def label(self) -> str | None:
-        """Name of the first, primary label of a sample; None when unlabelled."""
+        """Return the name of the first, primary label of a sample; None if unlabelled."""
         return next(iter(self.parts.example["labels"])) if self.labelled else None
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes, where the training data have them."""
+        """Return the names of the classes, if the training data have them."""
         names = getattr(self.part("train").dataset, "classes", None)
         return [printable(name) for name in names] if names is not None and self.labelled else None
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Id and reason of every unreadable sample met so far."""
+        """Return id and reason of every unreadable sample so far."""
         records = {} if self._parts is None else self._parts.records
         return {key: why for record in records.values() for key, why in record.reasons.items()}
 
     def _viewing(self, plain: Callable[[Sample], Sample] | None) -> Callable[[Sample], Sample] | None:
-        """What makes a training sample, from the modality's own training transform."""
+        """Return the transform of training samples, given the modality's own training transform."""
         chosen = copy.deepcopy(self.viewing)
         if chosen is not None:
             chosen.configure(self)
@@ -257,10 +257,10 @@ class JEPADataModule(Shown, LoadedData, ABC):
         return PlainViews(plain)
 
     def _batched(self, train: Dataset[Any]) -> BatchTransform | None:
-        """What augments whole training batches.
+        """Return the augmentation of whole training batches.
 
         Raises:
-            DataError: nothing can, though `batched` is true.
+            DataError: there is none, but `batched` is true.
         """
         shape = train.input_shape if isinstance(train, InMemory) and self._stream is None and self.views == 1 else None
         found = None

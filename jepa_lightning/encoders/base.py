@@ -1,4 +1,4 @@
-"""What every encoder is, and what it is told about the tokens it will get."""
+"""Base class of encoders, and the spec of their tokens."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from jepa_lightning.tokens import Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSpec:
-    """What a modality tells its encoder about one token.
+    """Description of a token, from which an encoder is built.
 
     Attributes:
-        shape: shape of one token's raw values, e.g. (3, 16, 16) for an RGB patch; of ragged ones, that of one member.
+        shape: shape of one token's raw values, e.g. (3, 16, 16) for an RGB patch; for ragged tokens, that of one
+            member.
         grid: number of tokens along each axis, e.g. (14, 14), or None without a grid.
         positions: builds, for a width, the module that embeds (..., P) coordinates into (..., width).
         embed: builds, for a width, the module that embeds raw values (B, K, *shape), or `Ragged` ones, into
-            (B, K, width), where a linear map of the flat values would not do (points in any order); each token by
-            itself. None for the linear map.
+            (B, K, width), each token separately, if a linear layer on the flat values does not fit (points in any
+            order). None for the linear layer.
     """
 
     shape: tuple[int, ...]
@@ -32,9 +33,9 @@ class TokenSpec:
 
 
 class Encoder(nn.Module, ABC):
-    """Embeds tokens, all of them or the kept ones only.
+    """Encode all tokens or the kept ones.
 
-    Hidden tokens are dropped before anything is computed from them, so nothing about them can leak. Only `forward` is
+    Hidden tokens are dropped before anything is computed from them, so they cannot leak. Only `forward` is
     called from outside (a sharded module allows nothing else).
     """
 
@@ -43,15 +44,15 @@ class Encoder(nn.Module, ABC):
 
     @property
     def layers(self) -> Iterable[nn.Module]:
-        """The layers in order: the units that are checkpointed, compiled and sharded.
+        """Return the layers in order: the units that are checkpointed, compiled and sharded.
 
-        Those that a subclass sets as `self.layers`; override it where they lie elsewhere.
+        By default the `self.layers` that a subclass sets; override it if they are elsewhere.
         """
         return self._modules.get("layers") or ()  # type: ignore[return-value]
 
-    @cached_property  # and not a property, so that a subclass may set self.depth
+    @cached_property  # not a property, so that a subclass may set self.depth
     def depth(self) -> int:
-        """Number of layers."""
+        """Return the number of layers."""
         return len(list(self.layers))
 
     @abstractmethod
@@ -63,19 +64,18 @@ class Encoder(nn.Module, ABC):
         *,
         layers: Sequence[int] = (),
     ) -> Tensor:
-        """Encode `tokens`, or those at `keep` (B, K) alone.
+        """Encode all tokens or the kept ones.
 
-        With `layers`, the representations are the outputs of these layers, in this order. The last layer's is the
-        encoder's output, with its final norm; those of the layers before it are as the layer gives them, without any
-        norm, since none was trained for them. Layers after the highest one that is asked for are not computed. All of
-        them carry gradients.
+        With `layers`, the result holds the outputs of these layers, in this order. The last layer's output includes
+        the encoder's final norm; outputs of earlier layers are not normed, since no norm was trained for them.
+        Layers after the highest one requested are not computed. All outputs carry gradients.
 
-        `layers` is given only where it is not empty, so an encoder without that parameter serves all that needs one
-        layer; see `jepa_lightning.encoders.layers.check_layers`.
+        `layers` is passed only if it is not empty, so an encoder without that parameter works wherever one layer
+        is enough; see `jepa_lightning.encoders.layers.check_layers`.
 
         Args:
-            tokens: a batch of N raw tokens a sample.
-            keep: (B, K) int64 indices of the tokens to see; None for all.
+            tokens: a batch of N raw tokens per sample.
+            keep: (B, K) int64 indices of the tokens to encode; None for all.
             keep_valid: (B, K) bool, False for slots that are filler, or None.
             layers: indices from 0 to depth - 1; negative ones count from the end (-1 is the last layer). Empty for
                 the encoder's output.
@@ -90,4 +90,4 @@ class Encoder(nn.Module, ABC):
 
 
 EncoderFactory = Callable[[TokenSpec], Encoder]
-"""How a modality is told of its encoder: anything that builds one from a `TokenSpec` (an `Encoder` class does)."""
+"""Builds an encoder from a `TokenSpec`, as an `Encoder` class does."""

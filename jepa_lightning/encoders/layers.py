@@ -1,4 +1,4 @@
-"""Layers of an encoder by index: which ones are meant, whether it can give them, and how they are put together."""
+"""Select layers of an encoder by index, check them and stack their outputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def layer_numbers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Indices of layers as numbers from 0 to depth - 1; negative ones count from the end.
+    """Convert indices of layers to numbers from 0 to depth - 1; negative ones count from the end.
 
     Args:
-        layers: in any order, repeats allowed.
+        layers: indices in any order, repeats allowed.
         depth: number of layers.
 
     Raises:
-        ValueError: an index is out of range; the message says the range.
+        ValueError: an index is out of range; the message gives the range.
 
     Example:
         >>> from jepa_lightning.encoders import layer_numbers
@@ -38,13 +38,13 @@ def layer_numbers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
 
 
 def stack_layers(outputs: Mapping[int, Tensor], numbers: Sequence[int], last: int, norm: Callable) -> Tensor:
-    """Put the outputs of layers side by side.
+    """Stack the outputs of layers.
 
     Args:
         outputs: (B, K, D) by number of the layer.
-        numbers: of the layers that are wanted, at least one.
+        numbers: numbers of the requested layers, at least one.
         last: number of the encoder's last layer.
-        norm: the encoder's final norm, which is applied to the last layer's output and to no other.
+        norm: the encoder's final norm, applied to the last layer's output only.
 
     Returns:
         (B, K, L, D) in the order of `numbers`.
@@ -54,7 +54,7 @@ def stack_layers(outputs: Mapping[int, Tensor], numbers: Sequence[int], last: in
 
 
 def check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
-    """See that `encoder(tokens, layers=layers)` can be called. No layers are always possible.
+    """Check that `encoder(tokens, layers=layers)` can be called. An empty `layers` always can.
 
     Raises:
         ValueError: the encoder's `forward` takes no `layers`, or it has no layer with one of these indices.
@@ -63,13 +63,13 @@ def check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
         return
     if not takes_layers(encoder):
         raise ValueError(
-            f"expected an encoder whose forward takes `layers`, got {type(encoder).__name__}, which gives the output "
-            f"of its last layer alone: add `*, layers=()` to its forward (docs/encoders.md), or ask for one layer"
+            f"expected an encoder whose forward takes `layers`, got {type(encoder).__name__}, which returns the output "
+            f"of its last layer only: add `*, layers=()` to its forward (docs/encoders.md), or ask for one layer"
         )
     layer_numbers(layers, encoder.depth)
 
 
 def takes_layers(encoder: Encoder) -> bool:
-    """Whether an encoder's `forward` has the parameter `layers`; those written before there was one have not."""
+    """Return whether an encoder's `forward` has the parameter `layers`."""
     known = inspect.signature(encoder.forward).parameters
     return "layers" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())

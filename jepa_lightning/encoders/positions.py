@@ -1,4 +1,4 @@
-"""Position embeddings: coordinates in, width out. The same module serves the encoder and the predictor's queries."""
+"""Position embeddings of coordinates, for the encoder and for the predictor's queries."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 def sincos(positions: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """Fixed sin-cos embedding of coordinates, concatenated over the axes (Vaswani et al. 2017, section 3.5).
+    """Compute a fixed sin-cos embedding of coordinates, concatenated over the axes (Vaswani et al. 2017, section 3.5).
 
     Args:
         positions: (..., P) coordinates in tokens; any P.
-        width: output width, at least 2 P. Each axis gets an equal even share; what is left over is zero.
+        width: output width, at least 2 P. Each axis gets an equal even share; remaining channels are zero.
         max_period: wavelength ratio of the slowest channel.
 
     Returns:
@@ -45,7 +45,7 @@ class MLPPositions(nn.Module):
 
     For tokens that lie anywhere, such as the centres of Point-MAE's and Point-JEPA's groups (Pang et al. 2022, section
     3.1). Coordinates should be of the order of one: the initialisation is torch's own, whose first biases spread the
-    bends over that range. Weights are in the encoder's or predictor's precision; so is the result.
+    kinks over that range. Weights are in the encoder's or predictor's precision; so is the result.
 
     Args:
         width: output width.
@@ -66,7 +66,7 @@ class MLPPositions(nn.Module):
 class LinearPositions(nn.Module):
     """A linear map of coordinates, (..., axes) to (..., width).
 
-    For many coordinates that already describe a place, such as the random-walk features of a graph's patches
+    For many coordinates that already describe a position, such as the random-walk features of a graph's patches
     (Graph-JEPA, Skenderi et al. 2023). Weights are in the encoder's or predictor's precision; so is the result.
 
     Args:
@@ -84,6 +84,6 @@ class LinearPositions(nn.Module):
 
 
 def grid_positions(grid: tuple[int, ...], device: torch.device | None = None) -> Tensor:
-    """Coordinates of a grid's tokens in raster order: (1, N, P) float32, counted in tokens from zero."""
+    """Return the coordinates of a grid's tokens in raster order: (1, N, P) float32, counted in tokens from zero."""
     axes = [torch.arange(size, device=device, dtype=torch.float32) for size in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2).unsqueeze(0)

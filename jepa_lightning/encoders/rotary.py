@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 RotaryForm = Literal["interleaved", "released"]
-"""How the angles are laid over the channels; see `rotary`."""
+"""How angles are assigned to channels; see `rotary`."""
 
 
 def rotary(
     positions: Tensor, head_dim: int, *, form: RotaryForm = "interleaved", max_period: float = 10_000.0
 ) -> Tensor:
-    """Sines and cosines that rotate the channels of queries and keys by their positions.
+    """Compute sines and cosines that rotate the channels of queries and keys by their positions.
 
-    The channels of a head are cut into P equal segments of an even width s, one for each axis in turn (V-JEPA 2: Assran
-    et al. 2025, arXiv:2506.09985, section 2.1); the channels that are left over are not rotated. Within a segment the
+    The channels of a head are cut into P equal segments of an even width s, one per axis in turn (V-JEPA 2: Assran
+    et al. 2025, arXiv:2506.09985, section 2.1); remaining channels are not rotated. Within a segment the
     channels (2 i, 2 i + 1) are a pair, which turns by the angle x * max_period^(-2 i / s) at the coordinate x
     (RoFormer: Su et al. 2021, section 3.2), so attention depends on differences of coordinates only. Coordinates need
     not be whole numbers.
@@ -38,7 +38,7 @@ def rotary(
         float64 coordinates, else in float32, also in mixed precision: timm casts the rotated queries and keys.
 
     Raises:
-        ValueError: `head_dim` is too small for P axes, or there is no such form.
+        ValueError: `head_dim` is too small for P axes, or `form` is unknown.
     """
     if form not in ("interleaved", "released"):
         raise ValueError(f"rotary must be interleaved or released, got {form!r}")

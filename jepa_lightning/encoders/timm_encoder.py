@@ -29,26 +29,26 @@ class TimmEncoder(Encoder):
 
     Tubelets of (C, t, height, width) on a grid (T, rows, columns) go through the same image models, inflated: the patch
     embedding is repeated over the t frames and divided by t (Carreira & Zisserman 2017), the positions and rotary
-    angles of a frame are repeated over time, and with T > 1 a learned table of T vectors, one for each place in time,
-    is added to the patches (at the start sin-cos of std 0.02). With T = t = 1, the encoder is the image encoder.
+    angles of a frame are repeated over time, and with T > 1 a learned table of T vectors, one per time step,
+    is added to the patches (initialised as sin-cos of std 0.02). With T = t = 1, the encoder is the image encoder.
 
     Deviations from timm: there is no head and no pooling; the norm that some models apply after pooling (`fc_norm`) is
-    applied to every token instead, so that features are normed whatever the model.
+    applied to every token instead, so that features of all models are normed.
 
     Args:
         spec: the tokens' shape (C, patch height, patch width) and grid (rows, columns), or with time (C, t, height,
-            width) and (T, rows, columns), given by the modality. They overrule the patch and image size in the model's
+            width) and (T, rows, columns), given by the modality. They override the patch and image size in the model's
             name; pretrained weights are resampled to them.
         name: a name in `timm.list_models()`, with or without a pretrained tag.
         pretrained: load timm's weights for `name`, which needs the network or timm's cache.
         weights: file to load instead (.safetensors, or a torch checkpoint that holds tensors only). It must fill the
-            whole trunk; a classifier head in it is left out. Weights of image models are inflated; those saved from a
+            whole trunk; a classifier head is ignored. Weights of image models are inflated; those saved from a
             TimmEncoder on tubelets are taken as they are.
         drop_path: stochastic depth of the last layer; earlier ones get less, linearly.
         options: more keyword arguments for `timm.create_model`.
 
     Raises:
-        ValueError: the tokens are no patches or tubelets, timm has no model `name` or cannot run it on a subset of
+        ValueError: the tokens are not patches or tubelets, timm has no model `name` or cannot run it on a subset of
             patches, an option is wrong, or the weights do not load or do not fit.
 
     Example:

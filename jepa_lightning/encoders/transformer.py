@@ -36,7 +36,7 @@ class Transformer(nn.Module):
             `jepa_lightning.encoders.rotary.rotary`.
 
     Raises:
-        ValueError: a setting is out of range; when called: positions are missing or of no use, or the heads are too
+        ValueError: a setting is out of range; when called: positions are missing or unused, or the heads are too
             narrow for the positions' axes.
     """
 
@@ -95,9 +95,9 @@ class Transformer(nn.Module):
             valid: (B, N) bool; slots where it is False are never attended to.
             positions: (B or 1, N, P) coordinates, with `rotary` only.
             added: (B, N, W) to add to the input of each layer, or None.
-            layers: indices of the layers whose outputs are wanted; see `jepa_lightning.encoders.Encoder.forward`.
-            start: only tokens from this one on come out, without `layers`. What the others would become in the last
-                layer is not computed (without rotary attention, whose layers are timm's own).
+            layers: indices of the layers to return; see `jepa_lightning.encoders.Encoder.forward`.
+            start: return only tokens from this one on, without `layers`. The last layer does not compute
+                the others (except with rotary attention, whose layers are timm's own).
 
         Returns:
             (B, N - start, W), or with L `layers` (B, N, L, W).
@@ -123,10 +123,10 @@ class Transformer(nn.Module):
 
 
 def check_sizes(*, width: int, depth: int, heads: int, mlp_ratio: float) -> None:
-    """Refuse the sizes of a Transformer that no machine could build, or that mean nothing.
+    """Check the sizes of a Transformer.
 
     Raises:
-        ValueError: which, and what is expected.
+        ValueError: a size is out of range; the message gives the range.
     """
     if not 1 <= width <= _WIDEST:
         raise ValueError(f"width must be from 1 to {_WIDEST}, got {width}")
@@ -139,7 +139,7 @@ def check_sizes(*, width: int, depth: int, heads: int, mlp_ratio: float) -> None
 
 
 def init_weights(module: nn.Module) -> None:
-    """Truncated normal of std 0.02 for the weights of every linear map in `module`, zero for its biases."""
+    """Initialise every linear layer in `module`: weights truncated normal of std 0.02, biases zero."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)

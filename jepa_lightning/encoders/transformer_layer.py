@@ -1,4 +1,4 @@
-"""timm's Transformer block, which can compute a part of its tokens alone."""
+"""timm's Transformer block, with an option to compute part of its tokens only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class TransformerLayer(TimmBlock):
-    """timm's pre-norm block. With `start`, the tokens from there on come out, and only what they need is computed.
+    """timm's pre-norm block. With `start`, only the tokens from there on are returned and computed.
 
-    All tokens are keys and values; queries, projection and MLP are those of the tokens that come out. Exact: they do
-    not depend on the rest of what the whole block would compute.
+    All tokens are keys and values; queries, projection and MLP are computed for the returned tokens only. This is
+    exact, since their outputs do not depend on the other tokens' outputs.
     """
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, *, start: int = 0) -> Tensor:  # type: ignore[override]
@@ -25,10 +25,10 @@ class TransformerLayer(TimmBlock):
 
 
 def attend_from(attn: Attention, x: Tensor, start: int, attn_mask: Tensor | None = None) -> Tensor:
-    """What the tokens from `start` on see of all: timm's attention (B, N, W) to (B, N - start, W).
+    """Compute timm's attention for the queries from `start` on: (B, N, W) to (B, N - start, W).
 
     Args:
-        attn: without dropout, gate and norms, as ours are built.
+        attn: attention without dropout, gate and norms.
         x: (B, N, W).
         start: index of the first query.
         attn_mask: (B, 1, 1, N) bool, the same for all queries.

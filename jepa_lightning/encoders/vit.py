@@ -17,8 +17,8 @@ from jepa_lightning.tokens import Ragged, Tokens, take
 class ViT(Encoder):
     """Vision Transformer (Dosovitskiy et al. 2021) on raw tokens: linear embedding, positions, layers, norm.
 
-    There is no class token, as in I-JEPA. Kept tokens are gathered before they are embedded. Where the modality brings
-    an embedding of its own (`TokenSpec.embed`), it stands in for the linear one.
+    There is no class token, as in I-JEPA. Kept tokens are gathered before they are embedded. A modality's own
+    embedding (`TokenSpec.embed`) replaces the linear one.
 
     Args:
         spec: the tokens' shape and positions, given by the modality.
@@ -28,12 +28,12 @@ class ViT(Encoder):
         mlp_ratio: hidden width of the MLP over D.
         drop_path: stochastic depth of the last layer.
         rotary: `interleaved` or `released` for rotary attention on the tokens' coordinates (as in V-JEPA 2) in place
-            of the modality's position embedding; heads must then have at least two channels for each axis.
-        positions_at: where the modality's position embedding is added: at the `input`, or to the input of
+            of the modality's position embedding; heads must then have at least two channels per axis.
+        positions_at: where to add the modality's position embedding: at the `input`, or to the input of
             `every_layer` (Point-MAE: Pang et al. 2022; Point-JEPA).
 
     Raises:
-        ValueError: a setting is out of range, or rotary is asked to add positions at every layer.
+        ValueError: a setting is out of range, or rotary is combined with positions at every layer.
 
     Example:
         >>> import torch
@@ -79,7 +79,7 @@ class ViT(Encoder):
 
     @property
     def layers(self) -> Iterable[nn.Module]:
-        """The Transformer's layers."""
+        """Return the Transformer's layers."""
         return self.transformer.layers
 
     def forward(
@@ -111,7 +111,7 @@ class ViT(Encoder):
 
     @staticmethod
     def _flat(values: Tensor | Ragged) -> Tensor:
-        """(B, K, ...) values as the linear embedding takes them, (B, K, C)."""
+        """Flatten (B, K, ...) values to (B, K, C) for the linear embedding."""
         if isinstance(values, Ragged):
             raise ValueError(
                 "the linear embedding needs tokens of one size, got ragged ones: set the modality's TokenSpec.embed"

@@ -1,6 +1,6 @@
-"""The features of a data set in a file. The flags of `jepa-embed` are the parameters of `embed`.
+"""Write features to a file. The flags of `jepa-embed` are the parameters of `embed`.
 
-What computes is imported when it is called, so that the help of the command needs none of it.
+Heavy imports are inside the function, so that the help of the command needs no torch.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ def embed(
     device: str = "auto",
     trust: Sequence[str] = (),
 ) -> dict[str, tuple[int, ...]]:
-    """Write the features of a data set, by the frozen encoder of a run, to a file, with labels and ids.
+    """Write the features of a dataset, computed by the frozen encoder of a run, to a file, with labels and ids.
 
         jepa_lightning.embed("runs/image", "features.npz", data={"root": "my_images"}, split="val")
 
-    One row a sample, in order, without augmentation. Samples that cannot be read have no row, and are logged by name;
-    several clips of one video are one row, their mean. A call that was killed continues after its last part when it
-    is made again. `jepa_lightning.evaluation.features.files.read_features` reads .npz and .safetensors.
+    The file has one row per sample, in order, without augmentation. Unreadable samples have no row and are logged by
+    name. Several clips of one video are averaged to one row. A killed call resumes after its last part when it is
+    repeated. `jepa_lightning.evaluation.features.files.read_features` reads .npz and .safetensors.
 
     Args:
-        checkpoint: the folder of a run, or a checkpoint.
-        out: the file to write: .npz, .safetensors or .parquet.
-        data: what is encoded. Settings, {"root": "my_images"}, replace those of the run's data; a "class_path" with
-            "init_args" names another data module; or a data module itself. Data of a stored configuration need
-            `trust` for classes that are neither ours nor a plug-in's. None: the run's data.
-        split: "train" (without what is held out of it for validation), "val", "test", or "all" that there are.
-        part: samples that are lost at most when a call is killed.
-        which: of a run's folder, the last checkpoint or the best.
-        encoder: the "target" encoder or the "context" encoder; None: the one that the run's target says.
-        pooling: of a sample's tokens.
-        layers: features of the last layers side by side, as I-JEPA does with 4; 1: the encoder's output.
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
-        trust: packages whose classes the run's configuration may name, beside ours and the plug-ins'.
+        checkpoint: folder of a run, or a checkpoint.
+        out: file to write: .npz, .safetensors or .parquet.
+        data: data to encode. Settings, {"root": "my_images"}, override those of the run's data; a "class_path" with
+            "init_args" selects another data module; or a data module. Classes in a stored configuration that are
+            neither ours nor a plug-in's need `trust`. None: the run's data.
+        split: "train" (without the samples held out for validation), "val", "test", or "all" existing splits.
+        part: number of samples per part; at most one part is lost when a call is killed.
+        which: checkpoint of a run's folder to use, last or best.
+        encoder: the "target" or the "context" encoder; None: the run's default (see `Target.evaluated`).
+        pooling: how a sample's tokens are pooled.
+        layers: number of last layers to concatenate, as I-JEPA does with 4; 1: the encoder's output.
+        device: "auto" (a GPU if available), "cpu", "cuda", "cuda:1", ...
+        trust: packages whose classes the run's configuration may name, in addition to ours and plug-ins.
 
     Returns:
         The shapes of the columns: `features` (n, D), `id` and `split`, and `labels.NAME` (n, ...) for each label.
@@ -68,7 +68,7 @@ def embed(
     settings = EncoderSettings(which, encoder, pooling, layers, device, trust)
     check_format(path)
     with locked(path.with_name(f".{path.name}.lock"), f"expected {path} for this, but it is written"):
-        check_format(path)  # another may have just finished it
+        check_format(path)  # another process may have just finished it
         frozen = settings.load(checkpoint)
         opened = open_data(frozen, data, trust=trust)
         identity = {
@@ -81,5 +81,5 @@ def embed(
             how: dict[str, Any] = {"split": split, "pooling": pooling, "layers": layers, "part": part}
             return write_features(frozen, opened.module, path, identity=identity, **how)
         except OSError as error:
-            error.add_note("What is done is kept in OUT.parts: the same command resumes from there.")
+            error.add_note("Finished parts are kept in OUT.parts: the same command resumes from there.")
             raise

@@ -1,6 +1,6 @@
-"""The front door of evaluation: from the folders of runs to a report. The flags of `jepa-probe` are its parameters.
+"""Evaluate runs and write a report. The flags of `jepa-probe` are the parameters of `evaluate`.
 
-What computes is imported when it is called, so that the help of the command needs none of it.
+Heavy imports are inside the function, so that the help of the command needs no torch.
 """
 
 from __future__ import annotations
@@ -46,44 +46,44 @@ def evaluate(
         report = jepa_lightning.evaluate("runs/image", data={"root": "my_images"}, probes=["knn", "logistic"])
         print(report.table())
 
-    Every encoder sees the same samples, each once, in order and without augmentation. Beside each run stands the same
-    encoder before training (`untrained`): a random network is a strong feature. `jepa_lightning.evaluation.
-    evaluate_features` does the same with features that you bring.
+    Every encoder sees the same samples, each once, in order and without augmentation. Each run is compared with the
+    same encoder before training (`untrained`), since a random network gives strong features. `jepa_lightning.
+    evaluation.evaluate_features` does the same with features that you provide.
 
     Args:
-        checkpoint: the folder of a run, or a checkpoint; or several, for one table.
-        data: what is evaluated on. Settings, {"root": "my_images"}, replace those of the first run's data; a
-            "class_path" with "init_args" names another data module; or a data module itself. Data of a stored
-            configuration need `trust` for classes that are neither ours nor a plug-in's. None: the first run's data.
+        checkpoint: folder of a run, or a checkpoint; several are compared in one table.
+        data: data to evaluate on. Settings, {"root": "my_images"}, override those of the first run's data; a
+            "class_path" with "init_args" selects another data module; or a data module. Classes in a stored
+            configuration that are neither ours nor a plug-in's need `trust`. None: the first run's data.
         out: folder of the report; an earlier report in it is replaced. None: `probe` in the run's folder.
-        probes: among knn, logistic, svm (classes), ridge (continuous labels) and attentive (both; it looks at all
-            tokens, not at their mean).
-        labels: the label columns to predict; None: all.
-        protocol: "split" learns on the data's training split and scores on its test split (val without one). The
-            others take all samples: "folds", "repeated" random splits, or "groups", which leaves out one at a time.
-        folds: their number.
-        repeats: random splits of "repeated".
-        test_share: of the samples in each of these.
-        group: the class label that names the groups of "groups", such as speaker.
-        label_shares: shares of the training labels to probe with, too, such as 0.01 0.1.
-        label_draws: draws of the labels at each share, of "split".
-        shots: labelled samples a class of few-shot episodes, such as 1 5.
-        ways: classes an episode; None: 5, or as many as there are.
-        episodes: their number, a multiple of 100.
-        k: neighbours of knn.
-        seed: of whatever is drawn.
-        which: of a run's folder, the last checkpoint or the best.
-        encoder: the "target" encoder or the "context" encoder; None: the one that the run's target says.
-        pooling: of a sample's tokens.
-        layers: features of the last layers side by side, as I-JEPA does with 4; 1: the encoder's output.
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
-        trust: packages whose classes the runs' configurations may name, beside ours and the plug-ins'.
+        probes: any of knn, logistic, svm (classes), ridge (continuous labels) and attentive (both; pools over all
+            tokens instead of using their mean).
+        labels: label columns to predict; None: all.
+        protocol: "split" fits on the data's training split and scores on its test split (val without one). The
+            others use all samples: "folds", "repeated" random splits, or "groups", which leaves out one at a time.
+        folds: number of folds.
+        repeats: number of random splits of "repeated".
+        test_share: share of the samples in the test part of each of these.
+        group: class label that defines the groups of "groups", such as speaker.
+        label_shares: shares of the training labels to also probe with, such as 0.01 0.1.
+        label_draws: random draws of the labels at each share, for "split".
+        shots: labelled samples per class of few-shot episodes, such as 1 5.
+        ways: classes per episode; None: 5, or all if there are fewer.
+        episodes: number of episodes, a multiple of 100.
+        k: number of neighbours of knn.
+        seed: seed of all random draws.
+        which: checkpoint of a run's folder to use, last or best.
+        encoder: the "target" or the "context" encoder; None: the run's default (see `Target.evaluated`).
+        pooling: how a sample's tokens are pooled.
+        layers: number of last layers to concatenate, as I-JEPA does with 4; 1: the encoder's output.
+        device: "auto" (a GPU if available), "cpu", "cuda", "cuda:1", ...
+        trust: packages whose classes the runs' configurations may name, in addition to ours and plug-ins.
 
     Returns:
-        All scores, differences and settings; `table()` is what the command prints.
+        All scores, differences and settings; the command prints `table()`.
 
     Raises:
-        ValueError: a run, its data or a setting that cannot be used; the message says what to do.
+        ValueError: a run, its data or a setting cannot be used; the message says what to do.
     """
     from jepa_lightning.evaluation.probes.tasks import Protocol
     from jepa_lightning.evaluation.report_on_runs import report_folder, report_on_runs

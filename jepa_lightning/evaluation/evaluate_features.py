@@ -1,4 +1,4 @@
-"""Evaluates features of several encoders by probes, under one protocol, beside each other and beside chance."""
+"""Evaluate features of several encoders with probes, under one protocol."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def evaluate_features(
     """Probe the features of all encoders with the same splits, and compare them.
 
     Args:
-        encoders: by name, in the order of the table: the trained ones under any name, "untrained", "raw". They hold the
-            same samples in the same order.
-        protocol: how the samples are divided; the data's own train and test part by default.
-        probes: "knn", "logistic" and "svm" predict class labels, "ridge" continuous ones, "attentive" both, of those
+        encoders: features by name, in the order of the table: trained ones under any name, "untrained", "raw". All
+            must hold the same samples in the same order.
+        protocol: how to split the samples; None: the data's own train and test part.
+        probes: "knn", "logistic" and "svm" predict class labels, "ridge" continuous ones, "attentive" both, for
             encoders that have tokens.
-        labels: the label columns to predict; None: all that can be, and the report's notes name the others.
-        class_names: label to the names of its classes 0, 1, ...
-        compare: pairs of names, the first minus the second; None: every encoder but those called "untrained..." and
-            "raw..." minus "untrained" and minus "raw", where there are such.
-        k: neighbours of the kNN.
-        device: where attentive probes are fitted.
-        settings: what the report says besides, such as checkpoints, pooling and data.
-        progress: told in a line what is probed next.
+        labels: label columns to predict; None: all usable ones; the report's notes name the others.
+        class_names: names of the classes 0, 1, ... of each label.
+        pairs: pairs of names to compare, the first minus the second; None: every trained encoder minus "untrained"
+            and minus "raw", if present. Names that start with "untrained" or "raw" are not trained.
+        k: number of neighbours of the kNN.
+        device: device for attentive probes.
+        settings: further settings for the report, such as checkpoints, pooling and data.
+        progress: called with one line about the next probe.
 
     Raises:
-        ValueError: encoders of different samples, a label that cannot be predicted, samples that do not suffice.
+        ValueError: encoders with different samples, a label that cannot be predicted, or too few samples.
     """
     protocol = protocol or Protocol()
     first = _check(encoders, protocol, probes)
@@ -80,14 +80,14 @@ def evaluate_features(
         if not fitting:
             kind, wanted = ("classes", "knn, logistic, svm") if task.classes else ("continuous", "ridge")
             wanted += " or attentive"
-            notes.append(f"label {task.name!r}: not judged, since it is {kind} and no probe is {wanted}")
+            notes.append(f"label {task.name!r}: not evaluated, since it is {kind} and no probe is {wanted}")
             continue
         try:
             splits = make_splits(task, protocol, train=len(first.train.values), groups=groups)
         except ValueError as error:
             if labels is not None:
                 raise ValueError(f"label {task.name!r}: {error}") from error
-            notes.append(f"label {task.name!r}: {error} (left out)")
+            notes.append(f"label {task.name!r}: {error} (skipped)")
             continue
         scoring = Scoring(task, protocol, splits, everything, pairs, k, tokens=tokens, device=device)
         try:
@@ -121,7 +121,7 @@ def evaluate_features(
 
 
 def _tokens(encoders: Mapping[str, Encoded], probes: Sequence[Probe]) -> dict[str, TokenFeatures]:
-    """The tokens of the encoders that have some, if a probe needs them."""
+    """Return the tokens of the encoders that have them, if a probe needs them."""
     if "attentive" not in probes:
         return {}
     found = {name: encoded.tokens for name, encoded in encoders.items() if encoded.tokens is not None}
@@ -144,7 +144,7 @@ def _rank(probe: Probe) -> int:
 
 
 def _check(encoders: Mapping[str, Encoded], protocol: Protocol, probes: Sequence[str]) -> Encoded:
-    """The first encoder, once it is known that the others hold the same samples."""
+    """Check that all encoders hold the same samples, and return the first."""
     if not encoders:
         raise ValueError("expected features of at least one encoder, got none")
     unknown = [probe for probe in probes if probe not in DESCRIPTIONS]
@@ -163,8 +163,8 @@ def _check(encoders: Mapping[str, Encoded], protocol: Protocol, probes: Sequence
             np.array_equal(value.numpy(), first.labels[label].numpy(), equal_nan=value.is_floating_point())
             for label, value in encoded.labels.items()
         ):  # fmt: skip
-            raise ValueError(f"expected the same samples and labels of all encoders, got others of {other!r} than of "
-                             f"{name!r}")  # fmt: skip
+            raise ValueError(f"expected the same samples and labels for all encoders, but {other!r} and {name!r} "
+                             "differ")  # fmt: skip
     return first
 
 

@@ -1,4 +1,4 @@
-"""From the checkpoints of runs to a report: encode their data once, and evaluate the features."""
+"""Evaluate the checkpoints of runs: encode their data once, evaluate the features, and write a report."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def report_on_runs(
     settings: EncoderSettings,
 ) -> Report:
     """Evaluate runs on data and write the report; the arguments are those of `evaluate`."""
-    with locked(out / ".lock", f"expected {out} for this report, but another is being made"):
+    with locked(out / ".lock", f"expected {out} for this report, but another one is being written"):
         runs = load_runs(checkpoints, settings)
         encoder = runs[0].encoder
         opened = open_data(encoder, data, trust=settings.trust)
@@ -84,16 +84,16 @@ def report_on_runs(
         try:
             write_report(report, out, runs=curves)
         except OSError as error:
-            error.add_note(report.table())  # which is not lost should the report have no room
+            error.add_note(report.table())  # so that the result is not lost if the disk is full
             raise
         return report
 
 
 def _example(opened: OpenedData) -> Batch:
-    """A few labelled samples, so that mistakes show before the whole data set is read."""
+    """Read a few labelled samples, to report mistakes before the whole dataset is read."""
     loader = opened.module.probe_dataloader()
     if loader is None:
-        raise ValueError("the data have no labels to learn from: there is nothing to evaluate features by")
+        raise ValueError("the data have no training labels: there is nothing to evaluate features on")
     return next(iter(loader))
 
 
@@ -146,7 +146,7 @@ class _Encoding:
         self.splits, self.extracted = splits, found
         views = training_views(splits, embedders, found, seed=self.protocol.seed)
         if isinstance(views, str):
-            self.notes.append(f"alignment: left out, since {views}")
+            self.notes.append(f"alignment: skipped, since {views}")
         self.encoded = {n: _encoded(of, n, None if isinstance(views, str) else views) for n, of in found.items()}
         if self.protocol.kind != "split":
             self.encoded = {name: _together(of, found[name]) for name, of in self.encoded.items()}
@@ -157,14 +157,14 @@ class _Encoding:
         return self
 
     def _raw(self, example: Batch) -> Embed | None:
-        """Features without learning; None, and a note, where there are none."""
+        """Return a function for raw features, or None and a note if there are none."""
         modality = self.runs[0].encoder.modality
         raw = modality.raw_features(example)
         if raw is None:
-            self.notes.append(f"raw: the modality {modality.name} names no features without learning")
+            self.notes.append(f"raw: the modality {modality.name} defines no raw features")
             return None
         if raw.shape[1] > RAW_WIDTH:
-            self.notes.append(f"raw: left out, since {raw.shape[1]:,} numbers a sample are more than {RAW_WIDTH:,}")
+            self.notes.append(f"raw: skipped, since {raw.shape[1]:,} numbers a sample are more than {RAW_WIDTH:,}")
             return None
 
         def embed(batch: Batch) -> Tensor:
@@ -179,10 +179,10 @@ class _Encoding:
         names = list(splits.samples)
         division = f"the splits {', '.join(names)} together"
         if self.protocol.kind == "split":
-            division = f"learnt from the split {names[0]}, judged by the split {names[1]}"
+            division = f"fitted on the split {names[0]}, scored on the split {names[1]}"
         missing = {key: why for record in splits.records.values() for key, why in record.reasons.items()}
         if missing:
-            self.notes.append(f"{len(missing)} samples cannot be read and are missing for all encoders alike")
+            self.notes.append(f"{len(missing)} samples cannot be read and are missing for all encoders")
         config = self.opened.config
         return {
             "checkpoints": {run.name: {"file": str(run.file), "sha256": file_hash(run.file)} for run in self.runs},
@@ -230,7 +230,7 @@ def evaluated_splits(splits: Splits, protocol: Protocol, notes: list[str]) -> Sp
         second = next((name for name in there if splits.samples[name].labelled), None)
         if second is None:
             raise ValueError(f"the split {' and the split '.join(there)} have no labels: use --protocol folds")
-        notes += [f"the split {name} has no labels, so {second} is the one to be judged by" for name in there
+        notes += [f"the split {name} has no labels, so {second} is used for scoring" for name in there
                   if there.index(name) < there.index(second)]  # fmt: skip
         splits.samples = {name: splits.samples[name] for name in ("train", second)}
     return splits
@@ -244,7 +244,7 @@ def _storing(encoder: Frozen, settings: EncoderSettings) -> Embed:
 
 
 def _encoded(found: Extracted, name: str, views: Views | None) -> Encoded:
-    """What an encoder makes of the data: the first split to learn from, the second, if any, to be scored on."""
+    """Return the features of an encoder: the first split for training, the second, if any, for scoring."""
     train, *others = found.features.values()
     seen = (None, None) if views is None else (views.features[name], views.rows)
     return Encoded(train, others[0] if others else None, views=seen[0], viewed=seen[1], tokens=found.tokens)

@@ -1,4 +1,4 @@
-"""The runs that are evaluated, beside their untrained twins."""
+"""Load the runs to evaluate and their random-init (untrained) encoders."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TRAINED = "trained"
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """How the encoder of a run is read and used.
+    """How to load and use the encoder of a run.
 
     Attributes:
-        which: of a run's folder, the "last" checkpoint or the "best".
-        encoder: "target", "context", or None for the one that the run's target says.
-        pooling: of a sample's tokens.
-        layers: the last layers whose features lie side by side.
-        device: "auto" (a GPU where there is one) or one that torch knows.
+        which: checkpoint of a run's folder, "last" or "best".
+        encoder: "target", "context", or None for the run's evaluated encoder.
+        pooling: how a sample's tokens are pooled.
+        layers: number of last layers to concatenate.
+        device: "auto" (a GPU if available) or a torch device.
         trust: packages whose classes the run may name.
     """
 
@@ -41,10 +41,10 @@ class EncoderSettings:
 
     @property
     def chosen_device(self) -> str:
-        """The device that `device` stands for.
+        """Return the device selected by `device`.
 
         Raises:
-            ValueError: there is none of that name, or no GPU.
+            ValueError: an unknown device, or no GPU.
         """
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
@@ -53,11 +53,11 @@ class EncoderSettings:
         except RuntimeError:
             raise ValueError(f"expected the device auto, cpu, cuda or cuda:NUMBER, got {self.device!r}") from None
         if kind == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"expected a GPU for the device {self.device}, found none: leave it out, or say cpu")
+            raise ValueError(f"expected a GPU for the device {self.device}, found none: leave it out, or use cpu")
         return self.device
 
     def load(self, checkpoint: str | Path) -> Frozen:
-        """The encoder of a checkpoint, on that device.
+        """Load the encoder of a checkpoint on that device.
 
         Raises:
             ValueError: as `jepa_lightning.load`.
@@ -77,7 +77,7 @@ class Run:
 
 
 def load_runs(checkpoints: Sequence[str | Path], settings: EncoderSettings) -> list[Run]:
-    """The encoders of checkpoints, or of the folders of runs.
+    """Load the encoders of checkpoints, or of the folders of runs.
 
     Raises:
         ValueError: one cannot be loaded, or they are of several modalities.
@@ -93,7 +93,7 @@ def load_runs(checkpoints: Sequence[str | Path], settings: EncoderSettings) -> l
         encoder = settings.load(file)
         if runs and encoder.modality.name != runs[0].encoder.modality.name:
             kinds = f"{runs[0].encoder.modality.name} ({runs[0].name}) and {encoder.modality.name} ({name})"
-            raise ValueError(f"expected checkpoints of one modality, got {kinds}: evaluate them apart")
+            raise ValueError(f"expected checkpoints of one modality, got {kinds}: evaluate them separately")
         runs.append(Run(name, file, folder, encoder))
     return runs
 
@@ -114,10 +114,10 @@ def _names(files: Sequence[Path], folders: Sequence[Path | None]) -> list[str]:
 
 
 def untrained_twins(runs: Sequence[Run], notes: list[str]) -> tuple[dict[str, str], dict[str, Frozen]]:
-    """Each run's encoder before training; a note is added of those that cannot be built.
+    """Build each run's encoder before training; add a note for those that cannot be built.
 
     Returns:
-        The name of each run's twin, and the twins by name; runs that began alike share one.
+        The name of each run's untrained encoder, and these encoders by name; runs with equal initial weights share one.
     """
     names: dict[str, str] = {}
     twins: dict[str, Frozen] = {}
@@ -134,7 +134,7 @@ def untrained_twins(runs: Sequence[Run], notes: list[str]) -> tuple[dict[str, st
 
 
 def _alike(one: Frozen, other: Frozen) -> bool:
-    """Whether two encoders of jepa-fit compute the same."""
+    """Return whether two encoders of jepa-fit compute the same."""
     if _shape(one) != _shape(other):
         return False
     state, others = one.state_dict(), other.state_dict()
@@ -142,14 +142,14 @@ def _alike(one: Frozen, other: Frozen) -> bool:
 
 
 def _shape(encoder: Frozen) -> str:
-    """What a configuration says of the tokenizer and the encoder."""
+    """Return a configuration's settings of the tokenizer and the encoder."""
     modality = (encoder.config or {})["model"]["modality"]
     settings = {key: value for key, value in (modality.get("init_args") or {}).items() if key != "masker"}
     return json.dumps([modality.get("class_path"), settings], sort_keys=True, default=str)
 
 
 def find_curves(runs: Sequence[Run], notes: list[str]) -> dict[str, Path]:
-    """The metrics.csv of each run that has one; of those that cannot be drawn, a note is added."""
+    """Return the metrics.csv of each run that has one; add a note for those that cannot be plotted."""
     found: dict[str, Path] = {}
     for run in runs:
         path = None if run.folder is None else run.folder / "metrics.csv"
@@ -164,7 +164,7 @@ def find_curves(runs: Sequence[Run], notes: list[str]) -> dict[str, Path]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file; of a checkpoint in shards, which is a folder, that of its files' names and hashes."""
+    """Compute the SHA-256 of a file; for a sharded checkpoint (a folder), of its files' names and hashes."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
         return hashlib.sha256("".join(f"{file.name} {file_hash(file)}\n" for file in files).encode()).hexdigest()

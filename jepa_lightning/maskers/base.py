@@ -1,4 +1,4 @@
-"""What every masker is."""
+"""Base class of maskers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jepa_lightning.tokens import Masks, Tokens
 
 
 class Masker(Shown, ABC):
-    """Draws which tokens a JEPA sees and which it predicts.
+    """Draw the context tokens and the target tokens.
 
-    A masker is stateless: all randomness comes from the generator that it is handed, so a resumed run draws the masks
-    that it would have drawn. It draws on the generator's device (the CPU by default, where a data-dependent size costs
+    A masker is stateless: all randomness comes from the generator passed in, so a resumed run draws the same masks.
+    It draws on the generator's device (the CPU by default, where a data-dependent size costs
     no GPU sync) and returns index tensors on the tokens' device.
     """
 

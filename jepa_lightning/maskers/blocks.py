@@ -34,11 +34,11 @@ _ASPECTS = 129  # aspects that are tried in looking for the largest blocks
 def block_size(
     grid: Sequence[int], *, scale: float, aspect: float = 1.0, leading: Sequence[float] = ()
 ) -> tuple[int, ...]:
-    """Sizes in tokens of a block on a grid.
+    """Compute the size of a block in tokens.
 
-    On the last two axes the block covers `scale` of the area with height / width = `aspect` (counted in tokens). Where
-    that is longer than an axis, it is clipped to the axis and the other side grows so that the area stays. On a grid of
-    one axis it is `scale` long. Sizes are rounded, at least 1 and at most the grid's.
+    On the last two axes the block covers `scale` of the area with height / width = `aspect` (in tokens). A
+    side longer than its axis is clipped to the axis, and the other side grows so that the area stays the same. On a
+    grid of one axis it is `scale` long. Sizes are rounded, at least 1 and at most the grid's.
 
     Args:
         grid: tokens along each axis.
@@ -62,7 +62,7 @@ def block_size(
 def largest_blocks(
     grid: tuple[int, ...], scale: float, aspects: tuple[float, float], leading: float
 ) -> tuple[tuple[int, ...], ...]:
-    """Sizes that blocks of the highest scale take over the range of aspects."""
+    """Return the sizes of blocks of the highest scale over the range of aspects."""
     low, high = aspects
     tried = [low + (high - low) * i / (_ASPECTS - 1) for i in range(_ASPECTS)]
     shares = [leading] * max(len(grid) - 2, 0)
@@ -73,7 +73,7 @@ def largest_blocks(
 def expected_visible(
     grid: tuple[int, ...], *, target: tuple[int, ...], targets: int, context: tuple[int, ...] | None = None
 ) -> float:
-    """Expected number of tokens that no target block covers, inside a context block or (None) anywhere on the grid.
+    """Compute the expected number of tokens outside all target blocks, in a context block or (None) on the whole grid.
 
     Blocks lie independently and uniformly over all their placements, so a token's chance of being covered is a product
     over the axes.
@@ -92,33 +92,33 @@ def expected_visible(
 
 
 class MultiBlock(Masker):
-    """I-JEPA's masks: a few target blocks, and a large context block without what the targets cover.
+    """I-JEPA's masks: a few target blocks, and a large context block without the target tokens.
 
-    One target size and one context size are drawn for the batch, scale and aspect independently; then each block of
-    each sample gets its own place, uniformly over all placements. Blocks may overlap each other; the context never
-    overlaps a target. Contexts of unequal length are brought to one size K by dropping random tokens. Both come in
-    raster order, the targets within each block.
+    One target size and one context size are drawn for the batch, scale and aspect independently. Each block of
+    each sample is then placed uniformly over all placements. Target blocks may overlap each other; the context never
+    overlaps a target. Contexts of unequal length are cut to one size K by dropping random tokens. Indices are in
+    raster order, those of targets within each block.
 
-    Where it differs from the paper (Assran et al. 2023):
+    Deviations from the paper (Assran et al. 2023):
         - A sample whose context block keeps fewer than `min_context` tokens gets random tokens from outside the block,
           none of them targets (the paper draws the masks again).
-        - Only where all targets together leave fewer than `min_context` tokens are the sample's targets drawn again, a
-          bounded number of times; should all draws fail, its blocks are laid onto one of them. Settings that do not
+        - Only if all targets together leave fewer than `min_context` tokens, the sample's targets are drawn again, a
+          bounded number of times; if all draws fail, its blocks are placed on top of one of them. Settings that do not
           leave `min_context` tokens on average are refused at the first batch, so a run does not fail later.
-        - Aspects are counted in tokens also on grids that are not square; a clipped block keeps its area.
+        - Aspects are measured in tokens, also on grids that are not square; a clipped block keeps its area.
 
     With `fixed_size`, K and T depend on the grid and the settings only, not on the draw or the batch size: sizes
     are those of the mean scale and the (geometric) mean aspect, and K is 0.9 of the tokens that the context block is
     expected to keep (at least `min_context`). A sample with more drops random ones, one with fewer gets random tokens
-    from outside its context block; targets that leave fewer than K are drawn again as above, up to 3 times. Nothing
-    waits for the device, whichever the generator is on. Without `fixed_size`, K is the batch's minimum, so large
+    from outside its context block; targets that leave fewer than K are drawn again as above, up to 3 times. There is
+    no synchronisation, on any generator device. Without `fixed_size`, K is the batch's minimum, so large
     batches have smaller contexts.
 
-    Where tokens have padding (`Tokens.valid`), blocks are laid as if there were none, and padding is taken out of the
-    targets and the context. Of 8 draws for a sample, the first is taken whose targets hold a valid token and leave
-    `min_context` of them (half of them where that is less); where none does, random tokens of the first one's targets
-    are context after all. A context is filled up to that number only; blocks on padding alone have no real slot. K and
-    T are as without padding, and nothing waits for the tokens' device.
+    If tokens have padding (`Tokens.valid`), blocks are placed as if there were none, and padding is removed from the
+    targets and the context. Of 8 draws for a sample, the first is used whose targets hold a valid token and leave
+    `min_context` of them (or half of them, if that is less). If there is none, random tokens of the first draw's
+    targets become context. A context is filled up to that number only; blocks of padding only have no real slot. K and
+    T are as without padding, without synchronisation.
 
     Args:
         targets: number M of target blocks.
@@ -128,7 +128,7 @@ class MultiBlock(Masker):
         context_aspect: range of the context block's height over width.
         min_context: smallest number of context tokens K.
         leading_scale: range of the share of each axis before the last two that a block spans (time in a video); one
-            share is drawn for each axis, for targets and context apart. No effect on grids of one or two axes.
+            share is drawn for each axis, separately for targets and context. No effect on grids of one or two axes.
         fixed_size: the same K and T at each step, for `torch.compile` and XLA.
 
     Raises:

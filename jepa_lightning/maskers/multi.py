@@ -1,4 +1,4 @@
-"""Several maskers side by side."""
+"""Combine several maskers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from jepa_lightning.tokens import Masks, Tokens
 
 
 class MultiMasker(Masker):
-    """The masks of several maskers, one after the other: V-JEPA's short-range and long-range masks, for example.
+    """Join the masks of several maskers, such as V-JEPA's short-range and long-range masks.
 
-    Each masker draws from the same generator in turn, so the draws differ, and are repeated by the same generator. (The
+    Each masker draws from the same generator in turn, so their draws differ and are reproducible. (The
     multi-masking of V-JEPA, Bardes et al. 2024, section 3.2: a clip is encoded once and predicted under each of them.)
 
     Args:
         maskers: the maskers, at least one; their lists of masks are joined in this order.
 
     Raises:
-        ValueError: there is no masker, or one of them is none.
+        ValueError: the list is empty or holds something other than a masker.
 
     Example:
         >>> import torch
@@ -40,5 +40,5 @@ class MultiMasker(Masker):
         self.maskers = list(maskers)
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """All `Masks`, on the tokens' device."""
+        """Draw all `Masks`, on the tokens' device."""
         return [masks for masker in self.maskers for masks in masker(tokens, generator)]

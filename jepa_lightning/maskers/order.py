@@ -1,4 +1,4 @@
-"""Runs of tokens that come in an order, such as Point-JEPA's (Saito et al. 2024)."""
+"""Masks for ordered tokens, such as Point-JEPA's (Saito et al. 2024)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from jepa_lightning.tokens import Masks, Tokens
 
 
 class OrderedRuns(ShareMasker):
-    """Contiguous runs of tokens as targets, and a run of what is left as context, by the order that tokens come in.
+    """Contiguous runs of ordered tokens as targets, and a run of the remaining tokens as context.
 
     Point-JEPA's masks (Saito et al. 2024, arXiv:2404.16432, section 3.3), for tokens whose neighbours in the order are
-    neighbours in space (or time). M target runs lie anywhere and may overlap each other. The context is contiguous in
+    neighbours in space (or time). M target runs are placed anywhere and may overlap. The context is contiguous in
     the order after all targets are taken out. Starts and shares are drawn for each sample; its M runs have one length.
     Indices are in ascending order.
 
     Samples have their own numbers of tokens: T and K are the batch's maxima, `targets_valid` and `context_valid` mark
-    the filler of smaller ones (index 0, after the real ones), and are None where there is none. This is decided from
+    the filler of smaller ones (index 0, after the real ones), and are None without filler. This is decided from
     the draw, on the generator's device.
 
     With `fixed_size` all samples have the mean length T and the same K, without filler, and nothing waits for any
     device: K is the mean share of the number of tokens that are left on average, and never more than are sure to be.
 
-    Where tokens have padding (`Tokens.valid`), runs are laid among each sample's valid tokens, in their order and with
-    shares of their number. T and K follow from N then, not from the data, and the masks say what is filler. A sample of
+    If tokens have padding (`Tokens.valid`), runs are placed among each sample's valid tokens, in their order and with
+    shares of their number. T and K then follow from N, not from the data, and the masks mark filler. A sample of
     at most M valid tokens has no target; one without any has no context either. Nothing waits for the tokens' device.
 
     Args:
@@ -40,7 +40,7 @@ class OrderedRuns(ShareMasker):
 
     Raises:
         ValueError: a setting is out of range, or the targets could cover everything; when called: there are fewer than
-            M + 1 tokens, or `valid` has not the shape (B, N).
+            M + 1 tokens, or `valid` does not have the shape (B, N).
 
     Example:
         >>> import torch
@@ -63,7 +63,7 @@ class OrderedRuns(ShareMasker):
         super().__init__(targets=targets, target_share=target_share, context_share=context_share, fixed_size=fixed_size)
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """One `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
+        """Draw one `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
         batch, count = tokens.batch_size, tokens.count
         check_tokens(tokens, self.targets, "target runs")
         chance = torch.rand(3 + self.targets, batch, generator=generator, device=generator.device)

@@ -1,4 +1,4 @@
-"""Unstructured masking: which tokens are seen and which are predicted, drawn one by one."""
+"""Unstructured masking: draw context and target tokens one by one."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Random(Masker):
     has K = round(context_ratio * N), or all the rest. At least one token is context, and T is at least 1. Indices come
     in ascending order, the targets within each block. (The masking of MAE, He et al. 2022, for a predictor.)
 
-    Where tokens have padding (`Tokens.valid`), only valid ones are drawn, with the ratios of each sample's own number
-    of them: the first slots are real, as `context_valid` and `targets_valid` say, the rest is filler (index 0). K and T
-    follow from N, so shapes do not depend on the data; with M > 1 rounding can cost a sample a few context tokens. A
-    sample with at most M valid tokens gets one as context and no target; one without any gets neither. This is worked
-    out on the tokens' device, without waiting for it.
+    If tokens have padding (`Tokens.valid`), only valid ones are drawn, with ratios of each sample's number
+    of valid tokens: the first slots are real, as `context_valid` and `targets_valid` say, the rest is filler (index 0).
+    K and T follow from N, so shapes do not depend on the data; with M > 1 rounding can cost a sample a few context
+    tokens. A sample with at most M valid tokens gets one as context and no target; one without any gets neither. This
+    is computed on the tokens' device, without synchronisation.
 
     Args:
-        target_ratio: share of the tokens that are predicted, between 0 and 1 (both excluded).
-        context_ratio: share that is seen, at most 1 - target_ratio; None for all the rest.
-        targets: number M of blocks that the targets are split into.
+        target_ratio: share of target tokens, between 0 and 1 (both excluded).
+        context_ratio: share of context tokens, at most 1 - target_ratio; None for all the rest.
+        targets: number M of target blocks.
 
     Raises:
-        ValueError: a setting is out of range; when called: there are fewer than M + 1 tokens, or `valid` has not the
-            shape (B, N).
+        ValueError: a setting is out of range; when called: there are fewer than M + 1 tokens, or `valid` does not
+            have the shape (B, N).
 
     Example:
         >>> import torch
@@ -59,7 +59,7 @@ class Random(Masker):
         self.targets = targets
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """One `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
+        """Draw one `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
         batch, count = tokens.batch_size, tokens.count
         if count <= self.targets:
             raise ValueError(

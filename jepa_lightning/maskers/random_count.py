@@ -1,4 +1,4 @@
-"""A few tokens by number: so many seen, so many predicted one by one."""
+"""Draw fixed numbers of context and target tokens."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jepa_lightning.tokens import Masks, Tokens
 
 
 class RandomCount(Masker):
-    """Random tokens by number: K as context, and M further ones as target blocks of one token each. Needs no grid.
+    """K random tokens as context, and M others as target blocks of one token each. Needs no grid.
 
-    Graph-JEPA's masks (Skenderi et al. 2023): one patch is seen, a few others are predicted. All tokens of
-    a sample are equally likely, and the context and the targets are distinct.
+    Graph-JEPA's masks (Skenderi et al. 2023): one patch is the context, a few others are targets. All tokens of
+    a sample are equally likely; context and targets are disjoint.
 
     A sample of n valid tokens has min(context, n - 1) as context, but at least one, and what is left, up to `targets`,
     as targets; so one of a single token has no target, and one of none has neither. K and M follow from N, so shapes do
     not depend on the data: the first slots are real, as `context_valid` and `targets_valid` say, the rest is filler
-    (index 0). The context's indices ascend. This is worked out on the tokens' device, without waiting for it.
+    (index 0). The context's indices ascend. This is computed on the tokens' device, without synchronisation.
 
     Args:
         context: number of context tokens.
@@ -29,7 +29,8 @@ class RandomCount(Masker):
             drawn for each sample, and rounded. It may leave fewer targets.
 
     Raises:
-        ValueError: a setting is out of range; when called: there are no tokens, or `valid` has not the shape (B, N).
+        ValueError: a setting is out of range; when called: there are no tokens, or `valid` does not have the shape (B,
+            N).
 
     Example:
         >>> import torch
@@ -50,7 +51,7 @@ class RandomCount(Masker):
         self.context_share = None if context_share is None else checked_range("context_share", context_share, most=1.0)
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """One `Masks`: context (B, K) and targets (B, M, 1), on the tokens' device."""
+        """Draw one `Masks`: context (B, K) and targets (B, M, 1), on the tokens' device."""
         check_tokens(tokens, 0, "target blocks")
         batch, count = tokens.batch_size, tokens.count
         keys = torch.rand(batch, count, generator=generator, device=generator.device)

@@ -14,25 +14,26 @@ from jepa_lightning.tokens import Masks, Tokens
 
 
 class TimeSpans(Masker):
-    """Hides contiguous spans of time, over all frequencies (wav2vec 2.0: Baevski et al. 2020, section 3.1).
+    """Hide contiguous spans of time, over all frequencies (wav2vec 2.0: Baevski et al. 2020, section 3.1).
 
-    Time is the last axis of the grid, whatever the others: that of a (frequency, time) spectrogram, or the only one.
-    The target is the union of the spans, or each span is a target block of its own; the context is all the rest. One
-    length is drawn for the batch, as a share of a sample's time steps, and each sample's spans lie at places of their
-    own: all placements without overlap are equally likely. (wav2vec's spans start anywhere, overlap and have one length
+    Time is the last axis of the grid, with any other axes before it: (frequency, time) of a spectrogram, or time only.
+    The target is the union of the spans, or each span is its own target block; the context is all the rest. One
+    length is drawn for the batch, as a share of a sample's time steps, and placements are drawn for each
+    sample: all placements without overlap are equally likely. (wav2vec's spans start anywhere, overlap and have one
+        length
     in frames. Without overlap all samples hide as much, so there is no filler.) Indices are in raster order.
 
-    Where tokens have padding (`Tokens.valid`), spans are laid among each sample's valid time steps, those with any
-    valid token, and take the same share of them; padding is never context or target. K and T follow from the grid and
+    If tokens have padding (`Tokens.valid`), spans are placed among each sample's valid time steps, those with any
+    valid token, and cover the same share of them; padding is never context or target. K and T follow from the grid and
     the length, not from the data; `context_valid` and `targets_valid` mark filler (index 0, after the real ones). A
     sample in which a span would be less than a step has fewer spans, of one step; one of a single step has no target.
-    This is worked out on the tokens' device, without waiting for it.
+    This is computed on the tokens' device, without synchronisation.
 
     Args:
         spans: number of spans.
         scale: range of a span's share of the time steps. Where both ends are the same, so are K and T at every step,
             for `torch.compile` and XLA.
-        separate: each span is a target block of its own (M = spans), predicted apart from the others.
+        separate: each span is its own target block (M = spans), predicted separately.
 
     Raises:
         ValueError: a setting is out of range, or the spans could cover everything; when called: the tokens fill no
@@ -61,7 +62,7 @@ class TimeSpans(Masker):
         self.separate = separate
 
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """One `Masks`: context (B, K) and targets (B, 1 or spans, T), on the tokens' device."""
+        """Draw one `Masks`: context (B, K) and targets (B, 1 or spans, T), on the tokens' device."""
         grid = full_grid(tokens, "TimeSpans", padding=True)
         steps, rows = grid[-1], math.prod(grid[:-1])
         if steps <= self.spans:

@@ -1,4 +1,4 @@
-"""Blocks of the nearest tokens around random ones, by their positions alone."""
+"""Blocks of nearest tokens around random tokens, from positions only."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class SpatialBlocks(ShareMasker):
     """I-JEPA's multi-block masks without a grid: a block is the tokens nearest to a random one.
 
     3D-JEPA's sampling (Hu et al. 2024, arXiv:2409.15803, section 3.2) by Euclidean distance of `Tokens.positions`: M
-    target blocks, which may overlap each other, and one large context block, from which all targets are taken out. The
-    centres are drawn anew for each sample, and so are the two shares. Where the targets cover the whole context block,
+    target blocks, which may overlap each other, and one large context block, from which all targets are removed. The
+    centres and the two shares are drawn for each sample. If the targets cover the whole context block,
     the nearest token outside them is the context. Indices are in ascending order.
 
-    The context's size depends on the positions. Where they are on the CPU, K is the batch's maximum; on any other
-    device reading it would wait for the device, so K is the largest that can be. `context_valid` and `targets_valid`
-    mark filler (index 0, after the real ones).
+    The context's size depends on the positions. On the CPU, K is the batch's maximum; on any other
+    device reading it would need a synchronisation, so K is the largest possible size. `context_valid` and
+    `targets_valid` mark filler (index 0, after the real ones).
 
     With `fixed_size` there is none: T is the mean size of a target, and the context the K nearest tokens to its centre
     outside the targets, for K the mean share of what is left on average, and never more than is sure to be left.
 
-    Where tokens have padding (`Tokens.valid`), blocks hold valid tokens only, with shares of their number. A sample of
+    If tokens have padding (`Tokens.valid`), blocks hold valid tokens only, with shares of their number. A sample of
     at most M valid tokens has no target; one without any has no context either.
 
     Args:
@@ -38,7 +38,7 @@ class SpatialBlocks(ShareMasker):
 
     Raises:
         ValueError: a setting is out of range, or the targets could cover everything; when called: there are fewer than
-            M + 1 tokens, or `valid` has not the shape (B, N).
+            M + 1 tokens, or `valid` does not have the shape (B, N).
 
     Example:
         >>> import torch
@@ -62,7 +62,7 @@ class SpatialBlocks(ShareMasker):
 
     @torch.no_grad()
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """One `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
+        """Draw one `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
         batch, count, device = tokens.batch_size, tokens.count, tokens.device
         check_tokens(tokens, self.targets, "target blocks")
         chance = torch.rand(3 + self.targets, batch, generator=generator, device=generator.device)

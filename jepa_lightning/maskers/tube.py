@@ -16,7 +16,7 @@ from jepa_lightning.tokens import Masks, Ragged, Tokens
 class Tube(Masker):
     """Masks one frame and repeats the masks through all frames (VideoMAE: Tong et al. 2022, section 3.3).
 
-    A frame is what remains of the grid without its first axis, whatever the number of axes: rows and columns of a
+    A frame is the grid without its first axis, for any number of axes: rows and columns of a
     video's (time, row, column). Nothing is visible in one frame that is hidden in another, so a target cannot be
     copied from its neighbour in time. Indices are in raster order, time first, where the frame's are; slots that are
     filler come last.

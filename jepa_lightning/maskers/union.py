@@ -34,33 +34,33 @@ class BlockUnion(Masker):
     """V-JEPA's multi-block masks (Bardes et al. 2024, arXiv:2404.08471, section 3.2): predict a union of blocks.
 
     The target of a sample is all that its blocks cover, the context all the rest. Blocks span the leading axes of the
-    grid (time in a video), lie uniformly over all placements, each at its own place, and may overlap. Their size is
-    drawn once a sample, scale and aspect independently. V-JEPA's short-range masks are 8 blocks of scale 0.15, its
-    long-range ones 2 blocks of scale 0.7; `MultiMasker` puts the two side by side.
+    grid (time in a video), are placed independently and uniformly over all placements, and may overlap. Their size is
+    drawn once per sample, scale and aspect independently. V-JEPA's short-range masks are 8 blocks of scale 0.15, its
+    long-range ones 2 blocks of scale 0.7; `MultiMasker` combines the two.
 
-    Every sample keeps its whole union and the whole complement, so how much is hidden does not depend on the batch
+    Every sample keeps its whole union and the whole complement, so the masked share does not depend on the batch
     size: K and T are the batch's maxima, and `context_valid` and `targets_valid` mark the filler of smaller samples
-    (index 0, after the real ones, which are in raster order). Where all samples happen to be equal, as in a batch of
+    (index 0, after the real ones, which are in raster order). If all samples have equal sizes, as in a batch of
     one, there is no filler and both are None. This is decided from the draw, on the generator's device.
 
     With `fixed_size` there is no filler either: T and K = N - T depend on the grid and the settings only. T is the
     expected size of the union, rounded, and at most N - min_context. Of 4 unions that are drawn for a sample, the one
-    nearest in size is trimmed or grown at its edge to exactly T tokens; the context is its complement. Nothing waits
-    for the device, whichever the generator is on.
+    nearest in size is trimmed or grown at its edge to exactly T tokens; the context is its complement. There is no
+    synchronisation, on any generator device.
 
-    Where tokens have padding (`Tokens.valid`), unions are drawn as if there were none, and padding is taken out of the
-    target and the context: both have filler then. Of 8 unions that are drawn for a sample, the first is taken that
-    hides a valid token and leaves `min_context` of them (half of them where that is less). Where none does, random
-    tokens of the first one are context after all. Nothing waits for the tokens' device.
+    If tokens have padding (`Tokens.valid`), unions are drawn as if there were none, and padding is removed from the
+    target and the context: both then have filler. Of 8 unions drawn for a sample, the first is used that
+    hides a valid token and leaves `min_context` of them (or half of them, if that is less). If there is none, random
+    tokens of the first union become context. There is no synchronisation with the tokens' device.
 
-    Where it differs from the published masks:
-        - Nothing is cut. There, the code truncates all samples to the batch's smallest target and smallest context
-          in raster order: the larger the batch, the fewer tokens are predicted and seen, those at the bottom first.
-        - A size is drawn for each sample, in place of one for the batch; aspects are counted in tokens also on grids
-          that are not square; a block that is clipped keeps its area.
-        - A union that leaves fewer than `min_context` tokens is drawn again, a bounded number of times, and should all
-          draws fail, is a single block. Settings that do not leave `min_context` tokens on average are refused at the
-          first batch.
+    Deviations from the published masks:
+        - Nothing is truncated. The published code truncates all samples to the batch's smallest target and
+          context in raster order: larger batches predict and see fewer tokens, and lose those at the bottom first.
+        - A size is drawn for each sample instead of one for the batch; aspects are measured in tokens, also on grids
+          that are not square; a clipped block keeps its area.
+        - A union that leaves fewer than `min_context` tokens is drawn again, a bounded number of times; if all
+          draws fail, it is a single block. Settings that do not leave `min_context` tokens on average are refused at
+          the first batch.
 
     Args:
         blocks: number of blocks in a union.

@@ -42,15 +42,15 @@ class TokenErrors:
 def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = ENOUGH, seed: int = 0) -> TokenErrors:
     """The error of predicting each token, under masks of the JEPA's own masker.
 
-    A token is judged when it is a target: by the JEPA's objective, whose distance is one number a token (smooth L1 or
+    A token is scored when it is a target, by the JEPA's objective, whose distance is one number a token (smooth L1 or
     whatever the run was trained with, the mean over the channels). Masks are drawn until every real token was a target
-    `enough` times, and `draws` times at most. Regularisers play no part.
+    `enough` times, and `draws` times at most. Regularizers play no part.
 
     Args:
         jepa: in eval mode, as `load_jepa` gives it.
         batch: on any device.
         draws: of masks, at most.
-        enough: times that a token is judged, at least, where `draws` allow it.
+        enough: how often each token is scored at least, if `draws` allow it.
         seed: of the masks.
 
     Raises:

@@ -114,7 +114,7 @@ class Scene:
 
 
 def masks(scene: Scene) -> None:
-    """What the context shows and what is to be predicted: three draws of the run's masker."""
+    """Draw context and targets, for three draws of the run's masker."""
     for draw in range(MASKS):
         pictures = draw_masks(scene.encoder.modality, scene.batch, seed=scene.seed * MASKS + draw)
         scene.write(pictures, f"masks_{draw + 1}")

@@ -1,6 +1,6 @@
-"""What a trained JEPA sees, as pictures. The flags of `jepa-view` are the parameters of `view`.
+"""Draw what a trained JEPA sees. The flags of `jepa-view` are the parameters of `view`.
 
-What computes is imported when it is called, so that the help of the command needs none of it.
+Heavy imports are inside the function, so that the help of the command needs no torch.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ def view(
 
         files = jepa_lightning.view("runs/image", ["masks", "features"], samples=8)
 
-    Prints the files as they are written, and what they show in figures. Some kinds have these as JSON, too.
+    Prints each file as it is written, with the numbers it shows. Some kinds also write these as JSON.
 
     Args:
-        checkpoint: the folder of a run, or a checkpoint.
-        pictures: which kinds. masks: what the context shows and what is to be predicted, three draws of the run's
-            masker; features: the first three principal components of token features as colours, trained and
-            untrained; neighbours: each sample and its nearest neighbours by the cosine of pooled features; attention:
-            where an attentive probe looks to tell a label; error: how badly each token is predicted where it is
-            hidden.
-        data: where samples are from. Settings, {"root": "my_images"}, replace those of the run's data; a "class_path"
-            with "init_args" names another data module; or a data module itself. Data of a stored configuration need
-            `trust` for classes that are neither ours nor a plug-in's. None: the run's data.
+        checkpoint: folder of a run, or a checkpoint.
+        pictures: kinds to draw. masks: context and targets, for three draws of the run's masker; features: the first
+            three principal components of token features as colours, trained and untrained; neighbours: each sample
+            and its nearest neighbours by cosine similarity of pooled features; attention: where an attentive probe
+            attends to predict a label; error: the prediction error of each token when it is hidden.
+        data: data to draw samples from. Settings, {"root": "my_images"}, override those of the run's data; a
+            "class_path" with "init_args" selects another data module; or a data module. Classes in a stored
+            configuration that are neither ours nor a plug-in's need `trust`. None: the run's data.
         out: folder of the pictures. None: `view` in the run's folder.
-        samples: how many, evenly over the split.
-        ids: names of samples, as `jepa_lightning.embed` writes them, in place of a number of them.
-        split: where they are from.
-        neighbours: of each sample.
-        gallery: samples of the split to look for neighbours in.
-        label: that attention is to tell; None: the first class label.
-        seed: of masks and of the attentive probe.
-        which: of a run's folder, the last checkpoint or the best.
-        encoder: the "target" encoder or the "context" encoder; None: the one that the run's target says.
-        pooling: of a sample's tokens, to find neighbours.
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
-        trust: packages whose classes the run's configuration may name, beside ours and the plug-ins'.
+        samples: number of samples, spread evenly over the split.
+        ids: ids of the samples, as `jepa_lightning.embed` writes them; `samples` is then ignored.
+        split: split of the samples.
+        neighbours: number of neighbours of each sample.
+        gallery: number of samples of the split to search for neighbours.
+        label: label that the attentive probe predicts; None: the first class label.
+        seed: seed of the masks and of the attentive probe.
+        which: checkpoint of a run's folder to use, last or best.
+        encoder: the "target" or the "context" encoder; None: the run's default (see `Target.evaluated`).
+        pooling: how a sample's tokens are pooled to find neighbours.
+        device: "auto" (a GPU if available), "cpu", "cuda", "cuda:1", ...
+        trust: packages whose classes the run's configuration may name, in addition to ours and plug-ins.
 
     Returns:
-        The files that were written.
+        The files written.
 
     Raises:
-        ValueError: the run, its data or a setting cannot be used, or no such sample; the message says what to do.
+        ValueError: the run, its data or a setting cannot be used, or there is no such sample; the message says what
+            to do.
     """
     from jepa_lightning.evaluation.open_data import errors_with, open_data
     from jepa_lightning.evaluation.runs import EncoderSettings
@@ -83,7 +83,7 @@ def view(
     with locked(folder / ".lock", f"expected {folder} for these pictures, but others are being drawn"):
         frozen = settings.load(checkpoint)
         opened = open_data(frozen, data, trust=trust)
-        with errors_with(opened.prefix):  # mistakes show before anything is computed
+        with errors_with(opened.prefix):  # report mistakes before any computation
             chosen = ChosenSamples(opened.module, split)
             batch = chosen.read(chosen.spread(samples) if ids is None else chosen.find(ids))
         try:
@@ -95,5 +95,5 @@ def view(
         for draw in kinds:
             draw(scene)
         for name, why in scene.samples.unreadable.items():
-            scene.say(f"left out, since it cannot be read: {name} ({why})")
+            scene.say(f"skipped, since it cannot be read: {name} ({why})")
         return scene.files

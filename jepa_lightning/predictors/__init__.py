@@ -1,4 +1,4 @@
-"""Predictors: from the context's representations, where the targets lie and what else is known to the targets'."""
+"""Predictors: from the context's representations and the targets' positions to the targets' representations."""
 
 from jepa_lightning.predictors.adaln import AdaLNPredictor
 from jepa_lightning.predictors.base import NoPredictor, Predictor, PredictorFactory, PredictorSpec

@@ -50,11 +50,11 @@ class AdaLNLayer(nn.Module):
 
 
 class AdaLNPredictor(Predictor):
-    """`TransformerPredictor` whose layers are modulated by a condition in place of attending to it.
+    """A `TransformerPredictor` whose layers are modulated by a condition instead of attending to it.
 
     The condition's tokens are averaged, embedded by Linear, SiLU, Linear, and modulate every layer (AdaLN-zero: Peebles
-    and Xie 2023, section 3.2), as actions do in LeWorldModel. It costs no tokens: the cheap way in for actions. At the
-    start all layers are the identity, and the prediction tells nothing but a query's position.
+    and Xie 2023, section 3.2), as actions do in LeWorldModel. The condition adds no tokens, so it is cheap. At
+    initialisation all layers are the identity, and the prediction depends only on a query's position.
 
     Args:
         spec: widths and the tokens' spec, given by the module; it needs a condition.
@@ -106,7 +106,7 @@ class AdaLNPredictor(Predictor):
         """Predict (B, M, T, out); see `Predictor.forward`."""
         check_condition(self.condition, condition, type(self).__name__)
         if context.positions is None:
-            raise ValueError("AdaLNPredictor needs to know where the context lies, got Latents without positions")
+            raise ValueError("AdaLNPredictor needs the context's positions, got Latents without positions")
         batch, blocks = query.positions.shape[:2]
         told = pool(condition.values.to(self.project.weight.dtype), condition.valid)  # type: ignore[union-attr]
         vector = self.embed_condition(told).repeat_interleave(blocks, dim=0)
@@ -120,5 +120,5 @@ class AdaLNPredictor(Predictor):
         *others, last = self.layers
         for layer in others:
             x = layer(x, vector.to(x.dtype), mask)
-        x = last(x, vector.to(x.dtype), mask, kept)  # of the last, only the targets come out
+        x = last(x, vector.to(x.dtype), mask, kept)  # the last layer returns the targets only
         return self.project(self.norm(x)).unflatten(0, (batch, blocks))

@@ -12,19 +12,19 @@ from jepa_lightning.tokens import Latents, Query, pool
 
 
 class MLPPredictor(Predictor):
-    """Graph-JEPA's predictor: an MLP of the pooled context and where the target lies, each target token by itself.
+    """Predict each target token with an MLP on the pooled context and the target's position, as in Graph-JEPA.
 
-    The context's tokens, with the embedding of where they lie added, are averaged over the real ones; the embedding of
-    a target's position joins the mean (Skenderi et al. 2023), and the sum goes through the layers. Targets
-    do not see each other, nor do the tokens of a block. A condition, where there is one, is averaged over its tokens,
-    projected to D, and added as well. A context without positions is averaged as it is.
+    Position embeddings are added to the context's real tokens, which are then averaged; the embedding of
+    a target's position is added to the mean (Skenderi et al. 2023), and the sum goes through the layers. Targets
+    do not see each other, nor do the tokens of a block. A condition, if any, is averaged over its tokens,
+    projected to D, and also added. A context without positions is averaged without them.
 
-    Deviation: there, the context is one token, and its position is known to the encoder alone.
+    Deviation: in the paper, the context is one token, and only the encoder gets its position.
 
     Args:
         spec: widths and the tokens' spec, given by the module.
         width: width of the hidden layers.
-        depth: number of linear maps; the hidden ones are followed by LayerNorm and GELU.
+        depth: number of linear layers; the hidden ones are followed by LayerNorm and GELU.
 
     Example:
         >>> import torch

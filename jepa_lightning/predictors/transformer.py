@@ -18,9 +18,9 @@ class TransformerPredictor(Predictor):
 
     The context is projected to the predictor's width once; each target block then joins it as mask tokens (one shared
     learned vector plus the position), all M blocks of a sample in one call of batch B M. Blocks do not see each other.
-    A condition, where there is one, is projected likewise and stands in front of the context as S more tokens (as
-    actions do in V-JEPA 2-AC: Assran et al. 2025, section 3); a learned vector tells it from the context, and one
-    without positions lies at the origin for rotary attention.
+    A condition, if any, is projected likewise and prepended to the context as S tokens (as
+    actions in V-JEPA 2-AC: Assran et al. 2025, section 3); a learned vector distinguishes it from the context. A
+    condition without positions is at the origin for rotary attention.
 
     Args:
         spec: widths and the tokens' spec, given by the module.
@@ -30,7 +30,7 @@ class TransformerPredictor(Predictor):
         mlp_ratio: hidden width of the MLP over the width.
         drop_path: stochastic depth of the last layer.
         rotary: `interleaved` or `released` for rotary attention on the coordinates (as in V-JEPA 2) in place of the
-            modality's position embedding; the queries are then the mask token alone.
+            modality's position embedding; the queries are then only the mask token.
 
     Example:
         >>> import torch
@@ -84,7 +84,7 @@ class TransformerPredictor(Predictor):
         """Predict (B, M, T, out); see `Predictor.forward`."""
         check_condition(self.condition, condition, type(self).__name__)
         if context.positions is None:
-            raise ValueError("TransformerPredictor needs to know where the context lies, got Latents without positions")
+            raise ValueError("TransformerPredictor needs the context's positions, got Latents without positions")
         batch, blocks, length = query.positions.shape[:3]
         seen = self.embed(context.values)
         if self.positions is None:
@@ -104,7 +104,7 @@ class TransformerPredictor(Predictor):
     def _prepend(
         self, condition: Latents, seen: Tensor, places: Tensor, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The condition's tokens in front of the context's: values, positions and validity."""
+        """Prepend the condition's tokens to the context's: values, positions and validity."""
         first = self.embed_condition(condition.values.to(self.embed_condition.weight.dtype)) + self.condition_token
         batch, count = first.shape[:2]
         where = condition.positions
@@ -120,13 +120,13 @@ class TransformerPredictor(Predictor):
 
 
 def join(context: Tensor, targets: Tensor) -> Tensor:
-    """The sequences [context, one block]: (B, K, ...) and (B, M, T, ...) to (B M, K + T, ...)."""
+    """Concatenate the context with each block: (B, K, ...) and (B, M, T, ...) to (B M, K + T, ...)."""
     context = context.unsqueeze(1).expand(-1, targets.shape[1], *context.shape[1:])
     return torch.cat([context, targets], dim=2).flatten(0, 1)
 
 
 def join_valid(context: Tensor | None, targets: Tensor | None, kept: int, query: Query) -> Tensor | None:
-    """Validity (B M, K + T) of the sequences [context, one block], or None when all is real."""
+    """Return the validity (B M, K + T) of the sequences [context, block], or None if all is real."""
     if context is None and targets is None:
         return None
     batch, blocks, length = query.positions.shape[:3]

@@ -1,4 +1,4 @@
-"""Pretexts: how the two parts x and y of a JEPA are cut from a batch, and what is predicted from what."""
+"""Pretexts: cut x and y from a batch, and predict one from the other."""
 
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.pretexts.masked import Masked

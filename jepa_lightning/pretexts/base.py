@@ -1,4 +1,4 @@
-"""What every pretext is, what it works with, and what it hands on."""
+"""Base class of pretexts, its inputs and its outputs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from jepa_lightning.predictors.base import Predictor, PredictorSpec
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Tokens
 
-if TYPE_CHECKING:  # which imports maskers and encoders only, but is no part of what a pretext is
+if TYPE_CHECKING:  # for annotations only
     from jepa_lightning.modality import Batch, Modality
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The parts of a JEPA, a plain bag: a pretext is tried without Lightning.
+    """The parts of a JEPA, so that a pretext runs without Lightning.
 
     Attributes:
         modality: its tokenizer and masker; `modality.encoder` is the context encoder.
         encoder: the context encoder.
-        target: who encodes what is to be predicted.
-        predictor: from the context to the target.
+        target: encodes the targets.
+        predictor: predicts the targets' representations from the context.
     """
 
     modality: Modality
@@ -40,14 +40,14 @@ class Networks:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What was predicted, and what is true.
+    """Predicted and target representations.
 
     Attributes:
         predicted: (B, M, T, D), or (S, B, M, T, D) for S draws of a latent z.
         target: (B, M, T, D).
         valid: (B, M, T) bool, False for filler, or None.
-        weight: (B, M, T) of each token in the loss, or None for one each.
-        over: what becomes of draws: their mean, or the best of each sample; see `PredictionLoss.forward`.
+        weight: (B, M, T) weight of each token in the loss, or None for one each.
+        over: how to reduce draws: their mean, or the best of each sample; see `PredictionLoss.forward`.
     """
 
     predicted: Tensor
@@ -63,15 +63,15 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one pass over a batch produced. Losses, regularisers, the collapse monitor and callbacks read nothing else.
+    """The result of a pretext on a batch. Losses, regularizers, the collapse monitor and callbacks read nothing else.
 
     Attributes:
-        predictions: each is a term of the prediction loss, which is their mean; a pretext without predictor has views
-            of a sample stand for predictions of each other.
-        context: what the context encoder made, one for each context (V-JEPA's masks) or view.
-        target: what the target made, likewise; one for all contexts where they share it.
-        actions: (B, T - 1, A) between the T states of a trajectory, where there are any. Context and target then hold
-            B T samples, the states of all trajectories; see `by_trajectory`.
+        predictions: the prediction loss is the mean over these; in a pretext without predictor, views
+            of a sample are predictions of each other.
+        context: output of the context encoder, one for each context (V-JEPA's masks) or view.
+        target: output of the target, likewise; a single one if all contexts share it.
+        actions: (B, T - 1, A) between the T states of a trajectory, if there are any. Context and target then
+            hold B T samples, the states of all trajectories; see `by_trajectory`.
     """
 
     predictions: list[Prediction] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Outcome:
 
     @property
     def batch_size(self) -> int:
-        """B, the number of samples; of trajectories B T, that of their states."""
+        """Return B, the number of samples; of trajectories B T, that of their states."""
         return len((self.context or self.target)[0].values)
 
     def by_trajectory(self, latents: Latents) -> Tensor:
@@ -95,11 +95,11 @@ class Outcome:
         return latents.pooled().unflatten(0, (-1, self.actions.shape[1] + 1))
 
     def nothing(self) -> Tensor:
-        """A loss of zero that reaches all that the outcome was made with: of a batch with no term of the loss."""
+        """Return a loss of zero with a graph, for a batch without any term of the loss."""
         return torch.stack([latents.values.sum() for latents in self.context]).sum() * 0.0
 
     def detach(self) -> Outcome:
-        """The same without gradient, so that nothing keeps the graph of a step that is over."""
+        """Detach all tensors, so that the graph of the step is freed."""
         return replace(
             self,
             predictions=[prediction.detach() for prediction in self.predictions],
@@ -109,9 +109,9 @@ class Outcome:
 
 
 class Pretext(ShownModule, nn.Module, ABC):
-    """Cuts x and y from a batch, encodes both, and predicts one from the other.
+    """Cut x and y from a batch, encode both, and predict one from the other.
 
-    Whatever it draws comes from the generator that it is handed, and nothing else: so a resumed run draws the same. It
+    All random draws must come from the generator passed in, so that a resumed run draws the same. A pretext
     may own parameters (a codebook of latents), which are trained with the rest.
     """
 
@@ -125,26 +125,26 @@ class Pretext(ShownModule, nn.Module, ABC):
         """Learn the data's statistics from training batches, and keep them in buffers."""
 
     def build(self, modality: Modality, target: Target) -> None:
-        """Make the pretext's own parts, now that the widths are known; most have none."""
+        """Build the pretext's own parts from the widths; most have none."""
 
     def predictor_spec(self, modality: Modality, target: Target) -> PredictorSpec | None:
-        """What the predictor is built for, a condition's width too; None where the pretext has no predictor."""
+        """Return the spec of the predictor, with the width of a condition; None without a predictor."""
         return PredictorSpec(dim=modality.encoder.dim, out=target.dim, token=modality.spec)
 
     def latent_dims(self, modality: Modality, target: Target) -> tuple[int, int]:
-        """Widths of the outcome's context, and of its targets and predictions."""
+        """Return the widths of the outcome's context, and of its targets and predictions."""
         return modality.encoder.dim, target.dim
 
     @abstractmethod
     def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
-        """One pass over a batch.
+        """Run the pretext on a batch.
 
         Args:
-            nets: the parts of the JEPA; of encoder, target and predictor call nothing but `forward`.
-            batch: on the device.
-            generator: on the CPU.
+            nets: the parts of the JEPA; call only `forward` of encoder, target and predictor.
+            batch: a batch on the device.
+            generator: a generator on the CPU.
         """
 
     def masks(self, nets: Networks, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """The masks of a pass, for pictures of them; none where the pretext hides nothing."""
+        """Return the masks of a pass, for pictures; empty if the pretext hides nothing."""
         return []

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Masked(Pretext):
-    """Hide some tokens, encode the rest, predict the target's representations of the hidden.
+    """Hide some tokens, encode the rest, predict the target's representations of the hidden tokens.
 
     I-JEPA (Assran et al. 2023, section 3). Targets are layer-normed. With several masks (V-JEPA: Bardes et al. 2024,
-    section 3.2) the target encodes a sample once, and each mask's prediction counts the same.
+    section 3.2) the target encodes a sample once, and all masks' predictions have the same weight.
 
     Args:
-        target_sees: what the target encodes: "all" of the sample, of which the hidden tokens are selected (I-JEPA), or
-            the "targets" alone, each mask's by themselves (M2D: Niizumi et al. 2023, arXiv:2210.14648).
+        target_sees: input of the target: "all" tokens of the sample, of which the hidden ones are selected (I-JEPA), or
+            the "targets" only, separately for each mask (M2D: Niizumi et al. 2023, arXiv:2210.14648).
 
     Example:
         >>> import torch
@@ -51,12 +51,12 @@ class Masked(Pretext):
         self.target_sees = target_sees
 
     def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
-        """Cut into tokens, draw masks, predict."""
+        """Tokenize, draw masks, predict."""
         tokens = nets.modality.tokenizer(batch)
         return self.predict(nets, tokens, self.masks(nets, tokens, generator))
 
     def predict(self, nets: Networks, tokens: Tokens, masks: list[Masks]) -> Outcome:
-        """Encode the contexts, predict the hidden tokens, and encode these."""
+        """Encode the contexts, predict the hidden tokens, and encode the targets."""
         with autocast_in_half(tokens.device):
             context = [encode_context(nets, tokens, mask) for mask in masks]
             predicted = [nets.predictor(c, ask(tokens, mask)) for c, mask in zip(context, masks, strict=True)]
@@ -68,12 +68,12 @@ class Masked(Pretext):
         return Outcome(predictions=predictions, context=context, target=seen)
 
     def masks(self, nets: Networks, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """The modality's masker draws them, on one CPU thread; see `one_thread`."""
+        """Draw masks with the modality's masker, on one CPU thread; see `one_thread`."""
         with one_thread():
             return nets.modality.masker(tokens, generator)
 
     def targets(self, target: Target, tokens: Tokens, masks: list[Masks]) -> tuple[list[Tensor], list[Latents]]:
-        """The target's representations, layer-normed: (B, M, T, D) for each mask, and all that it encoded."""
+        """Encode the targets, layer-normed: (B, M, T, D) for each mask, and all encoded tokens."""
         width = (target.dim,)
         if self.target_sees == "all":
             seen = F.layer_norm(target(tokens), width)
@@ -85,20 +85,20 @@ class Masked(Pretext):
 
 
 def encode_context(nets: Networks, tokens: Tokens, mask: Masks) -> Latents:
-    """The context encoder's representations of the kept tokens, and where they lie."""
+    """Encode the kept tokens with the context encoder, with their positions."""
     values = nets.encoder(tokens, mask.context, mask.context_valid)
     return _latents(values, take(tokens.positions, mask.context), mask.context_valid)
 
 
 def ask(tokens: Tokens, mask: Masks) -> Query:
-    """Where the hidden tokens lie."""
+    """Return the positions of the hidden tokens."""
     return Query(positions=take(tokens.positions, mask.targets), valid=mask.targets_valid)
 
 
 def encode_apart(target: Target, tokens: Tokens, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Representations (B, M, T, D) of `targets` (B, M, T) by a target that sees nothing else of the sample.
+    """Encode `targets` (B, M, T) without the other tokens of the sample: (B, M, T, D).
 
-    The targets of a sample are encoded together, a token that lies in several blocks once.
+    The targets of a sample are encoded together; a token in several blocks is encoded once.
     """
     if targets.shape[1] == 1:
         return target(tokens, targets[:, 0], None if valid is None else valid[:, 0]).unsqueeze(1)
@@ -109,7 +109,7 @@ def encode_apart(target: Target, tokens: Tokens, targets: Tensor, valid: Tensor 
     new[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
     kept = ordered.masked_fill(~new, 0)
     encoded = target(tokens, kept, new)
-    place = ordered.masked_fill(~new, count).unsqueeze(-1).expand_as(encoded)  # the rest goes to one slot too many
+    place = ordered.masked_fill(~new, count).unsqueeze(-1).expand_as(encoded)  # filler goes to an extra slot
     every = encoded.new_zeros(encoded.shape[0], count + 1, encoded.shape[2]).scatter(1, place, encoded)
     return take(every, targets)
 

@@ -1,4 +1,4 @@
-"""Views of a sample predict each other: LeJEPA, VICReg, SimSiam."""
+"""Pull views of a sample together: LeJEPA, VICReg, SimSiam."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 class Views(Pretext):
-    """Bring the views of a sample together: each is to be near the mean of the global views.
+    """Pull the views of a sample together: each should be near the mean of the global views.
 
     A view's tokens are encoded, averaged and projected by an MLP; there is no predictor and no teacher. With the
-    target `Online` without a stopped gradient, `objective: MSE` and the regulariser `SIGReg` this is LeJEPA
+    target `Online` without a stopped gradient, `objective: MSE` and the regularizer `SIGReg` this is LeJEPA
     (Balestriero and LeCun 2025); with `VICReg` and two views it is VICReg (Bardes et al. 2022) up to the constants in
-    front of its terms. With the gradient stopped and an MLP on the predicting side (`head`) it is SimSiam (Chen and
-    He 2021). Data give the views: `data.views`.
+    front of its terms. With stop-gradient and an MLP on the predicting side (`head`) it is SimSiam (Chen and
+    He 2021). The data module makes the views: `data.views`.
 
-    Without a regulariser that spreads the projections, or a stopped gradient with a `head`, everything collapses.
+    Without a regularizer that spreads the projections, or stop-gradient with a `head`, the representations collapse.
 
-    A batch without views (validation) has nothing to predict; regularisers see its samples as they are.
+    A batch without views (validation) has no predictions; regularizers see its samples unaugmented.
 
-    Deviations: LeJEPA's projector has batch norm; here it is LayerNorm, which knows no batch. A target with an
-    encoder of its own (BYOL's) is refused: its projector would need an average, too.
+    Deviations: LeJEPA's projector has batch norm; here it is LayerNorm, which is batch-independent. A target with
+    an encoder of its own (BYOL's) is refused: its projector would need an average, too.
 
     Args:
-        projector: widths of the projector's linear maps, the last being that of the projections; empty for none.
+        projector: widths of the projector's linear layers, the last is that of the projections; empty for none.
         head: hidden width of the MLP on the predicting side; None for none.
-        global_views: the first so many views make the mean that all are to be near; None: all of them.
+        global_views: number of first views whose mean is the target of all views; None: all views.
 
     Raises:
         ValueError: a setting is out of range, the target is not `Online`, or a training batch has fewer views.
@@ -79,10 +79,10 @@ class Views(Pretext):
         self.head: nn.Module = nn.Identity()
 
     def build(self, modality: Modality, target: Target) -> None:
-        """Make the projector and the head."""
+        """Build the projector and the head."""
         if not isinstance(target, Online):
             raise ValueError(
-                f"Views has no encoder besides the one that is trained, got the target {type(target).__name__}: set "
+                f"Views has no encoder besides the trained one, got the target {type(target).__name__}: set "
                 "model.target to Online"
             )
         self.projector = mlp([modality.encoder.dim, *self.widths])
@@ -91,16 +91,16 @@ class Views(Pretext):
         self.stop_gradient = target.stop_gradient
 
     def predictor_spec(self, modality: Modality, target: Target) -> PredictorSpec | None:
-        """There is no predictor."""
+        """Return None: there is no predictor."""
         return None
 
     def latent_dims(self, modality: Modality, target: Target) -> tuple[int, int]:
-        """The width of the projections, twice."""
+        """Return the width of the projections, twice."""
         width = self.widths[-1] if self.widths else modality.encoder.dim
         return width, width
 
     def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
-        """Encode and project all views, and bring them together."""
+        """Encode and project all views, and pull them together."""
         views = batch.get("views")
         if self.training and (not isinstance(views, list) or len(views) < 2):
             raise ValueError("Views needs batches with at least 2 views of each sample: set data.views to 2 or more")
@@ -117,14 +117,14 @@ class Views(Pretext):
         return Outcome(predictions=predictions, context=context, target=[Latents(values=centre.unsqueeze(1))])
 
     def project(self, nets: Networks, view: Batch) -> Tensor:
-        """The projection (B, D) of one view."""
+        """Project one view to (B, D)."""
         tokens = nets.modality.tokenizer(view)
         with autocast_in_half(tokens.device):
             return self.projector(pool(nets.encoder(tokens), tokens.valid))
 
 
 def mlp(widths: Sequence[int]) -> nn.Module:
-    """Linear maps with LayerNorm and GELU between them; the identity for a single width."""
+    """Build linear layers with LayerNorm and GELU between them; the identity for a single width."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.LayerNorm(before), nn.GELU()] if layers else []

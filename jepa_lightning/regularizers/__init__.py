@@ -1,4 +1,4 @@
-"""Regularisers: what keeps representations from collapsing."""
+"""Regularizers: terms that prevent collapse."""
 
 from jepa_lightning.regularizers.base import (
     On,

@@ -1,4 +1,4 @@
-"""What every regulariser is, and what it is told when it is built."""
+"""Base class of regularizers, and the spec they are built from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ On = Literal["context", "target", "predicted"]
 
 @dataclass(frozen=True)
 class RegularizerSpec:
-    """What a regulariser is told of what it will get; a field that is added breaks no regulariser.
+    """The spec a regularizer is built from. Adding a field breaks no regularizer.
 
     Attributes:
         dim: width D of the context's representations.
@@ -33,20 +33,20 @@ class RegularizerSpec:
 
 
 class Regularizer(ShownModule, nn.Module, ABC):
-    """A term that keeps representations from collapsing, added to the prediction loss.
+    """A term added to the prediction loss that prevents collapse.
 
     Args:
         spec: widths, given by the module.
-        on: the representations that it looks at: of the "context", of the "target" (which needs a target with gradient)
+        on: representations to regularize: of the "context", of the "target" (which needs a target with gradient)
             or the "predicted" ones.
-        weight: its weight in the loss, a number or a schedule.
+        weight: weight in the loss, a number or a schedule.
 
     Attributes:
-        name: under which it is logged, as `train/loss_NAME`.
-        dim: width of what it looks at.
-        min_samples: fewer samples in a batch tell it nothing; of such a batch (what is left over at the end of a
-            validation set) it is left out.
-        seed: of the present step, the same on all ranks, for what a regulariser draws; set by the module.
+        name: name in the log, as `train/loss_NAME`.
+        dim: width of the regularized representations.
+        min_samples: smallest batch it can be computed on; it is skipped for smaller ones (such as the last of a
+            validation set).
+        seed: seed of the current step, the same on all ranks, for random draws; set by the module.
     """
 
     name: str
@@ -63,10 +63,10 @@ class Regularizer(ShownModule, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, outcome: Outcome) -> Tensor:
-        """A scalar from what the step has produced; `looked_at` gives the representations."""
+        """Compute a scalar from the outcome of a step; `looked_at` returns the representations."""
 
     def looked_at(self, outcome: Outcome) -> list[Latents]:
-        """The representations that `on` names: one for each context, target or prediction."""
+        """Return the representations selected by `on`: one for each context, target or prediction."""
         if self.on == "context":
             return outcome.context
         if self.on == "target":
@@ -75,7 +75,7 @@ class Regularizer(ShownModule, nn.Module, ABC):
 
 
 def _flat(predicted: Tensor, valid: Tensor | None) -> Latents:
-    """Predictions (..., B, M, T, D) and their validity (B, M, T) as tokens of a sample; a draw is a sample more."""
+    """Flatten predictions (..., B, M, T, D) and validity (B, M, T) to tokens; each draw counts as a sample."""
     values = predicted.flatten(-3, -2)  # (..., B, M T, D)
     if valid is not None:
         valid = valid.flatten(1).expand(values.shape[:-1]).flatten(0, -2)
@@ -83,11 +83,11 @@ def _flat(predicted: Tensor, valid: Tensor | None) -> Latents:
 
 
 RegularizerFactory = Callable[[RegularizerSpec], Regularizer]
-"""Builds a regulariser from its spec; a `Regularizer` class does."""
+"""Builds a regularizer from its spec, as a `Regularizer` class does."""
 
 
 class Regularizers(nn.ModuleList):
-    """The regularisers of a run, each with a name of its own: of several of one kind "vicreg", "vicreg_2", ..."""
+    """The regularizers of a run with unique names: "vicreg", "vicreg_2", ..."""
 
     def __init__(self, build: Iterable[RegularizerFactory], spec: RegularizerSpec) -> None:
         super().__init__([make(spec) for make in build])
@@ -98,15 +98,15 @@ class Regularizers(nn.ModuleList):
                 part.name = f"{part.name}_{taken[part.name]}"
 
     def parts(self) -> list[Regularizer]:
-        """All of them."""
+        """Return all regularizers."""
         return list(self)  # type: ignore[arg-type]
 
     def terms(self, outcome: Outcome, seed: int) -> list[tuple[str, Tensor, float | Schedule]]:
-        """Name, value and weight of each that the batch has enough samples for.
+        """Compute name, value and weight of each regularizer that the batch has enough samples for.
 
         Args:
-            outcome: of the step.
-            seed: of what they draw, the same on all ranks.
+            outcome: outcome of the step.
+            seed: seed of their random draws, the same on all ranks.
         """
         found: list[tuple[str, Tensor, float | Schedule]] = []
         for part in self.parts():
@@ -116,10 +116,10 @@ class Regularizers(nn.ModuleList):
         return found
 
     def check_batch_size(self, size: int | None) -> None:
-        """Refuse a run whose batches, of at most `size` samples on each process, are all too small for one.
+        """Refuse a run whose batches, of at most `size` samples per process, are all too small for a regularizer.
 
         Raises:
-            ValueError: which, and what to do.
+            ValueError: batches are too small; the message names the regularizer and says what to do.
         """
         for part in self.parts():
             if size is not None and size < part.min_samples:

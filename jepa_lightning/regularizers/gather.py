@@ -1,4 +1,4 @@
-"""Sums over all ranks that gradients flow through."""
+"""Differentiable sums over all ranks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of `value` over all ranks, on each of them; `value` itself in a run of one process.
+    """Sum `value` over all ranks; returns `value` itself in a run of one process.
 
-    Differentiable. Every rank then computes the same function of all samples, and the gradient that reaches a rank's
-    own representations is that of all ranks' values together: the number of ranks times that of one process with the
-    whole batch. DDP and FSDP average gradients over ranks, which makes it the same.
+    Differentiable. Every rank then computes the same function of all samples, and the gradient at a rank's
+    own representations is that of the sum of all ranks' values: the number of ranks times that of one process with the
+    whole batch. DDP and FSDP average gradients over ranks, which makes them equal.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return value

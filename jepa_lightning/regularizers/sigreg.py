@@ -1,4 +1,4 @@
-"""Sketched isotropic Gaussian regularisation (LeJEPA)."""
+"""Sketched isotropic Gaussian regularization (LeJEPA)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from jepa_lightning.schedules import Schedule
 
 
 class SIGReg(Regularizer):
-    """Pulls representations towards an isotropic Gaussian (LeJEPA: Balestriero and LeCun 2025, arXiv:2511.08544).
+    """Pull representations towards an isotropic Gaussian (LeJEPA: Balestriero and LeCun 2025, arXiv:2511.08544).
 
-    Pooled representations are projected on random directions, drawn anew at each step; on each, the Epps-Pulley
-    statistic measures how far the samples' distribution is from N(0, 1):
+    Pooled representations are projected on random directions, drawn at each step. On each direction, the Epps-Pulley
+    statistic measures the distance of the samples' distribution from N(0, 1):
 
         N * integral of |mean_n exp(i t x_n) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt
 
     by the trapezoidal rule over `points` knots on [0, `limit`], twice (the integrand is even). The value is the mean
-    over directions. Of N samples of N(0, 1) it is 1.06 on average (sqrt(2 pi) - sqrt(2 pi / 3)), whatever N; of a
+    over directions. For N samples of N(0, 1) it is 1.06 on average (sqrt(2 pi) - sqrt(2 pi / 3)), for every N; for a
     collapsed batch it grows with N. Computed in float32. The directions are a function of (run seed, step): the same
     on all ranks, and after resuming.
 
     Args:
         spec: widths, given by the module.
-        directions: random directions a step (1024 in the paper's experiments).
-        points: knots of the integral.
-        limit: where the integral ends.
-        on: which representations: context, target or predicted.
-        weight: a number or a schedule; the paper's lambda (0.05, beside `prediction_weight` 0.95).
-        gather: the statistic over the samples of all ranks, in place of each rank's own; the gradient too.
+        directions: number of random directions per step (1024 in the paper's experiments).
+        points: number of knots of the integral.
+        limit: upper limit of the integral.
+        on: representations to regularize: context, target or predicted.
+        weight: weight in the loss, a number or a schedule; the paper's lambda (0.05, beside `prediction_weight` 0.95).
+        gather: compute statistic and gradient over the samples of all ranks instead of each rank's own.
         per_sample: divide by N, so that the gradient does not grow with the batch.
 
     Example:
@@ -84,12 +84,12 @@ class SIGReg(Regularizer):
         self.register_buffer("weights", weights * gaussian, persistent=False)
 
     def forward(self, outcome: Outcome) -> Tensor:
-        """Mean of the statistic over directions, and over contexts where there are several."""
+        """Compute the mean statistic over directions, and over contexts if there are several."""
         values = [self.statistic(latents.pooled().flatten(1)) for latents in self.looked_at(outcome)]
         return values[0] if len(values) == 1 else torch.stack(values).mean()
 
     def statistic(self, features: Tensor) -> Tensor:
-        """The mean statistic of features (N, D) in float32."""
+        """Compute the mean statistic of features (N, D) in float32."""
         with torch.autocast(features.device.type, enabled=False):
             angles = (features @ self.draw(features)).unsqueeze(-1) * self.knots  # (N, directions, points)
             total = sum_over_ranks if self.gather else _itself
@@ -100,7 +100,7 @@ class SIGReg(Regularizer):
             return found if self.per_sample else found * count
 
     def draw(self, features: Tensor) -> Tensor:
-        """Random unit directions (D, directions) of this step."""
+        """Draw the random unit directions (D, directions) of this step."""
         generator = torch.Generator(features.device).manual_seed(self.seed)
         drawn = torch.randn(features.shape[1], self.directions, generator=generator, device=features.device)
         return drawn / drawn.norm(dim=0)

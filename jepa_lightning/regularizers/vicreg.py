@@ -18,22 +18,22 @@ class VICReg(Regularizer):
     """Variance and covariance terms on pooled representations, as C-JEPA adds them to I-JEPA (Mo and Tong 2024).
 
     The terms are those of VICReg (Bardes et al. 2022, equations 1-4): a hinge that keeps each channel's standard
-    deviation over the batch above a target, and the squared off-diagonal covariance, over D. Computed in float32. Of
-    several contexts (V-JEPA's masks, views) the mean of their values.
+    deviation over the batch above a target, and the squared off-diagonal covariance, over D. Computed in float32. With
+    several contexts (V-JEPA's masks, views) it is the mean over them.
 
-    The target is one in the papers. Pooled over the tokens of one image, features that are layer-normed token by token
-    rarely spread so far without encoding noise, so `target_std` is a setting: the terms are those of the features
-    divided by it, and once the spread is reached the variance term is silent.
+    The target is one in the papers. Layer-normed token features, pooled over an image,
+    rarely reach that standard deviation without encoding noise, so `target_std` is a setting: the terms are computed on
+    the features divided by it. The variance term is zero once the target is reached.
 
     Args:
         spec: widths, given by the module.
         variance: weight of the variance term.
         covariance: weight of the covariance term.
-        target_std: standard deviation that the variance term asks for (gamma in VICReg).
-        on: which representations: context, target or predicted.
-        weight: of both terms together, a number or a schedule.
-        gather: statistics over the samples of all ranks, in place of each rank's own; as one process with the whole
-            batch would compute them, the gradient too.
+        target_std: target standard deviation of the variance term (gamma in VICReg).
+        on: representations to regularize: context, target or predicted.
+        weight: weight of both terms together, a number or a schedule.
+        gather: compute statistics over the samples of all ranks instead of each rank's own; values and gradient are
+            those of one process with the whole batch.
 
     Example:
         >>> import torch
@@ -66,18 +66,18 @@ class VICReg(Regularizer):
         self.covariance = covariance
         self.target_std = target_std
         self.gather = gather
-        self.min_samples = 1 if gather else 2  # gathered, all ranks must take part, whatever each of them has
+        self.min_samples = 1 if gather else 2  # with gather all ranks must take part, with any number of samples
 
     def forward(self, outcome: Outcome) -> Tensor:
-        """Weighted sum of the two terms for a batch of at least two samples (over all ranks with `gather`)."""
+        """Compute the weighted sum of the two terms for at least two samples (over all ranks with `gather`)."""
         values = [self.terms(latents.pooled().flatten(1)) for latents in self.looked_at(outcome)]
         return values[0] if len(values) == 1 else torch.stack(values).mean()
 
     def terms(self, features: Tensor) -> Tensor:
-        """Weighted sum of the two terms for features (B, D) in float32."""
+        """Compute the weighted sum of the two terms for features (B, D) in float32."""
         if len(features) < 2 and not self.gather:
-            raise ValueError("VICReg needs at least two samples a batch on each rank, got 1: raise data.batch_size")
-        with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision
+            raise ValueError("VICReg needs at least two samples per batch on each rank, got 1: raise data.batch_size")
+        with torch.autocast(features.device.type, enabled=False):  # autocast would multiply in half precision
             variance, covariance = self._gathered(features) if self.gather else self._own(features)
         return self.weighted(variance, covariance)
 
@@ -92,13 +92,13 @@ class VICReg(Regularizer):
         return sum_over_ranks(value) if self.gather else value
 
     def _own(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Variances (D,) and covariance (D, D) of this rank's samples."""
+        """Compute variances (D,) and covariance (D, D) of this rank's samples."""
         features = (features - features.mean(0)) / self.target_std
         count = len(features) - 1
         return features.square().sum(0) / count, features.T @ features / count
 
     def _gathered(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of all ranks' samples, however many each has."""
+        """Compute them over all ranks' samples; ranks may have different numbers."""
         count = sum_over_ranks(features.new_full((), len(features)))
         mean = sum_over_ranks(features.sum(0)) / count
         features = (features - mean) / self.target_std

@@ -46,7 +46,7 @@ class Place:
         if self._was is not None and self._identity() != self._was:
             raise Fault(
                 f"the run's folder {self.folder} was renamed or deleted while it ran, so the run has ended. Where it "
-                "still is, give it its name back; --auto_resume true goes on from its last checkpoint."
+                "still is, give it its name back; --auto_resume true resumes from its last checkpoint."
             )
 
     def _identity(self) -> tuple[int, ...] | None:

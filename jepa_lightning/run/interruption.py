@@ -1,4 +1,4 @@
-"""Signals that end a run after its present step, and the exit codes that say how it ended."""
+"""Signals that end a run after its current step, and exit codes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ import torch.distributed as dist
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
-CTRL_C = 130  # 128 + SIGINT, as shells have it
+CTRL_C = 130  # 128 + SIGINT, as in shells
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
 
 
 class Fault(RuntimeError):
-    """A run that cannot go on, through no mistake in what was typed; the message says in a few lines what to do."""
+    """A run cannot continue, although its settings are right; the message says what to do."""
 
 
 class Interrupted(BaseException):
-    """A signal has ended the run. Not an Exception: nothing that handles errors should take it for one.
+    """A signal has ended the run. Not an Exception, so that error handlers do not catch it.
 
     Args:
         signum: the signal.
-        saved: the checkpoint that holds the run's state; None where it was stopped at once.
+        saved: the checkpoint that holds the run's state; None if it was stopped immediately.
     """
 
     def __init__(self, signum: int, saved: str | None = None) -> None:
@@ -41,14 +41,14 @@ class Interrupted(BaseException):
 
     @property
     def code(self) -> int:
-        """The exit code: 75 asks a scheduler to start the command again, 130 is Ctrl-C's."""
+        """Return the exit code: 75 asks a scheduler to start the command again, 130 is for Ctrl-C."""
         return CTRL_C if self.signum == signal.SIGINT else REQUEUE
 
     def __str__(self) -> str:
         name = signal.Signals(self.signum).name
         if self.saved is None:
             return f"stopped at once by {name}; the last checkpoint is as it was"
-        return f"stopped by {name}; saved {self.saved}: go on with --auto_resume true, or --ckpt_path last"
+        return f"stopped by {name}; saved {self.saved}: resume with --auto_resume true, or --ckpt_path last"
 
 
 class NotBegun(Interrupted):
@@ -58,15 +58,15 @@ class NotBegun(Interrupted):
         return f"stopped by {signal.Signals(self.signum).name}: training had not begun; start it again"
 
 
-_begun = False  # whether somebody else has listened since
+_begun = False  # whether other handlers were installed since
 
 
 @contextmanager
 def stops_before_training(*, requeue: bool = False) -> Iterator[None]:
-    """Inside, SIGTERM and SIGUSR1 end the program as they do in training (`NotBegun`), whatever it is about to do.
+    """Let SIGTERM and SIGUSR1 end the program before training (`NotBegun`) as they do in training.
 
     Args:
-        requeue: whether SIGUSR1 puts a SLURM job back into the queue.
+        requeue: whether SIGUSR1 requeues a SLURM job.
     """
     global _begun
     _begun = False

@@ -13,7 +13,7 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.run.checkpoint_io import tidy
 from jepa_lightning.run.checkpoints import find_checkpoint, mismatch, read_config, read_content, refuse_older
 
-SETTINGS = ("seed_everything", "model", "data", "trainer")  # what of a configuration changes what is learnt
+SETTINGS = ("seed_everything", "model", "data", "trainer")  # sections that change the trained weights
 _TRAINER = (  # and of the trainer's
     *(
         "devices",
@@ -76,7 +76,7 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def read_resumable(path: Path) -> dict[str, Any]:
-    """As `read_weights`, of a checkpoint that training can go on from.
+    """As `read_weights`, of a checkpoint that training can resume from.
 
     Raises:
         ValueError: likewise; or it holds weights alone.
@@ -168,7 +168,7 @@ def refuse_other_optimizer(trainer: Trainer) -> None:
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of the settings that change what is learnt is not as it was, one a line: `model.objective: SmoothL1 -> L1`.
+    """List the changed settings that affect training, one per line: `model.objective: SmoothL1 -> L1`.
 
     Where a class is another, its own settings are not listed. What only one of them says is none.
     """

@@ -27,7 +27,7 @@ def parallelize(
     The order matters: what is recomputed is inside what is compiled, and both are inside what is gathered. Compiled and
     sharded are single layers; the rest of each part (embedding, positions, last norm, mask token) is sharded as one.
     A target with an encoder of its own is sharded like the context encoder, so that each rank moves its own shards; it
-    keeps no activations. Pretext, objective and regularisers are sharded whole.
+    keeps no activations. Pretext, objective and regularizers are sharded whole.
 
     Args:
         jepa: a JEPA, with `encoder`, `predictor`, `target`, `pretext`, `objective` and `regularizers`.
@@ -58,7 +58,7 @@ def parallelize(
     whole = [name for name, p in jepa.named_parameters() if p.requires_grad and not hasattr(p, "placements")]
     if whole:
         raise ValueError(
-            "fsdp2 shards the encoder, the predictor, the pretext, the objective and the regularisers, but there is "
+            "fsdp2 shards the encoder, the predictor, the pretext, the objective and the regularizers, but there is "
             f"also {whole[0]}: use --trainer.strategy ddp"
         )
 

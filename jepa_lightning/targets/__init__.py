@@ -1,4 +1,4 @@
-"""Targets: who encodes what is to be predicted, and with which gradient."""
+"""Targets: what encodes y, and with which gradient."""
 
 from jepa_lightning.targets.base import FrozenTarget, Target, TargetFactory, encode, evaluating, represent
 from jepa_lightning.targets.ema import EMA

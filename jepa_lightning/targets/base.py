@@ -1,4 +1,4 @@
-"""What every target is: who encodes y, and with which gradient."""
+"""Base classes of targets: what encodes y, and with which gradient."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from jepa_lightning.tokens import Tokens
 
 
 class Target(ShownModule, nn.Module, ABC):
-    """Encodes what is to be predicted.
+    """Encode the targets of the prediction.
 
-    Built from the context encoder and the tokens' spec. Probes, pictures, `load` and the commands ask it which encoder
-    a run is judged by (`evaluated`); none of them assumes a teacher.
+    Built from the context encoder and the tokens' spec. Probes, pictures, `load` and the commands use the encoder that
+    `evaluated` returns; none of them assumes a teacher.
     """
 
     schedules: Mapping[str, Schedule] = {}
-    """Its own schedules by name, which are logged as `train/NAME`."""
+    """The target's schedules by name, logged as `train/NAME`."""
 
     owns_encoder: ClassVar[bool] = True
-    """Whether `encoder` is a copy of its own: then it is compiled, sharded and saved beside the context encoder."""
+    """Whether `encoder` is a separate copy, which is compiled, sharded and saved beside the context encoder."""
 
     encoder: Encoder
-    """The encoder that makes the targets."""
+    """The encoder of the targets."""
 
     @property
     def dim(self) -> int:
-        """Width of the targets."""
+        """Return the width of the targets."""
         return self.encoder.dim
 
     @abstractmethod
@@ -58,29 +58,29 @@ class Target(ShownModule, nn.Module, ABC):
         return None
 
     def evaluated(self, encoder: Encoder) -> Encoder:
-        """The encoder that a run is judged by and hands out, of the context `encoder` and the target's."""
+        """Return the encoder that probes evaluate and `load` returns: the context `encoder` or the target's."""
         return self.encoder
 
     def start(self, total: int) -> None:
         """Check the settings before training.
 
         Args:
-            total: optimiser steps of the run.
+            total: number of optimiser steps of the run.
 
         Raises:
-            ValueError: a setting makes no sense.
+            ValueError: a setting is invalid.
         """
 
     def update(self, student: Encoder, step: int, total: int) -> None:
-        """Follow the context encoder after optimiser step `step` of `total`; most targets have nothing to do."""
+        """Update after optimiser step `step` of `total`; does nothing by default."""
 
 
 TargetFactory = Callable[[Encoder, TokenSpec], Target]
-"""Builds a target from the context encoder and the tokens' spec; a `Target` class does."""
+"""Builds a target from the context encoder and the tokens' spec, as a `Target` class does."""
 
 
 class FrozenTarget(Target):
-    """A target with an encoder of its own that no gradient reaches; always in eval mode."""
+    """A target with its own frozen encoder, always in eval mode."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -100,17 +100,17 @@ class FrozenTarget(Target):
         *,
         layers: tuple[int, ...] = (),
     ) -> Tensor:
-        """Representations without gradient; see `Target.forward`."""
+        """Encode without gradient; see `Target.forward`."""
         return encode(self.computing(tokens.device), tokens, keep, keep_valid, layers=layers)
 
     def computing(self, device: torch.device) -> Encoder:
-        """The encoder to compute with on `device`: a cheaper one that gives the same, where there is one."""
+        """Return the encoder to use on `device`, possibly a cheaper one with the same output."""
         return self.encoder
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, `module` is in eval mode, without gradients; each of its parts returns to the mode it was in."""
+    """Put `module` in eval mode without gradients, and restore the mode of each part at the end."""
     training = [part for part in module.modules() if part.training]
     try:
         for part in training:
@@ -130,12 +130,12 @@ def encode(
     *,
     layers: tuple[int, ...] = (),
 ) -> Tensor:
-    """Call an encoder in the trainer's precision; one without `layers` serves as long as none are asked for."""
+    """Call an encoder in the trainer's precision; `layers` is passed only if not empty."""
     with autocast_in_half(tokens.device):
         return encoder(tokens, keep, keep_valid, **({"layers": layers} if layers else {}))
 
 
 def represent(encoder: Encoder, tokens: Tokens, *, layers: tuple[int, ...] = ()) -> Tensor:
-    """Representations of all tokens by a frozen `encoder`: no dropout, no gradient; (B, N, D), or (B, N, L, D)."""
+    """Encode all tokens with a frozen `encoder`, without dropout or gradient: (B, N, D), or (B, N, L, D)."""
     with evaluating(encoder):
         return encode(encoder, tokens, layers=layers)

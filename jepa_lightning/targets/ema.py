@@ -1,4 +1,4 @@
-"""The target by an exponential moving average (EMA) of the context encoder."""
+"""The target as an exponential moving average (EMA) of the context encoder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from jepa_lightning.targets.half import HalfCopy
 class EMA(FrozenTarget):
     """EMA copy of the context encoder (I-JEPA: Assran et al. 2023, section 3; BYOL: Grill et al. 2020).
 
-    Never trained, always in eval mode, part of the checkpoint. A run is judged by it. Its parameters do not require
-    gradients, so neither the optimiser nor DDP's reducer sees them. They stay in float32 where the context encoder's
-    are in half precision (bf16-true): at a momentum of 0.996 an average in bfloat16 would round every step away. On
-    CUDA under bf16-mixed it computes with a copy of its weights in half precision, made when they move, which is what
-    autocast would make of them at each step; see `HalfCopy`.
+    Never trained, always in eval mode, part of the checkpoint. It is the evaluated encoder. Its parameters require no
+    gradients, so neither the optimiser nor DDP's reducer sees them. They stay in float32 when the context encoder's
+    are in half precision (bf16-true): at a momentum of 0.996 an average in bfloat16 would round every update away. On
+    CUDA under bf16-mixed it computes with a copy of its weights in half precision, made at each update, which equals
+    autocast's cast at each step; see `HalfCopy`.
 
     Args:
         encoder: the context encoder, given by the module; the copy starts with its weights.
         spec: the tokens' spec, given by the module.
         momentum: schedule of the momentum m, over the optimiser steps of the run: target = m target + (1 - m) context.
-        half_copy: keep the copy in half precision, where it serves; it is in no checkpoint.
+        half_copy: use the copy in half precision where it helps; it is not saved in checkpoints.
 
     Example:
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
@@ -57,11 +57,11 @@ class EMA(FrozenTarget):
 
     @property
     def schedules(self) -> dict[str, Schedule]:  # type: ignore[override]
-        """The momentum's."""
+        """Return the momentum's schedule."""
         return {"momentum": self.momentum}
 
     def computing(self, device: torch.device) -> Encoder:
-        """The encoder, or its copy in half precision where that gives the same."""
+        """Return the encoder, or its copy in half precision if that gives the same output."""
         if not (self.half_copy and HalfCopy.serves(device)):
             return self.encoder
         if self._half is None or not self._half.is_of(self.encoder, device):
@@ -76,15 +76,15 @@ class EMA(FrozenTarget):
         self.forget_pairs()
 
     def update(self, student: Encoder, step: int, total: int) -> None:
-        """Move towards the context encoder; see `Target.update` and `average`."""
+        """Update the average; see `Target.update` and `average`."""
         self.average(student, self.momentum(step, total))
 
     @torch.no_grad()
     def average(self, student: nn.Module, momentum: float) -> None:
-        """target = momentum target + (1 - momentum) student, for all parameters in a few fused kernels.
+        """Set target = momentum target + (1 - momentum) student, for all parameters in a few fused kernels.
 
-        Buffers are copied. Call it after each optimiser step. Sharded alike, each rank moves its own shards; a
-        student in half precision is read in the target's precision.
+        Buffers are copied. Call it after each optimiser step. With the same sharding, each rank updates its own
+        shards. A student in half precision is read in the target's precision.
         """
         if self._pairs is None or self._pairs[0] is not student:  # walking all parameters costs more than updating them
             pairs = [_local(m, t) for m, t in zip(self.encoder.parameters(), student.parameters(), strict=True)]
@@ -101,7 +101,7 @@ class EMA(FrozenTarget):
             mine.copy_(theirs)
 
     def forget_pairs(self) -> None:
-        """Look the parameters up again at the next update: they were moved or sharded since."""
+        """Collect the parameters again at the next update, after they were moved or sharded."""
         self._pairs = self._half = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -115,10 +115,10 @@ class EMA(FrozenTarget):
 
 
 def _local(mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Both, or this rank's shards of both.
+    """Return both tensors, or this rank's shards of both.
 
     Raises:
-        ValueError: they are not sharded alike.
+        ValueError: they are sharded differently.
     """
     shards = [getattr(tensor, "placements", None) for tensor in (mine, theirs)]
     if shards[0] != shards[1]:

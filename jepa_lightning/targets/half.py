@@ -12,22 +12,22 @@ from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.precision import HALF
 
 DEVICES = {"cuda"}
-"""Where it is worth its memory: elsewhere autocast's casts are not what a step waits for."""
+"""Devices on which the copy is worth its memory: elsewhere autocast's casts do not limit a step."""
 
 
 class HalfCopy:
-    """An encoder whose layers' linear maps and norms hold autocast's casts of the weights; all else is shared.
+    """An encoder whose linear layers and norms hold autocast's casts of the weights; everything else is shared.
 
-    Autocast casts these weights at every forward pass; one that never gets a gradient can keep them. What comes out is
-    bit for bit what autocast gives. Other parameters (positions, scales, embeddings, layers of other kinds) are those
-    of the encoder itself, and an encoder in shards is used as it is.
+    Autocast casts these weights at every forward pass; an encoder without gradients can keep them. The output is
+    bit for bit that of autocast. Other parameters (positions, scales, embeddings, layers of other kinds) are those
+    of the encoder itself. A sharded encoder is used as it is.
 
-    It is no part of a model: no module, in no checkpoint, in no copy. Weights that were changed by anything but
-    `refresh` (a checkpoint that is loaded) are told by torch's version counters, and copied anew.
+    It is not part of a model: not a module, not in checkpoints, not copied with it. Weights changed by anything but
+    `refresh` (such as loading a checkpoint) are detected by torch's version counters, and copied again.
 
     Args:
-        encoder: its weights in float32.
-        device: where it computes, under autocast, whose type the copy takes.
+        encoder: encoder with weights in float32.
+        device: device it computes on; the copy has autocast's dtype of that device.
     """
 
     def __init__(self, encoder: Encoder, device: torch.device) -> None:
@@ -58,12 +58,12 @@ class HalfCopy:
 
     @staticmethod
     def serves(device: torch.device) -> bool:
-        """Whether autocast casts weights to half precision here and now, so that a copy spares it."""
+        """Return whether autocast currently casts weights to half precision, which a copy avoids."""
         kind = device.type
         return kind in DEVICES and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) in HALF
 
     def is_of(self, encoder: Encoder, device: torch.device) -> bool:
-        """Whether this is a copy of this encoder's present parameters in autocast's type."""
+        """Return whether this is a copy of this encoder's current parameters in autocast's dtype."""
         return (
             encoder is self._of
             and self.dtype == torch.get_autocast_dtype(device.type)
@@ -71,19 +71,19 @@ class HalfCopy:
         )
 
     def encoder(self) -> Encoder:
-        """The encoder to compute with, its weights those of the original."""
+        """Return the encoder to compute with, with up-to-date weights."""
         if any(original._version != known for original, known in zip(self._originals, self._versions, strict=True)):
             self.refresh()
         return self._encoder
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Copy the weights anew, in one kernel."""
+        """Copy the weights again, in one kernel."""
         if self._halves:
             torch._foreach_copy_(self._halves, self._originals)
         self._versions = [original._version for original in self._originals]
 
 
 def is_compiled(block: nn.Module) -> bool:
-    """Whether `block.compile()` was called."""
+    """Return whether `block.compile()` was called."""
     return block._compiled_call_impl is not None

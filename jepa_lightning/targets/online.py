@@ -1,4 +1,4 @@
-"""The target by the trained encoder itself: no teacher."""
+"""The trained encoder as its own target, without a teacher."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jepa_lightning.tokens import Tokens
 
 
 class Online(Target):
-    """The context encoder makes the targets, too: no second copy in memory, in the checkpoint or in the step.
+    """Use the context encoder as target: no second copy in memory, in the checkpoint or in the step.
 
-    With the gradient stopped at the target (SimSiam: Chen and He 2021), or flowing through it (VICReg: Bardes et al.
-    2022; LeJEPA: Balestriero and LeCun 2025). Without a regulariser (`model.regularizers`) the encoder collapses:
-    saying the same of everything makes the prediction loss zero.
+    The gradient is stopped at the target (SimSiam: Chen and He 2021), or flows through it (VICReg: Bardes et al.
+    2022; LeJEPA: Balestriero and LeCun 2025). Without a regularizer (`model.regularizers`) the encoder collapses:
+    constant features make the prediction loss zero.
 
     Args:
         encoder: the context encoder, given by the module.
         spec: the tokens' spec, given by the module.
-        stop_gradient: whether the targets are constants for the gradient.
+        stop_gradient: whether to stop the gradient at the targets.
 
     Example:
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
@@ -40,11 +40,11 @@ class Online(Target):
     def __init__(self, encoder: Encoder, spec: TokenSpec | None = None, *, stop_gradient: bool = True) -> None:
         super().__init__()
         self.stop_gradient = stop_gradient
-        self._student = (encoder,)  # in a tuple, or it would be registered, and saved, a second time
+        self._student = (encoder,)  # in a tuple, so that it is not registered and saved a second time
 
     @property
     def encoder(self) -> Encoder:  # type: ignore[override]
-        """The context encoder."""
+        """Return the context encoder."""
         return self._student[0]
 
     def forward(
@@ -55,7 +55,7 @@ class Online(Target):
         *,
         layers: tuple[int, ...] = (),
     ) -> Tensor:
-        """Representations, without gradient where it is stopped; see `Target.forward`."""
+        """Encode, without gradient if `stop_gradient`; see `Target.forward`."""
         with torch.no_grad() if self.stop_gradient else nullcontext():
             return encode(self.encoder, tokens, keep, keep_valid, layers=layers)
 

@@ -1,4 +1,4 @@
-"""The target by a frozen encoder that something else has trained."""
+"""A frozen, pretrained encoder as target."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from jepa_lightning.targets.base import FrozenTarget
 
 
 class Pretrained(FrozenTarget):
-    """A frozen encoder makes the targets: that of another run, or one with released weights.
+    """Use a frozen encoder as target: that of another run, or one with released weights.
 
-    A run is judged by the context encoder, which is what it trains. The frozen weights are part of the checkpoint, so
-    `load` and the commands need nothing else; training, and resuming it, needs the source.
+    The evaluated encoder is the context encoder, which is trained. The frozen weights are part of the checkpoint, so
+    `load` and the commands need nothing else; training and resuming need the source.
 
     Args:
         encoder: the context encoder, given by the module.
         spec: the tokens' spec, given by the module.
-        checkpoint: folder or checkpoint of the run whose evaluated encoder is taken; None where `build` brings weights.
-        build: builds the frozen encoder, where it is not of the context encoder's sizes, or brings weights of its own
+        checkpoint: folder or checkpoint of the run whose evaluated encoder is used; None if `build` loads weights.
+        build: builds the frozen encoder if its sizes differ from the context encoder's, or if it loads its own weights
             (`TimmEncoder` with `pretrained: true`). None: sizes of the context encoder.
         trust: packages whose classes the other run's configuration may name.
 
@@ -48,20 +48,20 @@ class Pretrained(FrozenTarget):
         trust: Collection[str] = (),
     ) -> None:
         if checkpoint is None and build is None:
-            raise ValueError("Pretrained needs to know whose weights: give checkpoint (a run), or build (an encoder)")
+            raise ValueError("Pretrained needs weights: give checkpoint (a run), or build (an encoder)")
         frozen = copy.deepcopy(encoder) if build is None else build(spec)
         if checkpoint is not None:
             _load(frozen, checkpoint, trust)
         super().__init__(frozen)
 
     def evaluated(self, encoder: Encoder) -> Encoder:
-        """The context encoder: the other one is as it was."""
+        """Return the context encoder, which is the trained one."""
         return encoder
 
 
 def _load(encoder: Encoder, checkpoint: str, trust: Collection[str]) -> None:
     """Fill `encoder` with the evaluated encoder of another run."""
-    from jepa_lightning.loading import load  # which builds JEPAs, and so imports this module
+    from jepa_lightning.loading import load  # it imports this module
 
     state: dict[str, Any] = load(checkpoint, trust=trust).encoder.state_dict()
     own = encoder.state_dict()
@@ -70,7 +70,7 @@ def _load(encoder: Encoder, checkpoint: str, trust: Collection[str]) -> None:
         name = wrong[0]
         sizes = [tuple(d[name].shape) if name in d else "nothing" for d in (own, state)]
         raise ValueError(
-            f"the encoder in {checkpoint} is not of the sizes that are expected: {name} is {sizes[1]} there and "
-            f"{sizes[0]} here; say how it is built with target.build (class and sizes as in that run's config.yaml)"
+            f"the encoder in {checkpoint} does not have the expected sizes: {name} is {sizes[1]} there and "
+            f"{sizes[0]} here; set target.build (class and sizes as in that run's config.yaml)"
         )
     encoder.load_state_dict(state)

@@ -22,29 +22,30 @@ from modalities.audio.transforms import AudioViews, Crop, LogMelCrop, Short
 class AudioData(FileDataModule):
     """Batches of audio clips: `waveform` (B, L) float32, mono; `length` (B,), the real samples; `labels`; `id`.
 
-    L is seconds times sample rate. In training a clip lies at a random place of the recording, else in its middle. Of
-    long files only that part is decoded. With `log_mel_cache` a batch has `log_mel` (B, F, T), not `waveform`, and
-    `length` counts frames. Channels are averaged, other sample rates converted. Silent files are kept; empty, truncated
-    and other damaged files, and NaN in what is read, are unreadable samples: counted, named, and replaced.
+    L is seconds times sample rate. Training clips are cropped at a random time, others from the middle of the
+    recording. Of long files only that part is decoded. With `log_mel_cache` a batch has `log_mel` (B, F, T), not
+    `waveform`, and `length` counts frames. Channels are averaged, other sample rates converted. Silent files are kept;
+    empty, truncated and other damaged files, and NaN in what is read, are unreadable samples: counted, named, and
+    replaced.
 
     `root` is a folder of audio files, with or without class folders, or a CSV file (`FileDataModule`). A `dataset`
     gives waveforms (L,) or (channels, L) at the sample rate, or torchaudio's (waveform, sample_rate, label, ...).
 
     Args:
-        group: column of the CSV file that the splits are made by (a speaker: then no speaker is in two splits). A
-            column `split` is then left aside.
-        test_groups: the values of that column whose files are the test split.
-        val_groups: likewise for validation; none: `val_fraction` of the remaining files, whatever their group.
+        group: column of the CSV file that defines the splits (with a speaker, no speaker is in two splits). A
+            column `split` is then ignored.
+        test_groups: values of that column whose files are the test split.
+        val_groups: likewise for validation; none: `val_fraction` of the remaining files, from any group.
         seconds: length of a clip. None: the model's.
-        sample_rate: in Hz. None: the model's.
-        short: what is done with recordings shorter than a clip: "pad" puts zeros behind them, which `length` leaves
-            out; "tile" plays them again and again.
-        gain: training clips are louder or softer by up to this many dB, drawn uniformly. 0: as they are.
+        sample_rate: sample rate in Hz. None: the model's.
+        short: how to extend recordings shorter than a clip: "pad" appends zeros, which `length` does not
+            count; "tile" repeats the recording.
+        gain: random gain of training clips, uniform up to this many dB louder or softer. 0: none.
         cache: keep decoded audio in memory, so that each file is decoded once, at the start (test audio is not
-            kept). None: when they take less than 1 GiB, and there is no `log_mel_cache`.
-        log_mel_cache: folder where the log-mel spectrograms of files are kept (`LogMelCache`), for files that are read
-            in many epochs or runs. Costs gain, and 2 bytes a value.
-        front_end: gives the spectrograms for that cache. None: the model's.
+            kept). None: if it takes less than 1 GiB, and there is no `log_mel_cache`.
+        log_mel_cache: folder to keep the log-mel spectrograms of files in (`LogMelCache`), for files that are read
+            in many epochs or runs. Excludes gain, and takes 2 bytes per value.
+        front_end: computes the spectrograms for that cache. None: the model's.
         samples: number of generated training clips (an eighth as many for validation).
         **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); batch_size, num_workers,
             seed and so on (`JEPADataModule`).

@@ -59,10 +59,10 @@ class GeneratedAudio(Shown, Dataset[dict[str, Any]]):
 
     Example:
         >>> from modalities.audio import GeneratedAudio
-        >>> sounds = GeneratedAudio(16, seconds=0.5, seed=1)
-        >>> sounds
+        >>> clips = GeneratedAudio(16, seconds=0.5, seed=1)
+        >>> clips
         GeneratedAudio(samples=16, seconds=0.5, seed=1)
-        >>> sounds[0]["waveform"].shape, sorted(sounds[0]["labels"])
+        >>> clips[0]["waveform"].shape, sorted(clips[0]["labels"])
         ((4000,), ['envelope', 'pitch', 'rate', 'rhythm', 'timbre'])
     """
 
@@ -124,16 +124,16 @@ def _draw(rng: np.random.Generator, length: int, sample_rate: int) -> tuple[NDAr
     )
     pitches = rng.uniform(0, _OCTAVES, n)
     rates = np.array(RATES)[rhythms // 2] * rng.uniform(1 - _JITTER, 1 + _JITTER, n)
-    sounds = _tones(_LOWEST * 2**pitches / sample_rate, timbres, rng.random(n), length)
-    sounds *= _notes(rates / sample_rate, envelopes, rhythms % 2, rng.random(n), length)
+    clips = _tones(_LOWEST * 2**pitches / sample_rate, timbres, rng.random(n), length)
+    clips *= _notes(rates / sample_rate, envelopes, rhythms % 2, rng.random(n), length)
     # The sum of two random bytes less its mean: near enough to a normal, at a tenth of its price.
-    noise = rng.integers(0, 256, sounds.shape, dtype=np.uint8).astype(np.float32)
-    noise += rng.integers(0, 256, sounds.shape, dtype=np.uint8)
+    noise = rng.integers(0, 256, clips.shape, dtype=np.uint8).astype(np.float32)
+    noise += rng.integers(0, 256, clips.shape, dtype=np.uint8)
     noise -= 255
-    sounds += noise * (10 ** (rng.uniform(*_NOISE, (n, 1)) / 20) / 104).astype(np.float32)
+    clips += noise * (10 ** (rng.uniform(*_NOISE, (n, 1)) / 20) / 104).astype(np.float32)
     level = 10 ** (rng.uniform(*_LEVEL, (n, 1)) / 20)
-    sounds *= (level * 32767 / np.abs(sounds).max(1, keepdims=True)).astype(np.float32)
-    return sounds.astype(np.int16), rhythms, timbres, envelopes, pitches, rates
+    clips *= (level * 32767 / np.abs(clips).max(1, keepdims=True)).astype(np.float32)
+    return clips.astype(np.int16), rhythms, timbres, envelopes, pitches, rates
 
 
 def _tones(frequencies: Array, timbres: NDArray[np.int64], phases: Array, length: int) -> Array:

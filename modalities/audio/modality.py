@@ -17,30 +17,30 @@ from modalities.audio.tokenizer import SpectrogramTokenizer
 
 
 class Audio(Modality):
-    """Audio clips as grids of spectrogram patches (M2D, Niizuka et al. 2023; Audio-JEPA, Tuncay et al. 2025).
+    """Audio clips as grids of spectrogram patches (M2D, Niizumi et al. 2023; Audio-JEPA, Tuncay et al. 2025).
 
-    Batches hold `waveform` (B, L), mono at the sample rate, or `log_mel` (B, F, T) from a cache, and where clips are
-    shorter `length` (B,), in samples or frames; see `SpectrogramTokenizer` and `LogMel`.
+    Batches hold `waveform` (B, L), mono at the sample rate, or `log_mel` (B, F, T) from a cache, and for shorter
+    clips `length` (B,), in samples or frames; see `SpectrogramTokenizer` and `LogMel`.
 
-    Spectrograms are computed in float32 whatever the model's precision. Prefer `bf16-mixed` to `bf16-true`, which
-    rounds the waveforms themselves to 8 bits before anyone sees them.
+    Spectrograms are computed in float32 in every precision. Prefer `bf16-mixed` to `bf16-true`, which
+    rounds the waveforms themselves to 8 bits before the spectrogram.
 
     Args:
-        sample_rate: in Hz; the data module converts to it.
+        sample_rate: sample rate in Hz; the data module resamples to it.
         seconds: length of a clip; the data module crops to it. Frames that fill no patch are cut off.
         mels: number of mel bands.
         window_ms: length of a frame's window in milliseconds.
-        hop_ms: from one frame to the next.
-        n_fft: length of the Fourier transform in samples; None to choose it by the window and the bands.
+        hop_ms: hop between frames in milliseconds.
+        n_fft: length of the Fourier transform in samples; None: chosen from the window and the bands.
         f_min: lower edge of the lowest band in Hz.
         f_max: upper edge of the highest band; None is half the sample rate.
-        floor: smallest energy, of which the logarithm is taken.
+        floor: smallest energy before the logarithm.
         kind: `log_mel`, or `fbank` for Kaldi's filter banks.
         window: `hann`, or `povey` (with `fbank` only).
         patch_size: (mel bands, frames) of a patch, or one number for both. (16, 16) is AST's; patches over all bands
-            and few frames, such as (128, 2), see time finely.
-        mean: of the log-mel values, by which they are normalised. None: estimated from the training set.
-        std: likewise.
+            and few frames, such as (128, 2), have a fine time resolution.
+        mean: mean of the log-mel values, for normalisation. None: estimated from the training set.
+        std: standard deviation, likewise.
         encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
         masker: draws contexts and targets; 60 % of the patches at random by default.
 

@@ -47,9 +47,9 @@ class ImageData(PictureDataModule):
     Args:
         image_size: side, or (height, width), in pixels. None: the model's.
         channels: 1 (grey), 3 (RGB), 4 (RGBA); any number for tensors and .npy files. None: the model's.
-        mean: of each channel, for values from 0 to 1 (8- and 16-bit images) or the tensor's own. None: ImageNet's for
-            3 channels, 0.5 for other numbers. "auto": mean and std of up to 1000 training images, evenly spaced.
-        std: likewise; None is ImageNet's, or 0.25.
+        mean: mean of each channel, for values from 0 to 1 (8- and 16-bit images) or the tensor's own. None: ImageNet's
+            for 3 channels, 0.5 for other numbers. "auto": mean and std of up to 1000 training images, evenly spaced.
+        std: standard deviation, likewise; None: ImageNet's, or 0.25.
         crop_scale: range of the training crop's share of the image's area.
         value_range: the values that become 0 and 1, of images with other than 8 bits. None: by up to 64 training images
             (`modalities.image.values`); but arrays of floats stay as they are where they are not of 0 to 255 or where
@@ -57,7 +57,7 @@ class ImageData(PictureDataModule):
         flip: mirror half of the training images. With views, `ImageViews` takes the place of both.
         cache: keep decoded images of files in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
-        max_pixels: most pixels that an image file may be decoded to; larger ones are unreadable samples. A small file
+        max_pixels: largest number of pixels of a decoded image file; larger ones are unreadable samples. A small file
             may hold a very large image.
         samples: number of generated training images, at most 64 pixels wide (an eighth as many for validation).
         **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); batch_size, num_workers,

@@ -169,7 +169,7 @@ def standard(image: Any, channels: int, values: Values | None = None) -> Image.I
 
 
 def usable(image: Tensor) -> Tensor:
-    """Check that a model could learn from a float image, and return it.
+    """Check that a float image can be trained on, and return it.
 
     Raises:
         OSError: it holds no pixel, or values that are NaN, infinite or beyond 1e18.

@@ -25,8 +25,8 @@ class VideoData(PictureDataModule):
     """Batches of clips: `video` (B, C, T, H, W), uint8 (normalised by the model) or float32; `labels`; `id`.
 
     Training clips begin at random times and get one random resized crop and flip for all their frames (V-JEPA: Bardes
-    et al. 2024, arXiv:2404.08471: area 0.3 to 1); all others lie in the middle of the video and get the largest central
-    crop. Resizing is bicubic and antialiased.
+    et al. 2024, arXiv:2404.08471: area 0.3 to 1); all others are taken from the middle of the video with the largest
+    central crop. Resizing is bicubic and antialiased.
 
     `root` is a folder of video files, with or without class folders, or a CSV file (`FileDataModule`); or a folder with
     `train.npz` (perhaps `val.npz`, `test.npz`), or an .npz file: `labels` then names its label arrays. A `dataset`
@@ -34,17 +34,17 @@ class VideoData(PictureDataModule):
 
     Args:
         frames: frames of a clip. None: the model's.
-        stride: take every `stride`-th frame; 1 where `fps` is not given either.
-        fps: take this many frames a second instead, whatever the files' own rate.
+        stride: take every `stride`-th frame; 1 if `fps` is not given either.
+        fps: take this many frames per second instead, for files of any frame rate.
         short: what to do with a video shorter than a clip: "loop" it, or "refuse" it as unreadable.
         eval_clips: clips of each video in evaluation, evenly spaced over its length; their features are averaged.
         decoder: "pyav", "torchcodec", or "auto": torchcodec where it can be imported, else PyAV.
         image_size: side, or (height, width), in pixels. None: the model's.
         channels: 1 (grey) or 3 (RGB); any number for arrays and tensors. None: the model's.
         crop_scale: range of the training crop's share of the frame's area; (1, 1) takes the central crop.
-        flip: mirror half of the training clips. Leave it off where left and right matter.
+        flip: mirror half of the training clips. Do not use it if left and right matter.
         samples: number of generated training clips, at most 64 pixels wide (a quarter as many for validation).
-        batch_size: samples a batch (and process).
+        batch_size: samples per batch and process.
         **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); num_workers,
             seed and so on (`JEPADataModule`).
 

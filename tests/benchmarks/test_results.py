@@ -43,7 +43,7 @@ def row(difference, **more):
     return {**start, "scores": scores, "difference": difference, **ends, **more}
 
 
-@pytest.mark.parametrize(("difference", "words"), [(0.1, "helps"), (-0.1, "hurts"), (0.001, "cannot be told")])
+@pytest.mark.parametrize(("difference", "words"), [(0.1, "helps"), (-0.1, "hurts"), (0.001, "inconclusive")])
 def test_words(difference, words):
     runs = [{"rows": [row(difference)]}, {"rows": [row(difference + 0.001)]}]
     (found,) = summarise(Entry("Digits", "", ""), runs)

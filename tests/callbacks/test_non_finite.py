@@ -51,7 +51,7 @@ def test_the_run_stops_with_the_step_and_the_samples(make_trainer, make_jepa, ma
     trainer = make_trainer(
         poison, NonFiniteGuard(), LastCheckpoint(every_n_train_steps=1), max_steps=10, log_every_n_steps=5
     )
-    with pytest.raises(Fault, match=f"{what} not finite at step 3, first met with the samples: ") as error:
+    with pytest.raises(Fault, match=f"{what} not finite at step 3, first with the samples: ") as error:
         trainer.fit(make_jepa(), datamodule=make_data())
     assert all(name in str(error.value) for name in poison.ids[3][:8])
     assert "and 8 more" in str(error.value)
@@ -98,7 +98,7 @@ def test_skipping_has_an_end(make_trainer, make_jepa, make_data):
 
 def test_without_the_watch_no_checkpoint_is_spoilt(make_trainer, make_jepa, make_data):
     trainer = make_trainer(Poison(3), LastCheckpoint(every_n_train_steps=2), max_steps=10)
-    with pytest.raises(Fault, match=r"at step 4 the weights are not finite, so .*last.ckpt was left as it is"):
+    with pytest.raises(Fault, match=r"at step 4 the weights are not finite, so .*last.ckpt was not replaced"):
         trainer.fit(make_jepa(), datamodule=make_data())
     last = torch.load(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 2

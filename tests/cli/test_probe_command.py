@@ -1,4 +1,4 @@
-"""`jepa-probe`: from runs to a report, with every encoder judged on the same samples."""
+"""`jepa-probe`: from runs to a report, with every encoder evaluated on the same samples."""
 
 import json
 import math
@@ -109,7 +109,7 @@ def test_every_modality(short_run, tmp_path, name, capsys, request):
     assert settings["splits"] == {"train": train, "val": val}
     assert train == 48
     assert settings["pooling"] == "mean"
-    assert settings["encoder"] is None  # the one that the run is judged by
+    assert settings["encoder"] is None  # the run's default
     assert settings["data"]["class"].startswith(f"modalities.{name}.")
     assert settings["checkpoints"]["trained"]["file"].endswith("checkpoints/last.ckpt")
     assert "torch" in settings["versions"]
@@ -143,7 +143,7 @@ def test_features_are_those_of_the_encoders(short_run, judged):
             for label, values in found.labels.items():
                 assert torch.equal(values, torch.cat([batch["labels"][label] for batch in of_part])), label
     assert not torch.equal(encoders["trained"].values, encoders["untrained"].values)
-    assert settings["settings"]["division_of_data"].startswith("learnt from the split train, judged by the split val")
+    assert settings["settings"]["division_of_data"].startswith("fitted on the split train, scored on the split val")
 
 
 def test_the_context_encoder(short_run, judged):
@@ -288,7 +288,7 @@ def test_without_augmentation_there_is_no_alignment(short_run, tmp_path):
     folder, _ = short_run("graph")  # of which no edges are dropped
     probe(["--checkpoint", str(folder), "--probes", "knn", "--out", str(tmp_path), *FAST])
     found = read(tmp_path)
-    note = "alignment: left out, since the data have no augmentation: training samples are seen as they are evaluated"
+    note = "alignment: skipped, since the data have no augmentation: training samples are seen as they are evaluated"
     assert note in found["notes"]
     assert {collapse["alignment"] for collapse in found["collapse"].values()} == {None}
 
@@ -358,7 +358,7 @@ def test_large_raw_input_is_left_out(short_run, tmp_path, monkeypatch):
     probe([*words, *FAST])
     found = read(tmp_path)
     assert list(found["collapse"]) == ["trained", "untrained"]
-    assert found["notes"][0] == "raw: left out, since 3,072 numbers a sample are more than 3,071"
+    assert found["notes"][0] == "raw: skipped, since 3,072 numbers a sample are more than 3,071"
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -144,7 +144,7 @@ def test_duplicates_are_the_neighbours(short_run, copies, tmp_path, capsys):
     for top in (0, 128 + 8):
         query, *others = (picture[top : top + 128, left : left + 128] for left in (0, 146, 146 + 136))
         assert all(np.array_equal(query, other) for other in others)
-    assert "left out, since it cannot be read" in said
+    assert "skipped, since it cannot be read" in said
     assert "9.png" in said
 
 

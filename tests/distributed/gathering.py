@@ -21,7 +21,7 @@ TERMS = {"variance": 2.0, "covariance": 0.3, "target_std": 0.7}
 
 
 class Net(nn.Module):
-    """A batch to its regulariser's value."""
+    """A batch to its regularizer's value."""
 
     def __init__(self, regularizer):
         super().__init__()

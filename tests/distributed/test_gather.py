@@ -1,4 +1,4 @@
-"""Regularisers over the samples of two processes against one process with the whole batch; see gathering.py."""
+"""Regularizers over the samples of two processes against one process with the whole batch; see gathering.py."""
 
 import sys
 from pathlib import Path

@@ -173,7 +173,7 @@ def main(folder):
         found[name]["decays"] = sorted(decays(module))
         torch.save(state(module), folder / f"{name}-{trainer.global_rank}.pt")
 
-    # Targets by the encoder that is trained, and a regulariser over the samples of both processes.
+    # Targets by the encoder that is trained, and a regularizer over the samples of both processes.
     for name, settings in WITHOUT_A_TEACHER.items():
         for kind, strategy in (("ddp", ddp), ("fsdp2", fsdp2)):
             watch, module = Watch(), make_jepa(**settings)

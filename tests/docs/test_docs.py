@@ -21,7 +21,7 @@ RUN = {
     "curves.md",
     "encoders.md",
     "index.md",
-    "judging.md",
+    "evaluation.md",
     "modalities.md",
     "views.md",
 }  # whose Python is run; else it is compiled

@@ -26,10 +26,22 @@ GONE = {
 }
 """A name that went, and what stands in its place."""
 
+PHRASES = {
+    r"\b(go(es)?|went|going) on\b": "resume, continue",
+    r"\bjudg\w*": "evaluate, score",
+    r"\blearnt\b|\blearns? (from|on)\b": "fit on, train on",
+    r"\bsounds\b": "clips, audio, recordings",
+    r"\bwhat is to be\b": "name the thing: targets",
+    r"\bwhatever\b": "any, for every",
+    r"\bsee to (it|that)\b": "handle",
+}
+"""What pages do not say, and what they say instead."""
+
 MOVED = r"jepa_lightning[./](viewing|commands|drawing|checkpoints|run_folder|endings|parallel|strategies|rebuild)\b"
 CODE = [path for folder in ("jepa_lightning", "modalities", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 PAGES += (ROOT / "configs").rglob("*.yaml")
+PROSE = [*PAGES, ROOT / "benchmarks" / "README.md"]
 
 
 def identifiers(path):
@@ -54,3 +66,21 @@ def test_names_on_pages(path):
     names = {name for pair in shown for name in pair} & GONE.keys()
     assert not names
     assert not re.search(MOVED, text)
+
+
+def test_phrases_in_code():
+    """In docstrings, comments and messages alike."""
+    old = r"\b(go(es)?|went) on\b|\bjudg\w*|\blearnt\b|\blearns? (from|on)\b|\bwhat is to be\b"
+    found = {(path.relative_to(ROOT).as_posix(), m[0]) for path in CODE for m in re.finditer(old, path.read_text())}
+    assert not found
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_phrases_on_pages(path):
+    text = re.sub(r"\s+", " ", path.read_text())
+    found = {m[0]: instead for phrase, instead in PHRASES.items() for m in re.finditer(phrase, text, re.IGNORECASE)}
+    assert not found
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 180

@@ -111,7 +111,7 @@ def test_a_collapsed_encoder_is_reported_as_collapsed_and_a_diverged_one_as_dive
     report = evaluate({"a": encoded(weak), "b": encoded(constant), "c": encoded(diverged)}, pairs=[("c", "a")])
     assert [found.verdict for found in report.collapses.values()] == ["healthy", "collapsed", "diverged"]
     assert np.isnan(report.score("c", "digit", "knn").estimate.mean)
-    assert report.differences[0].words == "cannot be told: a score is not finite"
+    assert report.differences[0].words == "inconclusive: a score is not finite"
     assert "not finite" in report.table()
 
 
@@ -237,7 +237,7 @@ def test_the_same_features_do_not_differ_and_better_ones_do():
         for found in report.differences:
             if found.baseline == "untrained":
                 assert found.estimate.low <= 0 <= found.estimate.high
-                assert found.words.startswith("no difference can be told at this size: +0.000")
+                assert found.words.startswith("no significant difference at this size: +0.000")
             elif found.probe == "logistic" and found.share == 1.0:
                 assert found.estimate.high < 0
                 assert found.words.startswith("worse than raw: -0.")
@@ -292,7 +292,7 @@ FOLDS = Protocol(kind="folds", folds=2)
     [
         (
             lambda: evaluate(one(digit=[3] * 20), protocol=FOLDS),
-            "label 'digit': all 20 samples have the same, 3",
+            "label 'digit': all 20 samples have the same value, 3",
         ),
         (
             lambda: evaluate(one(digit=[-1] * 20), protocol=FOLDS),
@@ -314,7 +314,7 @@ FOLDS = Protocol(kind="folds", folds=2)
         ),
         (
             lambda: evaluate(one(digit=[0, 1] * 10), protocol=FOLDS, probes=("ridge",)),
-            "'digit': not judged, since it is",
+            "'digit': not evaluated, since it is",
         ),
         (
             lambda: evaluate(one(digit=[0, 1] * 10), protocol=FOLDS, probes=("tree",)),
@@ -373,7 +373,7 @@ def test_a_column_that_tells_nothing_apart_is_noted_and_the_others_are_judged():
     assert {score.label for score in report.scores} == {"digit"}
     assert [score.probe for score in report.scores] == ["knn", "2-way 1-shot"]
     starts = [
-        "label 'year': all 20 samples have the same, 7: nothing to ask (left out)",
+        "label 'year': all 20 samples have the same value, 7: nothing to predict (skipped)",
         "label 'flag': all 20 samples",
         "label 'digit': expected at least 2 classes with more than 5 samples",
         "label 'number': expected at least 2",
@@ -395,11 +395,11 @@ def test_threads_are_as_before():
         (0.1, 0.3, 20, "training helps"),
         (0.1, 0.3, None, "training helps"),
         (-0.3, -0.1, 2000, "training hurts"),
-        (0.1, 0.3, 19, "no difference can be told at this size (19 samples)"),
-        (-0.3, -0.1, 2, "no difference can be told at this size (2 samples)"),
-        (0.2, 0.2, 2000, "no difference can be told"),
-        (0.0, 0.0, 2, "no difference can be told"),
-        (float("nan"), float("nan"), 2000, "no difference can be told"),
+        (0.1, 0.3, 19, "no significant difference at this size (19 samples)"),
+        (-0.3, -0.1, 2, "no significant difference at this size (2 samples)"),
+        (0.2, 0.2, 2000, "no significant difference"),
+        (0.0, 0.0, 2, "no significant difference"),
+        (float("nan"), float("nan"), 2000, "no significant difference"),
     ],
 )
 def test_words_need_samples_and_an_interval_with_a_width(low, high, samples, words):

@@ -120,7 +120,7 @@ def test_what_it_needs_is_said(predictor, inputs, told):
         predictor(*asked(*inputs))
     with pytest.raises(ValueError, match=rf"expected a condition \(B, S, {C}\).*got \(3, 2, 5\)"):
         predictor(*asked(*inputs), Latents(values=told.values[..., :5]))
-    with pytest.raises(ValueError, match="needs to know where the context lies"):
+    with pytest.raises(ValueError, match="needs the context's positions"):
         predictor(Latents(values=inputs[0]), Query(positions=inputs[2]), told)
     with pytest.raises(ValueError, match="width 16 is not a multiple of heads 3"):
         AdaLNPredictor(TOLD, width=W, heads=3)

@@ -275,7 +275,7 @@ def test_a_predictor_may_be_wider_than_what_it_sees(inputs):
 
 
 def test_a_context_that_lies_nowhere_is_refused(predictor, inputs):
-    with pytest.raises(ValueError, match="needs to know where the context lies, got Latents without positions"):
+    with pytest.raises(ValueError, match="needs the context's positions, got Latents without positions"):
         predictor(Latents(values=inputs[0]), Query(positions=inputs[2]))
 
 

@@ -82,7 +82,7 @@ def test_training_brings_views_together_without_collapse(make_jepa, make_data, m
     assert found["train/loss"] == pytest.approx(
         found["train/loss_prediction"] + found[f"train/loss_{regularizer.name}"], rel=1e-5
     )
-    assert found["val/loss"] > 0  # the regulariser's: validation batches have no views
+    assert found["val/loss"] > 0  # the regularizer's: validation batches have no views
     assert not [key for key in module.state_dict() if key.startswith(("target.", "predictor."))]
 
 

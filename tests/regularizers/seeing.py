@@ -1,4 +1,4 @@
-"""Regularisers and what they look at, shared by their tests."""
+"""Regularizers and what they look at, shared by their tests."""
 
 from jepa_lightning.pretexts import Outcome
 from jepa_lightning.regularizers import RegularizerSpec, VICReg

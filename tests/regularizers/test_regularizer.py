@@ -1,4 +1,4 @@
-"""What every regulariser looks at, with which weight, and of how many samples."""
+"""What every regularizer looks at, with which weight, and of how many samples."""
 
 from functools import partial
 
@@ -143,7 +143,7 @@ def test_a_run_follows_the_schedules_of_the_weights(make_jepa, make_data, make_t
     assert float(metrics["train/loss"]) == float(metrics["train/loss_prediction"]) > 0
 
 
-def test_parameters_of_a_regulariser_are_trained(make_jepa):
+def test_parameters_of_a_regularizer_are_trained(make_jepa):
     jepa = make_jepa(regularizers=[partial(Mean, on="predicted")])
     sum(jepa.losses(jepa.step({"image": IMAGES}, generator())).values()).backward()
     assert jepa.regularizers[0].scale.grad.abs().sum() > 0

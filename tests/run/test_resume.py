@@ -232,7 +232,7 @@ def test_a_signal_saves_after_the_step_and_ends_the_run(tmp_path, monkeypatch, c
         signalled(patch, number)
         assert code(tmp_path) == expected
     assert signal.getsignal(number) == before
-    assert "go on with --auto_resume true" in capsys.readouterr().err.splitlines()[-1]
+    assert "resume with --auto_resume true" in capsys.readouterr().err.splitlines()[-1]
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 3
     assert steps(tmp_path) == [0, 1, 2]

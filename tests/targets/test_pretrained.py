@@ -74,7 +74,7 @@ def test_other_sizes_are_refused(build, source):
         (partial(ViT, width=16, depth=2, heads=2), None, r"layers\.1\.\S+ is nothing there and \(16,\) here"),
         (SAME, partial(ViT, width=8, depth=1, heads=2), r"embed\.weight is \(16, 192\) there and \(8, 192\) here"),
     ):
-        with pytest.raises(ValueError, match=rf"not of the sizes that are expected: \S*{says}; say how it is built"):
+        with pytest.raises(ValueError, match=rf"does not have the expected sizes: \S*{says}; set target.build"):
             build(encoder=encoder, frozen=frozen)
 
 
@@ -105,7 +105,7 @@ def test_an_encoder_that_brings_its_own_weights(make_jepa):
 
 
 def test_whose_weights_must_be_said(make_jepa, tmp_path):
-    with pytest.raises(ValueError, match=r"whose weights: give checkpoint \(a run\), or build \(an encoder\)"):
+    with pytest.raises(ValueError, match=r"needs weights: give checkpoint \(a run\), or build \(an encoder\)"):
         make_jepa(target=Pretrained)
     with pytest.raises(ValueError, match="does not exist"):
         make_jepa(target=partial(Pretrained, checkpoint=str(tmp_path / "nowhere")))

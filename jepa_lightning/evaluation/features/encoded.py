@@ -58,7 +58,7 @@ def _label(labels: dict[str, Tensor], name: str, rows: int, both: list[tuple[dic
 
 
 def parts(encoded: Encoded, *, own_split: bool) -> tuple[Tensor, Tensor, int]:
-    """Features to learn from and to look at, and the number of the first of the latter."""
+    """Return training features, test features, and the number of the first test sample."""
     if own_split and encoded.test is not None:
         return encoded.train.values.float(), encoded.test.values.float(), len(encoded.train.values)
     return encoded.values.float(), encoded.values.float(), 0

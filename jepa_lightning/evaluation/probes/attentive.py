@@ -121,7 +121,7 @@ def fit_attentive(
         tokens: (n, N, D), float16, float32 or float64 (computed in float64 then); may be mapped from a file.
         valid: (n, N) bool, False for padding, which is never attended to; None where all are real.
         labels: (n,) int64 classes from 0, or (n, d) floats.
-        rows: (m,) int64 numbers of the samples to learn from, whose `labels` are given; None for all. Nothing else of
+        rows: (m,) int64 numbers of the samples to fit on, whose `labels` are given; None for all. Nothing else of
             the tokens is looked at.
         lrs: learning rates to choose from.
         decays: weight decays to choose from, as of AdamW; the bias has none.

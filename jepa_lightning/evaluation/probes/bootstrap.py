@@ -27,7 +27,7 @@ class Outcome:
         measure: "accuracy" or "R2".
         truth: (m,) classes, or (m, d) values.
         predicted: the same.
-        train: number of samples learnt from.
+        train: number of training samples.
         chosen: the strength of the penalty, or the learning rate and weight decay, that was chosen; or None.
     """
 
@@ -96,8 +96,8 @@ def bootstrap(
         half = float(student.ppf(0.5 + level / 2, count - 1)) * std / np.sqrt(count)
         low, high = mean - float(np.hypot(mean - low, half)), mean + float(np.hypot(high - mean, half))
     elif against is None and outcomes[0].measure == "accuracy" and mean in (0.0, 1.0):
-        samples_judged = len(outcomes[0].truth)
-        exact = binomtest(round(mean * samples_judged), samples_judged).proportion_ci(level)
+        scored = len(outcomes[0].truth)
+        exact = binomtest(round(mean * scored), scored).proportion_ci(level)
         low, high = float(exact.low), float(exact.high)
     return Interval(mean=mean, low=low, high=high, std=std, count=count)
 

@@ -23,7 +23,7 @@ def draw_episodes(
     Args:
         labels: (n,) classes; negative ones are left out.
         ways: classes an episode, drawn from those with enough samples.
-        shots: samples a class to learn from, the first of the last axis.
+        shots: training samples per class, the first of the last axis.
         queries: test samples a class; fewer where otherwise too few classes would have enough samples.
         episodes: their number.
         seed: of the draws.
@@ -62,7 +62,7 @@ def few_shot(features: Tensor, episodes: NDArray[np.int64], *, shots: int, chunk
     Args:
         features: (n, D).
         episodes: from `draw_episodes`, with as many shots.
-        shots: samples a class to learn from.
+        shots: training samples per class.
         chunk: episodes at once.
     """
     ways, right = episodes.shape[1], []
@@ -87,7 +87,7 @@ def draw_in_halves(
     Args:
         labels: (n,) classes; negative ones are left out.
         ways: classes an episode.
-        shots: samples a class to learn from.
+        shots: training samples per class.
         queries: test samples a class, at most.
         episodes: their number, a multiple of 100, at least 200.
         seed: of the draws.

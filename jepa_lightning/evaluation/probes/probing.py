@@ -92,9 +92,9 @@ def run_probe(
         predicted = knn_predict(train, torch.from_numpy(known), test, k=k).numpy()
     elif tokens is not None and probe == "attentive":
         whole = np.arange(len(labels)) if rows is None else rows
-        learnt, tested = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
+        fitted_on, tested = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
         target = torch.from_numpy(known).float() if continuous else torch.from_numpy(known)
-        fitted = fit_attentive(tokens.values, tokens.valid, target, rows=learnt, seed=seed, device=device)
+        fitted = fit_attentive(tokens.values, tokens.valid, target, rows=fitted_on, seed=seed, device=device)
         predicted = fitted.predict(tokens.values, tokens.valid, rows=tested).numpy()
         chosen = fitted.lr, fitted.decay
     else:

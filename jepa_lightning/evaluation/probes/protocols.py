@@ -27,7 +27,7 @@ _INNER_FOLDS = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of the samples to learn from and of those to test on; the two share none."""
+    """Numbers of the training samples and of the test samples, disjoint."""
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]

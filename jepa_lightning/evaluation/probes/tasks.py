@@ -1,4 +1,4 @@
-"""What is asked of features: label columns as tasks, and how the samples are divided for each."""
+"""Tasks to evaluate features on: label columns, and the splits for each."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _BINS = 5  # of continuous labels, so that folds have the same share of low and 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How samples are divided into those to learn from and those to test on.
+    """How samples are split into a training and a test part.
 
     Attributes:
         kind: "split": the data's own train and test part; "folds": stratified k-fold; "repeated": stratified random
-            splits; "groups": each group is tested once, by what was learnt from the others.
+            splits; "groups": each group is the test part once, with a fit on the others.
         folds: number of folds.
         repeats: number of random splits.
-        test_share: of the samples in each of them.
-        group: the class label that names the groups, such as "speaker".
+        test_share: share of the samples in the test part of each.
+        group: class label that defines the groups, such as "speaker".
         label_shares: shares of the training labels for a low-label curve, such as (0.01, 0.05, 0.1); empty for none.
-            1 is always there.
-        label_draws: draws of the labels at each share, of a "split"; the other kinds draw once in each of their splits.
-        shots: samples a class of few-shot episodes, such as (1, 5); empty for none.
-        ways: classes an episode; None: 5, or as many as there are.
-        episodes: their number, a multiple of 100.
-        resamples: draws of the bootstrap over test samples.
-        seed: of everything that is drawn.
+            1 is always included.
+        label_draws: random draws of the labels at each share, for "split"; the other kinds draw once per split.
+        shots: samples per class of few-shot episodes, such as (1, 5); empty for none.
+        ways: classes per episode; None: 5, or all if there are fewer.
+        episodes: number of episodes, a multiple of 100.
+        resamples: resamples of the bootstrap over test samples.
+        seed: seed of all random draws.
     """
 
     kind: Kind = "split"
@@ -135,7 +135,8 @@ def make_task(name: str, label: Tensor, *, names: Sequence[str] | None = None) -
         raise ValueError(f"label {name!r}: none of the {len(label)} samples has it")
     if (values == values[:1]).all():
         raise ValueError(
-            f"label {name!r}: all {len(rows)} samples have the same, {float(values.ravel()[0]):g}: nothing to ask"
+            f"label {name!r}: all {len(rows)} samples have the same value, {float(values.ravel()[0]):g}: nothing to "
+            "predict"
         )
     if not classes:
         return Task(name, rows, values)
@@ -151,16 +152,16 @@ def find_tasks(
     names: Mapping[str, Sequence[str]] | None = None,
     group: str | None = None,
 ) -> tuple[list[Task], list[str]]:
-    """Find the tasks of a data set and, in words, the columns that are none.
+    """Find the tasks of a dataset and, as notes, the columns that are none.
 
     Args:
         labels: name to (n, ...).
-        asked: the labels to evaluate; None: all that can be, but the groups.
+        asked: labels to evaluate; None: all usable ones, except the groups.
         names: of the classes of each label.
         group: the label of the groups that are left out.
 
     Raises:
-        ValueError: a label asked for does not exist or tells no samples apart, or no label is left.
+        ValueError: a label asked for does not exist or is constant, or no label is left.
     """
     missing = sorted(set(asked or ()) - set(labels))
     if missing:
@@ -168,16 +169,16 @@ def find_tasks(
     tasks, notes = [], []
     for name in labels if asked is None else asked:
         if name == group:
-            notes.append(f"label {name!r}: not judged, since a {name} that was left out cannot be learnt")
+            notes.append(f"label {name!r}: not evaluated, since a {name} that was left out cannot be predicted")
             continue
         try:
             tasks.append(make_task(name, labels[name], names=(names or {}).get(name)))
         except ValueError as error:
             if asked is not None:
                 raise
-            notes.append(f"{error} (left out)")
+            notes.append(f"{error} (skipped)")
     if not tasks:
-        raise ValueError("; ".join(notes) or "the data have no labels: there is nothing to judge features by")
+        raise ValueError("; ".join(notes) or "the data have no labels: there is nothing to evaluate features on")
     return tasks, notes
 
 
@@ -199,7 +200,7 @@ def make_splits(task: Task, protocol: Protocol, *, train: int, groups: Tensor | 
             if not len(rows):
                 raise ValueError(f"no sample of the {part} part has it")
         if (task.values[split.train] == task.values[split.train[:1]]).all():
-            raise ValueError("all samples of the training part have the same")
+            raise ValueError("all samples of the training part have the same value")
         return [split]
     if protocol.kind == "groups":
         if groups is None:

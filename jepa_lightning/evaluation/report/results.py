@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jepa_lightning.evaluation.probes.protocols import Interval
 
-FEWEST = 20  # judged samples that a difference is told of in words
+FEWEST = 20  # scored samples below which a difference gets no verdict
 UNTRAINED, RAW = "untrained", "raw"
 
 
@@ -20,15 +20,15 @@ class Score:
 
     Attributes:
         encoder: its name.
-        label: what was asked.
+        label: the label predicted.
         probe: "knn", "logistic", "svm", "ridge", "attentive" or "5-way 1-shot".
         measure: "accuracy" (0-1) or "R2".
-        share: of the training labels that were learnt from.
+        share: share of the training labels used.
         estimate: with its interval.
         over: what the interval is over, in words.
         chance: what the most frequent class of the training part gets; 0 of R2; one in `ways` of episodes.
-        train: samples learnt from, the mean over splits.
-        test: samples judged, the mean over splits.
+        train: number of training samples, the mean over splits.
+        test: number of test samples, the mean over splits.
         values: the score of each split or draw; empty of episodes.
         chosen: the penalty chosen in each: C, or the ridge's, or learning rate and weight decay of the attentive probe;
             empty where nothing is chosen.
@@ -60,7 +60,7 @@ class Difference:
         measure: as in `Score`.
         share: of the training labels.
         estimate: the first minus the second, with its interval.
-        samples: that were judged, each counted once; None: not known.
+        samples: number of test samples, each counted once; None: unknown.
     """
 
     encoder: str
@@ -74,23 +74,23 @@ class Difference:
 
     @property
     def words(self) -> str:
-        """In words: whether training helps, or which of two encoders is better.
+        """Say whether training helps, or which of two encoders is better.
 
-        Fewer than `FEWEST` samples, or an interval without width, allow no word: resampling them says nothing.
+        With fewer than `FEWEST` samples, or an interval without width, there is no verdict.
         """
         found = self.estimate
         if not math.isfinite(found.mean):
-            return "cannot be told: a score is not finite"
+            return "inconclusive: a score is not finite"
         figures = f"{found.mean:+.3f} [{found.low:.3f}, {found.high:.3f}]"
         few = self.samples is not None and self.samples < FEWEST
         if few or not found.high > found.low:
             why = f" ({self.samples} samples)" if few else ""
-            return f"no difference can be told at this size{why}: {figures}"
+            return f"no significant difference at this size{why}: {figures}"
         if found.low > 0:
             return f"{'training helps' if self._trained else f'better than {self.baseline}'}: {figures}"
         if found.high < 0:
             return f"{'training hurts' if self._trained else f'worse than {self.baseline}'}: {figures}"
-        return f"no difference can be told at this size: {figures}"
+        return f"no significant difference at this size: {figures}"
 
     @property
     def _trained(self) -> bool:

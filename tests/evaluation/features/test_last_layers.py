@@ -127,5 +127,5 @@ def test_an_encoder_that_gives_its_last_layer_alone():
         )
     )
     assert encoder.embed(batch_of(encoder)).shape == (2, 16)
-    with pytest.raises(ValueError, match="forward takes `layers`, got Last, which gives the output of its last layer"):
+    with pytest.raises(ValueError, match="forward takes `layers`, got Last, which returns the output of its last"):
         encoder.embed(batch_of(encoder), layers=2)
