@@ -177,8 +177,8 @@ class Frozen(nn.Module):
         """Encode all tokens: (B, N, D) float32, and a mask of the real ones, (B, N) bool, or None if all are real.
 
         The batch may be on any device; of trajectories (B, T, ...) each frame is a sample. With `layers` above 1 the
-        result is (B, N, layers D): the outputs of the last layers, concatenated. The last has the encoder's own norm, those before it a LayerNorm without affine; see
-        `jepa_lightning.evaluation.features.last_layers.encode_last`.
+        result is (B, N, layers D): the outputs of the last layers, concatenated. The last has the encoder's own norm,
+        those before it a LayerNorm without affine; see `jepa_lightning.evaluation.features.last_layers.encode_last`.
 
         Raises:
             ValueError: more layers than the encoder has, or an encoder that returns its last layer only.
