@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from jepa_lightning.config.shown import Shown, ShownModule
 from jepa_lightning.encoders.base import Encoder, EncoderFactory, TokenSpec
 from jepa_lightning.maskers.base import Masker
+from jepa_lightning.names.shown import Shown, ShownModule
 from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.tokens import Masks, Tokens
 

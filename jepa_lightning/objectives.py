@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa_lightning.config.shown import ShownModule
+from jepa_lightning.names.shown import ShownModule
 
 Over = Literal["mean", "min"]
 

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from jepa_lightning.callbacks.checkpoint import in_training, last_path
 from jepa_lightning.callbacks.non_finite import require_finite
 from jepa_lightning.callbacks.probe import OnlineProbe
-from jepa_lightning.config.shown import Shown
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.run.checkpoint_io import protect
 
 

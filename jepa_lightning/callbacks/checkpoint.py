@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from jepa_lightning.callbacks.non_finite import require_finite
-from jepa_lightning.config.shown import Shown
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.optimization import is_accumulating, is_logged
 from jepa_lightning.run.checkpoint_io import protect, publish, tidy
 from jepa_lightning.run.folder import Place

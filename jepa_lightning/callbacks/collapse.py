@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD
 from jepa_lightning.evaluation.rank import effective_rank
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.pretexts import Outcome
 from jepa_lightning.tokens import Latents
 

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.module import JEPA
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.optimization import is_accumulating, is_logged
 from jepa_lightning.run.interruption import Fault
 

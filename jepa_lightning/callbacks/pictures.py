@@ -11,10 +11,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from jepa_lightning.callbacks.transfer import transfer
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.evaluation.pca import pca_colours
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.pictures.files import write_pictures
 from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.targets import represent

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from jepa_lightning.callbacks.transfer import transfer
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import Features, extract, probe
 from jepa_lightning.evaluation.features.pooled import is_class
 from jepa_lightning.evaluation.features.pooling import pooled_features
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.scale.threads import one_thread_if_small
 

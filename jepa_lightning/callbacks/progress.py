@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from jepa_lightning.config.shown import Shown
+from jepa_lightning.names.shown import Shown
 
 SHOWN = {"train/loss": "loss", "train/samples_per_second": "samples/s"}
 

@@ -12,11 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_lightning.callbacks.collapse import outcome_of
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.evaluation.report.table import table as columns
 from jepa_lightning.module import JEPA
+from jepa_lightning.names.printable import say
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.optimization import is_logged
-from jepa_lightning.printable import say
 
 LOGGED = {
     "train_loss": "train/loss",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jepa_lightning.cli.options import command
 from jepa_lightning.evaluation.embed import embed as write
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 
 def embed(args: Sequence[str] | None = None) -> None:

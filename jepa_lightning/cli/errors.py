@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from jepa_lightning.config.messages import no_metric, shorten
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 from jepa_lightning.run.interruption import CTRL_C, REQUEUE, Fault, Interrupted
 
 FAULT, MISTAKE = 1, 2  # exit codes

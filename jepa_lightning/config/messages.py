@@ -12,11 +12,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule
 from torch.optim import Optimizer
 
-from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Modality
+from jepa_lightning.names.nearest import nearest_names
 from jepa_lightning.objectives import PredictionLoss
 from jepa_lightning.predictors import Predictor
 from jepa_lightning.pretexts import Pretext

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.config.plugins import packages
+from jepa_lightning.names.nearest import nearest_names
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # in a wheel; in a checkout

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.batch import Sample
 from jepa_lightning.data.batched import BatchTransform, InMemory
 from jepa_lightning.data.errors import DataError
@@ -22,7 +21,8 @@ from jepa_lightning.data.streams.first import map_style
 from jepa_lightning.data.streams.samples import StreamSamples
 from jepa_lightning.data.views import PlainViews, ViewTransform
 from jepa_lightning.modality import Batch
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
+from jepa_lightning.names.shown import Shown
 
 
 class JEPADataModule(Shown, LoadedData, ABC):

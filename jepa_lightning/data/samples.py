@@ -21,7 +21,7 @@ from jepa_lightning.data.split import known_targets
 from jepa_lightning.data.views import ViewTransform, draw_views, with_first_view
 from jepa_lightning.data.watch import Watch
 from jepa_lightning.modality import Batch
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 from jepa_lightning.randomness import reseed
 
 __all__ = ["READ_ERRORS", "DataError", "ReportingLoader", "Samples", "Unreadable"]

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.batch import OTHER_VIEWS, OtherViews, Sample, as_view
 from jepa_lightning.modality import Batch
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.randomness import derive_seed, reseed
 
 

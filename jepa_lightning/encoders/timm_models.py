@@ -16,8 +16,8 @@ from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.encoders.inflate import hold_tubelets, inflate
+from jepa_lightning.names.nearest import nearest_names
 
 _FAMILIES = (VisionTransformer, VisionTransformerDistilled, Eva, NaFlexVit)
 _MODULES = tuple(f"timm.models.{module}" for module in ("vision_transformer", "deit", "eva", "naflexvit"))

@@ -25,8 +25,8 @@ from jepa_lightning.evaluation.report.write import notes_on_plots, write_report
 from jepa_lightning.evaluation.runs import EncoderSettings, Run, file_hash, find_curves, load_runs, untrained_twins
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
+from jepa_lightning.names.printable import printable
 from jepa_lightning.pictures.report import draw_neighbours
-from jepa_lightning.printable import printable
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
 from jepa_lightning.run.locks import locked
 

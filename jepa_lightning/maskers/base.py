@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from jepa_lightning.config.shown import Shown
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.tokens import Masks, Tokens
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data import DataError, JEPADataModule, Samples
 from jepa_lightning.data.batch import Sample
 from jepa_lightning.data.in_order import CollateReadable, InOrder, splits_in_order
 from jepa_lightning.modality import Batch
+from jepa_lightning.names.nearest import nearest_names
 
 _COMPARED = 5000  # names that a mistyped one is compared to
 

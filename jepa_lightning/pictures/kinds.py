@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data import JEPADataModule
 from jepa_lightning.evaluation.runs import EncoderSettings
 from jepa_lightning.loading import Frozen, load_jepa
 from jepa_lightning.modality import Batch
+from jepa_lightning.names.nearest import nearest_names
+from jepa_lightning.names.printable import printable
 from jepa_lightning.pictures.attention import attention_of_probe, find_label
 from jepa_lightning.pictures.chosen import ChosenSamples
 from jepa_lightning.pictures.errors import token_errors
 from jepa_lightning.pictures.files import GAP, beside, stack, write_picture, write_pictures
 from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label
 from jepa_lightning.pictures.tokens import draw_features, draw_heat, draw_masks, tokens_and_features
-from jepa_lightning.printable import printable
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
 from jepa_lightning.run.writing import named, plain
 from jepa_lightning.tokens import Tokens

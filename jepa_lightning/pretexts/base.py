@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from jepa_lightning.config.shown import ShownModule
 from jepa_lightning.encoders.base import Encoder
+from jepa_lightning.names.shown import ShownModule
 from jepa_lightning.objectives import Over
 from jepa_lightning.predictors.base import Predictor, PredictorSpec
 from jepa_lightning.targets.base import Target

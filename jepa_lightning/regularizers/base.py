@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from jepa_lightning.config.shown import ShownModule
+from jepa_lightning.names.shown import ShownModule
 from jepa_lightning.pretexts.base import Outcome
 from jepa_lightning.schedules import Schedule
 from jepa_lightning.tokens import Latents

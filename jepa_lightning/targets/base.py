@@ -10,8 +10,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from jepa_lightning.config.shown import ShownModule
 from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.names.shown import ShownModule
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.schedules import Schedule
 from jepa_lightning.tokens import Tokens

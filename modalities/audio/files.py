@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_lightning.config.nearest import did_you_mean
 from jepa_lightning.data import CachedFileSet, DataError, FileList, find_files
 from jepa_lightning.data.sources.given import WrappedDataset
+from jepa_lightning.names.nearest import did_you_mean
 from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
 from modalities.audio.recordings import ArrayRecording, FileRecording, Recording, as_recording
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import DataError
 from jepa_lightning.data.generation import sample_rng
+from jepa_lightning.names.shown import Shown
 from modalities.graph.graphs import RawGraph
 
 Array = NDArray[Any]

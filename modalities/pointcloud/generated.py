@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import DataError
 from jepa_lightning.data.generation import chunks
+from jepa_lightning.names.shown import Shown
 
 Array = NDArray[Any]  # float
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import DataError
 from jepa_lightning.data.generation import chunks, smooth_fields
+from jepa_lightning.names.shown import Shown
 
 Array = NDArray[Any]  # float32
 _CHUNK = 32  # clips drawn at a time. Another number draws other clips

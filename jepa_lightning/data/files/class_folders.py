@@ -12,7 +12,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.notes import Notes, counted, listed
 from jepa_lightning.data.files.split_names import ORDER
 from jepa_lightning.data.files.tree import Folder
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 _PARTS = re.compile(  # a folder of these names is a part of the data, and no class
     r"(batch|part|chunk|shard|fold|subset|block|section|volume|vol|disc|disk|cd|dir|folder|group|split|set|bucket|"

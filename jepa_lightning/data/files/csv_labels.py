@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.csv_rows import Row, filled_cell
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 _MISSING = {"", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None"}  # as pandas has it
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")

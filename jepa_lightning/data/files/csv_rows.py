@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 PATH_COLUMNS = ("path", "file", "filename", "video", "audio", "image")
 Row = tuple[int, list[str]]

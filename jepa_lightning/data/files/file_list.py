@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 
 class FileList:

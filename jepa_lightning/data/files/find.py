@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from jepa_lightning.config.nearest import nearest_names
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.file_list import FileList
 from jepa_lightning.data.files.folders import FolderReader
 from jepa_lightning.data.files.table import read_table
+from jepa_lightning.names.nearest import nearest_names
 
 __all__ = ["FileList", "find_files"]
 

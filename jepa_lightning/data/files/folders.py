@@ -14,7 +14,7 @@ from jepa_lightning.data.files.notes import Notes, counted, files, listed
 from jepa_lightning.data.files.split_lists import find_lists
 from jepa_lightning.data.files.split_names import ORDER, group_by_split, plain_split_of
 from jepa_lightning.data.files.tree import Folder, read_tree
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 
 class FolderReader:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from jepa_lightning.data.files.file_list import FileList
 from jepa_lightning.data.files.tree import Folder
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 _log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_lightning.config.nearest import did_you_mean
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.csv_labels import read_labels
 from jepa_lightning.data.files.csv_rows import PATH_COLUMNS, Row, filled_cell, read_rows
 from jepa_lightning.data.files.file_list import FileList
 from jepa_lightning.data.files.split_names import SPLITS, plain_split_of
+from jepa_lightning.names.nearest import did_you_mean
 
 LABEL_COLUMNS = ("label", "class")
 

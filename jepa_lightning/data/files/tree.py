@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 _OF_SYSTEMS = {"@eadir", "lost+found", "$recycle.bin", "system volume information"}
 _BESIDE_DATA = {

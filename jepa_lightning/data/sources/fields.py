@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jepa_lightning.config.nearest import did_you_mean
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.names.nearest import did_you_mean
 
 
 @dataclass(frozen=True)

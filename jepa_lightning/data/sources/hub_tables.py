@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jepa_lightning.config.nearest import did_you_mean
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.file_list import regular_file
 from jepa_lightning.data.sources.fields import Fields, label_value
 from jepa_lightning.data.sources.records import Encoded, Record
+from jepa_lightning.names.nearest import did_you_mean
 
 _MEDIA = ("Image", "Audio", "Video")
 _NAMES = ("__key__", "id", "key", "path", "file", "filename")  # columns that may name a sample

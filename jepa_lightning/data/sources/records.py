@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.names.shown import Shown
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.sources.fields import Fields
 from jepa_lightning.data.sources.records import Encoded, Record, Records
 from jepa_lightning.data.sources.tar_files import choose_input, expand, label_members, read_labels
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 _DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError)
 

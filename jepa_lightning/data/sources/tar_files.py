@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jepa_lightning.config.nearest import did_you_mean
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.sources.fields import Fields, label_value
+from jepa_lightning.names.nearest import did_you_mean
 
 _SIDE = ("cls", "json", "txt", "id", "key", "index")  # members that are no input unless they are asked for
 _SHELL = re.compile(r"^pipe:")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import IterableDataset
 
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.randomness import derive_seed
 
 

@@ -18,8 +18,8 @@ from jepa_lightning.evaluation.features.files import Columns, filled
 from jepa_lightning.evaluation.features.pooled import Features, extract
 from jepa_lightning.evaluation.features.token_store import TokenFeatures, TokenStore
 from jepa_lightning.modality import Batch
+from jepa_lightning.names.printable import printable
 from jepa_lightning.pretexts.trajectories import frames
-from jepa_lightning.printable import printable
 
 Embed = Callable[[Batch], Tensor]
 EmbedTokens = Callable[[Batch], tuple[Tensor, Tensor | None]]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from jepa_lightning.evaluation.report.report import TITLE, Report
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 from jepa_lightning.run.writing import plain
 
 

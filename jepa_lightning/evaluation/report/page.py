@@ -15,7 +15,7 @@ from jepa_lightning.evaluation.probes.tasks import Task
 from jepa_lightning.evaluation.report.report import TITLE, Report, Section
 from jepa_lightning.evaluation.report.results import Neighbours, Plot, Plots
 from jepa_lightning.evaluation.report.style import STYLE
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 from jepa_lightning.run.writing import plain
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

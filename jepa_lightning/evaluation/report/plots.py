@@ -20,7 +20,7 @@ from jepa_lightning.evaluation.report.metrics import Metrics, panels
 from jepa_lightning.evaluation.report.report import Report
 from jepa_lightning.evaluation.report.results import Confusion, Embedding, Plot, Plots, Score
 from jepa_lightning.evaluation.report.theme import COLOURS, INK, MARKERS, colour, fit, theme, to_svg
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 WIDTH = 5.8  # inches of a plot; two fit beside each other
 CLASSES = 100  # at most, in a confusion matrix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -34,7 +34,7 @@ class Shown(_Remembered):
     A base class. Arguments are shown as they were given, also where the object keeps something else of them.
 
     Example:
-        >>> from jepa_lightning.config.shown import Shown
+        >>> from jepa_lightning.names.shown import Shown
         >>> class Walk(Shown):
         ...     def __init__(self, steps=10, *, seed=0):
         ...         self.path = [seed] * steps

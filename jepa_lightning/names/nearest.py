@@ -16,7 +16,7 @@ def nearest_names(name: str, known: Iterable[str], *, count: int = 1, cutoff: fl
         cutoff: how like it they must be, from 0 to 1.
 
     Example:
-        >>> from jepa_lightning.config.nearest import nearest_names
+        >>> from jepa_lightning.names.nearest import nearest_names
         >>> nearest_names("colour", ["size", "color", "mode"])
         ['color']
     """

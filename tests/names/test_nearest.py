@@ -2,7 +2,7 @@
 
 import pytest
 
-from jepa_lightning.config.nearest import did_you_mean, nearest_names
+from jepa_lightning.names.nearest import did_you_mean, nearest_names
 
 KNOWN = ["image", "images", "video"]
 

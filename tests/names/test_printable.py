@@ -16,7 +16,7 @@ from jepa_lightning.data import DataError, find_files
 from jepa_lightning.evaluation.report.metrics import Metrics
 from jepa_lightning.evaluation.report.plots import plot_run
 from jepa_lightning.evaluation.report.table import table
-from jepa_lightning.printable import printable
+from jepa_lightning.names.printable import printable
 from modalities.image import ImageData
 
 NASTY = "\x1b]0;OWNED\x07\x1b[31mred\nnewline | \u202e<script>\x9b2J"

@@ -18,7 +18,7 @@ def printable(words: object, *, lines: bool = False) -> str:
         lines: keep new lines and tabs: for a whole message, whose names have been made printable.
 
     Example:
-        >>> from jepa_lightning.printable import printable
+        >>> from jepa_lightning.names.printable import printable
         >>> print(printable("cat\x1b[31m\n.png"))
         cat\x1b[31m\n.png
     """
@@ -32,7 +32,7 @@ def say(message: object) -> None:
     and in a notebook, where each drawing flushes standard output, draws that rest again without end.
 
     Example:
-        >>> from jepa_lightning.printable import say
+        >>> from jepa_lightning.names.printable import say
         >>> say("two\\nlines")
         two
         lines

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from jepa_lightning.callbacks import LastCheckpoint, default_callbacks
-from jepa_lightning.config.shown import Shown
 from jepa_lightning.data import SourcedDataModule, ViewTransform
 from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import BlockUnion, Masker, MultiBlock, MultiMasker, Random, Tube
+from jepa_lightning.names.shown import Shown
 from jepa_lightning.objectives import L1, SmoothL1
 from jepa_lightning.regularizers import RegularizerSpec, VICReg
 from jepa_lightning.schedules import LinearRamp
