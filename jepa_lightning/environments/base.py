@@ -74,7 +74,7 @@ class Environment(ABC):
 
     @abstractmethod
     def wander(self, count: int, length: int, generator: torch.Generator) -> Wandering:
-        """Draw trajectories of `length` observations to learn from."""
+        """Draw trajectories of `length` observations to train on."""
 
     def towards(self, states: Tensor, goals: Tensor) -> Tensor | None:
         """Actions (..., A) that head straight for the goals, obstacles or not; None where that means nothing."""

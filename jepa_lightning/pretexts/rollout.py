@@ -26,7 +26,7 @@ class Rollout(Pretext):
     """Predict the next states of a trajectory from the last ones and the actions between, several in a row.
 
     Every observation is encoded once, as a sample of its own. From each start at once, the predictor is given the last
-    `history` states and an action, predicts the next state, and goes on from its own prediction, `steps` times; each
+    `history` states and an action, predicts the next state, and continues from its own prediction, `steps` times; each
     prediction is compared with what the target makes of that observation. With the target `Online` without a stopped
     gradient, VICReg and inverse dynamics this is the recipe of PLDM (Sobal et al. 2025, arXiv:2502.14819); with
     `SIGReg` that of LeWorldModel.
