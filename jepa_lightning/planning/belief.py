@@ -1,7 +1,7 @@
 """What an agent believes of its first plans, and what becomes of them: the sharpest diagnosis of a world model.
 
-What tells most of a model is where its plans fail. A planner searches for holes in the dynamics, and one that has found a way
-through a wall believes to arrive.
+What tells most of a model is where its plans fail. A planner searches for holes in the dynamics, and one that has
+found a way through a wall believes to arrive.
 """
 
 from __future__ import annotations
