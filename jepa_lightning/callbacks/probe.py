@@ -116,7 +116,7 @@ class OnlineProbe(Shown, Callback):
             return [probe(*sets, label=self.label, k=self.k, c=self.c) for sets in zip(train, test, strict=True)]
 
     def loaders(self, trainer: Trainer) -> tuple[Any, Any]:
-        """Give the loaders that the probe is fitted and scored on; they and their workers are kept as long as the run."""
+        """Give the loaders that the probe is fitted and scored on; they are kept, with their workers, for the run."""
         of_run: Any = trainer
         data = of_run.datamodule
         if self._kept is None or self._kept[0] is not data or of_run.reload_dataloaders_every_n_epochs:

@@ -431,7 +431,7 @@ def test_data_without_labels(short_run, tmp_path, capsys):
     folder, _ = short_run("image")
     for i in range(12):
         PILImage.new("RGB", (32, 32), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    assert "the data have no labels" in refused(capsys, "--checkpoint", folder, "--data.root", tmp_path)
+    assert "the data have no training labels" in refused(capsys, "--checkpoint", folder, "--data.root", tmp_path)
 
 
 # What modalities give as a floor.
