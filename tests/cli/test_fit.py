@@ -406,7 +406,7 @@ def test_a_metric_that_is_not_there(tmp_path, capsys):
     words = ["--config", str(config), "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "-1"]
     message = refused(capsys, *SHORTLY, *words)
     assert "no metric 'val_loss' is logged; did you mean val/loss?" in message
-    assert f"{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} is whole" in message
+    assert f"{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} is complete" in message
 
 
 def test_ctrl_c_before_training(tmp_path, monkeypatch, capsys):
