@@ -28,12 +28,13 @@ def plan(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-plan`. Mistakes of the user end in a few lines and exit code 2."""
     with short_errors("jepa-plan"):
         load_plugins()
-        settings = _parse(sys.argv[1:] if args is None else list(args))
+        settings = parse(sys.argv[1:] if args is None else list(args))
         print(table(run_plan(**settings)))
         print(f"\nwritten to {settings['out'] or plan_file(settings['checkpoint'])}")
 
 
-def _parse(args: list[str]) -> dict[str, Any]:
+def parse(args: list[str]) -> dict[str, Any]:
+    """Parse the words of a command line to the parameters of `plan`."""
     parser = _Parser(prog="jepa-plan", parser_mode=MODE, description=(run_plan.__doc__ or "").splitlines()[0])
     parser.add_function_arguments(run_plan, as_positional=False, skip={"checkpoint"}, fail_untyped=False)
     parser.add_argument("--checkpoint", type=str, required=True, help="folder of a run, or a checkpoint")

@@ -21,11 +21,11 @@ class Scores(OnlineProbe):
         super().__init__()
         self.scores, self.weights = list(scores), []
 
-    def score(self, trainer, pl_module, encoder):
-        if self.untrained is None:
-            return {"knn": 0.0, "linear": 0.0}
+    def score(self, trainer, pl_module, encoders):
         self.weights.append({name: value.clone() for name, value in pl_module.state_dict().items()})
-        return {"knn": 0.0, "linear": self.scores[len(self.weights) - 1]}
+        return [{"knn": 0.0, "linear": self.scores[len(self.weights) - 1]}, {"knn": 0.0, "linear": 0.0}][
+            : len(encoders)
+        ]
 
 
 def same(checkpoint, weights):

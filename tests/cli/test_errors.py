@@ -63,7 +63,9 @@ def test_a_killed_data_worker(tmp_path, monkeypatch, capsys):
         return read(self, place)
 
     monkeypatch.setattr(Samples, "__getitem__", dying)
-    code, message = ended(capsys, tmp_path, "--data.num_workers", "1", "--data.samples", "160")
+    code, message = ended(
+        capsys, tmp_path, "--data.num_workers", "1", "--data.samples", "160", "--data.batched", "false"
+    )
     assert code == 1
     assert "A data worker died, most likely for want of memory: lower data.num_workers" in message
     assert last(tmp_path) >= 1
@@ -79,7 +81,7 @@ def test_a_full_disk_while_the_checkpoint_is_written(tmp_path, monkeypatch, caps
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 1
     assert "no room left to write" in message
-    assert "--auto_resume true goes on" in message
+    assert "--auto_resume true resumes" in message
     assert last(tmp_path) == 2
     assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith(".")] == []
 

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from jsonargparse import ActionConfigFile
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.utils.data import Dataset
@@ -40,6 +41,7 @@ class Model:
 def parser():
     assert all((Image, ImageData, ViT))  # imported, so that they are known by their short names
     parser = Parser(exit_on_error=True)
+    parser.add_argument("--config", action=ActionConfigFile)
     parser.add_class_arguments(Model, "model")
     parser.add_subclass_arguments(LightningDataModule, "data", required=True)
     return parser

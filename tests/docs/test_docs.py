@@ -10,6 +10,7 @@ import yaml
 from pages import ROOT, blocks, commands, named_blocks, programs
 
 import jepa_lightning
+from jepa_lightning.cli import plan
 from jepa_lightning.cli.fit import JEPACLI, fit
 from jepa_lightning.cli.options import parse_words
 from jepa_lightning.config.plugins import load_plugins
@@ -116,7 +117,9 @@ def test_our_commands_parse(parser, capsys, page, command):
         assert stop.value.code in (0, None)
         assert capsys.readouterr().out
         return
-    if "--help" not in words:
+    if name == "jepa-plan":
+        assert plan.parse(words)["checkpoint"]
+    elif "--help" not in words:
         parse_words(name, FUNCTIONS[name], words)
 
 
