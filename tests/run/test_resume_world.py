@@ -34,24 +34,26 @@ class Kill(Callback):
 
 
 @pytest.mark.parametrize("stop", [2, 4])
-def test_from_any_step(make_trainer, stop):
+def test_from_any_step(make_trainer, tmp_path, stop):
     """Windows, the actions' statistics, running means of norms, the head of inverse dynamics: all as they were."""
 
-    def train(*, seed=0, kill=None, resume=None):
+    def train(folder, *, seed=0, kill=None, resume=None):
         torch.manual_seed(seed)
         rooms, encoder = TwoRooms(image_size=16), partial(ConvEncoder, dim=8, width=2)
         modality = Image(image_size=16, patch_size=16, channels=1, encoder=encoder)
         parts = {"pretext": Rollout(action_dim=2, steps=3), "target": partial(Online, stop_gradient=False)}
         jepa = JEPA(modality, predictor=ResidualPredictor, regularizers=[VICReg, InverseDynamics], **parts)
         data = TrajectoryData(key="image", environment=rooms, episodes=16, batch_size=4, num_workers=0)
-        trainer = make_trainer(LastCheckpoint(every_n_train_steps=1), Kill(kill), max_epochs=2)
+        trainer = make_trainer(
+            LastCheckpoint(every_n_train_steps=1), Kill(kill), max_epochs=2, default_root_dir=tmp_path / folder
+        )
         trainer.fit(jepa, data, ckpt_path=resume)
         return jepa.state_dict()
 
-    whole = train()
+    whole = train("whole")
     with pytest.raises(Killed):
-        train(kill=stop)
-    resumed = train(seed=1, resume="last")
+        train("killed", kill=stop)
+    resumed = train("killed", seed=1, resume=tmp_path / "killed" / "checkpoints" / "last.ckpt")
     assert any(name.endswith("running_mean") for name in whole)
     assert bool(whole["pretext.estimated"])
     assert whole.keys() == resumed.keys()
