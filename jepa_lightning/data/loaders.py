@@ -161,7 +161,7 @@ class LoadedData(ModelSizedData):
 
     def probe_dataloader(self) -> ReportingLoader | None:
         """The probe's labelled subset of the training data, evaluation transform, fixed order; None when unlabelled."""
-        return self._loader("probe", keep_workers=True) if self.labelled else None
+        return self._loader("probe") if self.labelled else None
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch, and see that its first view shares its tensors there, too."""

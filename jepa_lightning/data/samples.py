@@ -239,5 +239,10 @@ class ReportingLoader(DataLoader[Batch]):
                 if batch is None:
                     return
                 yield with_first_view(self.unreadable.take(batch))
+        except RuntimeError:
+            self._iterator = (
+                None  # its workers are dead: torch must not find that out later, in the midst of other work
+            )
+            raise
         finally:
             watch.stop()

@@ -1,5 +1,6 @@
 """Data workers get as much shared memory as they need, or are refused before they start: without it they hang."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -111,3 +112,6 @@ def test_a_worker_that_hangs_ends_the_run(make_data):
         list(loader)
     assert "data.timeout" in explain(error.value)
     assert not [child for child in multiprocessing.active_children() if "Worker" in child.name]
+    assert loader._iterator is None
+    del error  # with its traceback, which holds the iterator
+    gc.collect()
