@@ -1,4 +1,4 @@
-"""Point clouds in HDF5 files of ModelNet's layout."""
+"""Point clouds in ENDINGS files of ModelNet's layout."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
 from jepa_lightning.data.arrays import native
+from jepa_lightning.data.files.hdf5 import ENDINGS, open_hdf5, read_array
 from jepa_lightning.data.files.split_names import SPLITS, plain_split_of
-from modalities.pointcloud.reading import INSTALL, points_first
+from modalities.pointcloud.reading import points_first
 
-HDF5 = (".h5", ".hdf5")
-_DEFLATED = 1100  # times its size, what compression can unpack to at most
 _CLASS_NAMES = "shape_names.txt"  # beside ModelNet40's HDF5 files: a class a line
 
 
 class HDF5Clouds(Dataset[dict[str, Any]]):
-    """The clouds of one split in HDF5 files of ModelNet's layout, as dicts: `points` (P, 3 + F) and `labels`.
+    """The clouds of one split in ENDINGS files of ModelNet's layout, as dicts: `points` (P, 3 + F) and `labels`.
 
     A file holds `data` (n, P, 3 or more) and perhaps `normal` (n, P, 3), which then are the first features, and `label`
     (n,) or (n, 1), whole numbers. All are read into memory when the set is built, in the type that they are stored in.
@@ -80,9 +79,9 @@ def find_hdf5(root: str | None) -> dict[str, list[Path]]:
     if root is None or not base.exists():
         return {}
     if base.is_file():
-        return {"train": [base]} if base.suffix.lower() in HDF5 else {}
+        return {"train": [base]} if base.suffix.lower() in ENDINGS else {}
     folders = [base, *(f for f in sorted(base.iterdir()) if f.is_dir() and plain_split_of(f.name))]
-    files = [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix.lower() in HDF5 and f.is_file()]
+    files = [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix.lower() in ENDINGS and f.is_file()]
     files = [f for f in files if not f.name.startswith(".")]
     found: dict[str, list[Path]] = {}
     for file in files:
@@ -108,43 +107,14 @@ def class_names(folder: Path) -> list[str] | None:
     return file.read_text(encoding="utf-8").split() if file.is_file() else None
 
 
-def _own(file: Any, name: str) -> Any:
-    """Open a dataset that lies in the file itself: others would show any file that the user may read.
-
-    Raises:
-        OSError: it is a link, or its values lie in other files.
-    """
-    import h5py
-
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise OSError(f"expected the dataset {name}, got a link, which was not followed: store the values in the file")
-    dataset = file[name]
-    if dataset.is_virtual or dataset.external:
-        raise OSError(f"expected the values of {name} in the file, got some in other files: store them in the file")
-    return dataset
-
-
-def _stored(dataset: Any) -> NDArray[Any]:
-    """Read the array in a dataset of an HDF5 file; errors of any kind where the file is damaged."""
-    size, stored = dataset.nbytes, dataset.id.get_storage_size()
-    if size > _DEFLATED * stored + _DEFLATED:  # the rest would be filled in, however much it is
-        raise OSError(f"{dataset.name} {dataset.shape} should hold {size} bytes, and {stored} are there")
-    return dataset[()]
-
-
 def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     try:
-        import h5py
-    except ImportError:
-        raise DataError(f"HDF5 files need h5py, which is not installed: {INSTALL}") from None
-    try:
-        with h5py.File(path) as file:
+        with open_hdf5(path, extra="pointcloud") as file:
             there = list(file)  # by name alone: asking for one that is a link would open what it names
-            found = {name: _stored(_own(file, name)) for name in ("data", "normal", "label") if name in there}
-            names = ", ".join(there[:10])
-    except Exception as error:  # h5py has one of its own for each thing that can be wrong inside a file
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
-        raise DataError(f"expected an HDF5 file, got {path}, which cannot be read: {reason}") from None
+            found = {name: read_array(file, name) for name in ("data", "normal", "label") if name in there}
+    except OSError as error:
+        raise DataError(f"expected an HDF5 file, got {path}, which cannot be read: {error}") from None
+    names = ", ".join(there[:10])
     data, normal, label = (found.get(name) for name in ("data", "normal", "label"))
     if data is not None and data.ndim == 3 and data.dtype.kind in "iuf":
         data = native(points_first(data))

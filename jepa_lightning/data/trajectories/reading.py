@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.files.hdf5 import ENDINGS as HDF5
+from jepa_lightning.data.files.hdf5 import open_hdf5, read_arrays
 from jepa_lightning.data.files.split_names import plain_split_of
 from jepa_lightning.data.trajectories.episodes import Episode
 
-ENDINGS = (".npz", ".h5", ".hdf5")
+ENDINGS = (".npz", *HDF5)
 LENGTHS = ("episode_lengths", "ep_len")  # numbers of observations, of arrays with all episodes behind each other
 ENDS = ("terminals", "timeouts")  # where either is true, an episode ends
 
@@ -57,17 +59,13 @@ def read_episodes(file: Path, *, observations: str, actions: str, labels: Sequen
     Raises:
         DataError: what was expected and what the file holds.
     """
-    if file.suffix.lower() == ".npz":
-        try:
-            with np.load(file, allow_pickle=False) as stored:
-                return _from_arrays(dict(stored), file, observations, actions, labels)
-        except (OSError, ValueError, EOFError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"expected a NumPy archive of episodes, cannot read {file}: {error}") from error
-    from jepa_lightning.data.trajectories.hdf5 import read_hdf5
-
-    stored = read_hdf5(file)
+    kind = "a NumPy archive" if file.suffix.lower() == ".npz" else "an HDF5 file"
+    try:
+        stored = _stored(file)
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"expected {kind} of episodes, cannot read {file}: {error}") from error
     groups = {name: part for name, part in stored.items() if isinstance(part, dict)}
     if not groups:
         return _from_arrays(stored, file, observations, actions, labels)
@@ -75,6 +73,15 @@ def read_episodes(file: Path, *, observations: str, actions: str, labels: Sequen
         _one(groups[name], f"{file.name}/{name}", observations, actions, labels)
         for name in sorted(groups, key=lambda name: (len(name), name))  # episode_10 after episode_9
     ]
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """Read all arrays of a file by name, those of a group of an HDF5 file in a dict."""
+    if file.suffix.lower() == ".npz":
+        with np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    with open_hdf5(file, extra="world") as opened:
+        return read_arrays(opened)
 
 
 def _from_arrays(

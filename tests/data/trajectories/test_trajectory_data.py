@@ -177,3 +177,13 @@ def test_what_is_refused(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="expected an HDF5 file of episodes, cannot read"):
         data(tmp_path).setup()
+
+
+def test_an_array_that_was_never_written_is_refused(tmp_path):
+    """A few hundred bytes that declare 8 TB, in the file and in a group."""
+    for name in ("observations", "episode_0/observations"):
+        file = tmp_path / "a.h5"
+        with h5py.File(file, "w") as made:
+            made.create_dataset(name, shape=(2**40, 4), dtype="f2", chunks=(1024, 4))
+        with pytest.raises(DataError, match="should hold 8796093022208 bytes, and 0 are there"):
+            data(tmp_path).setup()
