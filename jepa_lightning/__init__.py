@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning.modality import Tokenizer as Tokenizer
     from jepa_lightning.module import JEPA as JEPA
     from jepa_lightning.pictures.view import view as view
+    from jepa_lightning.planning.plan import plan as plan
     from jepa_lightning.planning.world import World as World
     from jepa_lightning.planning.world import load_world as load_world
     from jepa_lightning.tokens import Masks as Masks
@@ -50,6 +51,7 @@ _LAZY = {  # public name: module that defines it; None for the module of that na
     "load": "loading",
     "load_jepa": "loading",
     "load_world": "planning.world",
+    "plan": "planning.plan",
     "view": "pictures.view",
     "callbacks": None,
     "data": None,

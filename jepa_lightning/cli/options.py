@@ -1,4 +1,4 @@
-"""From a function's signature to the flags of a command: `jepa-probe`, `jepa-embed` and `jepa-view` are functions.
+"""From a function's signature to the flags of a command: `jepa-probe`, `jepa-embed`, `jepa-view` and `jepa-plan`.
 
 Nothing that computes is imported here until it is needed: `--help` shows at once.
 """
@@ -31,6 +31,8 @@ class Parser(jsonargparse.ArgumentParser):
         from jepa_lightning.cli.errors import fail
         from jepa_lightning.config.messages import shorten
 
+        if not self.exit_on_error:  # jsonargparse tries alternatives in this way
+            super().error(message, ex)
         fail(shorten(message, self), program=self.prog)
 
 
@@ -39,18 +41,21 @@ def function_parser(program: str, function: Callable[..., Any]) -> Parser:
 
     Args:
         program: name of the command.
-        function: typed, with a docstring that describes each parameter.
+        function: typed, with a docstring that describes each parameter. One called `data` is the data of a run.
     """
     described = docstring_parser.parse(function.__doc__ or "")
+    has_data = "data" in inspect.signature(function).parameters
     positional = " ".join(f"[{name.upper()}]" for name in positionals(function))
     parser = Parser(
         prog=program,
-        usage=f"{program} {positional} [--OPTION VALUE ...] [--data.KEY VALUE ...]",
+        usage=f"{program} {positional} [--OPTION VALUE ...]{' [--data.KEY VALUE ...]' if has_data else ''}",
         description=described.short_description,
         parser_mode=MODE,
         allow_abbrev=False,
     )
     parser.add_function_arguments(_without_data(function), as_positional=False)
+    if not has_data:
+        return parser
     about = next(param.description or "" for param in described.params if param.arg_name == "data")
     parser.add_argument(
         "--data",
@@ -76,7 +81,7 @@ def command(program: str, function: Callable[..., Any], args: Sequence[str] | No
 
     Args:
         program: name of the command.
-        function: with the parameters `checkpoint`, `which`, `data` and `trust`.
+        function: with the parameter `checkpoint`, and with `which` and `trust` where it has `data`.
         args: the words; None: those of this process.
     """
     words = list(sys.argv[1:] if args is None else args)
@@ -97,11 +102,19 @@ def command(program: str, function: Callable[..., Any], args: Sequence[str] | No
 
 
 def parse_words(program: str, function: Callable[..., Any], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The arguments of a call, all but `data`, and the words that are about the data; see `command`."""
+    """The arguments of a call, all but `data`, and the words that are about the data; see `command`.
+
+    Classes that a parameter names, `--planner CEM --planner.samples 256`, are built.
+    """
     parser = function_parser(program, function)
     options, about_data = _sort(words, function, parser)
-    found: dict[str, Any] = parser.parse_args(options).as_dict()
-    del found["data"]
+    parsed = parser.parse_args(options)
+    found: dict[str, Any] = parsed.as_dict()
+    found.pop("data", None)
+    named = [name for name, value in found.items() if isinstance(value, dict) and "class_path" in value]
+    if named:
+        built = parser.instantiate_classes(parsed)
+        found |= {name: built[name] for name in named}
     return found, about_data
 
 
@@ -133,7 +146,7 @@ def _sort(words: Sequence[str], function: Callable[..., Any], parser: Parser) ->
     while rest:
         word = rest.pop(0)
         name, equals, _ = word.partition("=")
-        if _DATA.match(word):
+        if "data" in kinds and _DATA.match(word):
             about_data += [word] if equals or not rest else [word, rest.pop(0)]
         elif not word.startswith("--"):
             loose.append(word)
@@ -142,8 +155,8 @@ def _sort(words: Sequence[str], function: Callable[..., Any], parser: Parser) ->
             given.add(key)
             values = [] if equals else list(_values(rest, most=None if key in several else 1))
             del rest[: len(values)]
-            if key not in kinds:
-                if key == "batch_size":
+            if key.partition(".")[0] not in kinds:  # what follows a dot is a setting of a class
+                if key == "batch_size" and "data" in kinds:
                     raise ValueError("no option --batch_size; did you mean --data.batch_size?")
                 parser.error(f"unrecognized arguments: {name}")
             options += [word] if equals else _option(key, values, several=key in several, parser=parser)

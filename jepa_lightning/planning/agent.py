@@ -90,7 +90,7 @@ class Agent:
         return self.loop.act(energy, len(self.goal), device).cpu()
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the episodes alone, (B',) int64."""
+        """Keep some of the episodes only, (B',) int64."""
         self.goal = self.goal[index.to(self.goal.device)]
         self.memory.keep(index.to(self.goal.device))
         self.loop.keep(index.to(self.goal.device))
@@ -122,6 +122,6 @@ class Deliberate(Policy):
         return self.agent.act(self.environment.observe(states))
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the episodes alone."""
+        """Keep some of the episodes only."""
         super().keep(index)
         self.agent.keep(index)

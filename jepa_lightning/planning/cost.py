@@ -34,8 +34,7 @@ class GoalDistance(Cost):
 
     "min" is for reaching the goal at some time, wherever it leads later; with it, `mean_weight` times the mean over
     time pulls before anything is near. "last" is for being there at the end, "mean" for being near all the time, at the
-    price of detours. With true dynamics in Two Rooms "min" reached more goals than "mean" (80 to 70% with the same
-    planner).
+    price of detours.
 
     Args:
         reduce: over time: min, mean or last.
@@ -63,7 +62,10 @@ class GoalDistance(Cost):
 
     def forward(self, states: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
         """See `Cost.forward`."""
-        distance = (states - goal.unsqueeze(-3)).square().mean((-1, -2)).clamp(min=1e-12).sqrt()  # (..., H)
+        return self.over_time((states - goal.unsqueeze(-3)).square().mean((-1, -2)).clamp(min=1e-12).sqrt())
+
+    def over_time(self, distance: Tensor) -> Tensor:
+        """Distances (..., H) as an energy (...)."""
         if self.reduce == "last":
             return distance[..., -1]
         mean = distance.mean(-1)

@@ -76,6 +76,6 @@ class RecedingHorizon:
         return self.plan.actions[:, self.done - 1]
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the episodes alone, (B',) int64."""
+        """Keep some of the episodes only, (B',) int64."""
         if self.plan is not None:
             self.plan = Plan(self.plan.actions[index], self.plan.energy[index])

@@ -41,7 +41,7 @@ class Memory:
         self.states = [*self.states, state][-self.capacity :]
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the episodes alone, (B',) int64."""
+        """Keep some of the episodes only, (B',) int64."""
         self.states = [state[index] for state in self.states]
 
     def past(self, positions: Tensor | None = None) -> Past:

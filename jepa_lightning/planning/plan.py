@@ -1,4 +1,4 @@
-"""Judge a world model by what an agent achieves with it: the function behind `jepa-plan`."""
+"""Evaluate a world model by what an agent achieves with it. The flags of `jepa-plan` are the parameters of `plan`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from jepa_lightning._version import __version__
 from jepa_lightning.environments import Environment
+from jepa_lightning.evaluation.report.table import table as aligned
 from jepa_lightning.planning.agent import Agent, Deliberate
 from jepa_lightning.planning.belief import believed_and_achieved, fit_readout
 from jepa_lightning.planning.cost import Cost, GoalDistance
@@ -20,6 +21,7 @@ from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomAc
 from jepa_lightning.planning.world import World, load_world
 from jepa_lightning.randomness import derive_seed
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
+from jepa_lightning.run.writing import plain, replacing
 
 EXPLAINED = {
     "world": "the agent, which sees observations alone",
@@ -33,7 +35,7 @@ EXPLAINED = {
 
 
 def plan(
-    checkpoint: str | World,
+    checkpoint: str | Path | World,
     *,
     environment: Environment | None = None,
     planner: Planner | None = None,
@@ -90,7 +92,7 @@ def plan(
             policies["untrained"] = Deliberate(Agent(world.untrained(), environment.space, planner, **settings))
         policies |= {"nothing": DoNothing(), "random": RandomActions(seed=seed)}
         policies["straight line"] = StraightLine(seed=seed)
-        policies["oracle"] = Oracle(planner, execute=execute, seed=seed)
+        policies["oracle"] = Oracle(planner, cost=cost, execute=execute, seed=seed)
         if environment.towards(tasks.start, tasks.goal) is not None:
             policies["towards"] = Towards()
     rows = {name: run_episodes(environment, tasks, p, budget=budget).summary() for name, p in policies.items()}
@@ -117,11 +119,12 @@ def plan(
     target = out if out is not None or isinstance(checkpoint, World) else str(plan_file(checkpoint))
     if target is not None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        Path(target).write_text(json.dumps(report, indent=2) + "\n")
+        with replacing(Path(target)) as beside:
+            beside.write_text(json.dumps(plain(report), indent=2) + "\n")
     return report
 
 
-def plan_file(checkpoint: str) -> Path:
+def plan_file(checkpoint: str | Path) -> Path:
     """Where the report of a run goes: `plan.json` in its folder."""
     path = Path(checkpoint).expanduser()
     folder = path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent
@@ -130,19 +133,20 @@ def plan_file(checkpoint: str) -> Path:
 
 def described(part: Any) -> dict[str, Any]:
     """The class and the plain settings of a part."""
-    plain = (str, int, float, bool, tuple, list)
-    settings = {name: value for name, value in vars(part).items() if isinstance(value, plain)}
+    kinds = (str, int, float, bool, tuple, list)
+    settings = {name: value for name, value in vars(part).items() if isinstance(value, kinds)}
     return {"class": type(part).__name__} | {n: v for n, v in settings.items() if n[0] != "_" and n != "training"}
 
 
 def table(report: Mapping[str, Any]) -> str:
     """The report for a person."""
-    lines = [f"{'':<14} {'success':>8} {'95% interval':>16} {'steps':>6} {'ms an action':>13} {'ms a plan':>10}"]
+    rows = []
     for name, row in report["rows"].items():
         low, high = (f"{100 * bound:.1f}" for bound in row["interval"])
         steps, plan_ = ("-" if row[key] is None else f"{row[key]:.1f}" for key in ("steps", "ms_a_plan"))
-        cells = f"{100 * row['success']:>7.1f}% {f'[{low}, {high}]':>16} {steps:>6} {row['ms_an_action']:>13.2f}"
-        lines.append(f"{name:<14} {cells} {plan_:>10}")
+        success = f"{100 * row['success']:.1f}%"
+        rows.append([name, success, f"[{low}, {high}]", steps, f"{row['ms_an_action']:.2f}", plan_])
+    lines = [aligned(["", "success", "95% interval", "steps", "ms an action", "ms a plan"], rows)]
     first, protocol = report["first_plans"], report["protocol"]
     read = ", ".join(f"{name} {value:.2f}" for name, value in report["readout_r2"].items())
     lines += [

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.environments import Environment, Tasks
+from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.horizon import RecedingHorizon
 from jepa_lightning.planning.planners.base import Energy, Planner
 
@@ -30,7 +31,7 @@ class Policy(ABC):
         """Actions (B, A) in states (B, P)."""
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the episodes alone, (B',) int64."""
+        """Keep some of the episodes only, (B',) int64."""
         self.goals = self.goals[index]
 
 
@@ -68,7 +69,7 @@ class RandomActions(Policy):
         return self.action
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the episodes alone."""
+        """Keep some of the episodes only."""
         super().keep(index)
         self.action = self.action[index]
 
@@ -95,7 +96,7 @@ class StraightLine(Policy):
         return self.action
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the episodes alone."""
+        """Keep some of the episodes only."""
         super().keep(index)
         self.action = self.action[index]
 
@@ -114,16 +115,16 @@ class Towards(Policy):
 class Oracle(Policy):
     """The same planner with the true dynamics and the true distance: what the planner is capable of.
 
-    Its cost is that of `GoalDistance`: the least distance on the way, and 0.02 times the mean.
-
     Args:
         planner: finds plans.
+        cost: says how distances over time count; `GoalDistance` by default, and for any other cost.
         execute: actions of a plan that are done.
         seed: of what the planner draws.
     """
 
-    def __init__(self, planner: Planner, *, execute: int = 4, seed: int = 0) -> None:
+    def __init__(self, planner: Planner, *, cost: Cost | None = None, execute: int = 4, seed: int = 0) -> None:
         self.planner, self.execute, self.seed = planner, execute, seed
+        self.cost = cost if isinstance(cost, GoalDistance) else GoalDistance()
 
     def reset(self, environment: Environment, tasks: Tasks) -> None:
         """New episodes begin."""
@@ -144,13 +145,12 @@ class Oracle(Policy):
 
         def energy(actions: Tensor) -> Tensor:
             way = simulate(self.environment, states.unsqueeze(1).expand(-1, actions.shape[1], -1), actions)
-            distance = self.environment.distance(way, self.goals[:, None, None].expand_as(way))
-            return distance.amin(-1) + 0.02 * distance.mean(-1)
+            return self.cost.over_time(self.environment.distance(way, self.goals[:, None, None].expand_as(way)))
 
         return energy
 
     def keep(self, index: Tensor) -> None:
-        """Go on with some of the episodes alone."""
+        """Keep some of the episodes only."""
         super().keep(index)
         self.loop.keep(index)
 

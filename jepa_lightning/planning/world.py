@@ -74,7 +74,7 @@ class World(nn.Module):
         return next(self.encoder.parameters()).device
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode, whatever the module around does."""
+        """Stay in eval mode: `mode` has no effect."""
         return super().train(False)
 
     def batch(self, observations: Tensor | Batch) -> Batch:
