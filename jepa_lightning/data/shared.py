@@ -24,13 +24,9 @@ else:
             return Any
 
 
-class OtherSourceSettings(TypedDict, total=False):
-    """What `SourcedDataModule` takes but `samples` and `batch_size`: for modalities with a default of their own."""
+class OtherDataSettings(TypedDict, total=False):
+    """What `JEPADataModule` takes but `batch_size`."""
 
-    root: str | None
-    dataset: Dataset | None
-    val_dataset: Dataset | None
-    test_dataset: Dataset | None
     num_workers: int | None
     timeout: float
     pin_memory: bool | None
@@ -43,6 +39,21 @@ class OtherSourceSettings(TypedDict, total=False):
     views: int
     view_transform: ViewTransform | None
     batched: bool | None
+
+
+class DataSettings(OtherDataSettings, total=False):
+    """What `JEPADataModule` takes."""
+
+    batch_size: int
+
+
+class OtherSourceSettings(OtherDataSettings, total=False):
+    """What `SourcedDataModule` takes but `samples` and `batch_size`: for modalities with a default of their own."""
+
+    root: str | None
+    dataset: Dataset | None
+    val_dataset: Dataset | None
+    test_dataset: Dataset | None
 
 
 class OtherFileSettings(OtherSourceSettings, total=False):

@@ -19,10 +19,9 @@ class ConvEncoder(Encoder):
     """A normalised convolutional net on the pixels of each token, each token by itself.
 
     With `patch_size` equal to `image_size` a frame is one token, and this is an ordinary convolutional encoder of
-    frames that gives one vector each, as small world models on pixels use: at 64 pixels on a CPU it costs a thirteenth
-    of a ViT of depth 2 with patches of 8. A strided convolution of 8 pixels, then convolutions of 3 pixels with stride
-    2 until 4 pixels or fewer are left, each followed by a norm and SiLU; all that is left is mapped linearly to `dim`,
-    so that the vector can tell where things are. Without the norms it did not learn where a small dot is.
+    frames that gives one vector each, as small world models on pixels use. A strided convolution of 8 pixels, then
+    convolutions of 3 pixels with stride 2 until 4 pixels or fewer are left, each followed by a norm and SiLU; all that
+    is left is mapped linearly to `dim`, so that the vector can tell where things are.
 
     Tokens see nothing of each other or of where they lie. There are no outputs of inner layers.
 

@@ -35,7 +35,7 @@ class Rollout(Pretext):
     are estimated before the first step and stored with the weights. The outcome's context and target hold all B T
     states, one sample each, and its `actions` are the standardised ones.
 
-    Without a regulariser the state collapses, most often to what never moves in a trajectory: see
+    Without a regularizer the state collapses, most often to what never moves in a trajectory: see
     `jepa_lightning.regularizers` for those that look at trajectories.
 
     Args:
@@ -156,13 +156,17 @@ class Rollout(Pretext):
                 f"a rollout of {self.steps} steps needs trajectories of at least {self.steps + 1} observations, got "
                 f"{length}: lower model.pretext.steps or raise data.window"
             )
-        tokens = nets.modality.tokenizer(frames(batch))
+        seen = {name: value for name, value in batch.items() if name not in ("id", "labels")}
+        tokens = nets.modality.tokenizer(frames(seen))
         actions = self.standardized(batch["actions"])
         with autocast_in_half(tokens.device):
             encoded = nets.encoder(tokens)
-            seen = nets.target.of_encoded(encoded)
+            shared = nets.target.of_encoded(encoded)
             states = self.states(encoded, tokens)  # (B T, S, D)
-            targets = states if seen is encoded else self.states(nets.target(tokens) if seen is None else seen, tokens)
+            if shared is encoded:
+                targets = states
+            else:
+                targets = self.states(nets.target(tokens) if shared is None else shared, tokens)
             by_time = states.unflatten(0, (-1, length))
             past = self.past(by_time, starts, self.positions(tokens))
             windows = actions.unfold(1, self.steps, 1).transpose(-1, -2)  # (B, starts, steps, A)
@@ -193,6 +197,7 @@ class Rollout(Pretext):
         windows = torch.cat([before, states], dim=1).unfold(1, self.history, 1)[:, :starts].movedim(-1, 2)
         valid = None
         if self.history > 1:
-            when = torch.arange(starts).unsqueeze(1) + torch.arange(1 - self.history, 1)
-            valid = (when >= 0).to(states.device).repeat(len(states), 1)
+            device = states.device
+            when = torch.arange(starts, device=device).unsqueeze(1) + torch.arange(1 - self.history, 1, device=device)
+            valid = (when >= 0).repeat(len(states), 1)
         return Past(states=windows.flatten(0, 1), valid=valid, positions=positions)

@@ -27,7 +27,12 @@ class TrajectoryVICReg(VICReg):
     Args:
         spec: widths, given by the module.
         over: "time" or "batch".
-        **shared: of `VICReg`: variance, covariance, target_std, on, weight, gather.
+        variance: weight of the variance term.
+        covariance: weight of the covariance term.
+        target_std: target standard deviation of the variance term.
+        on: representations to regularize: context, target or predicted.
+        weight: weight of both terms together, a number or a schedule.
+        gather: compute statistics over the samples of all ranks instead of each rank's own.
 
     Raises:
         ValueError: a setting is out of range, or the outcome holds no trajectories.

@@ -5,9 +5,9 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from jepa_lightning.data import FileDataModule, JEPADataModule, SourcedDataModule
+from jepa_lightning.data import FileDataModule, JEPADataModule, SourcedDataModule, TrajectoryData
 from jepa_lightning.data import shared as data_shared
-from jepa_lightning.data.shared import FileSettings, SourceSettings
+from jepa_lightning.data.shared import DataSettings, FileSettings, SourceSettings
 from modalities.audio import AudioData
 from modalities.graph import GraphData
 from modalities.image import ImageData
@@ -29,14 +29,16 @@ def annotations(settings):
 def test_the_settings_are_those_of_the_bases():
     source = own(JEPADataModule) | own(SourcedDataModule, leave_out=["samples"])
     file = source | own(FileDataModule)
+    assert annotations(DataSettings) == own(JEPADataModule)
     assert annotations(SourceSettings) == source
     assert annotations(FileSettings) == file
 
 
-@pytest.mark.parametrize("kind", [ImageData, VideoData, AudioData, PointCloudData, GraphData])
+@pytest.mark.parametrize("kind", [ImageData, VideoData, AudioData, PointCloudData, GraphData, TrajectoryData])
 def test_a_modality_names_the_settings_of_its_base(kind):
     shared = inspect.signature(kind.__init__).parameters["shared"]
-    settings = FileSettings if issubclass(kind, FileDataModule) else SourceSettings
+    bases = {FileDataModule: FileSettings, SourcedDataModule: SourceSettings, JEPADataModule: DataSettings}
+    settings = next(settings for base, settings in bases.items() if issubclass(kind, base))
     named = getattr(data_shared, shared.annotation.removeprefix("Unpack[").removesuffix("]"))
     own_defaults = own(kind).keys() & annotations(settings).keys()
     assert annotations(named).keys() == annotations(settings).keys() - own_defaults

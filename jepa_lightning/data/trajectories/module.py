@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from jepa_lightning.data.batch import Sample
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.module import JEPADataModule
+from jepa_lightning.data.shared import DataSettings, Unpack
 from jepa_lightning.data.split import draw
 from jepa_lightning.data.trajectories.episodes import Episode, Episodes, Window
 from jepa_lightning.data.trajectories.reading import find_episode_files, read_episodes
@@ -81,7 +82,7 @@ class TrajectoryData(JEPADataModule):
         labels: list[str] | None = None,
         mean: float = 0.1,
         std: float = 0.25,
-        **shared: Any,
+        **shared: Unpack[DataSettings],
     ) -> None:
         super().__init__(**shared)
         if root is not None and environment is not None:

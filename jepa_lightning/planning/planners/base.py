@@ -110,6 +110,12 @@ def best_of(actions: Tensor, energies: Tensor) -> tuple[Tensor, Tensor]:
     return actions[torch.arange(len(actions), device=actions.device), index], value
 
 
+def elite_of(actions: Tensor, energies: Tensor, count: int) -> Tensor:
+    """The `count` candidates of lowest energy of each episode: (B, count, K, A) of (B, S, K, A) and (B, S)."""
+    chosen = energies.topk(count, dim=1, largest=False).indices
+    return actions.gather(1, chosen[..., None, None].expand(-1, -1, *actions.shape[2:]))
+
+
 def better_of(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """For each episode the plan of lower energy, the first where both are alike."""
     wins = other[1] < one[1]

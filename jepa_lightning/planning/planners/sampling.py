@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.environments.spaces import ActionSpace, Discrete
-from jepa_lightning.planning.planners.base import Energy, Planner, best_of, better_of, normal
+from jepa_lightning.planning.planners.base import Energy, Planner, best_of, better_of, elite_of, normal
 
 
 class RandomShooting(Planner):
@@ -113,8 +113,7 @@ class CEM(Planner):
             drawn[:, 0] = best[0]
             found = energy(drawn)
             best = better_of(best, best_of(drawn, found))
-            chosen = found.topk(self.elites, dim=1, largest=False).indices
-            elite = drawn.gather(1, chosen[..., None, None].expand(-1, -1, knots, dim))
+            elite = elite_of(drawn, found, self.elites)
             mean, std = elite.mean(1), elite.std(1).maximum(self.min_std * scale)
         return best
 
@@ -258,8 +257,7 @@ class Categorical(Planner):
             drawn = torch.nn.functional.one_hot(index, dim).to(start.dtype)
             found = energy(drawn)
             best = better_of(best, best_of(drawn, found))
-            chosen = found.topk(self.elites, dim=1, largest=False).indices
-            elite = drawn.gather(1, chosen[..., None, None].expand(-1, -1, knots, dim))
+            elite = elite_of(drawn, found, self.elites)
             chances = self.momentum * chances + (1 - self.momentum) * elite.mean(1)
         return best
 
