@@ -33,8 +33,8 @@ from benchmarks.report import table
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.data.split import known_targets
 from jepa_lightning.encoders import Encoder
+from jepa_lightning.encoders.pooling import Pooling, pooled_features
 from jepa_lightning.evaluation import extract
-from jepa_lightning.evaluation.features.pooling import Pooling, pooled_features
 from jepa_lightning.evaluation.probes.protocols import LinearClassifier, Split, accuracies, interval, repeated_splits
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from jepa_lightning._version import __version__
 from jepa_lightning.config.rebuild import Config, build_data, build_model
 from jepa_lightning.encoders import Encoder
-from jepa_lightning.evaluation.features.last_layers import encode_last
-from jepa_lightning.evaluation.features.pooling import Pooling, pooled_features
+from jepa_lightning.encoders.last_layers import encode_last
+from jepa_lightning.encoders.pooling import Pooling, pooled_features
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.pretexts.trajectories import frames
@@ -178,7 +178,7 @@ class Frozen(nn.Module):
 
         The batch may be on any device; of trajectories (B, T, ...) each frame is a sample. With `layers` above 1 the
         result is (B, N, layers D): the outputs of the last layers, concatenated. The last has the encoder's own norm,
-        those before it a LayerNorm without affine; see `jepa_lightning.evaluation.features.last_layers.encode_last`.
+        those before it a LayerNorm without affine; see `jepa_lightning.encoders.last_layers.encode_last`.
 
         Raises:
             ValueError: more layers than the encoder has, or an encoder that returns its last layer only.

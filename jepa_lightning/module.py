@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from jepa_lightning import optimization
 from jepa_lightning._version import __version__
 from jepa_lightning.encoders import Encoder
-from jepa_lightning.evaluation.features.pooling import pooled_features
+from jepa_lightning.encoders.pooling import pooled_features
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
 from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of

@@ -15,7 +15,7 @@ from short_runs import fit_shortly
 import jepa_lightning
 from jepa_lightning import JEPA, Frozen, load
 from jepa_lightning.config.trust import only_trusted, trusted
-from jepa_lightning.evaluation.features.pooling import pool_tokens
+from jepa_lightning.encoders.pooling import pool_tokens
 
 
 @pytest.fixture(scope="module")

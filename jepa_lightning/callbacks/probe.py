@@ -14,9 +14,9 @@ from torch.distributed.tensor import DTensor
 
 from jepa_lightning.callbacks.transfer import transfer
 from jepa_lightning.encoders import Encoder
+from jepa_lightning.encoders.pooling import pooled_features
 from jepa_lightning.evaluation import Features, extract, probe
 from jepa_lightning.evaluation.features.pooled import is_class
-from jepa_lightning.evaluation.features.pooling import pooled_features
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.names.shown import Shown

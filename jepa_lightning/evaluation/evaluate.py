@@ -47,8 +47,8 @@ def evaluate(
         print(report.table())
 
     Every encoder sees the same samples, each once, in order and without augmentation. Each run is compared with the
-    same encoder before training (`untrained`), since a random network gives strong features. `jepa_lightning.
-    evaluation.evaluate_features` does the same with features that you provide.
+    same encoder before training (`untrained`), since a random network gives strong features.
+    `jepa_lightning.evaluation.evaluate_features` does the same with features that you provide.
 
     Args:
         checkpoint: folder of a run, or a checkpoint; several are compared in one table.

@@ -13,9 +13,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from jepa_lightning.encoders.pooling import pool_tokens
 from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, Report, evaluate_features
 from jepa_lightning.evaluation.features.extraction import Embed, Extracted, PoolAndStore, Splits, extract_splits
-from jepa_lightning.evaluation.features.pooling import pool_tokens
 from jepa_lightning.evaluation.features.token_store import TokenStore
 from jepa_lightning.evaluation.features.views import Views, training_views
 from jepa_lightning.evaluation.open_data import OpenedData, errors_with, open_data

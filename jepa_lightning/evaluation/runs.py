@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from jepa_lightning.evaluation.features.pooling import Pooling
+from jepa_lightning.encoders.pooling import Pooling
 from jepa_lightning.evaluation.report.metrics import read_metrics
 from jepa_lightning.evaluation.report.results import RAW, UNTRAINED
 from jepa_lightning.loading import Frozen, WhichEncoder, load

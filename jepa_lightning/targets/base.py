@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.pooling import evaluating
 from jepa_lightning.names.shown import ShownModule
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.schedules import Schedule
@@ -106,20 +106,6 @@ class FrozenTarget(Target):
     def computing(self, device: torch.device) -> Encoder:
         """Return the encoder to use on `device`, possibly a cheaper one with the same output."""
         return self.encoder
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put `module` in eval mode without gradients, and restore the mode of each part at the end."""
-    training = [part for part in module.modules() if part.training]
-    try:
-        for part in training:
-            part.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def encode(

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from benchmarks import repeated_splits
-from jepa_lightning.evaluation.features.pooling import pool_tokens
+from jepa_lightning.encoders.pooling import pool_tokens
 
 
 @pytest.fixture(autouse=True)

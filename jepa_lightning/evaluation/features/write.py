@@ -16,10 +16,10 @@ from tqdm import tqdm
 from jepa_lightning.config.rebuild import strings
 from jepa_lightning.data import JEPADataModule, Samples
 from jepa_lightning.data.files.file_list import FileList
+from jepa_lightning.encoders.last_layers import check_count
+from jepa_lightning.encoders.pooling import Pooling
 from jepa_lightning.evaluation.features.extraction import Splits
 from jepa_lightning.evaluation.features.files import Parts, check_format
-from jepa_lightning.evaluation.features.last_layers import check_count
-from jepa_lightning.evaluation.features.pooling import Pooling
 from jepa_lightning.loading import Frozen
 
 _FILES = 1000  # right in a folder, whose sizes are looked at

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from jepa_lightning.encoders.pooling import pool_tokens
 from jepa_lightning.evaluation.features.extraction import PoolAndStore
-from jepa_lightning.evaluation.features.pooling import pool_tokens
 from jepa_lightning.evaluation.features.token_store import TokenStore, join_clips
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jepa_lightning.evaluation.features.pooling import pool_tokens
+from jepa_lightning.encoders.pooling import pool_tokens
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lightning.encoders import Encoder, check_layers
+from jepa_lightning.encoders.base import Encoder
+from jepa_lightning.encoders.layers import check_layers
 from jepa_lightning.tokens import Tokens
 
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from jepa_lightning.encoders import Encoder
-from jepa_lightning.evaluation.features.last_layers import encode_last
+from jepa_lightning.encoders.base import Encoder
+from jepa_lightning.encoders.last_layers import encode_last
 from jepa_lightning.precision import autocast_in_half
-from jepa_lightning.targets.base import evaluating
 from jepa_lightning.tokens import Tokens, pool
 
 Pooling = Literal["mean", "max", "mean+max"]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put `module` in eval mode without gradients, and restore the mode of each part at the end."""
+    training = [part for part in module.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def pooled_features(encoder: Encoder, tokens: Tokens, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
