@@ -15,7 +15,9 @@ LIMIT = 240  # seconds: far more than any of them takes, so that what hangs ends
 def forkserver():
     """The context that starts them; all tests share one server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jepa_lightning.cli.fit", "jepa_lightning.data", "modalities.image", "tensorboard"])
+    context.set_forkserver_preload(
+        ["jepa_lightning.cli.lightning_cli", "jepa_lightning.data", "modalities.image", "tensorboard"]
+    )
     return context
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
+from jepa_lightning.pretexts.contract import check_masks
 from jepa_lightning.scale.threads import one_thread
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Query, Tokens, take
@@ -49,6 +50,7 @@ class Masked(Pretext):
         if target_sees not in ("all", "targets"):
             raise ValueError(f"target_sees must be all or targets, got {target_sees!r}")
         self.target_sees = target_sees
+        self._checked = False  # the masker's masks
 
     def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
         """Tokenize, draw masks, predict."""
@@ -70,7 +72,11 @@ class Masked(Pretext):
     def masks(self, nets: Networks, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw masks with the modality's masker, on one CPU thread; see `one_thread`."""
         with one_thread():
-            return nets.modality.masker(tokens, generator)
+            masks = nets.modality.masker(tokens, generator)
+        if not self._checked:
+            check_masks(masks, tokens, nets.modality.masker)
+            self._checked = True
+        return masks
 
     def targets(self, target: Target, tokens: Tokens, masks: list[Masks]) -> tuple[list[Tensor], list[Latents]]:
         """Encode the targets, layer-normed: (B, M, T, D) for each mask, and all encoded tokens."""

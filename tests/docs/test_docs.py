@@ -10,7 +10,8 @@ import yaml
 from pages import ROOT, blocks, commands, named_blocks, programs
 
 import jepa_lightning
-from jepa_lightning.cli.fit import JEPACLI, fit
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.cli.options import parse_words
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.shipped import shipped

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from short_runs import IMAGE, SHORT
 
 from jepa_lightning.cli.errors import short_errors
-from jepa_lightning.cli.fit import JEPACLI
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.config.plugins import load_plugins
 
 CONFIGS = Path(__file__).parents[2] / "configs"
