@@ -22,6 +22,7 @@ SHORT = [
     "--trainer.accelerator=cpu",
     "--trainer.val_check_interval=2",
     "--data.batch_size=16",
+    "--probe.c=1",
 ]
 TIMM = [  # of the README's own file
     *("--model.modality.encoder.options", '{"depth": 2}', "--model.predictor", "TransformerPredictor"),
@@ -137,7 +138,7 @@ def test_there_are_commands():
     assert blocks(README, "python")
 
 
-@pytest.mark.usefixtures("no_plots")
+@pytest.mark.usefixtures("no_plots", "quick_attentive")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(folder, command):
     name, *words = shlex.split(command, comments=True)
