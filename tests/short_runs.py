@@ -24,6 +24,20 @@ class Run(JEPACLI):
         self.before = copy.deepcopy(self.model)
 
 
+class Built(JEPACLI):
+    """`jepa-fit` that builds everything and runs nothing."""
+
+    def _run_subcommand(self, subcommand):
+        pass
+
+
+class Parsed(Built):
+    """`jepa-fit` as far as its settings: nothing is built, nothing runs."""
+
+    def instantiate_classes(self):
+        pass
+
+
 def fit_shortly(name, folder, *words):
     load_plugins()
     more = IMAGE if name == "image" else []

@@ -18,7 +18,8 @@ def print_lists(kinds: Sequence[str]) -> None:
 
     Exits with code 2 where a name is none of `KINDS`.
     """
-    from jepa_lightning.cli.errors import fail, readers_may_leave
+    from jepa_lightning.cli.errors import fail
+    from jepa_lightning.cli.output import readers_may_leave
 
     for kind in kinds:
         if kind not in KINDS:

@@ -43,6 +43,10 @@ class Parser(LightningArgumentParser):
             kwargs["usage"] = argparse.SUPPRESS
         super().__init__(*args, **{"parser_mode": MODE, "formatter_class": ShortHelp, **kwargs})
 
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """As jsonargparse's, without a second validation of the settings, which takes most of the time."""
+        return str(super().dump(*args, **{**kwargs, "skip_validation": True}))
+
     def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; a mistyped option may have meant one of theirs."""
         self.by_name: Any = super().add_subcommands(*args, **kwargs)

@@ -30,6 +30,7 @@ TINY = [
     *("--model.modality.encoder.heads", "2", "--model.predictor.width", "8", "--model.predictor.depth", "1"),
     *("--model.predictor.heads", "2", "--data.samples", "160", "--data.batch_size", "16"),
     *("--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "3"),
+    *("--probe.c", "1"),
 ]
 
 

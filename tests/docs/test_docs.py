@@ -8,10 +8,10 @@ import shlex
 import pytest
 import yaml
 from pages import ROOT, blocks, commands, named_blocks, programs
+from short_runs import Parsed
 
 import jepa_lightning
 from jepa_lightning.cli.fit import fit
-from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.cli.options import parse_words
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.shipped import shipped
@@ -33,16 +33,6 @@ FUNCTIONS = {
     "jepa-view": jepa_lightning.view,
 }
 ELSEWHERE = {"new-modality.md", "new-pretext.md"}  # whose commands need their packages: other tests run them
-
-
-class Parse(JEPACLI):
-    """`jepa-fit` as far as its settings: nothing is built, nothing runs."""
-
-    def instantiate_classes(self):
-        pass
-
-    def _run_subcommand(self, subcommand):
-        pass
 
 
 def ours():
@@ -76,7 +66,7 @@ def parser(tmp_path_factory):
                 (folder / name).write_text(block)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        cli = Parse(["--config", "image.yaml"])
+        cli = Parsed(["--config", "image.yaml"])
         yield lambda words: cli.parse_arguments(cli.parser, words)
 
 
