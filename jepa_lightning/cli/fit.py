@@ -28,6 +28,7 @@ from jepa_lightning.callbacks import (
     RunSummary,
 )
 from jepa_lightning.cli.errors import TRACEBACK, fail, short_errors
+from jepa_lightning.cli.init import add_init, start_from
 from jepa_lightning.config.bounded_yaml import MODE, load_yaml
 from jepa_lightning.config.messages import shorten
 from jepa_lightning.config.needed import load_needed_plugins
@@ -129,6 +130,7 @@ class JEPACLI(LightningCLI):
             default=30.0,
             help="minutes that the processes of a run wait for each other, before those that wait end",
         )
+        add_init(parser)
         parser.add_argument(
             "--auto_resume",
             type=bool,
@@ -221,6 +223,8 @@ class JEPACLI(LightningCLI):
                 lock.acquire()
                 held.callback(lock.release)
             self._prepare(folder, auto=bool(self._given.get("auto_resume")), first=first)
+            if self._built["ckpt_path"] is None:
+                start_from(self._given, self.model)
             self._held = held.pop_all()
 
     def _prepare(self, folder: Path, *, auto: bool, first: bool) -> None:
