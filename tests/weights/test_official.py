@@ -95,7 +95,7 @@ def test_what_is_taken_is_said(tmp_path):
     file = save(tmp_path, {**parts, "predictor": lay.predictor("ijepa"), "opt": {}, "scaler": None, "epoch": 300})
     line = read_weights(file).line()
     assert line.startswith("weights: I-JEPA, target_encoder of weights.pth.tar: 28 wide, 2 layers, patches of 4 x 4")
-    assert "predictor 12 wide, 1 layers" in line
+    assert "predictor 12 wide, 1 layer," in line
     assert line.endswith("left out: encoder, opt, scaler, epoch")
     context = read_weights(file, encoder="context")
     assert context.taken == "encoder"

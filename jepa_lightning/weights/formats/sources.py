@@ -66,7 +66,7 @@ def _read_file(file: Path, source: str, encoder: WhichEncoder | None, family: Fa
 
 def _read_state(state: Any, source: str, family: Family | None) -> Weights:
     if isinstance(state, Mapping) and is_flat(state):
-        return read_flat(state, source, family=family)
+        return _named(read_flat(state, source, family=family))
     keys = ", ".join(map(str, list(state)[:3])) if isinstance(state, Mapping) else type(state).__name__
     raise ValueError(
         f"expected weights of an I-JEPA, V-JEPA or ViT in {source}, got {keys}: name the model's folder, with its "
@@ -87,11 +87,17 @@ def _read_folder(folder: Path, source: str, family: Family | None) -> Weights:
         return read_ijepa(config, state, source)
     if kind == "vjepa2":
         return read_vjepa2(config, state, source)
-    if is_flat(state):  # timm's
-        return read_flat(state, source, family=family)
+    if is_flat(state):
+        return _named(read_flat(state, source, family=family))
     raise ValueError(
         f"expected a model of transformers' ijepa or vjepa2, or one of timm, in {source}, got {kind or 'another'}"
     )
+
+
+def _named(weights: Weights) -> Weights:
+    """An encoder by itself: of an image model, it may be any with timm's names."""
+    weights.family = "a ViT with timm's names" if weights.family == "I-JEPA" else weights.family
+    return weights
 
 
 def _read_bin(folder: Path) -> State:

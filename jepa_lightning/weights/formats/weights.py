@@ -12,6 +12,7 @@ from torch import Tensor
 State = dict[str, Tensor]
 Family = Literal["ijepa", "vjepa", "vjepa2", "vjepa2.1"]
 FAMILIES = {"ijepa": "I-JEPA", "vjepa": "V-JEPA", "vjepa2": "V-JEPA 2", "vjepa2.1": "V-JEPA 2.1"}
+_LISTED = 8  # names in the line
 RELEASED_GRID = (16, 16)  # tokens of V-JEPA 2.1's first training, which its rotary coordinates are scaled to
 
 
@@ -84,10 +85,11 @@ class Weights:
         parts = [f"{self.family}, {self.taken} of {self.source}: {_sizes(self.encoder, self.ours)}"]
         if self.facts.rotary not in (None, "none"):
             parts.append(f"rotary {self.facts.rotary}")
-        parts += self.notes
+        parts += dict.fromkeys(self.notes)
         if self.predictor is not None:
             parts.append(f"predictor {_sizes(self.predictor, self.ours)}")
-        parts.append(f"left out: {', '.join(self.left_out) or 'nothing'}")
+        more = f" and {len(self.left_out) - _LISTED} more" if len(self.left_out) > _LISTED else ""
+        parts.append(f"left out: {', '.join(self.left_out[:_LISTED]) or 'nothing'}{more}")
         return "weights: " + "; ".join(parts)
 
 
@@ -95,7 +97,7 @@ def _sizes(state: State, ours: bool) -> str:
     norm = state.get("transformer.norm.weight" if ours else "norm.weight")
     found = [] if norm is None else [f"{len(norm)} wide"]
     numbers = {key.split("layers.")[1].split(".")[0] for key in state if "layers." in key}
-    found += [f"{len(numbers)} layers"] if numbers else []
+    found += [f"{len(numbers)} layer{'s' * (len(numbers) > 1)}"] if numbers else []
     if "patch.weight" in state:
         found.append("patches of " + " x ".join(map(str, state["patch.weight"].shape[2:])))
     millions = sum(math.prod(value.shape) for value in state.values()) / 1e6
