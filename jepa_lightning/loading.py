@@ -26,6 +26,7 @@ from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.run.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
 from jepa_lightning.tokens import Tokens
+from jepa_lightning.weights.start import initialise
 
 WhichEncoder = Literal["target", "context"]
 
@@ -209,7 +210,8 @@ class Frozen(nn.Module):
 
         Args:
             seed: seed of the weights. None: the run's. A run of `jepa-fit` draws its weights right after seeding, so
-                these are exactly its initial weights, unless it ran with `seed_everything: false`.
+                these are exactly its initial weights, unless it ran with `seed_everything: false`. What a run began
+                with (`init`, `weights`, `pretrained`) is loaded again.
 
         Raises:
             ValueError: there is no configuration to build it from.
@@ -221,6 +223,8 @@ class Frozen(nn.Module):
             )
         with seeded(self.config["seed_everything"] if seed is None else seed):
             module = build_model(self.config["model"], pretrained=True, trust=self.trust)
+        if self.config.get("init"):
+            initialise(module, self.config["init"], encoder=self.config.get("init_encoder"), predictor=False)
         module.tokenizer.load_state_dict(self.tokenizer.state_dict())
         return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
 

@@ -160,7 +160,9 @@ class Query:
     Attributes:
         positions: (B, M, T, P) float coordinates of M blocks of T tokens.
         valid: (B, M, T) bool, False for filler, or None when all are real.
+        mask: number of the draw of masks that is asked for, from 0; predictors with a mask token for each need it.
     """
 
     positions: Tensor
     valid: Tensor | None = None
+    mask: int = 0

@@ -24,6 +24,7 @@ often used:
   --model.regularizers NAME            VICReg, SIGReg, ...: what keeps the features from collapsing
   --seed_everything N                  seed of weights, masks, augmentation and order
   --auto_resume true                   resume an unfinished run of the same folder
+  --init SOURCE                        start from weights: a run, a released checkpoint, a transformers or timm model
 
 what there is:
   jepa-fit list                        everything that a config can name; or one of:
@@ -36,6 +37,7 @@ what there is:
 more:
   jepa-fit validate CONFIG --ckpt_path RUN    the losses of a run on validation data
   jepa-probe RUN    jepa-embed RUN FILE    jepa-view RUN    jepa-plan RUN       use a run; each has a --help
+  jepa-finetune RUN    jepa-import SOURCE    jepa-export RUN                    train it on labels; weights in and out
 """
 
 

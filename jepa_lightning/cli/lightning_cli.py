@@ -27,6 +27,7 @@ from jepa_lightning.callbacks import (
     RunSummary,
 )
 from jepa_lightning.cli.errors import fail, short_errors
+from jepa_lightning.cli.init import add_init, start_from
 from jepa_lightning.cli.parser import Parser
 from jepa_lightning.config.bounded_yaml import load_yaml
 from jepa_lightning.config.needed import load_needed_plugins
@@ -112,6 +113,7 @@ class JEPACLI(LightningCLI):
             default=30.0,
             help="minutes that the processes of a run wait for each other, before those that wait end",
         )
+        add_init(parser)
         parser.add_argument(
             "--auto_resume",
             type=bool,
@@ -189,6 +191,8 @@ class JEPACLI(LightningCLI):
         """Train; the run's folder is locked until the end. Files of an earlier run are back if no step was made."""
         with self._held:
             try:
+                if self._built["ckpt_path"] is None:
+                    start_from(self._given, self.model)
                 self.trainer.fit(**kwargs)
             except BaseException:
                 folder = self.trainer.default_root_dir

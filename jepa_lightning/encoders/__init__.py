@@ -4,6 +4,7 @@ from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.conv import ConvEncoder
 from jepa_lightning.encoders.layers import check_layers, layer_numbers
 from jepa_lightning.encoders.positions import LinearPositions, MLPPositions, SinCosPositions
+from jepa_lightning.encoders.stored_positions import StoredPositions
 from jepa_lightning.encoders.timm_encoder import TimmEncoder
 from jepa_lightning.encoders.transformer import Transformer
 from jepa_lightning.encoders.vit import ViT
@@ -14,6 +15,7 @@ __all__ = [
     "LinearPositions",
     "MLPPositions",
     "SinCosPositions",
+    "StoredPositions",
     "TimmEncoder",
     "TokenSpec",
     "Transformer",

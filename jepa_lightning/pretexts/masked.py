@@ -61,7 +61,8 @@ class Masked(Pretext):
         """Encode the contexts, predict the hidden tokens, and encode the targets."""
         with autocast_in_half(tokens.device):
             context = [encode_context(nets, tokens, mask) for mask in masks]
-            predicted = [nets.predictor(c, ask(tokens, mask)) for c, mask in zip(context, masks, strict=True)]
+            asked = [ask(tokens, mask, number) for number, mask in enumerate(masks)]
+            predicted = [nets.predictor(c, query) for c, query in zip(context, asked, strict=True)]
         targets, seen = self.targets(nets.target, tokens, masks)
         predictions = [
             Prediction(predicted=guess, target=target, valid=mask.targets_valid)
@@ -96,9 +97,9 @@ def encode_context(nets: Networks, tokens: Tokens, mask: Masks) -> Latents:
     return _latents(values, take(tokens.positions, mask.context), mask.context_valid)
 
 
-def ask(tokens: Tokens, mask: Masks) -> Query:
-    """Return the positions of the hidden tokens."""
-    return Query(positions=take(tokens.positions, mask.targets), valid=mask.targets_valid)
+def ask(tokens: Tokens, mask: Masks, number: int = 0) -> Query:
+    """Return the positions of the hidden tokens of a draw of masks, with its number."""
+    return Query(positions=take(tokens.positions, mask.targets), valid=mask.targets_valid, mask=number)
 
 
 def encode_apart(target: Target, tokens: Tokens, targets: Tensor, valid: Tensor | None = None) -> Tensor:

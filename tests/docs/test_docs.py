@@ -27,6 +27,7 @@ RUN = {
     "views.md",
 }  # whose Python is run; else it is compiled
 FUNCTIONS = {
+    "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
     "jepa-probe": jepa_lightning.evaluate,
     "jepa-embed": jepa_lightning.embed,
@@ -157,4 +158,4 @@ def test_python_runs(run, page, block):
 
 def test_there_is_something_to_check():
     assert len(ours()) >= 20
-    assert {"jepa-fit", "jepa-probe", "jepa-view", "jepa-embed", "jepa-plan"} == {line.split()[0] for _, line in ours()}
+    assert {*FUNCTIONS, "jepa-fit"} == {line.split()[0] for _, line in ours()}
