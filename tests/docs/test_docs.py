@@ -8,6 +8,7 @@ import shlex
 import pytest
 import yaml
 from pages import ROOT, blocks, commands, named_blocks, programs
+from PIL import Image
 
 import jepa_lightning
 from jepa_lightning.cli.fit import JEPACLI, fit
@@ -156,6 +157,7 @@ def run(tmp_path_factory):
         ]
         small = ["--trainer.limit_val_batches=1", "--pictures.enabled=false", "--data.samples=320"]
         fit(["--config", "image.yaml", *short, *small, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
+        Image.new("RGB", (60, 40), (90, 20, 200)).save("photo.jpg")
         yield folder
 
 
