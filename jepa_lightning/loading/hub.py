@@ -32,6 +32,10 @@ class HubModel(nn.Module):
     def stored_config(self) -> dict[str, Any]:
         """Return what the module is built from, as plain values."""
 
+    def stored_weights(self) -> dict[str, Tensor]:
+        """Return what model.safetensors holds, by name."""
+        return dict(self.state_dict())
+
     @classmethod
     @abstractmethod
     def from_folder(cls, weights: dict[str, Tensor], config: dict[str, Any], *, trust: Collection[str] = ()) -> Self:
@@ -54,7 +58,7 @@ class HubModel(nn.Module):
             f"---\nlibrary_name: {LIBRARY}\ntags: [jepa]\n---\n\n{self.about()}\n\n```python\nimport jepa_lightning\n\n"
             f"model = jepa_lightning.{type(self).__name__}.from_pretrained(FOLDER_OR_REPOSITORY)\n```\n"
         )
-        return write_folder(folder, self.state_dict(), self.stored_config(), card=card)
+        return write_folder(folder, self.stored_weights(), self.stored_config(), card=card)
 
     @classmethod
     def from_pretrained(

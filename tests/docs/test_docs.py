@@ -28,6 +28,7 @@ RUN = {
 }  # whose Python is run; else it is compiled
 FUNCTIONS = {
     "jepa-plan": jepa_lightning.plan,
+    "jepa-finetune": jepa_lightning.finetune,
     "jepa-probe": jepa_lightning.evaluate,
     "jepa-embed": jepa_lightning.embed,
     "jepa-view": jepa_lightning.view,
