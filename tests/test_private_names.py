@@ -130,7 +130,10 @@ STORED = [
 """Names within files that these libraries write: a file is read if what it names is among them."""
 
 WORDS = {
-    *("_instantiator", "_class_path"),  # keys that LightningCLI adds to hyperparameters; tests/test_loading.py
+    *(
+        "_instantiator",
+        "_class_path",
+    ),  # keys that LightningCLI adds to hyperparameters; tests/loading
     *("_codecs", "_core", "_local"),  # modules of Python and NumPy that pickles name
     "_ply_raw",  # a key of trimesh's metadata; tests/modalities/pointcloud/test_pointcloud_files.py
     *("_silence_", "_unknown_", "_graph_indicator", "_graph_labels"),  # folders and files of data sets

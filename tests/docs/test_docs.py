@@ -8,6 +8,7 @@ import shlex
 import pytest
 import yaml
 from pages import ROOT, blocks, commands, named_blocks, programs
+from PIL import Image
 from short_runs import Parsed
 
 import jepa_lightning
@@ -29,6 +30,7 @@ RUN = {
 FUNCTIONS = {
     "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
+    "jepa-finetune": jepa_lightning.finetune,
     "jepa-probe": jepa_lightning.evaluate,
     "jepa-embed": jepa_lightning.embed,
     "jepa-view": jepa_lightning.view,
@@ -148,6 +150,7 @@ def run(tmp_path_factory):
         ]
         small = ["--trainer.limit_val_batches=1", "--pictures.enabled=false", "--data.samples=320"]
         fit(["--config", "image.yaml", *short, *small, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
+        Image.new("RGB", (60, 40), (90, 20, 200)).save("photo.jpg")
         yield folder
 
 
