@@ -2,6 +2,7 @@
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.conv import ConvEncoder
+from jepa_lightning.encoders.conv_net import TimmConvNet
 from jepa_lightning.encoders.layers import check_layers, layer_numbers
 from jepa_lightning.encoders.positions import LinearPositions, MLPPositions, SinCosPositions
 from jepa_lightning.encoders.timm_encoder import TimmEncoder
@@ -14,6 +15,7 @@ __all__ = [
     "LinearPositions",
     "MLPPositions",
     "SinCosPositions",
+    "TimmConvNet",
     "TimmEncoder",
     "TokenSpec",
     "Transformer",
