@@ -68,7 +68,8 @@ class TimmConvNet(Encoder):
 
     Example:
         >>> import torch
-        >>>         >>> from jepa_lightning.encoders import TimmConvNet
+        >>> from functools import partial
+        >>> from jepa_lightning.encoders import TimmConvNet
         >>> from modalities.image import Image
         >>> small = {"layers": [1, 1], "channels": [16, 32]}
         >>> encoder = partial(TimmConvNet, name="resnet18", stages=2, stem_stride=2, options=small)
