@@ -78,6 +78,7 @@ def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = 
         ]  # first the hidden tokens'
         for mask, found in zip(masks, predictions, strict=True):
             distance = jepa.objective.distance(found.predicted.float(), found.target.float())  # (B, M, T)
+            distance = distance.flatten(0, -4).amin(0) if distance.ndim > 3 else distance  # of draws of z the best
             evaluated = torch.ones_like(distance) if mask.targets_valid is None else mask.targets_valid.float()
             where = mask.targets.flatten(1)
             times.scatter_add_(1, where, evaluated.flatten(1))
