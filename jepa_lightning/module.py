@@ -18,10 +18,11 @@ from jepa_lightning.encoders import Encoder
 from jepa_lightning.encoders.pooling import pooled_features
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
-from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of
+from jepa_lightning.objectives import PredictionLoss, SmoothL1
 from jepa_lightning.precision import HALF, is_norm, keep_precision, precise
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
 from jepa_lightning.pretexts import Masked, Networks, Outcome, Pretext
+from jepa_lightning.pretexts.base import prediction_loss
 from jepa_lightning.pretexts.contract import check_first_batch
 from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.randomness import derive_seed, reseed
@@ -161,8 +162,10 @@ class JEPA(LightningModule):
 
     def losses(self, outcome: Outcome, step: int = 0) -> dict[str, Tensor]:
         """Compute the weighted terms of the loss by name, "prediction" and the regularizers'; the loss is their sum."""
-        terms = [self.objective(p.predicted, p.target, p.valid, p.weight, p.over) for p in outcome.predictions]
-        found = [("prediction", mean_of(terms), self.prediction_weight)] if terms else []
+        found: list[tuple[str, Tensor, float | Schedule]] = []
+        if outcome.predictions:
+            loss = prediction_loss(outcome.predictions, self.objective, step, self.total_steps)
+            found.append(("prediction", loss, self.prediction_weight))
         found += self.regularizers.terms(outcome, derive_seed(self.run_seed, "regularizers", step))
         return {name: value * value_at(weight, step, self.total_steps) for name, value, weight in found}
 
