@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,6 +47,7 @@ from jepa_lightning.run.resume import (
     read_weights,
     refuse_other_weights,
 )
+from jepa_lightning.run.signals import asks_for_resume
 from jepa_lightning.scale.strategies import refuse_fsdp1
 
 SUBCOMMANDS = ("fit", "validate")
@@ -287,7 +287,6 @@ def fit(args: Sequence[str] | None = None) -> None:
     environment shows where an error came from.
     """
     words = sys.argv[1:] if args is None else args
-    requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)
-    with short_errors("jepa-fit"), stops_before_training(requeue=requeue):
+    with short_errors("jepa-fit"), stops_before_training(requeue=asks_for_resume(words)):
         load_needed_plugins(words)
         JEPACLI(args)
