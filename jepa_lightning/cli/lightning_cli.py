@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ from jepa_lightning.run.resume import (
     read_weights,
     refuse_other_weights,
 )
+from jepa_lightning.run.signals import asks_for_resume
 from jepa_lightning.scale.strategies import refuse_fsdp1
 
 SUBCOMMANDS = ("fit", "validate")
@@ -273,8 +273,7 @@ def names_model_class(words: Sequence[str]) -> bool:
 def run(args: Sequence[str] | None = None) -> None:
     """Train or validate as the words say; see `jepa_lightning.cli.fit.fit`."""
     words = sys.argv[1:] if args is None else args
-    requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)
-    with short_errors("jepa-fit"), stops_before_training(requeue=requeue):
+    with short_errors("jepa-fit"), stops_before_training(requeue=asks_for_resume(words)):
         words = spell_out(words, subcommands=(*SUBCOMMANDS, *INSTEAD))
         named = class_names(words) or {word.rpartition("=")[2] for word in words}
         find_own_classes(named, [Path(find_config(config)).parent for config, _ in read_configs(words)])
