@@ -77,7 +77,7 @@ class ClockedRun(Run):
         """Add the clock."""
         super().before_fit()
         self.clock = Clock()
-        self.trainer.callbacks.append(self.clock)
+        self.trainer.callbacks.append(self.clock)  # type: ignore[attr-defined]
 
 
 def train(name: str, root: Path, folder: Path, *, seed: int, steps: int, words: list[str]) -> ClockedRun:
