@@ -183,6 +183,8 @@ class JEPACLI(LightningCLI):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
         elif config.get("logger") and not config.get("fast_dev_run"):
             kwargs["logger"] = with_metrics(config["logger"], config["default_root_dir"])
+        if config.get("enable_model_summary") is None and not self.subclass_mode_model:
+            kwargs["enable_model_summary"] = False  # RunSummary's lines say what the parts are
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         minutes = self._built["process_timeout"]
         if not minutes > 0:
