@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning import targets as targets
     from jepa_lightning.evaluation.embed import embed as embed
     from jepa_lightning.evaluation.evaluate import evaluate as evaluate
+    from jepa_lightning.finetuning.finetune import finetune as finetune
+    from jepa_lightning.finetuning.model import FineTuned as FineTuned
+    from jepa_lightning.finetuning.model import load_finetuned as load_finetuned
     from jepa_lightning.loading import Frozen as Frozen
     from jepa_lightning.loading import load as load
     from jepa_lightning.loading import load_jepa as load_jepa
@@ -42,6 +45,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
 _LAZY = {  # public name: module that defines it; None for the module of that name itself
     "JEPA": "module",
     "Batch": "modality",
+    "FineTuned": "finetuning.model",
     "Frozen": "loading",
     "Masks": "tokens",
     "Modality": "modality",
@@ -51,8 +55,10 @@ _LAZY = {  # public name: module that defines it; None for the module of that na
     "embed": "evaluation.embed",
     "evaluate": "evaluation.evaluate",
     "export": "weights.exporting.export",
+    "finetune": "finetuning.finetune",
     "import_weights": "weights.importing",
     "load": "loading",
+    "load_finetuned": "finetuning.model",
     "load_jepa": "loading",
     "load_world": "planning.world",
     "plan": "planning.plan",

@@ -2,6 +2,7 @@
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.conv import ConvEncoder
+from jepa_lightning.encoders.conv_net import TimmConvNet
 from jepa_lightning.encoders.layers import check_layers, layer_numbers
 from jepa_lightning.encoders.positions import LinearPositions, MLPPositions, SinCosPositions
 from jepa_lightning.encoders.stored_positions import StoredPositions
@@ -16,6 +17,7 @@ __all__ = [
     "MLPPositions",
     "SinCosPositions",
     "StoredPositions",
+    "TimmConvNet",
     "TimmEncoder",
     "TokenSpec",
     "Transformer",

@@ -23,7 +23,8 @@ class TransformerPredictor(Predictor):
     learned vector plus the position), all M blocks of a sample in one call of batch B M. Blocks do not see each other.
     A condition, if any, is projected likewise and prepended to the context as S tokens (as
     actions in V-JEPA 2-AC: Assran et al. 2025, section 3); a learned vector distinguishes it from the context. A
-    condition without positions is at the origin for rotary attention.
+    condition without positions is at the origin for rotary attention. Where the context's tokens are to be predicted,
+    too, they have a linear map of their own at the end (V-JEPA 2.1).
 
     Args:
         spec: widths and the tokens' spec, given by the module.
@@ -79,6 +80,7 @@ class TransformerPredictor(Predictor):
             raise ValueError(f"mask_tokens must be at least 1, got {mask_tokens}")
         check_sizes(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
         self.condition = spec.condition
+        self.predict_context = spec.predict_context
         self.embed = nn.Linear(spec.dim, width)
         self.rotary_grid = rotary_grid
         self.positions = position_embedding(spec.token, width, rotary=rotary, stored=bool(positions))
@@ -97,6 +99,9 @@ class TransformerPredictor(Predictor):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         init_weights(self.embed)
         init_weights(self.project)
+        if spec.predict_context:
+            self.project_context = nn.Linear(width, spec.out)
+            init_weights(self.project_context)
         if spec.condition is not None:
             self.embed_condition = nn.Linear(spec.condition, width)
             self.condition_token = nn.Parameter(torch.zeros(width))
@@ -111,7 +116,7 @@ class TransformerPredictor(Predictor):
         return self.transformer.layers
 
     def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
-        """Predict (B, M, T, out); see `Predictor.forward`."""
+        """Predict (B, M, T, out), or with the context (B, M, K + T, out); see `Predictor.forward`."""
         check_condition(self.condition, condition, type(self).__name__)
         if context.positions is None:
             raise ValueError("TransformerPredictor needs the context's positions, got Latents without positions")
@@ -128,8 +133,14 @@ class TransformerPredictor(Predictor):
         kept = seen.shape[1]
         positions = join(places, query.positions) if self.positions is None else None
         valid = join_valid(valid, query.valid, kept, query)
-        x = self.transformer(join(seen, queries), valid, positions, start=kept)
-        return self.project(x).unflatten(0, (batch, blocks))
+        context_only = context.values.shape[1]
+        start = kept - context_only if self.predict_context else kept
+        x = self.transformer(join(seen, queries), valid, positions, start=start)
+        if self.predict_context:
+            x = torch.cat([self.project_context(x[:, :context_only]), self.project(x[:, context_only:])], dim=1)
+        else:
+            x = self.project(x)
+        return x.unflatten(0, (batch, blocks))
 
     def _token(self, query: Query) -> Tensor:
         return self.mask_token if self.mask_token.ndim == 1 else self.mask_token[query.mask % len(self.mask_token)]

@@ -8,9 +8,11 @@ import shlex
 import pytest
 import yaml
 from pages import ROOT, blocks, commands, named_blocks, programs
+from PIL import Image
+from short_runs import Parsed
 
 import jepa_lightning
-from jepa_lightning.cli.fit import JEPACLI, fit
+from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.options import parse_words
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.shipped import shipped
@@ -29,21 +31,12 @@ FUNCTIONS = {
     "jepa-export": jepa_lightning.export,
     "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
+    "jepa-finetune": jepa_lightning.finetune,
     "jepa-probe": jepa_lightning.evaluate,
     "jepa-embed": jepa_lightning.embed,
     "jepa-view": jepa_lightning.view,
 }
 ELSEWHERE = {"new-modality.md", "new-pretext.md"}  # whose commands need their packages: other tests run them
-
-
-class Parse(JEPACLI):
-    """`jepa-fit` as far as its settings: nothing is built, nothing runs."""
-
-    def instantiate_classes(self):
-        pass
-
-    def _run_subcommand(self, subcommand):
-        pass
 
 
 def ours():
@@ -77,7 +70,7 @@ def parser(tmp_path_factory):
                 (folder / name).write_text(block)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        cli = Parse(["--config", "image.yaml"])
+        cli = Parsed(["--config", "image.yaml"])
         yield lambda words: cli.parse_arguments(cli.parser, words)
 
 
@@ -158,6 +151,7 @@ def run(tmp_path_factory):
         ]
         small = ["--trainer.limit_val_batches=1", "--pictures.enabled=false", "--data.samples=320"]
         fit(["--config", "image.yaml", *short, *small, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
+        Image.new("RGB", (60, 40), (90, 20, 200)).save("photo.jpg")
         yield folder
 
 

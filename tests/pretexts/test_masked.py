@@ -240,3 +240,15 @@ def test_a_run_whose_target_sees_targets_alone(make_trainer, make_jepa, make_dat
     trainer.fit(module, datamodule=make_data())
     assert trainer.callback_metrics["train/loss"].isfinite()
     assert trainer.callback_metrics["collapse/effective_rank"] > 1
+
+
+def test_targets_without_a_norm(networks):
+    nets = networks(Random(target_ratio=0.5))
+    for sees in ("all", "targets"):
+        found = Masked(target_sees=sees, norm_targets=False).forward(nets, {"image": IMAGES}, generator())
+        normed = Masked(target_sees=sees).forward(nets, {"image": IMAGES}, generator())
+        expected = F.layer_norm(found.predictions[0].target, (32,))
+        torch.testing.assert_close(normed.predictions[0].target, expected)
+        assert not torch.equal(found.predictions[0].target, expected)
+    raw = nets.target(nets.modality.tokenizer({"image": IMAGES}))
+    assert torch.equal(Masked(norm_targets=False).forward(nets, {"image": IMAGES}, generator()).target[0].values, raw)
