@@ -53,8 +53,8 @@ def load(
             class that is not trusted. The message says what to do.
     """
     if module is None and is_released(path):
-        module, config, _ = from_source(path, encoder=encoder, trust=trust)
-        return Frozen(module, config=config, trust=trust).to(map_location)
+        built, settings, _ = from_source(path, encoder=encoder, trust=trust)
+        return Frozen(built, config=settings, trust=trust).to(map_location)
     if hub.is_folder(path):
         if encoder is not None or module is not None:
             raise ValueError(f"expected no encoder and no module with {path}, which holds one encoder: leave them out")
