@@ -197,8 +197,6 @@ class JEPACLI(LightningCLI):
         """Train; the run's folder is locked until the end. Files of an earlier run are back if no step was made."""
         with self._held:
             try:
-                if self._built["ckpt_path"] is None:
-                    start_from(self._given, self.model)
                 self.trainer.fit(**kwargs)
             except BaseException:
                 folder = self.trainer.default_root_dir
@@ -212,6 +210,7 @@ class JEPACLI(LightningCLI):
         Nothing is touched where no step is left to make: the program ends.
         """
         if any(self._given["trainer"].get(name) for name in ("fast_dev_run", "barebones")):
+            start_from(self._given, self.model)
             return
         folder = Path(self.trainer.default_root_dir)
         first = getattr(rank_zero_only, "rank", 0) == 0
@@ -230,6 +229,7 @@ class JEPACLI(LightningCLI):
         path = find_resumable(folder, "last" if auto else self._given.get("ckpt_path"), tidied=first)
         self._built["ckpt_path"] = None if path is None else str(path)
         if path is None:
+            start_from(self._given, self.model)  # which may name the run that is about to be set aside
             self._moved = set_aside(folder) if first else None
             if self._moved is not None:
                 rank_zero_info(f"The files of an earlier run were moved to {self._moved}")
