@@ -2,7 +2,7 @@
 
 import copy
 
-from jepa_lightning.cli.fit import JEPACLI
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.config.plugins import load_plugins
 
 SHORT = [

@@ -142,7 +142,7 @@ import jepa_lightning
 assert not [n for n in {names} if n in sys.modules], [n for n in {names} if n in sys.modules]
 for name in {("pytest", *EXTRAS)}:
     sys.modules[name] = None  # importing it fails from here on
-import jepa_lightning.cli.fit
+import jepa_lightning.cli.lightning_cli
 assert "sklearn" not in sys.modules
 for name in {modules}:
     importlib.import_module(name)

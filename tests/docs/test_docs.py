@@ -8,6 +8,7 @@ import shlex
 import pytest
 import yaml
 from pages import ROOT, blocks, commands, named_blocks, programs
+from PIL import Image
 from short_runs import Parsed
 
 import jepa_lightning
@@ -27,7 +28,9 @@ RUN = {
     "views.md",
 }  # whose Python is run; else it is compiled
 FUNCTIONS = {
+    "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
+    "jepa-finetune": jepa_lightning.finetune,
     "jepa-probe": jepa_lightning.evaluate,
     "jepa-embed": jepa_lightning.embed,
     "jepa-view": jepa_lightning.view,
@@ -147,6 +150,7 @@ def run(tmp_path_factory):
         ]
         small = ["--trainer.limit_val_batches=1", "--pictures.enabled=false", "--data.samples=320"]
         fit(["--config", "image.yaml", *short, *small, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
+        Image.new("RGB", (60, 40), (90, 20, 200)).save("photo.jpg")
         yield folder
 
 
@@ -158,4 +162,4 @@ def test_python_runs(run, page, block):
 
 def test_there_is_something_to_check():
     assert len(ours()) >= 20
-    assert {"jepa-fit", "jepa-probe", "jepa-view", "jepa-embed", "jepa-plan"} == {line.split()[0] for _, line in ours()}
+    assert {*FUNCTIONS, "jepa-fit"} == {line.split()[0] for _, line in ours()}

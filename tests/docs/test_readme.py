@@ -121,6 +121,7 @@ def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
         path = tmp_path / "my_images" / ("cats" if i % 2 else "dogs") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         PILImage.new("RGB", (32, 32), (2 * i, 200 - 2 * i, 90)).save(path)
+    PILImage.new("RGB", (60, 40), (90, 20, 200)).save(tmp_path / "photo.jpg")
     (tmp_path / "my_videos").symlink_to(videos)
     (tmp_path / "my_audio").symlink_to(sounds)
     (tmp_path / "my_clouds").symlink_to(clouds)

@@ -13,7 +13,8 @@ from short_runs import IMAGE, SHORT
 from torch import nn
 
 from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint
-from jepa_lightning.cli.fit import JEPACLI, fit
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.encoders import ViT
 from jepa_lightning.regularizers import VICReg
 from jepa_lightning.run.folder import AppendingCSVLogger

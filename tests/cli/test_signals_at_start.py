@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from jepa_lightning.cli import fit, start
+from jepa_lightning.cli import fit, lightning_cli
 from jepa_lightning.run.signals import exits_before_training
 
 # In the place of the command, which takes seconds to import, a module that takes longer.
@@ -17,7 +17,7 @@ import importlib.abc, importlib.machinery, sys, time
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
-        return importlib.machinery.ModuleSpec(name, self) if name == "jepa_lightning.cli.fit" else None
+        return importlib.machinery.ModuleSpec(name, self) if name == "jepa_lightning.cli.lightning_cli" else None
     def exec_module(self, module):
         assert "torch" not in sys.modules
         print("importing", flush=True)
@@ -27,7 +27,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             pass
 
 sys.meta_path.insert(0, Finder())
-from jepa_lightning.cli.start import fit
+from jepa_lightning.cli.fit import fit
 fit()
 """
 
@@ -60,9 +60,9 @@ def test_a_signal_during_the_imports(tmp_path, number, words, queued):
 def test_it_runs_the_command(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     seen = []
-    monkeypatch.setattr(fit, "fit", lambda args: seen.append((args, signal.getsignal(signal.SIGTERM))))
-    start.fit(["--help"])
-    assert seen == [(["--help"], before)]
+    monkeypatch.setattr(lightning_cli, "run", lambda args: seen.append((args, signal.getsignal(signal.SIGTERM))))
+    fit.fit(["image.yaml"])
+    assert seen == [(["image.yaml"], before)]
 
 
 def test_handlers_are_given_back():
