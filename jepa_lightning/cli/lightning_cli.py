@@ -38,6 +38,7 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.run.folder import LOCK, default_loggers, keep_config, put_back, set_aside
 from jepa_lightning.run.interruption import stops_before_training
 from jepa_lightning.run.locks import Lock
+from jepa_lightning.run.loggers import SaveConfig, keep_in_folder, with_metrics
 from jepa_lightning.run.resume import (
     changed_settings,
     earlier_settings,
@@ -83,7 +84,7 @@ class JEPACLI(LightningCLI):
             subclass_mode_model=named,
             subclass_mode_data=True,
             parser_class=Parser,
-            save_config_kwargs={"overwrite": True},  # an earlier run's files are set aside, see before_fit
+            save_config_callback=SaveConfig,  # an earlier run's files are set aside, see before_fit
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={"default_root_dir": "runs"},
@@ -135,8 +136,9 @@ class JEPACLI(LightningCLI):
         self._resumed: str | None = self.config[self.config.subcommand].pop("ckpt_path", None)
 
     def before_instantiate_classes(self) -> None:
-        """The checkpoint is among the settings again."""
+        """The checkpoint is among the settings again, and the loggers' files go into the run's folder."""
         self._given["ckpt_path"] = self._resumed
+        keep_in_folder(self._given["trainer"].get("logger"), self._given["trainer"]["default_root_dir"])
 
     @property
     def _given(self) -> Any:
@@ -179,6 +181,8 @@ class JEPACLI(LightningCLI):
             kwargs["logger"] = config.get("logger") or False
         elif config.get("logger") in (None, True) and not config.get("fast_dev_run"):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
+        elif config.get("logger") and not config.get("fast_dev_run"):
+            kwargs["logger"] = with_metrics(config["logger"], config["default_root_dir"])
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         minutes = self._built["process_timeout"]
         if not minutes > 0:

@@ -28,6 +28,7 @@ RUN = {
     "views.md",
 }  # whose Python is run; else it is compiled
 FUNCTIONS = {
+    "jepa-export": jepa_lightning.export,
     "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
     "jepa-finetune": jepa_lightning.finetune,

@@ -8,7 +8,8 @@ from importlib import import_module
 
 import pytest
 
-from jepa_lightning.cli import fit, lightning_cli
+from jepa_lightning.cli import lightning_cli
+from jepa_lightning.cli.fit import fit
 from jepa_lightning.run.signals import exits_before_training
 
 # In the place of the command, which takes seconds to import, a module that takes longer.
@@ -47,7 +48,9 @@ def test_a_signal_during_the_imports(tmp_path, number, words, queued):
     places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", SLOW, *words], env={**kept, **places}, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, "image.yaml", *words], env={**kept, **places}, **pipes
+    ) as process:
         assert process.stdout.readline() == "importing\n"
         process.send_signal(number)
         said = process.communicate()[1]
@@ -61,7 +64,7 @@ def test_it_runs_the_command(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     seen = []
     monkeypatch.setattr(lightning_cli, "run", lambda args: seen.append((args, signal.getsignal(signal.SIGTERM))))
-    fit.fit(["image.yaml"])
+    fit(["image.yaml"])
     assert seen == [(["image.yaml"], before)]
 
 
