@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning import targets as targets
     from jepa_lightning.evaluation.embed import embed as embed
     from jepa_lightning.evaluation.evaluate import evaluate as evaluate
+    from jepa_lightning.finetuning.finetune import finetune as finetune
+    from jepa_lightning.finetuning.model import FineTuned as FineTuned
+    from jepa_lightning.finetuning.model import load_finetuned as load_finetuned
     from jepa_lightning.loading import Frozen as Frozen
     from jepa_lightning.loading import load as load
     from jepa_lightning.loading import load_jepa as load_jepa
@@ -36,10 +39,12 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning.planning.world import load_world as load_world
     from jepa_lightning.tokens import Masks as Masks
     from jepa_lightning.tokens import Tokens as Tokens
+    from jepa_lightning.weights.importing import import_weights as import_weights
 
 _LAZY = {  # public name: module that defines it; None for the module of that name itself
     "JEPA": "module",
     "Batch": "modality",
+    "FineTuned": "finetuning.model",
     "Frozen": "loading",
     "Masks": "tokens",
     "Modality": "modality",
@@ -48,7 +53,10 @@ _LAZY = {  # public name: module that defines it; None for the module of that na
     "World": "planning.world",
     "embed": "evaluation.embed",
     "evaluate": "evaluation.evaluate",
+    "finetune": "finetuning.finetune",
+    "import_weights": "weights.importing",
     "load": "loading",
+    "load_finetuned": "finetuning.model",
     "load_jepa": "loading",
     "load_world": "planning.world",
     "plan": "planning.plan",

@@ -45,6 +45,16 @@ def isolate_rng() -> Iterator[None]:
         torch.set_rng_state(torchs)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed as `seed_everything` does, without its environment variables, and restore the random state at the end."""
+    with isolate_rng():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield
+
+
 def uniforms(seeds: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     """Draw numbers from 0 to below 1 for many seeds at once: (B,) to (B, count), each row from its own seed only.
 

@@ -42,7 +42,7 @@ SLOW_FILES = (  # go first: processes share whole files, and a long one at the e
     "data/streams/test_shards.py",
     "benchmarks/test_repeated_splits.py",
     "benchmarks/test_graph_table.py",
-    "test_loading.py",
+    "loading/test_from_runs.py",
 )
 
 

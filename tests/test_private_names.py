@@ -88,7 +88,7 @@ APPLY = ("jepa_lightning/module.py", EMA, "modalities/audio/front_end.py", "moda
 USED = [
     Private("_common", "jsonargparse", "jsonargparse", ("jepa_lightning/config/trust.py",),
             "the settings that say what a stored configuration may import", located("jsonargparse")),
-    Private("_timeout", "lightning", "DDPStrategy", ("jepa_lightning/cli/fit.py",),
+    Private("_timeout", "lightning", "DDPStrategy", ("jepa_lightning/cli/lightning_cli.py",),
             "process_timeout where a strategy is named by a word", strategy),
     Private("_data_parallel_size", "lightning", "ModelParallelStrategy", ("jepa_lightning/scale/strategies.py",),
             "sharding over all processes, whose number is not known before", sharding),
@@ -130,7 +130,10 @@ STORED = [
 """Names within files that these libraries write: a file is read if what it names is among them."""
 
 WORDS = {
-    *("_instantiator", "_class_path"),  # keys that LightningCLI adds to hyperparameters; tests/test_loading.py
+    *(
+        "_instantiator",
+        "_class_path",
+    ),  # keys that LightningCLI adds to hyperparameters; tests/loading
     *("_codecs", "_core", "_local"),  # modules of Python and NumPy that pickles name
     "_ply_raw",  # a key of trimesh's metadata; tests/modalities/pointcloud/test_pointcloud_files.py
     *("_silence_", "_unknown_", "_graph_indicator", "_graph_labels"),  # folders and files of data sets

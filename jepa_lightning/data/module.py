@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset, IterableDataset
 from jepa_lightning.data.batch import Sample
 from jepa_lightning.data.batched import BatchTransform, InMemory
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.files.file_list import regular_file
 from jepa_lightning.data.loaders import LoadedData
 from jepa_lightning.data.parts import Parts, make_parts
 from jepa_lightning.data.samples import Unreadable
@@ -166,8 +168,26 @@ class JEPADataModule(Shown, LoadedData, ABC):
         return None
 
     def decoding(self) -> Decode:
-        """Return the decoder of files in shards and tables (picklable); by default, of .npy files."""
+        """Return the decoder of files, also of those in shards and tables (picklable); by default, of .npy files."""
         return decode_array
+
+    def as_item(self, value: Any) -> Any:
+        """Return what a dataset would give for an input: a path is decoded, a sample dict stays as it is."""
+        if isinstance(value, str | os.PathLike):
+            value = self.decoding()(regular_file(os.path.expanduser(value)))
+        return value if isinstance(value, dict) else {self.name: value}
+
+    def evaluation_transform(self) -> Callable[[Sample], Sample] | None:
+        """Return the evaluation transform of inputs that are not among the data (`jepa_lightning.data.inputs`)."""
+        return self.transforms()[1]
+
+    def estimated(self) -> dict[str, Any]:
+        """Return settings that were estimated from the data, by name; a checkpoint keeps them, to use without data."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the estimated settings, for a checkpoint."""
+        return self.estimated()
 
     def prepared(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Wrap a dataset of undecoded records for `to_sample`; return any other unchanged."""
@@ -212,6 +232,10 @@ class JEPADataModule(Shown, LoadedData, ABC):
         self.setup()
         assert self._parts is not None
         return self._parts
+
+    @parts.setter
+    def parts(self, parts: Parts) -> None:
+        self._parts = parts
 
     @property
     def training_transform(self) -> Callable[[Sample], Sample] | None:

@@ -55,6 +55,21 @@ class Encoder(nn.Module, ABC):
         """Return the number of layers."""
         return len(list(self.layers))
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """Return what gives the number of a parameter's layer by the parameter's name.
+
+        0 for what comes before the layers (embedding, positions, tokens), l for layer l counted from 1, and the last
+        layer's number for what comes after it (the final norm). "Before" and "after" are told by the order in which
+        parameters are registered. timm's helpers, such as `param_groups_layer_decay`, ask for this method.
+        """
+        of_layer = {id(p): n for n, layer in enumerate(self.layers, start=1) for p in layer.parameters()}
+        found: dict[str, int] = {}
+        reached = 0
+        for name, parameter in self.named_parameters():
+            reached = of_layer.get(id(parameter), reached)
+            found[name] = reached
+        return found.__getitem__
+
     @abstractmethod
     def forward(
         self,

@@ -31,6 +31,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+def train_unfrozen(part: nn.Module) -> None:
+    """Put a part in training mode where it has parameters to train; parts without any follow what they lie in."""
+    part.training = True
+    for child in part.children():
+        own = list(child.parameters())
+        if not own or any(parameter.requires_grad for parameter in own):
+            train_unfrozen(child)
+
+
 def pooled_features(encoder: Encoder, tokens: Tokens, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
     """Encode all tokens and pool those that are real: (B, D) float32; (B, 2 D) with "mean+max".
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from jepa_lightning.config.rebuild import build_data, build_model
 from jepa_lightning.data.trajectories import Observations, TrajectoryData
 from jepa_lightning.encoders.positions import grid_positions
-from jepa_lightning.loading import load_jepa_and_config, seeded
+from jepa_lightning.loading import load_jepa_and_config
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.planning.cost import Cost
 from jepa_lightning.planning.planners.base import Energy
 from jepa_lightning.predictors.rollout import Past, rollout
 from jepa_lightning.pretexts import Rollout
+from jepa_lightning.randomness import seeded
 from jepa_lightning.run.checkpoints import Which
 
 

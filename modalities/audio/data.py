@@ -127,6 +127,18 @@ class AudioData(FileDataModule):
         """Decode audio by soundfile, only the clip of each file."""
         return partial(StoredRecording, sample_rate=self.rate)
 
+    def as_item(self, value: Any) -> Any:
+        """As the base class; a tuple (waveform, sample_rate), as torchaudio loads files, is converted to the rate."""
+        if isinstance(value, tuple):
+            if len(value) != 2 or not isinstance(value[1], int):
+                raise DataError(f"expected a tuple (waveform, sample_rate), got one of {len(value)}")
+            return {"waveform": value[0], "sample_rate": value[1]}
+        return super().as_item(value)
+
+    def evaluation_transform(self) -> Callable[[Sample], Sample]:
+        """Crop waveforms centrally; a cache of spectrograms holds those of the data's own files."""
+        return Crop(self.clip, short=self.short)
+
     def load_files(self) -> dict[str, Dataset[Any]]:
         """Load the audio files in folders or a CSV file, by split."""
         found = find_audio(

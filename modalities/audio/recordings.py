@@ -99,14 +99,16 @@ class FileRecording(Recording):
 
 
 class StoredRecording(Recording):
-    """An audio file in memory; only what is asked for is decoded. Errors as `modalities.audio.reading.info`.
+    """An audio file, on disk or in memory; only what is asked for is decoded.
+
+    Errors as `modalities.audio.reading.info`.
 
     Args:
-        file: what a shard or a table holds.
+        file: its path, or what a shard or a table holds.
         sample_rate: wanted, in Hz.
     """
 
-    def __init__(self, file: Encoded, *, sample_rate: int) -> None:
+    def __init__(self, file: str | Encoded, *, sample_rate: int) -> None:
         self.file = file
         self.sample_rate = sample_rate
         self.length = info(file).length(sample_rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,16 @@ class GraphData(SourcedDataModule):
         """Wrap anyone's dataset of graphs."""
         self.in_memory = True  # once read
         return GivenGraphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
+
+    def as_item(self, value: Any) -> Any:
+        """As the base class; a graph lies in no file of its own.
+
+        Raises:
+            DataError: a path.
+        """
+        if isinstance(value, str | PathLike):
+            raise DataError(f"expected a graph as torch_geometric.data.Data, got the path {value}")
+        return super().as_item(value)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
         """Load PyG's TUDataset or ZINC, by split."""

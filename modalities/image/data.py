@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Sample, Samples, cache_sets, find_archives
 from jepa_lightning.data.batched import BatchTransform
-from jepa_lightning.data.samples import READ_ERRORS
 from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.pictures import SMALL, PictureDataModule
-from jepa_lightning.data.sources.records import Decode, Decoded, Encoded, Record
+from jepa_lightning.data.sources.records import Decode, Decoded
 from jepa_lightning.modality import Batch
 from modalities.image.batch_views import BatchViews
 from modalities.image.files import ArrayImages, find_images
 from modalities.image.generated import GeneratedImages
+from modalities.image.looked_at import arrays, deep
 from modalities.image.reading import MAX_PIXELS, read_image
 from modalities.image.transforms import BatchCrops, CentreCrop, ImageViews, Normalise, RandomCrop
 from modalities.image.values import EIGHT, UNIT, Values, say, values_of
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_LOOKED_AT = 64
 _STATISTICS = 1000  # images that "auto" looks at
 _log = logging.getLogger(__name__)
 
@@ -123,13 +120,44 @@ class ImageData(PictureDataModule):
         """Decode images by Pillow, arrays by NumPy."""
         return partial(read_image, channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels)
 
+    def as_item(self, value: Any) -> Any:
+        """As the base class; of floats, those from 0 to 1 are images where the data did not say otherwise.
+
+        Raises:
+            DataError: floats of another range.
+        """
+        item = super().as_item(value)
+        image = item.get("image")
+        floats = getattr(image, "is_floating_point", lambda: np.asarray(image).dtype.kind == "f")
+        if self._values is None and self.mean is None and isinstance(image, torch.Tensor | np.ndarray) and floats():
+            low, high = float(image.min()), float(image.max())
+            if not -0.01 <= low <= high <= 1.01:
+                raise DataError(
+                    f"expected an image of 8 bits, or of fractions from 0 to 1, got numbers from {low:.3g} to "
+                    f"{high:.3g}: scale them, or, if it is normalised already, give a batch: {{'image': images}}"
+                )
+        return item
+
+    def estimated(self) -> dict[str, Any]:
+        """Return mean and std where they were estimated, and the range of values of images with other than 8 bits."""
+        if self._parts is None:
+            return {}
+        found: dict[str, Any] = {}
+        if "auto" in (self.mean, self.std):
+            batch_transform = self._batch_transform
+            if isinstance(batch_transform, Normalise):
+                found = {name: getattr(batch_transform, name).flatten().tolist() for name in ("mean", "std")}
+        if self._chosen is None and self._values is not None:
+            found["value_range"] = [self._values.low, self._values.high]
+        return found
+
     def load(self) -> dict[str, Dataset[Any]]:
         """Load the data sets by split; looks at the values of some training images."""
         sets = super().load()
         stored = [dataset for dataset in sets.values() if isinstance(dataset, Decoded)]
         if self._values is None:
             train = sets["train"]
-            self._values = values_of(_deep(train)) if isinstance(train, Decoded) else None
+            self._values = values_of(deep(train)) if isinstance(train, Decoded) else None
             self._values = self._values or self._array_values(train)
             say(self._values)
         for dataset in stored:
@@ -138,7 +166,7 @@ class ImageData(PictureDataModule):
 
     def _array_values(self, dataset: Dataset[Any]) -> Values | None:
         """Find the range of images that are arrays or tensors; None where they stay as they are."""
-        found = values_of(_arrays(dataset))
+        found = values_of(arrays(dataset))
         if found is None or found == UNIT:
             return found
         if isinstance(self.mean, list) and (found.of_floats or max(map(abs, self.mean)) > 1):
@@ -215,7 +243,8 @@ class ImageData(PictureDataModule):
             raise DataError(
                 f"expected std above 0 and finite means for each channel, got std {list(std)} and mean {list(mean)}"
             )
-        self._check_range(mean, std)
+        if self._parts is not None:
+            self._check_range(mean, std)
         return list(map(float, mean)), list(map(float, std))
 
     def _estimate(self) -> tuple[list[float], list[float]]:
@@ -244,37 +273,3 @@ class ImageData(PictureDataModule):
                 "data.mean and data.std to the data's own",
                 float(largest), list(mean), list(std),
             )  # fmt: skip
-
-
-def _deep(dataset: Decoded) -> Iterator[NDArray[Any]]:
-    """Read up to 64 images in shards or a table, those of other than 8 bits."""
-    count = len(dataset)
-    for index in np.linspace(0, count - 1, min(_LOOKED_AT, count)).astype(int).tolist():
-        try:
-            item = dataset.records[index]
-            if isinstance(item, Record) and isinstance(item.input, Encoded):
-                with Image.open(item.input.open()) as image:
-                    if image.mode.startswith("I") or image.mode == "F":
-                        yield np.asarray(image)
-        except Exception:  # an array, or a damaged file: met again, and reported, when it is read
-            continue
-
-
-def _arrays(dataset: Dataset[Any]) -> Iterator[NDArray[Any]]:
-    """Take up to 64 images of a dataset as arrays, as it gives them; the first tells whether more are looked at."""
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        return
-    count = len(dataset)
-    for number, index in enumerate(np.linspace(0, count - 1, min(_LOOKED_AT, count)).astype(int).tolist()):
-        try:
-            item = dataset[index]
-        except READ_ERRORS:  # met again, and reported, when it is read
-            continue
-        image = item.get("image") if isinstance(item, dict) else item[0] if isinstance(item, tuple | list) else item
-        array = image.numpy() if isinstance(image, torch.Tensor) and not image.is_complex() else image
-        if isinstance(image, Image.Image) and (image.mode.startswith("I") or image.mode == "F"):
-            array = np.asarray(image)
-        if isinstance(array, np.ndarray) and array.dtype.kind in "iuf":
-            yield array
-        if number == 0 and (not isinstance(array, np.ndarray) or array.dtype == np.uint8):
-            return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, cache_sets
 from jepa_lightning.data.shared import FileSettings, Unpack
-from modalities.pointcloud.files import CloudFiles, GivenClouds, find_clouds
+from jepa_lightning.data.sources.records import Decode
+from modalities.pointcloud.files import CloudFiles, GivenClouds, find_clouds, read_cloud
 from modalities.pointcloud.generated import GeneratedClouds
 from modalities.pointcloud.hdf5 import HDF5Clouds, class_names, find_hdf5
 from modalities.pointcloud.transforms import Augment, PointCloudViews, Rotation, TakePoints
@@ -107,6 +109,11 @@ class PointCloudData(FileDataModule):
         if self.normals and features < 3:
             raise DataError(f"expected at least 3 features where the first three are normals, got {features}")
         return points, features
+
+    def decoding(self) -> Decode:
+        """Read a cloud of any format from its file; of .npy files in shards and tables, the array."""
+        points, features = self.size
+        return partial(read_cloud, surface=_SURFACE * points, features=features)
 
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Wrap anyone's dataset, its labels as numbers."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa_lightning.data import CachedFileSet, FileList, find_files
+from jepa_lightning.data import CachedFileSet, Encoded, FileList, find_files
 from jepa_lightning.data.files.split_names import split_of
 from jepa_lightning.data.files.tree import read_tree
 from jepa_lightning.data.sources.given import WrappedDataset
+from jepa_lightning.data.sources.records import decode_array
 from modalities.pointcloud.reading import EXTENSIONS, Cloud, read
 
 _SYNSETS = "synsetoffset2category.txt"  # beside ShapeNetPart's class folders
@@ -48,6 +50,14 @@ class CloudFiles(CachedFileSet):
     def clouds(self) -> Iterator[Cloud]:
         """Give all that can be read."""
         return (self.value(index) for index in range(len(self)) if index not in self.unreadable)
+
+
+def read_cloud(file: str | Encoded, *, surface: int, features: int) -> NDArray[Any]:
+    """Read the cloud in a file: of a path any format, of what a shard or a table holds an .npy array.
+
+    Errors as `modalities.pointcloud.reading.read` and `decode_array`.
+    """
+    return decode_array(file) if isinstance(file, Encoded) else read(file, surface=surface)[:, : 3 + features]
 
 
 class GivenClouds(WrappedDataset):

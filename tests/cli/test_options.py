@@ -9,6 +9,7 @@ import pytest
 
 import jepa_lightning
 from jepa_lightning.cli.embed import embed
+from jepa_lightning.cli.finetune import finetune
 from jepa_lightning.cli.options import command, function_parser
 from jepa_lightning.cli.plan import plan
 from jepa_lightning.cli.probe import probe
@@ -19,6 +20,7 @@ COMMANDS = {
     "jepa-embed": (embed, jepa_lightning.embed),
     "jepa-view": (view, jepa_lightning.view),
     "jepa-plan": (plan, jepa_lightning.plan),
+    "jepa-finetune": (finetune, jepa_lightning.finetune),
 }
 
 
@@ -47,7 +49,7 @@ def test_help_lists_the_parameters_of_the_function(program, capsys):
             assert found[name].default == parameter.default, name
 
 
-@pytest.mark.parametrize("program", ["jepa-probe", "jepa-embed", "jepa-view"])
+@pytest.mark.parametrize("program", ["jepa-probe", "jepa-embed", "jepa-view", "jepa-finetune"])
 def test_help_loads_nothing_that_computes(program):
     run, _ = COMMANDS[program]
     code = f"""

@@ -8,9 +8,11 @@ import shlex
 import pytest
 import yaml
 from pages import ROOT, blocks, commands, named_blocks, programs
+from PIL import Image
+from short_runs import Parsed
 
 import jepa_lightning
-from jepa_lightning.cli.fit import JEPACLI, fit
+from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.options import parse_words
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.shipped import shipped
@@ -26,22 +28,14 @@ RUN = {
     "views.md",
 }  # whose Python is run; else it is compiled
 FUNCTIONS = {
+    "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
+    "jepa-finetune": jepa_lightning.finetune,
     "jepa-probe": jepa_lightning.evaluate,
     "jepa-embed": jepa_lightning.embed,
     "jepa-view": jepa_lightning.view,
 }
 ELSEWHERE = {"new-modality.md", "new-pretext.md"}  # whose commands need their packages: other tests run them
-
-
-class Parse(JEPACLI):
-    """`jepa-fit` as far as its settings: nothing is built, nothing runs."""
-
-    def instantiate_classes(self):
-        pass
-
-    def _run_subcommand(self, subcommand):
-        pass
 
 
 def ours():
@@ -75,7 +69,7 @@ def parser(tmp_path_factory):
                 (folder / name).write_text(block)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        cli = Parse(["--config", "image.yaml"])
+        cli = Parsed(["--config", "image.yaml"])
         yield lambda words: cli.parse_arguments(cli.parser, words)
 
 
@@ -156,6 +150,7 @@ def run(tmp_path_factory):
         ]
         small = ["--trainer.limit_val_batches=1", "--pictures.enabled=false", "--data.samples=320"]
         fit(["--config", "image.yaml", *short, *small, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
+        Image.new("RGB", (60, 40), (90, 20, 200)).save("photo.jpg")
         yield folder
 
 
@@ -166,4 +161,4 @@ def test_python_runs(run, page, block):
 
 def test_there_is_something_to_check():
     assert len(ours()) >= 20
-    assert {"jepa-fit", "jepa-probe", "jepa-view", "jepa-embed", "jepa-plan"} == {line.split()[0] for _, line in ours()}
+    assert {*FUNCTIONS, "jepa-fit"} == {line.split()[0] for _, line in ours()}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from jepa_lightning.encoders import (
+    ConvEncoder,
     MLPPositions,
     SinCosPositions,
     TimmEncoder,
@@ -234,3 +235,27 @@ def test_depth_may_be_set_by_a_subclass():
 
     assert Deep(IMAGE, depth=2).depth == 2
     assert nn.ModuleList([VIT(IMAGE)])[0].depth == DEPTH
+
+
+@pytest.mark.parametrize("name", ["vit", "timm", "conv"])
+def test_parameters_by_layer_as_timm_asks_for_them(name):
+    """timm's helper put all parameters of our encoders in one group, whose learning rate did not decay."""
+    from timm.optim import param_groups_layer_decay
+
+    spec = TokenSpec(shape=(3, 8, 8), grid=(4, 4), positions=SinCosPositions)
+    encoder = {
+        "vit": lambda: ViT(spec, width=32, depth=2, heads=2),
+        "timm": lambda: TimmEncoder(spec, name="vit_tiny_patch16_224", options={"depth": 2}),
+        "conv": lambda: ConvEncoder(spec, dim=16, width=4),
+    }[name]()
+    depth = encoder.depth
+    groups = param_groups_layer_decay(encoder, layer_decay=0.5)
+    number_of_groups = depth if name == "conv" else depth + 1
+    assert sorted({group["lr_scale"] for group in groups}, reverse=True) == [0.5**n for n in range(number_of_groups)]
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    for number, layer in enumerate(encoder.layers, start=1):
+        assert {scale[id(p)] for p in layer.parameters()} == {0.5 ** (depth - number)}
+    last = {"vit": "transformer.norm.weight", "timm": "model.norm.weight", "conv": "project.weight"}[name]
+    assert scale[id(encoder.get_parameter(last))] == 1.0
+    first = {"vit": "embed.weight", "timm": "model.patch_embed.proj.weight"}.get(name)
+    assert first is None or scale[id(encoder.get_parameter(first))] == 0.5**depth

@@ -153,6 +153,14 @@ def test_several_masks_are_passes_of_their_own(networks, sees):
         torch.testing.assert_close(outcome.target[i % len(outcome.target)].values, single.target[0].values)
 
 
+def test_each_draw_of_masks_is_asked_by_its_number(networks):
+    asked = []
+    nets = networks(TwoMasks())
+    nets.predictor.register_forward_hook(lambda module, given, out: asked.append(given[1].mask))
+    Masked()(nets, {"image": IMAGES}, generator())
+    assert asked == [0, 1]
+
+
 def test_a_pretext_of_ones_own_in_a_jepa(make_jepa):
     """Two views in place of a mask: losses and gradients are there, pictures of masks are none."""
     jepa = make_jepa(pretext=TwoViews())

@@ -48,8 +48,8 @@ class Record:
     id: str
 
 
-Decode = Callable[[Encoded], Any]
-"""From the bytes of a file to what the modality takes from any dataset."""
+Decode = Callable[[str | Encoded], Any]
+"""From a file, its path or its bytes, to what the modality takes from any dataset."""
 
 
 class Records(Shown, Dataset[Any]):
@@ -107,17 +107,19 @@ class Decoded(Dataset[Any]):
         return {self.name: value, "labels": item.labels, "id": item.id}
 
 
-def decode_array(file: Encoded) -> NDArray[Any]:
+def decode_array(file: str | Encoded) -> NDArray[Any]:
     """Read the array of an .npy file: what every modality can read.
 
     Raises:
         DataError: another kind of file.
         ValueError: it is damaged.
     """
-    if not file.name.lower().endswith(".npy"):
-        raise DataError(f"expected .npy files for these data, got {file.name}: name another field with dataset.input")
+    name, source = (file.name, file.open()) if isinstance(file, Encoded) else (file, file)
+    if not name.lower().endswith(".npy"):
+        instead = ": name another field with dataset.input" if isinstance(file, Encoded) else ""
+        raise DataError(f"expected .npy files for these data, got {name}{instead}")
     try:
-        array: NDArray[Any] = native(np.load(file.open(), allow_pickle=False))
+        array: NDArray[Any] = native(np.load(source, allow_pickle=False))
     except MemoryError as error:  # a header that lies
         raise ValueError(str(error)) from error
     return array
