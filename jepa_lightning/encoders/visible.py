@@ -63,7 +63,8 @@ class Visible:
 class VisibleBatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` with the statistics of the visible places only; without a mask it is `nn.BatchNorm2d`.
 
-    Running statistics follow the visible places, too. What it gives at hidden places is meaningless.
+    Running statistics follow the visible places, too. What it gives at hidden places is meaningless. Each process has
+    the statistics of its own samples; Lightning's `sync_batchnorm` would replace this class and count hidden places.
     """
 
     visible: Visible
