@@ -17,6 +17,7 @@ from jepa_lightning.tokens import Masks
 WIDTH = 448  # pixels of a picture
 MOST = 160  # tokens that are drawn of a text
 _SIZE, _LINE = 14, 20  # of the letters, and from line to line
+_LEAST = 4  # lines of a picture without masks, so that those of short texts are alike
 _WHITE = (1.0, 1.0, 1.0)
 _INK = (20, 20, 20)
 
@@ -50,16 +51,18 @@ def masks(texts: Sequence[Sequence[str]], draws: Sequence[Masks], count: int) ->
 def features(texts: Sequence[Sequence[str]], colours: Tensor) -> list[Tensor]:
     """Draw each text, its tokens on `colours` (B, N, 3) in 0-1, made lighter: one uint8 (3, H, W) a sample."""
     light = 0.75 * colours.detach().float().cpu() + 0.25
-    return [_drawn(written, of_text.tolist()) for written, of_text in zip(texts, light, strict=True)]
+    return [_drawn(written, of_text.tolist(), lines=_LEAST) for written, of_text in zip(texts, light, strict=True)]
 
 
 def samples(texts: Sequence[Sequence[str]]) -> list[Tensor]:
     """Draw each text: one uint8 (3, H, W) a sample."""
-    return [_drawn(written, [_WHITE] * len(written)) for written in texts]
+    return [_drawn(written, [_WHITE] * len(written), lines=_LEAST) for written in texts]
 
 
-def _drawn(written: Sequence[str], boxes: Sequence[Colour], shown: Sequence[bool] | None = None) -> Tensor:
-    """Draw tokens in lines, those that are not `shown` as empty boxes of their size."""
+def _drawn(
+    written: Sequence[str], boxes: Sequence[Colour], shown: Sequence[bool] | None = None, *, lines: int = 1
+) -> Tensor:
+    """Draw tokens in lines, those that are not `shown` as empty boxes of their size; at least so many `lines`."""
     width = _measure()
     places, x, line = [], 0, 0
     for piece in written[:MOST]:
@@ -70,7 +73,7 @@ def _drawn(written: Sequence[str], boxes: Sequence[Colour], shown: Sequence[bool
         x += size
         if "\n" in piece:
             x, line = 0, line + 1
-    lines = (places[-1][1] if places else 0) + 1
+    lines = max((places[-1][1] if places else 0) + 1, lines)
     image = Image.new("RGB", (WIDTH, lines * _LINE), (255, 255, 255))
     draw = ImageDraw.Draw(image)
     for number, ((left, row, size), colour) in enumerate(zip(places, boxes, strict=False)):

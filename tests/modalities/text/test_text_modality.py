@@ -105,7 +105,7 @@ def test_pictures():
     text = make()
     batch = {"text": ["one two", "line\nbreak " * 4]}
     drawn = text.draw_samples(batch)
-    assert drawn[0].shape == (3, 20, 448)
+    assert drawn[0].shape == (3, 80, 448)
     assert drawn[1].shape == (3, 100, 448)
     assert all(picture.dtype == torch.uint8 for picture in drawn)
     tokens = text.tokenizer(batch)
