@@ -165,7 +165,10 @@ class Found(ast.NodeVisitor):
 
     def visit_Attribute(self, node):
         of = node.value.id if isinstance(node.value, ast.Name) else None
-        if is_private(node.attr) and of not in (*SELF, *self.classes):  # what is on self is looked up in the class
+        documented = (of, node.attr) == ("os", "_exit")  # in Python's library reference
+        if (
+            is_private(node.attr) and not documented and of not in (*SELF, *self.classes)
+        ):  # what is on self is looked up in the class
             self.names.add(node.attr)
         self.generic_visit(node)
 

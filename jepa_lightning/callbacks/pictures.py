@@ -17,6 +17,7 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.names.shown import Shown
 from jepa_lightning.pictures.files import write_pictures
 from jepa_lightning.pretexts.trajectories import frames
+from jepa_lightning.run.loggers import log_pictures
 from jepa_lightning.targets import represent
 
 
@@ -25,9 +26,9 @@ class Pictures(Shown, Callback):
 
     `masks.png` shows context and targets at the start of training. `features_STEP.png`, before training and at each
     validation, shows the first three principal components of the token features as colours, for the evaluated encoder
-    (`Target.evaluated`).
-    The modality draws; if it draws nothing, there is no cost. Video is written twice: as a GIF with samples side
-    by side, and as a PNG with a strip of at most eight frames for each of the first three samples.
+    (`Target.evaluated`). Loggers that take pictures get them, too. The modality draws; if it draws nothing, there is no
+    cost. Video is written twice: as a GIF with samples side by side, and as a PNG with a strip of at most eight frames
+    for each of the first three samples.
 
     Args:
         samples: number of samples, the first of the validation set.
@@ -80,7 +81,8 @@ class Pictures(Shown, Callback):
 
     @rank_zero_only
     def _write(self, trainer: Trainer, name: str, pictures: list[Tensor] | None) -> None:
-        write_pictures(pictures, Path(trainer.default_root_dir) / "pictures", name)
+        files = write_pictures(pictures, Path(trainer.default_root_dir) / "pictures", name)
+        log_pictures(trainer.loggers, files, name=f"pictures/{name.partition('_')[0]}", step=trainer.global_step)
 
 
 def first(batch: Batch, samples: int) -> Batch:

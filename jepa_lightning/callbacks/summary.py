@@ -17,6 +17,7 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.names.printable import say
 from jepa_lightning.names.shown import Shown
 from jepa_lightning.optimization import is_logged
+from jepa_lightning.run.loggers import log_summary
 
 LOGGED = {
     "train_loss": "train/loss",
@@ -110,6 +111,7 @@ class RunSummary(Shown, Callback):
         path = Path(trainer.default_root_dir) / "summary.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.summary, indent=2) + "\n")
+        log_summary(trainer.loggers, self.summary, step=trainer.global_step)
         say(f"{table(self.summary)}\nsummary            {path}")
 
 

@@ -19,7 +19,8 @@ from jepa_lightning.cli.output import readers_may_leave
 from jepa_lightning.config.messages import no_metric, shorten
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.names.printable import printable
-from jepa_lightning.run.interruption import CTRL_C, REQUEUE, Fault, Interrupted
+from jepa_lightning.run.interruption import Fault
+from jepa_lightning.run.signals import CTRL_C, REQUEUE, Interrupted
 
 FAULT, MISTAKE = 1, 2  # exit codes
 TRACEBACK = "JEPA_TRACEBACK"

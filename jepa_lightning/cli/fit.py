@@ -65,6 +65,8 @@ def fit(args: Sequence[str] | None = None) -> None:
 
         print_lists(words[1:])
     else:
-        from jepa_lightning.cli.lightning_cli import run
+        from jepa_lightning.run.signals import asks_for_resume, exits_before_training
 
+        with exits_before_training("jepa-fit", requeue=asks_for_resume(words)):
+            from jepa_lightning.cli.lightning_cli import run
         run(args)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.run.folder import LOCK, default_loggers, keep_config, put_back, set_aside
 from jepa_lightning.run.interruption import stops_before_training
 from jepa_lightning.run.locks import Lock
+from jepa_lightning.run.loggers import SaveConfig, keep_in_folder, with_metrics
 from jepa_lightning.run.resume import (
     changed_settings,
     earlier_settings,
@@ -49,6 +49,7 @@ from jepa_lightning.run.resume import (
     read_weights,
     refuse_other_weights,
 )
+from jepa_lightning.run.signals import asks_for_resume
 from jepa_lightning.scale.strategies import refuse_fsdp1
 
 SUBCOMMANDS = ("fit", "validate")
@@ -83,7 +84,7 @@ class JEPACLI(LightningCLI):
             subclass_mode_model=named,
             subclass_mode_data=True,
             parser_class=Parser,
-            save_config_kwargs={"overwrite": True},  # an earlier run's files are set aside, see before_fit
+            save_config_callback=SaveConfig,  # an earlier run's files are set aside, see before_fit
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={"default_root_dir": "runs"},
@@ -135,8 +136,9 @@ class JEPACLI(LightningCLI):
         self._resumed: str | None = self.config[self.config.subcommand].pop("ckpt_path", None)
 
     def before_instantiate_classes(self) -> None:
-        """The checkpoint is among the settings again."""
+        """The checkpoint is among the settings again, and the loggers' files go into the run's folder."""
         self._given["ckpt_path"] = self._resumed
+        keep_in_folder(self._given["trainer"].get("logger"), self._given["trainer"]["default_root_dir"])
 
     @property
     def _given(self) -> Any:
@@ -179,6 +181,8 @@ class JEPACLI(LightningCLI):
             kwargs["logger"] = config.get("logger") or False
         elif config.get("logger") in (None, True) and not config.get("fast_dev_run"):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
+        elif config.get("logger") and not config.get("fast_dev_run"):
+            kwargs["logger"] = with_metrics(config["logger"], config["default_root_dir"])
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         minutes = self._built["process_timeout"]
         if not minutes > 0:
@@ -273,8 +277,7 @@ def names_model_class(words: Sequence[str]) -> bool:
 def run(args: Sequence[str] | None = None) -> None:
     """Train or validate as the words say; see `jepa_lightning.cli.fit.fit`."""
     words = sys.argv[1:] if args is None else args
-    requeue = "--auto_resume=true" in words or ("--auto_resume", "true") in pairwise(words)
-    with short_errors("jepa-fit"), stops_before_training(requeue=requeue):
+    with short_errors("jepa-fit"), stops_before_training(requeue=asks_for_resume(words)):
         words = spell_out(words, subcommands=(*SUBCOMMANDS, *INSTEAD))
         named = class_names(words) or {word.rpartition("=")[2] for word in words}
         find_own_classes(named, [Path(find_config(config)).parent for config, _ in read_configs(words)])

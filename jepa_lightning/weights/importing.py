@@ -106,6 +106,7 @@ def from_source(
         )
     if weights.config is not None:
         config: Config = {"seed_everything": 0, "model": weights.config}
+        config |= {} if weights.data is None else {"data": weights.data}
     else:
         config = _configured(weights, image_size=image_size, frames=frames, heads=heads)
     with isolate_rng():
@@ -113,6 +114,8 @@ def from_source(
     spec: Any = module.modality.spec
     fill_encoder(module.encoder, spec, weights)
     module.target.begin(module.encoder)
+    if weights.tokenizer is not None:
+        module.tokenizer.load_state_dict(weights.tokenizer)
     if weights.predictor is not None:
         fill_predictor(module.predictor, spec, weights)
     else:

@@ -22,7 +22,7 @@ from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.output import ClosableOutput
 from jepa_lightning.data import Samples
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.run.interruption import Interrupted
+from jepa_lightning.run.signals import Interrupted
 
 WORDS = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "6", "--trainer.max_epochs", "100"]
 WORDS += ["--checkpoint.every_n_train_steps", "1"]

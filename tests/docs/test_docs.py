@@ -28,6 +28,7 @@ RUN = {
     "views.md",
 }  # whose Python is run; else it is compiled
 FUNCTIONS = {
+    "jepa-export": jepa_lightning.export,
     "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
     "jepa-finetune": jepa_lightning.finetune,
@@ -154,6 +155,7 @@ def run(tmp_path_factory):
         yield folder
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize(("page", "block"), [(page, b) for page in sorted(RUN) for b in blocks(PAGES[page], "python")])
 def test_python_runs(run, page, block):
     exec(compile(block, page, "exec"), {"__name__": "page"})

@@ -149,6 +149,7 @@ def test_command(folder, command):
     assert (folder / left.get(name, "runs")).exists()
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("block", blocks(README, "python"))
 def test_python(folder, block):
     exec(compile(block.replace("max_steps=100", "max_steps=2"), "README.md", "exec"), {"__name__": "readme"})

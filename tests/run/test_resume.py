@@ -18,7 +18,8 @@ from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.encoders import ViT
 from jepa_lightning.regularizers import VICReg
 from jepa_lightning.run.folder import AppendingCSVLogger
-from jepa_lightning.run.interruption import Interrupted, stops_before_training
+from jepa_lightning.run.interruption import stops_before_training
+from jepa_lightning.run.signals import Interrupted
 from jepa_lightning.targets import Online, Pretrained
 from modalities.image import ImageData
 

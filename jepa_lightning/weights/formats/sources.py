@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from jepa_lightning.run.checkpoints import find_checkpoint, read_checkpoint, read_content
+from jepa_lightning.run.checkpoints import find_checkpoint, read_checkpoint, read_config, read_content
 from jepa_lightning.weights.formats.hugging_face import read_ijepa, read_vjepa2
 from jepa_lightning.weights.formats.official import is_flat, is_official, read_flat, read_official
 from jepa_lightning.weights.formats.weights import Facts, Family, State, Weights
@@ -81,7 +81,7 @@ def _read_folder(folder: Path, source: str, family: Family | None) -> Weights:
     state = read_safetensors(files) if files else _read_bin(folder)
     if OURS in config:
         settings = config[OURS]
-        return _ours(state, source, "encoder", settings, left_out=[])
+        return _ours(state, source, "encoder", settings["model"], data=settings.get("data"), left_out=[])
     kind = config.get("model_type")
     if kind == "ijepa":
         return read_ijepa(config, state, source)
@@ -126,7 +126,8 @@ def read_safetensors(files: list[Path]) -> State:
 
 
 def _read_run(path: Path, source: str, encoder: WhichEncoder | None) -> Weights:
-    content = read_checkpoint(find_checkpoint(path))
+    file = find_checkpoint(path)
+    content = read_checkpoint(file)
     state, stored = content["state_dict"], content.get("hyper_parameters")
     config = stored if isinstance(stored, dict) and "modality" in stored else None
     parts = {"target": _below(state, "target.encoder."), "context": _below(state, "encoder.")}
@@ -139,28 +140,33 @@ def _read_run(path: Path, source: str, encoder: WhichEncoder | None) -> Weights:
     other = "target" if wanted == "context" else "context"
     left_out = [f"the {other} encoder"] if parts[other] else []
     left_out += [name for name in ("optimizer_states", "loops") if name in content]
-    return _ours(
-        parts[wanted], source, f"{wanted} encoder", config, predictor=_below(state, "predictor."), left_out=left_out
-    )
+    if wanted == "target":
+        state = {name: value for name, value in state.items() if not name.startswith("encoder.")}
+        state |= {f"encoder.{name}": value for name, value in parts["target"].items()}
+    data = read_config(file).get("data")
+    return _ours(state, source, f"{wanted} encoder", config, data=data, left_out=left_out)
 
 
 def _ours(
-    encoder: State,
+    state: State,
     source: str,
     taken: str,
     config: dict[str, Any] | None,
     *,
+    data: dict[str, Any] | None,
     left_out: list[str],
-    predictor: State | None = None,
 ) -> Weights:
+    """Weights under our own names: `encoder.`, `predictor.` and `tokenizer.`."""
     modality = (config or {}).get("modality") or {}
     return Weights(
         source=source,
         family=f"a run of ours{_of(modality)}",
         ours=True,
-        encoder=encoder,
+        encoder=_below(state, "encoder."),
         taken=taken,
-        predictor=predictor or None,
+        predictor=_below(state, "predictor.") or None,
+        tokenizer=_below(state, "tokenizer.") or None,
+        data=data,
         facts=_facts_of((modality.get("init_args") or {}).get("encoder")),
         predictor_facts=_facts_of((config or {}).get("predictor")),
         left_out=left_out,

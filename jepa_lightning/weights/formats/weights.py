@@ -54,6 +54,9 @@ class Weights:
         left_out: what of the source is not used.
         unsure: the source may be of V-JEPA or of V-JEPA 2: it holds positions, which the latter does not use.
         config: of a run of ours: its model's settings.
+        data: its data's.
+        tokenizer: its tokenizer's statistics.
+        notes: what was done to fit a model, for the line.
     """
 
     source: str
@@ -68,6 +71,8 @@ class Weights:
     left_out: list[str] = field(default_factory=list)
     unsure: bool = False
     config: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    tokenizer: State | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
