@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from benchmarks import report
 from jepa_lightning.data import JEPADataModule
 
-NAMES = ["image", "jpeg", "video", "audio", "pointcloud", "graph"]
+NAMES = ["image", "jpeg", "video", "audio", "pointcloud", "graph", "text"]
 Loader = Callable[[], Iterable[int]]
 
 
@@ -138,6 +138,10 @@ def loaders(folder: Path, names: Sequence[str], *, samples: int, files: int) -> 
 
         graph: dict[str, Any] = {"features": 4, "edge_features": 0, "patches": 8, "hops": 1, "walk": 8, **shared}
         found["graphs in memory"] = partial(batches, GraphData(samples=samples // 8, **graph))
+    if "text" in names:
+        from modalities.text import TextData
+
+        found["texts in memory"] = partial(batches, TextData(samples=samples, characters=512, **shared))
     return found
 
 

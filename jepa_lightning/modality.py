@@ -93,9 +93,11 @@ class Tokenizer(ShownModule, nn.Module, ABC):
 
     Attributes:
         needs_statistics: whether `estimate` must be called before training.
+        statistics_batches: number of training batches that it is given.
     """
 
     needs_statistics: bool = False
+    statistics_batches: int = STATISTICS_BATCHES
 
     def estimate(self, batches: Iterable[Batch]) -> None:
         """Estimate the data's statistics (mean, standard deviation) from training batches, and keep them in buffers."""
@@ -125,5 +127,5 @@ def estimate_statistics(part: Estimating, loader: Iterable[Batch], device: torch
         torch.manual_seed(0)
         part.estimate(
             {k: v.to(device) if hasattr(v, "to") else v for k, v in batch.items()}
-            for batch in islice(loader, STATISTICS_BATCHES)
+            for batch in islice(loader, getattr(part, "statistics_batches", STATISTICS_BATCHES))
         )

@@ -7,6 +7,7 @@ P position coordinates, L layers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,12 +69,15 @@ class Tokens:
         positions: (B or 1, N, P) float coordinates (row/column, time/row/column, xyz, ...).
         grid: sizes of the regular grid that the tokens fill in raster order, or None.
         valid: (B, N) bool, False for padding, if samples have different numbers of tokens, else None.
+        units: what tokens are parts of, by name (the "word" and the "sentence" of a text): (B, N) int64, the number of
+            each token's unit in its sample, ascending; -1 for tokens of none. Maskers of whole units read them.
     """
 
     values: Tensor | Ragged
     positions: Tensor
     grid: tuple[int, ...] | None = None
     valid: Tensor | None = None
+    units: Mapping[str, Tensor] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -91,13 +95,14 @@ class Tokens:
         return self.positions.device
 
     def take(self, keep: Tensor, keep_valid: Tensor | None = None) -> Tokens:
-        """Return the tokens at `keep` (B, K), without a grid; slots where `keep_valid` is False are padding."""
+        """Return the tokens at `keep` (B, K), without grid and units; slots where `keep_valid` is False are padding."""
         valid = keep_valid if self.valid is None else take(self.valid, keep)
         if self.valid is not None and keep_valid is not None:
             valid = valid & keep_valid  # type: ignore[operator]
         raw = self.values
         values = raw.take(keep, valid) if isinstance(raw, Ragged) else take(raw, keep)
-        return replace(self, values=values, positions=take(self.positions, keep), grid=None, valid=valid)
+        positions = take(self.positions, keep)
+        return replace(self, values=values, positions=positions, grid=None, valid=valid, units=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}  # whose modules have other names
 OURS = {"jepa_lightning", "modalities"}
-OPTIONAL = {"torchcodec"}  # taken where it can be imported, in place of PyAV
+OPTIONAL = {"torchcodec", "transformers"}  # taken where they can be imported
 NOT_IMPORTED = {"tensorboard", "onnx"}  # Lightning does, and torch's exporter
 
 

@@ -7,7 +7,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.utils.data import Dataset, IterableDataset
 
@@ -66,6 +66,7 @@ class JEPADataModule(Shown, LoadedData, ABC):
 
     name: str
     in_memory: bool = False
+    takes_texts: ClassVar[bool] = False  # whether a string in a table is an input, and not the path of a file
 
     def __init__(
         self,
@@ -191,7 +192,9 @@ class JEPADataModule(Shown, LoadedData, ABC):
 
     def prepared(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Wrap a dataset of undecoded records for `to_sample`; return any other unchanged."""
-        return Decoded(dataset, name=self.name, decode=self.decoding()) if isinstance(dataset, Records) else dataset
+        if not isinstance(dataset, Records):
+            return dataset
+        return Decoded(dataset, name=self.name, decode=self.decoding(), texts=self.takes_texts)
 
     # Called by Lightning and the callbacks.
 

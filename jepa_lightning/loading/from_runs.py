@@ -10,6 +10,7 @@ import torch
 
 from jepa_lightning._version import __version__
 from jepa_lightning.config.rebuild import Config, build_model
+from jepa_lightning.config.stored import building_from
 from jepa_lightning.loading import hub
 from jepa_lightning.loading.frozen import Frozen, WhichEncoder
 from jepa_lightning.module import JEPA
@@ -112,7 +113,7 @@ def _load(path: str | Path, which: Which, module: JEPA | None, trust: Collection
         config = {**read_config(file), "model": stored, "seed_everything": content.get("run_seed", 0)}
         data_class = str((config.get("data") or {}).get("class_path", "")).rpartition(".")[2]
         config["estimated"] = content.get(data_class) or {}  # where Lightning keeps the data module's state
-        with isolate_rng():
+        with isolate_rng(), building_from(content["state_dict"]):
             try:
                 module = build_model(stored, pretrained=False, trust=trust)
             except ValueError as error:

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
 from jepa_lightning.config.rebuild import Config, build_data, build_model
+from jepa_lightning.config.stored import building_from
 from jepa_lightning.data import JEPADataModule
 from jepa_lightning.data.inputs import batch_of
 from jepa_lightning.encoders import Encoder
@@ -220,7 +221,8 @@ class Frozen(hub.HubModel, nn.Module):
                 "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a "
                 "new one in the same way, and wrap it as jepa_lightning.Frozen(module)"
             )
-        with seeded(self.config["seed_everything"] if seed is None else seed):
+        state = {f"tokenizer.{name}": value for name, value in self.tokenizer.state_dict().items()}
+        with seeded(self.config["seed_everything"] if seed is None else seed), building_from(state):
             module = build_model(self.config["model"], pretrained=True, trust=self.trust)
         if self.config.get("init"):
             initialise(module, self.config["init"], encoder=self.config.get("init_encoder"), predictor=False)
@@ -285,7 +287,7 @@ class Frozen(hub.HubModel, nn.Module):
         Raises:
             ValueError: the weights do not fit, or a class is not trusted.
         """
-        with isolate_rng():
+        with isolate_rng(), building_from(weights):
             module = build_model(config["model"], pretrained=False, trust=trust)
         frozen = cls(module, encoder=config.get("encoder"), config=config, trust=trust)
         own = {name: value for name, value in weights.items() if name.startswith(("tokenizer.", "encoder."))}

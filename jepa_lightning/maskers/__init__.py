@@ -11,6 +11,7 @@ from jepa_lightning.maskers.spans import TimeSpans
 from jepa_lightning.maskers.spatial import SpatialBlocks
 from jepa_lightning.maskers.tube import Tube
 from jepa_lightning.maskers.union import BlockUnion
+from jepa_lightning.maskers.units import WholeUnits
 
 __all__ = [
     "BlockUnion",
@@ -24,4 +25,5 @@ __all__ = [
     "SpatialBlocks",
     "TimeSpans",
     "Tube",
+    "WholeUnits",
 ]

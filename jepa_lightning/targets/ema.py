@@ -7,13 +7,16 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
+from jepa_lightning.encoders.last_layers import check_count
 from jepa_lightning.precision import keep_precision, precise
 from jepa_lightning.schedules import LinearRamp, Schedule
 from jepa_lightning.targets.base import FrozenTarget
 from jepa_lightning.targets.half import HalfCopy
+from jepa_lightning.tokens import Tokens
 
 
 class EMA(FrozenTarget):
@@ -25,11 +28,21 @@ class EMA(FrozenTarget):
     CUDA under bf16-mixed it computes with a copy of its weights in half precision, made at each update, which equals
     autocast's cast at each step; see `HalfCopy`.
 
+    With `average_layers` the targets are the mean of the last layers' outputs, each layer-normed token by token
+    without affine (data2vec: Baevski et al. 2022, arXiv:2202.03555, section 3.3). Deviations: there, the outputs are
+    those of a layer's feed-forward part, before the residual connection; here they are the layers' own, and the last
+    one's has the encoder's norm. The evaluated features stay those of the last layer.
+
     Args:
         encoder: the context encoder, given by the module; the copy starts with its weights.
         spec: the tokens' spec, given by the module.
         momentum: schedule of the momentum m, over the optimiser steps of the run: target = m target + (1 - m) context.
         half_copy: use the copy in half precision where it helps; it is not saved in checkpoints.
+        average_layers: number of last layers whose outputs are averaged (data2vec takes the upper 8 to 10 of 12); None:
+            the encoder's output.
+
+    Raises:
+        ValueError: the encoder has fewer layers than are averaged, or gives its last one only.
 
     Example:
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
@@ -48,8 +61,12 @@ class EMA(FrozenTarget):
         *,
         momentum: Schedule = LinearRamp(start=0.996, end=1.0),
         half_copy: bool = True,
+        average_layers: int | None = None,
     ) -> None:
         super().__init__(copy.deepcopy(encoder))
+        if average_layers is not None:
+            check_count(encoder, average_layers)
+        self.average_layers = average_layers
         self.momentum = momentum
         self._pairs: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
         self.half_copy = half_copy
@@ -59,6 +76,21 @@ class EMA(FrozenTarget):
     def schedules(self) -> dict[str, Schedule]:  # type: ignore[override]
         """Return the momentum's schedule."""
         return {"momentum": self.momentum}
+
+    @torch.no_grad()
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Tensor | None = None,
+        keep_valid: Tensor | None = None,
+        *,
+        layers: tuple[int, ...] = (),
+    ) -> Tensor:
+        """Encode without gradient, and average the last layers if no other `layers` are asked for."""
+        if layers or self.average_layers is None:
+            return super().forward(tokens, keep, keep_valid, layers=layers)
+        upper = super().forward(tokens, keep, keep_valid, layers=tuple(range(-self.average_layers, 0)))
+        return F.layer_norm(upper.float(), upper.shape[-1:]).mean(2)
 
     def computing(self, device: torch.device) -> Encoder:
         """Return the encoder, or its copy in half precision if that gives the same output."""
@@ -113,7 +145,8 @@ class EMA(FrozenTarget):
         return super()._apply(keep_precision(precise([self]), fn), recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EMA:
-        clone = type(self)(copy.deepcopy(self.encoder, memo), momentum=self.momentum, half_copy=self.half_copy)
+        settings: dict[str, Any] = {"half_copy": self.half_copy, "average_layers": self.average_layers}
+        clone = type(self)(copy.deepcopy(self.encoder, memo), momentum=self.momentum, **settings)
         memo[id(self)] = clone
         return clone
 

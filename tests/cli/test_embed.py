@@ -290,7 +290,7 @@ def test_clips_of_one_video_are_one_row(tmp_path):
     assert np.allclose(found["features"][0], frozen.embed(batch)[:2].mean(0), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["graph", "audio", "pointcloud"])
+@pytest.mark.parametrize("name", ["graph", "audio", "pointcloud", "text"])
 def test_other_modalities(name, short_run, tmp_path):
     out = tmp_path / "f.npz"
     embed(["--checkpoint", str(short_run(name)[0]), "--out", str(out), "--data.samples", "20", "--split", "train"])

@@ -82,6 +82,7 @@ LABELS = {
     "audio": (None, None),
     "pointcloud": ("shape", "noise"),
     "graph": ("family", "clustering"),
+    "text": ("sentiment", None),
 }
 
 

@@ -13,6 +13,7 @@ from jepa_lightning.predictors import TransformerPredictor
 from modalities.graph import Graph, GraphData
 from modalities.image import Image
 from modalities.pointcloud import PointCloud
+from modalities.text import Text
 
 VIT = partial(ViT, width=16, depth=3, heads=2)
 TIMM = {"embed_dim": 48, "depth": 3, "num_heads": 2}
@@ -42,6 +43,7 @@ MODALITIES = {
     "pointcloud": (lambda: cloud(VIT), 0),
     "every layer": (lambda: cloud(partial(VIT, positions_at="every_layer")), 0),
     "graph": (lambda: Graph(**GRAPH, encoder=VIT), 0),
+    "text": (lambda: Text(vocabulary=256, encoder=VIT), 0),
 }
 
 
@@ -58,6 +60,8 @@ def batch_of(encoder):
     if encoder.modality.name == "graph":
         data = GraphData(samples=16, **GRAPH, edge_features=0, hops=1, batch_size=2, num_workers=0)
         return next(iter(data.train_dataloader()))
+    if encoder.modality.name == "text":
+        return {"text": ["A cat sat on the mat.", "Why?"]}
     if encoder.modality.name == "pointcloud":
         return {"points": torch.randn(2, 32, 3, generator=generator)}
     return {"image": torch.randn(2, 3, 32, 32, generator=generator)}

@@ -14,7 +14,7 @@ from jepa_lightning.cli.errors import short_errors
 from jepa_lightning.config.plugins import load_plugins
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMES = ["image", "video", "audio", "pointcloud", "graph"]
+NAMES = ["image", "video", "audio", "pointcloud", "graph", "text"]
 VALUES = [
     "0",
     "-1",

@@ -93,7 +93,7 @@ def test_untrained_of_another_seed(tmp_path):
     assert same(load(tmp_path).untrained().encoder, run.before.target.encoder)
 
 
-@pytest.mark.parametrize("name", ["graph", "audio", "pointcloud"])
+@pytest.mark.parametrize("name", ["graph", "audio", "pointcloud", "text"])
 def test_other_modalities(name, short_run):
     folder, run = short_run(name)
     encoder = load(folder)

@@ -5,41 +5,54 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.files.json_lines import JSON_LINES, Row, read_json_lines
 from jepa_lightning.names.printable import printable
 
 PATH_COLUMNS = ("path", "file", "filename", "video", "audio", "image")
-Row = tuple[int, list[str]]
-"""Line number and cells."""
-
 _DELIMITERS = ",;\t|"
 _log = logging.getLogger(__name__)
 
 
-def read_rows(file: Path) -> tuple[list[str], list[Row]]:
+def read_rows(
+    file: Path, columns: Sequence[str] = PATH_COLUMNS, *, names: list[str] | None = None
+) -> tuple[list[str], list[Row]]:
     """Read the names of the columns, and the rows below them.
+
+    Cells lie between commas, semicolons, tabs or |, perhaps in quotation marks; between tabs, a quotation mark that
+    does not belong to a pair is a character as any other. Files of JSON lines (.jsonl, .ndjson, .json) are read, too.
+
+    Args:
+        file: the file.
+        columns: names, in lower case, one of which is expected: they tell what stands between cells.
+        names: of the columns, for a file whose first line is a row as any other.
 
     Raises:
         DataError: the file cannot be read, is empty, or its rows have other numbers of cells.
     """
     text = _text(file)
+    if file.suffix.lower() in JSON_LINES:
+        return read_json_lines(file, text)
     best: tuple[tuple[int, int, int], str, list[Row]] | None = None
     reason: csv.Error | None = None
     for rank, delimiter in enumerate(_DELIMITERS):
         try:
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+            lines = _parse(text, delimiter)
         except csv.Error as error:
             reason = error
             continue
-        lines = [(number, cells) for number, cells in lines if any(cells)]
+        if delimiter == "\t" and '"' in text:  # where one opens a cell and is never closed, it swallows what follows
+            plain = _parse(text, delimiter, quoting=csv.QUOTE_NONE)
+            if len(plain) > len(lines) and {len(cells) for _, cells in plain} == {len(plain[0][1])}:
+                lines = plain
         if lines:
-            header = lines[0][1]
+            header = names or lines[0][1]
             fitting = sum(len(cells) == len(header) for _, cells in lines) == len(lines)
-            named = any(name.lower() in PATH_COLUMNS for name in header)
-            score = (named + (named and fitting), len(header), -rank)
+            named = bool(names) or any(name.lower() in columns for name in header)
+            score = (named + (named and fitting), len(header) if names is None else 0, -rank)
             if best is None or score > best[0]:
                 best = score, delimiter, lines
     if best is None:
@@ -47,17 +60,34 @@ def read_rows(file: Path) -> tuple[list[str], list[Row]]:
             raise DataError(f"expected a CSV file in UTF-8, cannot read {file}: {reason}") from reason
         raise DataError(f"expected a CSV file with a line of column names, got the empty file {file}")
     _, delimiter, lines = best
-    header = [printable(name) for name in lines[0][1]]
+    header = [printable(name) for name in names or lines.pop(0)[1]]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"expected different column names in {file}, got {twice[0]!r} twice: rename one")
-    for number, cells in lines[1:]:
+    for number, cells in lines:
         if len(cells) != len(header):
+            like = "as there are names of columns" if names else "as in its first line"
             raise DataError(
-                f"expected {len(header)} cells in line {number} of {file}, as in its first line, got {len(cells)}: "
+                f"expected {len(header)} cells in line {number} of {file}, {like}, got {len(cells)}: "
                 f"a cell with a {delimiter!r} in it needs quotation marks"
             )
-    return header, lines[1:]
+    return header, lines
+
+
+def _parse(text: str, delimiter: str, *, quoting: int = csv.QUOTE_MINIMAL) -> list[Row]:
+    """Cut a text into the lines that are not empty, and these into cells.
+
+    Raises:
+        csv.Error: the module csv gives up.
+    """
+    limit = csv.field_size_limit(2**31 - 1)  # of a cell: a text may be longer than its 131072; for the whole process
+    try:
+        lines = io.StringIO(text, newline="")
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, quoting=quoting)  # type: ignore[arg-type]
+        found = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    finally:
+        csv.field_size_limit(limit)
+    return [(number, cells) for number, cells in found if any(cells)]
 
 
 def _text(file: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +25,118 @@ _CHECKED = 3  # files that are looked for at the start; more would be slow on a 
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class Column:
+    """The inputs of one split in a table, with their labels.
+
+    Attributes:
+        cells: of the input's column.
+        lines: where they stand.
+        targets: class of each, or None.
+        classes: names of the classes of `targets`, or None.
+        labels: label columns by name.
+        class_names: names of the classes, for each label column that holds classes.
+    """
+
+    cells: list[str]
+    lines: list[int]
+    targets: NDArray[np.int64] | None
+    classes: list[str] | None
+    labels: dict[str, NDArray[Any]]
+    class_names: dict[str, list[str]]
+
+
 def read_table(file: Path, *, root: Path, kind: str, labels: list[str] | None = None) -> dict[str, FileList]:
     """List the files that a CSV file names, by split. See `find_files` for the columns.
 
     Raises:
         DataError: what is wrong, with the line and the column.
     """
-    header, rows = read_rows(file)
-    lower = [name.lower() for name in header]
-    where = next((lower.index(name) for name in PATH_COLUMNS if name in lower), None)
+    found = read_column({"": file}, kind=kind, names=PATH_COLUMNS, labels=labels)
+    _check_files(file, root, kind, list(found.values()))
+    return {
+        split: FileList(
+            root,
+            column.cells,
+            name="",
+            targets=column.targets,
+            classes=column.classes,
+            labels=column.labels,
+            class_names=column.class_names,
+        )
+        for split, column in found.items()
+    }
+
+
+def read_column(
+    files: Mapping[str, Path],
+    *,
+    kind: str,
+    names: Sequence[str],
+    labels: list[str] | None = None,
+    header: list[str] | None = None,
+    empty: bool = False,
+) -> dict[str, Column]:
+    """Read a column of inputs and the labels beside it, by split: "train", and "val" and "test" where they exist.
+
+    Args:
+        files: a table for each split; or one table under "", whose column `split` says which.
+        kind: what the inputs are, for errors.
+        names: of the column of inputs, in lower case; the first that is there.
+        labels: label columns, the primary one first; None: label, or class.
+        header: names of the columns, for tables whose first line is a row as any other.
+        empty: whether an input may be empty.
+
+    Raises:
+        DataError: what is wrong, with the line and the column.
+    """
+    tables = {split: read_rows(file, names, names=header) for split, file in files.items()}
+    file, columns = next(iter(files.values())), next(iter(tables.values()))[0]
+    where = next((at for wanted in names for at, name in enumerate(columns) if name.lower() == wanted), None)
     if where is None:
         raise DataError(
-            f"expected in {file} a first line of column names with one of {', '.join(PATH_COLUMNS)}, got "
-            f"{', '.join(header[:10])}: name the columns"
+            f"expected in {file} a first line of column names with one of {', '.join(names)}, got "
+            f"{', '.join(columns[:10])}: name the columns"
         )
+    for split, (others, _) in tables.items():
+        if others != columns:
+            raise DataError(
+                f"expected the columns {', '.join(columns[:10])} in {files[split]}, as in {file}, got "
+                f"{', '.join(others[:10])}: name them alike"
+            )
+    rows = [row for _, of_table in tables.values() for row in of_table]
     if not rows:
         raise DataError(f"expected {kind}s in {file}, got no line below the column names")
-    paths = [filled_cell(file, row, header, where) for row in rows]
-    parts = np.array(_splits(file, header, rows))
+    cells = [row[1][where] if empty else filled_cell(file, row, columns, where) for row in rows]
+    if "" in files:
+        parts = np.array(_splits(file, columns, rows))
+    else:
+        parts = np.repeat(list(tables), [len(of_table) for _, of_table in tables.values()])
     if "train" not in parts:
         raise DataError(
             f"expected training rows in {file}, got only {', '.join(sorted(set(parts)))}: write train in the column "
             "split, or leave the column out"
         )
-    chosen = _label_columns(file, header, labels, exclude=where)
-    columns: dict[str, NDArray[Any]] = {}
+    chosen = _label_columns(file, columns, labels, exclude=where)
+    values: dict[str, NDArray[Any]] = {}
     class_names: dict[str, list[str]] = {}
     for at in chosen:
-        columns[header[at]], names = read_labels(file, header, rows, at)
-        if names is not None:
-            class_names[header[at]] = names
-    primary = header[chosen[0]] if chosen else None
-    _check_files(file, root, kind, rows, paths)
-    sets = {}
-    for split in ("train", "val", "test"):
-        kept = np.flatnonzero(parts == split)
-        if len(kept):
-            sets[split] = FileList(
-                root,
-                [paths[i] for i in kept],
-                name="",
-                targets=columns[primary][kept] if primary in class_names else None,
-                classes=class_names.get(primary or ""),
-                labels={name: column[kept] for name, column in columns.items()},
-                class_names=class_names,
-            )
-    return sets
+        values[columns[at]], found = read_labels(file, columns, rows, at)
+        if found is not None:
+            class_names[columns[at]] = found
+    primary = columns[chosen[0]] if chosen else None
+    return {
+        split: Column(
+            cells=[cells[i] for i in kept],
+            lines=[rows[i][0] for i in kept],
+            targets=values[primary][kept] if primary in class_names else None,
+            classes=class_names.get(primary or ""),
+            labels={name: column[kept] for name, column in values.items()},
+            class_names=class_names,
+        )
+        for split in ("train", "val", "test")
+        if len(kept := np.flatnonzero(parts == split))
+    }
 
 
 def _splits(file: Path, header: list[str], rows: list[Row]) -> list[str]:
@@ -108,10 +176,12 @@ def _label_columns(file: Path, header: list[str], labels: list[str] | None, *, e
     return found
 
 
-def _check_files(file: Path, root: Path, kind: str, rows: list[Row], paths: list[str]) -> None:
-    if not any(os.path.isfile(os.path.join(root, path)) for path in paths[:_CHECKED]):
+def _check_files(file: Path, root: Path, kind: str, found: list[Column]) -> None:
+    places = sorted((line, path) for column in found for line, path in zip(column.lines, column.cells, strict=True))
+    if not any(os.path.isfile(os.path.join(root, path)) for _, path in places[:_CHECKED]):
+        line, path = places[0]
         raise DataError(
-            f"expected the {kind}s of {file}, but line {rows[0][0]} names {os.path.join(root, paths[0])}, where "
+            f"expected the {kind}s of {file}, but line {line} names {os.path.join(root, path)}, where "
             f"there is no file (nor for the next ones): relative paths start from {root}; name another folder or "
             "correct the paths"
         )

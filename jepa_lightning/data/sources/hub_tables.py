@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.data.files.file_list import regular_file
 from jepa_lightning.data.sources.fields import Fields, label_value
-from jepa_lightning.data.sources.records import Encoded, Record
+from jepa_lightning.data.sources.records import Encoded, Record, open_file
 from jepa_lightning.names.nearest import did_you_mean
 
 _MEDIA = ("Image", "Audio", "Video")
@@ -161,28 +160,17 @@ def _input(value: Any, name: str) -> Any:
     if isinstance(value, dict) and {"bytes", "path"} >= value.keys():
         path, data = value.get("path"), value.get("bytes")
         if data is None and path:
-            return _file(path)
+            return open_file(path)
         if data is None:
             raise OSError("there is nothing in it")
         return Encoded(os.path.basename(path) if path else name, data)
     if isinstance(value, bytes):
         return Encoded(name, value)
-    if isinstance(value, str):
-        return _file(value)
     if isinstance(value, list):
         return np.asarray(value, dtype=np.float32 if _is_float(value) else None)
     if value is None:
         raise OSError("there is nothing in it")
     return value
-
-
-def _file(path: str) -> Encoded:
-    if "://" not in path:
-        return Encoded(path, Path(regular_file(path)).read_bytes())
-    import fsspec
-
-    with fsspec.open(path, "rb") as file:
-        return Encoded(path, file.read())
 
 
 def _is_float(value: Any) -> bool:

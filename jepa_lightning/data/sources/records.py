@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.files.file_list import regular_file
 from jepa_lightning.names.shown import Shown
 
 
@@ -38,7 +40,8 @@ class Record:
     """One sample.
 
     Attributes:
-        input: an `Encoded`, or what a modality takes from any dataset.
+        input: an `Encoded`, the path or URL of a file (or the text itself, for modalities that take texts), or what a
+            modality takes from any dataset.
         labels: by name; perhaps none.
         id: its name.
     """
@@ -84,12 +87,14 @@ class Decoded(Dataset[Any]):
         records: gives them.
         name: key of the input, e.g. "image".
         decode: for inputs that are `Encoded`. Must be picklable.
+        texts: whether a string is the input itself, and not the path of a file.
     """
 
-    def __init__(self, records: Records, *, name: str, decode: Decode) -> None:
+    def __init__(self, records: Records, *, name: str, decode: Decode, texts: bool = False) -> None:
         self.records = records
         self.name = name
         self.decode = decode
+        self.texts = texts
         self.targets = records.targets
         self.classes = records.classes
         self.streamed = records.streamed
@@ -103,8 +108,26 @@ class Decoded(Dataset[Any]):
         item = self.records[index]
         if not isinstance(item, Record):
             return item
-        value = self.decode(item.input) if isinstance(item.input, Encoded) else item.input
+        value = item.input
+        if isinstance(value, str) and not self.texts:
+            value = open_file(value)
+        if isinstance(value, Encoded):
+            value = self.decode(value)
         return {self.name: value, "labels": item.labels, "id": item.id}
+
+
+def open_file(path: str) -> Encoded:
+    """Read a file on this machine, or by fsspec one at a URL.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if "://" not in path:
+        return Encoded(path, Path(regular_file(path)).read_bytes())
+    import fsspec
+
+    with fsspec.open(path, "rb") as file:
+        return Encoded(path, file.read())
 
 
 def decode_array(file: str | Encoded) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jepa_lightning.data import DataError, FileList
 from jepa_lightning.data.files.file_list import regular_file
-from jepa_lightning.data.sources.hub_tables import _file
+from jepa_lightning.data.sources.records import open_file
 from modalities.graph.files import open_graphs
 from modalities.image import ImageData
 from modalities.pointcloud import PointCloudData
@@ -122,6 +122,6 @@ def test_one_file(tmp_path):
         with pytest.raises(OSError, match=what):
             regular_file(path)
     with pytest.raises(OSError, match="named pipe"):
-        _file(files.path(2))
+        open_file(files.path(2))
     with pytest.raises(FileNotFoundError):
         Path(files.regular(3)).read_bytes()
