@@ -3,7 +3,6 @@
 Names are imported when they are first used: the help of `jepa-finetune` needs none of them.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,17 +23,23 @@ __all__ = [
     "unfreeze",
 ]
 
-_HOMES = {
-    "groups": ("layer_groups", "set_drop_path", "unfreeze"),
-    "heads": ("AttentiveHead", "Head", "LinearHead"),
-    "model": ("FineTuned", "load_finetuned"),
-    "module": ("FineTuning",),
-}
-
 
 def __getattr__(name: str) -> Any:
     """Import one of the names above."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{home}"), name)
+    if name in ("layer_groups", "set_drop_path", "unfreeze"):
+        from jepa_lightning.finetuning import groups
+
+        return getattr(groups, name)
+    if name in ("AttentiveHead", "Head", "LinearHead"):
+        from jepa_lightning.finetuning import heads
+
+        return getattr(heads, name)
+    if name in ("FineTuned", "load_finetuned"):
+        from jepa_lightning.finetuning import model
+
+        return getattr(model, name)
+    if name == "FineTuning":
+        from jepa_lightning.finetuning.module import FineTuning
+
+        return FineTuning
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -137,7 +137,7 @@ def _get(settings: Any, name: str) -> Any:
 
 
 def _try(logger: Logger, what: str, call: Callable[[], Any]) -> None:
-    """Call a logger for what is of use but not needed: its failure is a warning, and the run goes on."""
+    """Call a logger for what is of use but not needed: its failure is a warning, and the run continues."""
     try:
         call()
     except Exception as error:

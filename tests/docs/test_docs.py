@@ -169,4 +169,4 @@ def test_python_runs(run, page, block):
 
 def test_there_is_something_to_check():
     assert len(ours()) >= 20
-    assert {"jepa-fit", "jepa-probe", "jepa-view", "jepa-embed", "jepa-plan"} == {line.split()[0] for _, line in ours()}
+    assert set(programs()) - {"jepa-import", "jepa-export"} <= {line.split()[0] for _, line in ours()}
