@@ -37,7 +37,7 @@ from torch import Tensor
 
 from benchmarks.report import table
 from jepa_lightning.callbacks.probe import embedder
-from jepa_lightning.cli.fit import JEPACLI
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.evaluation import Features, extract, probe

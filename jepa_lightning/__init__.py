@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; the same names as below
     from jepa_lightning.planning.world import load_world as load_world
     from jepa_lightning.tokens import Masks as Masks
     from jepa_lightning.tokens import Tokens as Tokens
+    from jepa_lightning.weights.exporting.export import export as export
+    from jepa_lightning.weights.importing import import_weights as import_weights
 
 _LAZY = {  # public name: module that defines it; None for the module of that name itself
     "JEPA": "module",
@@ -52,7 +54,9 @@ _LAZY = {  # public name: module that defines it; None for the module of that na
     "World": "planning.world",
     "embed": "evaluation.embed",
     "evaluate": "evaluation.evaluate",
+    "export": "weights.exporting.export",
     "finetune": "finetuning.finetune",
+    "import_weights": "weights.importing",
     "load": "loading",
     "load_finetuned": "finetuning.model",
     "load_jepa": "loading",

@@ -75,6 +75,10 @@ class Modality(Shown, ABC):
                 )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def example(self, count: int, generator: torch.Generator) -> Batch | None:
+        """Make a batch of `count` random samples, as the data give them, for `jepa_lightning.export`; None: cannot."""
+        return None
+
     def draw_samples(self, batch: Batch) -> list[Tensor] | None:
         """Draw the samples; see `draw_masks`."""
         return None

@@ -18,10 +18,12 @@ from jepa_lightning.encoders import Encoder
 from jepa_lightning.encoders.pooling import pooled_features
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Batch, Modality, estimate_statistics
-from jepa_lightning.objectives import PredictionLoss, SmoothL1, mean_of
+from jepa_lightning.objectives import PredictionLoss, SmoothL1
 from jepa_lightning.precision import HALF, is_norm, keep_precision, precise
 from jepa_lightning.predictors import NoPredictor, PredictorFactory, TransformerPredictor
 from jepa_lightning.pretexts import Masked, Networks, Outcome, Pretext
+from jepa_lightning.pretexts.base import prediction_loss
+from jepa_lightning.pretexts.contract import check_first_batch
 from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.randomness import derive_seed, reseed
 from jepa_lightning.regularizers import RegularizerFactory, Regularizers, RegularizerSpec
@@ -29,7 +31,7 @@ from jepa_lightning.run.checkpoint_io import protect
 from jepa_lightning.run.checkpoints import refuse_older
 from jepa_lightning.scale.parallel import parallelize
 from jepa_lightning.scale.strategies import refuse_fsdp1
-from jepa_lightning.schedules import CosineRamp, Schedule, WarmupCosine, value_at
+from jepa_lightning.schedules import Constant, CosineRamp, Schedule, WarmupCosine, value_at
 from jepa_lightning.targets.base import TargetFactory, represent
 from jepa_lightning.targets.ema import EMA
 
@@ -56,8 +58,10 @@ class JEPA(LightningModule):
         prediction_weight: weight of the prediction loss, a number or a schedule.
         optimizer: builds the optimiser from parameter groups; learning rate and weight decay follow the schedules. On
             CUDA, Adam and AdamW are fused unless `fused` or `foreach` is set.
-        learning_rate: schedule of the learning rate.
-        weight_decay: schedule of the weight decay; biases, norms, positions and learned tokens never decay.
+        learning_rate: schedule of the learning rate; a number: `WarmupCosine` with this peak, from a tenth of it to a
+            thousandth, after a warm-up of 5%.
+        weight_decay: schedule of the weight decay, or a number; biases, norms, positions and learned tokens do not
+            decay.
         base_batch: samples per optimiser step (batch_size x processes x accumulated batches) that `learning_rate` is
             meant for; it is scaled in proportion to the actual number. None: no scaling.
         checkpoint_activations: recompute activations in the backward pass, to save memory.
@@ -75,8 +79,8 @@ class JEPA(LightningModule):
         regularizers: list[RegularizerFactory] | None = None,
         prediction_weight: float | Schedule = 1.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        learning_rate: Schedule = WarmupCosine(peak=1e-3, start=1e-4, end=1e-6, warmup=0.05),
-        weight_decay: Schedule = CosineRamp(start=0.04, end=0.4),
+        learning_rate: float | Schedule = WarmupCosine(peak=1e-3, start=1e-4, end=1e-6, warmup=0.05),
+        weight_decay: float | Schedule = CosineRamp(start=0.04, end=0.4),
         base_batch: int | None = None,
         checkpoint_activations: bool = False,
         compile: bool = False,
@@ -99,6 +103,11 @@ class JEPA(LightningModule):
         spec = RegularizerSpec(*self.pretext.latent_dims(modality, self.target), self.pretext.action_dim)
         self.regularizers = Regularizers(regularizers or [], spec)
         self.prediction_weight = prediction_weight
+        if not isinstance(learning_rate, Schedule):
+            peak = learning_rate
+            learning_rate = WarmupCosine(peak=peak, start=peak / 10, end=peak / 1000, warmup=0.05)
+        if not isinstance(weight_decay, Schedule):
+            weight_decay = Constant(weight_decay)
         self.schedules: dict[str, Schedule] = {"lr": learning_rate, "weight_decay": weight_decay}
         self.schedules |= self.target.schedules
         self.build_optimizer = optimizer
@@ -153,8 +162,10 @@ class JEPA(LightningModule):
 
     def losses(self, outcome: Outcome, step: int = 0) -> dict[str, Tensor]:
         """Compute the weighted terms of the loss by name, "prediction" and the regularizers'; the loss is their sum."""
-        terms = [self.objective(p.predicted, p.target, p.valid, p.weight, p.over) for p in outcome.predictions]
-        found = [("prediction", mean_of(terms), self.prediction_weight)] if terms else []
+        found: list[tuple[str, Tensor, float | Schedule]] = []
+        if outcome.predictions:
+            loss = prediction_loss(outcome.predictions, self.objective, step, self.total_steps)
+            found.append(("prediction", loss, self.prediction_weight))
         found += self.regularizers.terms(outcome, derive_seed(self.run_seed, "regularizers", step))
         return {name: value * value_at(weight, step, self.total_steps) for name, value, weight in found}
 
@@ -169,6 +180,13 @@ class JEPA(LightningModule):
 
     def on_fit_start(self) -> None:
         """Estimate the statistics of tokenizer and pretext, unless they came from a checkpoint."""
+        check_first_batch(
+            tokenizer=self.tokenizer,
+            encoder=self.encoder,
+            predictor=self.predictor,
+            spec=self.modality.spec,
+            width=self.target.dim,
+        )
         data: Any = getattr(self.trainer, "datamodule", None)
         for part in (self.tokenizer, self.pretext):
             if part.needs_statistics and data is not None:

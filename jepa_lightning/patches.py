@@ -22,6 +22,20 @@ def patchify(values: Tensor, patch: Sequence[int]) -> Tensor:
     return whole.permute(0, *grid, 1, *inner).flatten(1, len(patch))
 
 
+def unpatchify(patches: Tensor, grid: Sequence[int]) -> Tensor:
+    """Put patches (B, N, C, *patch) in raster order back together: (B, C, *sizes), as before `patchify`.
+
+    Args:
+        patches: as `patchify` returns them.
+        grid: number of patches along each axis.
+    """
+    axes = len(grid)
+    whole = patches.unflatten(1, tuple(grid))  # (B, *grid, C, *patch)
+    order = [place for axis in range(axes) for place in (1 + axis, 2 + axes + axis)]
+    sizes = (n * p for n, p in zip(grid, patches.shape[3:], strict=True))
+    return whole.permute(0, 1 + axes, *order).reshape(len(patches), patches.shape[2], *sizes)
+
+
 def patch_grid(sizes: Sequence[int], patch: Sequence[int], *, what: str, axes: Mapping[str, str]) -> tuple[int, ...]:
     """Number of patches along each axis.
 

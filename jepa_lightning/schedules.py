@@ -83,6 +83,40 @@ class LinearRamp(Schedule):
 
 
 @dataclass(frozen=True)
+class DelayedRamp(Schedule):
+    """`start` for the first share of the run, then linear to `end`, which it keeps (V-JEPA 2.1's context loss).
+
+    Attributes:
+        start: value until `begin`.
+        end: value from `stop` on.
+        begin: share of the run at which the ramp begins.
+        stop: share of the run at which it ends.
+
+    Example:
+        >>> from jepa_lightning.schedules import DelayedRamp
+        >>> schedule = DelayedRamp(start=0.0, end=0.5, begin=0.1, stop=0.2)
+        >>> [round(schedule(step, total=100), 4) for step in (0, 10, 15, 20, 100)]
+        [0.0, 0.0, 0.25, 0.5, 0.5]
+    """
+
+    start: float
+    end: float
+    begin: float = 0.1
+    stop: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_finite(start=self.start, end=self.end)
+        if not 0 <= self.begin < self.stop <= 1:
+            raise ValueError(f"begin and stop are rising shares of the run, 0 to 1; got {self.begin} and {self.stop}")
+
+    def __call__(self, step: int, total: int) -> float:
+        """Return the value at `step`."""
+        progress = _progress(step, total)
+        share = min(max((progress - self.begin) / (self.stop - self.begin), 0.0), 1.0)
+        return self.start + (self.end - self.start) * share
+
+
+@dataclass(frozen=True)
 class CosineRamp(Schedule):
     """Half a cosine from `start` to `end` over `stretch` times the run (DINO's weight decay).
 

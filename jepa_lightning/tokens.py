@@ -18,6 +18,9 @@ def take(values: Tensor, index: Tensor) -> Tensor:
 
     The index may have any number of dimensions after the batch: (B, K) picks a context, (B, M, T) target blocks.
     Values with a batch of one (such as grid positions) are shared by all samples.
+
+    Raises:
+        IndexError: an index is not from 0 to N - 1 (on CUDA a device-side assertion), never the next sample's token.
     """
     batch, tokens = values.shape[:2]
     rows = index
@@ -26,6 +29,7 @@ def take(values: Tensor, index: Tensor) -> Tensor:
             raise ValueError(f"values hold {batch} samples and the index {index.shape[0]}: they must be the same")
         offset = torch.arange(batch, device=index.device) * tokens
         rows = index + offset.view(-1, *[1] * (index.ndim - 1))
+        rows = rows.masked_fill((index < 0) | (index >= tokens), batch * tokens)  # beyond all
     picked = values.flatten(0, 1).index_select(0, rows.flatten())
     return picked.view(*index.shape, *values.shape[2:])
 
@@ -156,7 +160,9 @@ class Query:
     Attributes:
         positions: (B, M, T, P) float coordinates of M blocks of T tokens.
         valid: (B, M, T) bool, False for filler, or None when all are real.
+        mask: number of the draw of masks that is asked for, from 0; predictors with a mask token for each need it.
     """
 
     positions: Tensor
     valid: Tensor | None = None
+    mask: int = 0

@@ -1,4 +1,4 @@
-"""Processes of a test's own, that begin with everything imported: a start takes a second, not ten."""
+"""Processes of a test's own, that begin with torch and Lightning imported: a start takes a second, not ten."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -8,15 +8,42 @@ import sys
 import time
 import traceback
 from contextlib import contextmanager
+from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 LIMIT = 240  # seconds: far more than any of them takes, so that what hangs ends
 
 
 def forkserver():
-    """The context that starts them; all tests share one server."""
+    """The context that starts them; all tests share one server, which imports nothing of ours: see `fresh`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jepa_lightning.cli.fit", "jepa_lightning.data", "modalities.image", "tensorboard"])
+    context.set_forkserver_preload(["lightning.pytorch.cli", "torchmetrics", "torchvision"])
     return context
+
+
+def fresh(code, folder):
+    """What `code` prints in a process with Lightning and what it needs imported, and neither pytest nor ours."""
+    out, err = folder / "fresh.out", folder / "fresh.err"
+    process = forkserver().Process(target=_run, args=(code, str(out), str(err)))
+    process.start()
+    process.join(LIMIT)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0, err.read_text()
+    return out.read_text()
+
+
+def _run(code, *files):
+    import torch
+
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("pytest", "_pytest")]:
+        del sys.modules[name]  # of a program's main file
+    assert not [name for name in sys.modules if name.partition(".")[0] in ("jepa_lightning", "modalities")]
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    exec(compile(code, "fresh", "exec"), {"__name__": "fresh"})
 
 
 def in_two(folder, function, *args):

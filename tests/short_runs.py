@@ -2,7 +2,7 @@
 
 import copy
 
-from jepa_lightning.cli.fit import JEPACLI
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.config.plugins import load_plugins
 
 SHORT = [
@@ -22,6 +22,20 @@ class Run(JEPACLI):
     def before_fit(self):
         super().before_fit()
         self.before = copy.deepcopy(self.model)
+
+
+class Built(JEPACLI):
+    """`jepa-fit` that builds everything and runs nothing."""
+
+    def _run_subcommand(self, subcommand):
+        pass
+
+
+class Parsed(Built):
+    """`jepa-fit` as far as its settings: nothing is built, nothing runs."""
+
+    def instantiate_classes(self):
+        pass
 
 
 def fit_shortly(name, folder, *words):

@@ -1,12 +1,11 @@
 """Which way the arrows run: the core knows no modality, and a modality no other."""
 
 import ast
-import subprocess
-import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from processes import fresh
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "jepa_lightning").rglob("*.py"))
@@ -123,13 +122,7 @@ def test_small_files_and_few_at_the_top():
     assert not long
 
 
-def python(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_what_importing_loads():
+def test_what_importing_loads(tmp_path):
     """The package loads no modality and no extra, `jepa-fit` no scikit-learn; all of the core, and then images, import
     without any extra."""
     # Scikit-learn is slow to import. Torchmetrics imports matplotlib where it is installed: it goes first, and then
@@ -137,7 +130,7 @@ def test_what_importing_loads():
     names = ("modalities", "sklearn", "pytest", "tensorboard", *EXTRAS)
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
                for path in CORE if path not in DRAWING]  # fmt: skip
-    python(
+    fresh(
         f"""
 import importlib, sys
 import torchmetrics
@@ -149,13 +142,14 @@ import jepa_lightning
 assert not [n for n in {names} if n in sys.modules], [n for n in {names} if n in sys.modules]
 for name in {("pytest", *EXTRAS)}:
     sys.modules[name] = None  # importing it fails from here on
-import jepa_lightning.cli.fit
+import jepa_lightning.cli.lightning_cli
 assert "sklearn" not in sys.modules
 for name in {modules}:
     importlib.import_module(name)
 assert "modalities" not in sys.modules
 import modalities.image
-"""
+""",
+        tmp_path,
     )
 
 
@@ -166,14 +160,15 @@ def test_two_steps_on_images_load_images_alone(tmp_path):
     config = ROOT / "configs" / "image.yaml"
     words = ["--config", str(config), "--data.samples=64", "--data.batch_size=16", "--trainer.max_steps=2"]
     words += ["--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
-    python(
+    fresh(
         f"""
 import sys
 from jepa_lightning.cli.fit import fit
 fit({words})
 found = [name for name in {names} if name in sys.modules]
 assert not found, found
-"""
+""",
+        tmp_path,
     )
     assert (tmp_path / "summary.json").is_file()
 

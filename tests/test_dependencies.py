@@ -13,7 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}  # whose modules have other names
 OURS = {"jepa_lightning", "modalities"}
 OPTIONAL = {"torchcodec"}  # taken where it can be imported, in place of PyAV
-NOT_IMPORTED = {"tensorboard"}  # Lightning does
+NOT_IMPORTED = {"tensorboard", "onnx"}  # Lightning does, and torch's exporter
 
 
 def declared(requirements):

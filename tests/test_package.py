@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import fresh
 
 import jepa_lightning
 
@@ -39,12 +40,22 @@ def test_every_name_is_there(name):
     assert name in dir(jepa_lightning)
 
 
-def test_in_a_fresh_interpreter():
-    """Nothing heavy is loaded by the import, and all names are listed and found before anything else was imported."""
+def test_the_import_loads_nothing_heavy():
+    code = """
+import sys
+import jepa_lightning
+assert set(jepa_lightning.__all__) <= set(dir(jepa_lightning))
+assert not {"torch", "lightning", "numpy"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_in_a_fresh_process(tmp_path):
+    """All names are listed and found before anything else of ours was imported."""
     code = f"""
 import sys
 import jepa_lightning
-assert not {{"torch", "lightning", "numpy"}} & set(sys.modules)
 assert set(jepa_lightning.__all__) <= set(dir(jepa_lightning))
 assert not {{"jepa_lightning.encoders", "jepa_lightning.module"}} & set(sys.modules)
 assert jepa_lightning.encoders.ViT.__name__ == "ViT"
@@ -52,8 +63,7 @@ from jepa_lightning import {", ".join(PACKAGES)}
 from jepa_lightning import *
 assert JEPA is jepa_lightning.JEPA
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    fresh(code, tmp_path)
 
 
 def test_a_name_that_is_not_there():

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from jepa_lightning.patches import patch_grid, patchify
+from jepa_lightning.patches import patch_grid, patchify, unpatchify
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ def test_patches_lie_in_raster_order(sizes, patch):
     for n, place in enumerate(product(*map(range, grid))):
         box = [slice(i * p, (i + 1) * p) for i, p in zip(place, patch, strict=True)]
         assert torch.equal(found[:, n], values[(slice(None), slice(None), *box)])
+    assert torch.equal(unpatchify(found, grid), values)
 
 
 def test_any_memory_layout():

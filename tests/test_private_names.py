@@ -88,7 +88,7 @@ APPLY = ("jepa_lightning/module.py", EMA, "modalities/audio/front_end.py", "moda
 USED = [
     Private("_common", "jsonargparse", "jsonargparse", ("jepa_lightning/config/trust.py",),
             "the settings that say what a stored configuration may import", located("jsonargparse")),
-    Private("_timeout", "lightning", "DDPStrategy", ("jepa_lightning/cli/fit.py",),
+    Private("_timeout", "lightning", "DDPStrategy", ("jepa_lightning/cli/lightning_cli.py",),
             "process_timeout where a strategy is named by a word", strategy),
     Private("_data_parallel_size", "lightning", "ModelParallelStrategy", ("jepa_lightning/scale/strategies.py",),
             "sharding over all processes, whose number is not known before", sharding),
@@ -165,7 +165,10 @@ class Found(ast.NodeVisitor):
 
     def visit_Attribute(self, node):
         of = node.value.id if isinstance(node.value, ast.Name) else None
-        if is_private(node.attr) and of not in (*SELF, *self.classes):  # what is on self is looked up in the class
+        documented = (of, node.attr) == ("os", "_exit")  # in Python's library reference
+        if (
+            is_private(node.attr) and not documented and of not in (*SELF, *self.classes)
+        ):  # what is on self is looked up in the class
             self.names.add(node.attr)
         self.generic_visit(node)
 

@@ -17,8 +17,9 @@ from jepa_lightning.names.shown import Shown
 from jepa_lightning.optimization import is_accumulating, is_logged
 from jepa_lightning.run.checkpoint_io import protect, publish, tidy
 from jepa_lightning.run.folder import Place
-from jepa_lightning.run.interruption import Interrupted, StopSignals, requeue_slurm, requeues
+from jepa_lightning.run.interruption import StopSignals, requeues
 from jepa_lightning.run.resume import refuse_other_optimizer
+from jepa_lightning.run.signals import Interrupted, requeue_slurm
 from jepa_lightning.run.writing import unfinished
 
 

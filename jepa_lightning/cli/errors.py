@@ -10,15 +10,17 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch.distributed as dist
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from jepa_lightning.cli.output import readers_may_leave
 from jepa_lightning.config.messages import no_metric, shorten
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.names.printable import printable
-from jepa_lightning.run.interruption import CTRL_C, REQUEUE, Fault, Interrupted
+from jepa_lightning.run.interruption import Fault
+from jepa_lightning.run.signals import CTRL_C, REQUEUE, Interrupted
 
 FAULT, MISTAKE = 1, 2  # exit codes
 TRACEBACK = "JEPA_TRACEBACK"
@@ -129,54 +131,6 @@ _SMALLER = {
     "much), set model.checkpoint_activations or trainer.precision bf16-mixed, or make the model smaller."
 }
 _DISTRIBUTED: tuple[type, ...] = (dist.DistError,) if hasattr(dist, "DistError") else ()
-
-
-class _Output:
-    """A stream whose reader may leave: what is written then is lost, and nothing else happens.
-
-    Args:
-        stream: the one to write to.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write, if anyone reads."""
-        try:
-            return int(self._stream.write(text) or 0)
-        except BrokenPipeError:
-            self._leave()
-            return len(text)
-
-    def flush(self) -> None:
-        """Flush, if anyone reads."""
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            self._leave()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def _leave(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)  # else Python complains once more when it exits
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
-
-
-@contextmanager
-def readers_may_leave() -> Iterator[None]:
-    """Inside, what is printed to a closed pipe is lost without a word; training has its files."""
-    before = sys.stdout
-    if before is not None:
-        sys.stdout = _Output(before)
-    try:
-        yield
-    finally:
-        if before is not None:
-            sys.stdout.flush()
-        sys.stdout = before
 
 
 def _where(error: OSError) -> str:

@@ -92,6 +92,10 @@ def command(program: str, function: Callable[..., Any], args: Sequence[str] | No
 
     with short_errors(program):
         found, about_data = parse_words(program, function, words)
+        if found.get("trust"):
+            from jepa_lightning.config.own_classes import find_own_classes
+
+            find_own_classes(f"{package}." for package in found["trust"])
         if about_data:
             from jepa_lightning.config.trust import library_classes
 

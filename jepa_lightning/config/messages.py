@@ -12,7 +12,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule
 from torch.optim import Optimizer
 
+from jepa_lightning.config.kinds import subclasses
 from jepa_lightning.config.plugins import load_plugins
+from jepa_lightning.config.suggestions import suggest
+from jepa_lightning.config.words import config_settings
+from jepa_lightning.data.shared import FileSettings, OtherDataSettings
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.maskers import Masker
 from jepa_lightning.modality import Modality
@@ -38,7 +42,7 @@ _NAME_FIRST = "name a class first, as --{} CLASS or class_path in the YAML, then
 
 
 def shorten(message: str, parser: Any = None) -> str:
-    """The useful lines of an error message; `parser` knows the options that exist."""
+    """The useful lines of an error message; `parser` knows the options that exist, and, as `typed`, all words."""
     message = message.strip()
     if "Original Traceback" in message:  # from a data loader's worker: behind it stands what happened
         said = list(re.finditer(r"^(?:\w+\.)*\w+(?=: )", message, re.MULTILINE))
@@ -59,15 +63,23 @@ def shorten(message: str, parser: Any = None) -> str:
             return short
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message, re.IGNORECASE)
     if unknown:
-        return f"no option {unknown[1]}{_nearest(unknown[1], _option_names(parser))}"
+        return f"no option {unknown[1]}{_meant(unknown[1], parser)}"
+    loose = re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
+    if loose:
+        return f"expected an option before {loose[1]!r}, such as --data.root {loose[1]}"
+    setting = re.search(r"(?:Subcommand|Group) '\S+' does not accept option '([^']+)'", message)
+    if setting:
+        place = config_settings(getattr(parser, "typed", ())).get(setting[1])
+        return f"no setting {setting[1]}{f' (in {place})' if place else ''}{_meant(setting[1], parser)}"
     ambiguous = re.match(r"ambiguous option: ([^\s=]+)\S* could match (.*)", message)
     if ambiguous:
         matches = [name for name in ambiguous[2].split(", ") if not name.endswith(".help")]
-        return f"no option {ambiguous[1]}; did you mean {' or '.join(matches[:4])}?"
+        meant = _meant(ambiguous[1], parser) or f"; did you mean {' or '.join(matches[:4])}?"
+        return f"no option {ambiguous[1]}{meant}"
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
         options = [f"--{name.removeprefix('fit.')}" for name in required[1].split(", ")]
-        hint = "; a shipped config gives them: --config image.yaml" if "--config" in _option_names(parser) else ""
+        hint = "; a shipped config gives them: jepa-fit image.yaml" if "--config" in _option_names(parser) else ""
         return f"{' and '.join(options)} must be given{hint}"
     lines = [line for line in message.splitlines() if line.strip()]
     return "\n".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
@@ -183,14 +195,24 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def _meant(option: str, parser: Any) -> str:
+    """The options that a mistyped or foreign one may have meant; where there are none, how to see all."""
+    known = _option_names(parser)
+    fits = "--config" in known  # of jepa-fit, whose other options are those of classes that a config names
+    if fits:
+        typed = getattr(parser, "typed", ())
+        known += [*config_settings(typed), *(f"data.{name}" for name in FileSettings.__annotations__)]
+        known += [f"data.{name}" for name in OtherDataSettings.__annotations__]
+        known = [name for name in known if name.lstrip("-") != option.lstrip("-")]
+    near = suggest(option, known, foreign=fits)
+    if near:
+        return f"; did you mean {' or '.join(f'--{name}' for name in near)}?"
+    return "; jepa-fit CONFIG --print_config shows all settings" if fits else ""
+
+
 def known_classes() -> set[str]:
     """The short names of all classes that were imported and may be named in a configuration."""
-    return {cls.__name__ for base in SWAPPABLE for cls in _subclasses(base)}
-
-
-def _subclasses(base: type) -> list[type]:
-    direct: list[type] = base.__subclasses__()
-    return direct + [cls for child in direct for cls in _subclasses(child)]
+    return {cls.__name__ for base in SWAPPABLE for cls in subclasses(base)}
 
 
 def _option_names(parser: Any) -> list[str]:

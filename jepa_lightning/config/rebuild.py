@@ -22,6 +22,7 @@ Config = dict[str, Any]
 
 _BUILD_ERRORS = (ArgumentError, ValueError, TypeError, ImportError, AttributeError, KeyError, RuntimeError)
 _ONLY_TO_TRAIN = ("optimizer", "checkpoint_activations", "compile")
+_WITH_WEIGHTS = (".TimmEncoder", ".ViT", ".TransformerPredictor")
 
 
 def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: Collection[str] = ()) -> JEPA:
@@ -31,7 +32,7 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
 
     Args:
         hyperparameters: as `jepa-fit` stores them in a checkpoint.
-        pretrained: also load what a TimmEncoder began with; else its weights are left random, to be overwritten.
+        pretrained: also load the weights that parts began with; else they are left random, to be overwritten.
         trust: packages whose classes may be named, beside ours, the plug-ins' and those of the usual libraries.
 
     Raises:
@@ -47,7 +48,8 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
         settings["build"] = settings.get("build") or like
         _without_weights(settings["build"])
     if not pretrained:
-        _without_weights(encoder)
+        for part in (encoder, _inside(config, "predictor")):
+            _without_weights(part)
     model = {"class_path": config.pop("_class_path", "jepa_lightning.JEPA"), "init_args": config}
     return _build(JEPA, model, what="model", trust=trust)
 
@@ -81,7 +83,9 @@ def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collectio
     parser.add_subclass_arguments(base, what, fail_untyped=False, required=True)
     try:
         with only_trusted(trust):
-            return parser.instantiate_classes(parser.parse_object({what: dict(config)}))[what]
+            # without jsonargparse's copy of all defaults, which takes twice as long as the rest: constructors have them
+            found = parser.parse_object({what: dict(config)}, defaults=False)
+            return parser.instantiate_classes(found)[what]
     except Untrusted:
         raise
     except _BUILD_ERRORS as error:
@@ -99,7 +103,7 @@ def _in_a_line(error: BaseException) -> str:
 
 
 def _without_weights(encoder: dict[str, Any]) -> None:
-    if str(encoder.get("class_path", "")).endswith(".TimmEncoder"):
+    if str(encoder.get("class_path", "")).endswith(_WITH_WEIGHTS):
         for key in ("pretrained", "weights"):
             encoder.get("init_args", {}).pop(key, None)
 

@@ -50,7 +50,11 @@ def find_config(name: str) -> str:
             return str(known[candidate])
     near = nearest_names(name, known, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise ValueError(f"no config {name!r}, neither as a file here nor shipped; {hint}shipped are {', '.join(known)}")
+    short = ", ".join(name for name in known if "/" not in name)
+    raise ValueError(
+        f"no config {name!r}, neither as a file here nor shipped; {hint}shipped are {short} and the recipes that "
+        "`jepa-fit list recipes` shows"
+    )
 
 
 def find_configs(words: Sequence[str]) -> list[str]:

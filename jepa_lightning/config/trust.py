@@ -146,6 +146,7 @@ class _Policy(dict[str, bool]):
         self.allowed = list(allowed)
         self.own = own
         self.reasons: dict[str, str] = {}
+        self._found: set[str] = set()  # classes that may be used: each is asked for many times
 
     def __contains__(self, path: object) -> bool:
         return True
@@ -157,6 +158,8 @@ class _Policy(dict[str, bool]):
         return reason is None
 
     def _refusal(self, path: str) -> str | None:
+        if path in self._found:
+            return None
         if path in HARMLESS and _below(path, [*self.allowed, "torchvision"]):
             return None
         if not _below(path, self.allowed):
@@ -182,6 +185,7 @@ class _Policy(dict[str, bool]):
             )
         if _below(path, self.own) and _root(named.__module__) == _root(path):
             self.allowed.append(f"{named.__module__}.{named.__qualname__}")  # where the class that was named is defined
+        self._found.add(path)
         return None
 
 

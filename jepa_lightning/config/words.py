@@ -18,21 +18,107 @@ _CONFIG = ("--config", "-c")
 _FILES = (".yaml", ".yml", ".json")
 
 
-def read_configs(words: Sequence[str]) -> Iterator[Any]:
-    """What the configs that are named hold; None for one that is no file that can be read as YAML.
+def spell_out(words: Sequence[str], *, subcommands: Sequence[str] = ()) -> list[str]:
+    """Command-line words with their short forms written out.
+
+    Words before the first option name configs: `image.yaml` is `--config image.yaml`. A number for the learning rate is
+    the schedule's peak, and a regularizer's name a list of one.
+
+    Args:
+        words: of `jepa-fit`.
+        subcommands: the first word may be one of these.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no config of a name.
+    """
+    rest = list(words)
+    found = [rest.pop(0)] if rest and rest[0] in subcommands else []
+    while rest and not rest[0].startswith("-"):
+        found += ["--config", rest.pop(0)]
+    for word in rest:
+        flag, equals, value = word.partition("=") if word.startswith("--") else (found[-1] if found else "", "", word)
+        if flag == "--model.regularizers" and _PATH.fullmatch(value) and value not in ("null", "None"):
+            word = f"{flag}=[{value}]" if equals else f"[{value}]"
+        elif flag == "--model.learning_rate" and _is_number(value):
+            flag = f"{flag}.{_highest([*found, *rest])}"
+            word = f"{flag}={value}" if equals else value
+            if not equals:
+                found[-1] = flag
+        found.append(word)
+    return found
+
+
+def _highest(words: Sequence[str]) -> str:
+    """The setting of the configs' learning rate that is its highest value: of a constant one, its value."""
+    rates = [(config.get("model") or {}).get("learning_rate") for _, config in read_configs(words) if _is_whole(config)]
+    named = [rate.get("class_path", "") for rate in rates if isinstance(rate, dict)]
+    return "value" if named and named[-1].rpartition(".")[2] == "Constant" else "peak"
+
+
+def _is_whole(config: Any) -> bool:
+    return isinstance(config, dict) and isinstance(config.get("model"), dict)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_configs(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Each config that is named, and what it holds; None for one that cannot be read.
+
+    Raises:
+        ValueError: there is none of that name, or it is no YAML; the message names the file and the line.
     """
     for word, following in pairwise([*words, ""]):
         flag, equals, value = word.partition("=")
         if flag in _CONFIG:
-            file = Path(find_config(value if equals else following))
+            name = value if equals else following
             try:
-                config = load_yaml(file.read_text())
-            except (OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with it
-                config = None
-            yield config
+                text = Path(find_config(name)).read_text()
+            except (OSError, UnicodeDecodeError):  # the parser says what is wrong with it
+                yield name, None
+                continue
+            try:
+                yield name, load_yaml(text)
+            except yaml.YAMLError as error:
+                raise ValueError(f"{name}{_where(error)}") from None
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML file, and in which line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f": {error}"
+    context = f" ({error.context})" if getattr(error, "context", None) else ""
+    return f", line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', error)}{context}"
+
+
+def config_settings(words: Sequence[str]) -> dict[str, str]:
+    """The settings that the configs hold, each by its option's name, and the config that it is in.
+
+    Example:
+        >>> from jepa_lightning.config.words import config_settings
+        >>> config_settings(["--config", "image.yaml"])["model.modality.patch_size"]
+        'image.yaml'
+    """
+    found: dict[str, str] = {}
+    for name, config in read_configs(words):
+        found |= dict.fromkeys(_settings(config), name)
+    return found
+
+
+def _settings(value: Any, key: str = "") -> Iterator[str]:
+    if not isinstance(value, dict):
+        return
+    for name, inner in value.items():
+        inside = key if name in ("init_args", "dict_kwargs") else f"{key}.{name}".lstrip(".")
+        if inside != key and name != "class_path":
+            yield inside
+        yield from _settings(inner, inside)
 
 
 def class_names(words: Sequence[str]) -> set[str] | None:
@@ -45,7 +131,7 @@ def class_names(words: Sequence[str]) -> set[str] | None:
     """
     if any(word == "-h" or re.match(r"--([\w.]+\.)?help\b", word) for word in words):
         return None
-    configs = list(read_configs(words))
+    configs = [config for _, config in read_configs(words)]
     if None in configs:
         return None
     texts = [text for config in configs for text in _texts(config)]

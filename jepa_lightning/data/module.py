@@ -233,6 +233,10 @@ class JEPADataModule(Shown, LoadedData, ABC):
         assert self._parts is not None
         return self._parts
 
+    @parts.setter
+    def parts(self, parts: Parts) -> None:
+        self._parts = parts
+
     @property
     def training_transform(self) -> Callable[[Sample], Sample] | None:
         """Return the transform of a raw training sample to its first view."""
@@ -282,13 +286,13 @@ class JEPADataModule(Shown, LoadedData, ABC):
         Raises:
             DataError: there is none, but `batched` is true.
         """
-        shape = train.input_shape if isinstance(train, InMemory) and self._stream is None and self.views == 1 else None
+        shape = train.input_shape if isinstance(train, InMemory) and self._stream is None else None
         found = None
         if shape is not None and self.batched is not False:
             found = self.batch_augmentation(shape, one=self._train_transform, batch=self._batch_transform)
         if self.batched and found is None:
             raise DataError(
-                "expected data in memory, uint8 and of one size, and no views for batched: true: leave it out, or set "
-                "batched to false"
+                "expected data in memory, uint8 and of one size, and the modality's own transforms for batched: true: "
+                "leave it out, or set batched to false"
             )
         return found

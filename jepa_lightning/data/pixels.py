@@ -162,15 +162,16 @@ class PixelViews(ViewTransform):
         height, width = (local, local) if isinstance(local, int) else local
         return height, width
 
-    def _chance(self, name: str, view: int) -> float:
+    def chance(self, name: str, view: int) -> float:
+        """The probability of jitter, grey, blur or solarise in a view."""
         chances = _listed(self.chances[name])
         return chances[min(view, len(chances) - 1)]
 
     def _ever(self, name: str) -> bool:
-        return any(self._chance(name, view) > 0 for view in range(self.views))
+        return any(self.chance(name, view) > 0 for view in range(self.views))
 
     def _happens(self, name: str, view: int) -> bool:
-        return bool(torch.rand(()) < self._chance(name, view))
+        return bool(torch.rand(()) < self.chance(name, view))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -56,3 +57,33 @@ def rotary(
     angles = angles.flatten(-2)  # (B, N, P s)
     angles = torch.nn.functional.pad(angles, (0, head_dim - angles.shape[-1]))  # an angle of zero turns nothing
     return torch.cat([angles.sin(), angles.cos()], dim=-1).unsqueeze(1)
+
+
+def grid_scale(grid: Sequence[int] | None, like: Sequence[int] | None, *, rotary: object) -> tuple[float, ...] | None:
+    """Compute the factor of each axis that stretches the coordinates of a grid over another one's.
+
+    V-JEPA 2.1 turns tokens by their places in the grid of its first training, 16 x 16 tokens of 256 px, at all sizes
+    of the image: the first stays at 0, the last gets 15.
+
+    Args:
+        grid: of the tokens.
+        like: the other, of the last axes: (rows, columns); None: coordinates stay as they are.
+        rotary: the form of rotary attention, or None.
+
+    Raises:
+        ValueError: there is no rotary attention, or no such grid.
+    """
+    if like is None:
+        return None
+    if not rotary:
+        raise ValueError("rotary_grid scales rotary coordinates: set rotary, too, or leave it out")
+    if grid is None or not 1 <= len(like) <= len(grid) or min(like) < 1:
+        raise ValueError(f"rotary_grid must name the tokens of the grid's last axes, got {tuple(like)} for {grid}")
+    kept = len(grid) - len(like)
+    return (1.0,) * kept + tuple((a - 1) / (n - 1) if n > 1 else 1.0 for a, n in zip(like, grid[kept:], strict=True))
+
+
+def scaled(positions: Tensor, scale: Sequence[float]) -> Tensor:
+    """Multiply coordinates (..., P) by a factor an axis, in their own precision (factors are no tensor to be cast)."""
+    axes = positions.unbind(-1)
+    return torch.stack([axis * factor for axis, factor in zip(axes, scale, strict=True)], dim=-1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.inflate import TIME
 from jepa_lightning.encoders.layers import layer_numbers, stack_layers
-from jepa_lightning.encoders.timm_models import create_trunk
+from jepa_lightning.encoders.timm_models import create_trunk, fill_trunk
 from jepa_lightning.tokens import Ragged, Tokens, take
 
 
@@ -136,6 +136,16 @@ class TimmEncoder(Encoder):
         if numbers:
             return stack_layers(outputs, numbers, last, self.model.norm)
         return self.model.norm(x[:, prefix.shape[1] :])
+
+    def fill(self, state: dict[str, Tensor], what: str) -> None:
+        """Load weights of an image model under timm's names into the whole trunk; see the argument `weights`.
+
+        Raises:
+            ValueError: they do not fit, or this encoder is of tubelets.
+        """
+        if len(self.grid) == 3:
+            raise ValueError(f"{what} is of images: give it as the encoder's weights, which inflates it to tubelets")
+        fill_trunk(self.model, state, what)
 
     @property
     def _owner(self) -> Any:

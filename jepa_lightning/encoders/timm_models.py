@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from jepa_lightning.encoders.inflate import hold_tubelets, inflate
 from jepa_lightning.names.nearest import nearest_names
+from jepa_lightning.weights.formats.official import is_official, timm_names
+from jepa_lightning.weights.formats.sources import read_weights
 
 _FAMILIES = (VisionTransformer, VisionTransformerDistilled, Eva, NaFlexVit)
 _MODULES = tuple(f"timm.models.{module}" for module in ("vision_transformer", "deit", "eva", "naflexvit"))
@@ -91,7 +93,7 @@ def create_trunk(
     state = None if weights is None else _read(weights)
     inflated = state is not None and hold_tubelets(state, model, depth=depth)
     if state is not None and not inflated:
-        _fill(model, _refit(model, state), f"the weights in {weights}")
+        fill_trunk(model, state, f"the weights in {weights}")
     inflate(model, frames=frames, depth=depth)
     if state is not None and inflated:
         _fill(model, {key.removeprefix("model."): value for key, value in state.items()}, f"the weights in {weights}")
@@ -167,9 +169,15 @@ def _drop_head(model: Any) -> None:
         model.head_dist = nn.Identity()
 
 
+def fill_trunk(model: Any, state: dict[str, Tensor], what: str) -> None:
+    """Load the weights of an image model, under timm's names, into a trunk, resampled where its sizes differ."""
+    _fill(model, _refit(model, state), what)
+
+
 def _read(weights: str) -> dict[str, Tensor]:
     try:
-        return load_state_dict(weights, device="cpu", weights_only=True)
+        state = load_state_dict(weights, device="cpu", weights_only=True)
+        return timm_names(read_weights(weights).encoder) if is_official(state) else state
     except Exception as error:  # safetensors, pickle and torch have their own kinds
         raise ValueError(
             f"weights: {weights} could not be read ({_brief(error)}); "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jepa_lightning.encoders.layers import layer_numbers, stack_layers
 from jepa_lightning.encoders.norm import LayerNorm
-from jepa_lightning.encoders.rotary import RotaryForm, rotary
+from jepa_lightning.encoders.rotary import RotaryForm, rotary, scaled
 from jepa_lightning.encoders.transformer_layer import TransformerLayer
 
 _WIDEST, _DEEPEST = 2**16, 1000  # far beyond any that was trained
@@ -34,6 +34,9 @@ class Transformer(nn.Module):
         drop_path: stochastic depth of the last layer; earlier ones get less, linearly.
         rotary: rotate queries and keys by the tokens' positions, in this form; None for no positions in attention. See
             `jepa_lightning.encoders.rotary.rotary`.
+        rotary_scale: factor of the rotary coordinates of each axis; None: as they are.
+        norm_eps: added to the variance in all norms (timm, I-JEPA and V-JEPA: 1e-6).
+        final_norm: end with a LayerNorm.
 
     Raises:
         ValueError: a setting is out of range; when called: positions are missing or unused, or the heads are too
@@ -49,6 +52,9 @@ class Transformer(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         rotary: RotaryForm | None = None,
+        rotary_scale: Sequence[float] | None = None,
+        norm_eps: float = 1e-6,
+        final_norm: bool = True,
     ) -> None:
         super().__init__()
         check_sizes(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
@@ -56,7 +62,10 @@ class Transformer(nn.Module):
             raise ValueError(f"drop_path is a share, from 0 to below 1; got {drop_path}")
         if rotary not in (None, "interleaved", "released"):
             raise ValueError(f"rotary must be interleaved, released or null, got {rotary!r}")
+        if not norm_eps > 0:
+            raise ValueError(f"norm_eps must be above 0, got {norm_eps}")
         self.rotary = rotary
+        self.rotary_scale = None if rotary_scale is None else tuple(rotary_scale)
         self.head_dim = width // heads
         # The same layer but for the rotation: timm's EvaBlock with attn_type "rope" has the parts of its ViT block.
         build = partial(EvaBlock, attn_type="rope", num_prefix_tokens=0) if rotary else TransformerLayer
@@ -67,11 +76,11 @@ class Transformer(nn.Module):
                 mlp_ratio=mlp_ratio,
                 qkv_bias=True,
                 drop_path=drop_path * layer / max(depth - 1, 1),
-                norm_layer=partial(LayerNorm, eps=1e-6),  # type: ignore[arg-type]
+                norm_layer=partial(LayerNorm, eps=norm_eps),  # type: ignore[arg-type]
             )
             for layer in range(depth)
         )
-        self.norm = LayerNorm(width, eps=1e-6)
+        self.norm = LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
         init_weights(self)
         with torch.no_grad():
             for number, layer in enumerate(self.layers, start=1):
@@ -111,6 +120,8 @@ class Transformer(nn.Module):
             raise ValueError(f"a Transformer with rotary {self.rotary} {what}")
         given: dict[str, Any] = {"attn_mask": None if valid is None else valid[:, None, None, :]}
         if positions is not None and self.rotary is not None:
+            if self.rotary_scale is not None:
+                positions = scaled(positions, self.rotary_scale)
             given["rope"] = rotary(positions, self.head_dim, form=self.rotary)  # once for all layers
         outputs: dict[int, Tensor] = {}
         for number, layer in enumerate(islice(self.layers, max(numbers, default=last) + 1)):

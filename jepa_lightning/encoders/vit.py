@@ -9,9 +9,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
-from jepa_lightning.encoders.rotary import RotaryForm
+from jepa_lightning.encoders.rotary import RotaryForm, grid_scale
+from jepa_lightning.encoders.stored_positions import StoredPositions, position_embedding
 from jepa_lightning.encoders.transformer import Transformer, check_sizes, init_weights
 from jepa_lightning.tokens import Ragged, Tokens, take
+from jepa_lightning.weights.formats.fit import load_encoder
 
 
 class ViT(Encoder):
@@ -31,9 +33,18 @@ class ViT(Encoder):
             of the modality's position embedding; heads must then have at least two channels per axis.
         positions_at: where to add the modality's position embedding: at the `input`, or to the input of
             `every_layer` (Point-MAE: Pang et al. 2022; Point-JEPA).
+        positions: `stored` for a fixed table of one row a token, part of the weights, as released models have it
+            (`StoredPositions`); None: the modality's own positions, which are computed.
+        rotary_grid: (rows, columns) whose coordinates the tokens get in rotary attention, whatever their own grid:
+            (16, 16) for V-JEPA 2.1. None: their own.
+        norm_eps: added to the variance in all norms.
+        final_norm: end with a LayerNorm.
+        weights: weights to begin with: a run or checkpoint of ours, a released file, a Hugging Face folder or id; see
+            docs/released-weights.md. They must fill everything; positions and patches are resampled to the sizes here.
 
     Raises:
-        ValueError: a setting is out of range, or rotary is combined with positions at every layer.
+        ValueError: a setting is out of range, rotary is combined with positions at every layer or stored ones, or the
+            weights do not fit.
 
     Example:
         >>> import torch
@@ -59,23 +70,43 @@ class ViT(Encoder):
         drop_path: float = 0.0,
         rotary: RotaryForm | None = None,
         positions_at: Literal["input", "every_layer"] = "input",
+        positions: Literal["stored"] | None = None,
+        rotary_grid: tuple[int, int] | None = None,
+        norm_eps: float = 1e-6,
+        final_norm: bool = True,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         if positions_at not in ("input", "every_layer"):
             raise ValueError(f"positions_at must be input or every_layer, got {positions_at!r}")
         if rotary and positions_at == "every_layer":
             raise ValueError("rotary attention adds no positions anywhere: leave out rotary, or positions_at")
+        if positions not in (None, "stored"):
+            raise ValueError(f"positions must be stored, or null for the modality's own, got {positions!r}")
+        if rotary and positions:
+            raise ValueError("rotary attention adds no positions anywhere: leave out rotary, or positions")
         check_sizes(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
         self.dim = width
         self.positions_at = positions_at
         self.flat = spec.embed is None
         self.embed = nn.Linear(math.prod(spec.shape), width) if spec.embed is None else spec.embed(width)
-        self.positions = None if rotary else spec.positions(width)
+        self.rotary_grid = rotary_grid
+        self.positions = position_embedding(spec, width, rotary=rotary, stored=bool(positions))
         self.transformer = Transformer(
-            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path, rotary=rotary
+            width=width,
+            depth=depth,
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+            rotary=rotary,
+            rotary_scale=grid_scale(spec.grid, rotary_grid, rotary=rotary),
+            norm_eps=norm_eps,
+            final_norm=final_norm,
         )
         if self.flat:
             init_weights(self.embed)
+        if weights is not None:
+            load_encoder(self, spec, weights)
 
     @property
     def layers(self) -> Iterable[nn.Module]:
@@ -92,6 +123,8 @@ class ViT(Encoder):
     ) -> Tensor:
         """Encode all tokens, or the kept ones: (B, N or K, D), or (B, N or K, L, D). See `Encoder.forward`."""
         everywhere = tokens.positions
+        if tokens.grid is not None and isinstance(self.positions, StoredPositions):
+            self.positions.check(tokens.grid)
         if keep is not None:
             tokens = tokens.take(keep, keep_valid)
         values = tokens.values

@@ -26,20 +26,23 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import one of the names above."""
+    home: Any
     if name in ("layer_groups", "set_drop_path", "unfreeze"):
         from jepa_lightning.finetuning import groups
 
-        return getattr(groups, name)
-    if name in ("AttentiveHead", "Head", "LinearHead"):
+        home = groups
+    elif name in ("AttentiveHead", "Head", "LinearHead"):
         from jepa_lightning.finetuning import heads
 
-        return getattr(heads, name)
-    if name in ("FineTuned", "load_finetuned"):
+        home = heads
+    elif name in ("FineTuned", "load_finetuned"):
         from jepa_lightning.finetuning import model
 
-        return getattr(model, name)
-    if name == "FineTuning":
-        from jepa_lightning.finetuning.module import FineTuning
+        home = model
+    elif name == "FineTuning":
+        from jepa_lightning.finetuning import module
 
-        return FineTuning
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = module
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(home, name)

@@ -34,7 +34,7 @@ def finetune(
     mixup: float = 0.0,
     label_shares: Sequence[float] = (1.0,),
     draws: int = 1,
-    controls: bool = True,
+    baselines: bool = True,
     seed: int = 0,
     resume: bool = False,
     which: Literal["last", "best"] = "last",
@@ -78,7 +78,7 @@ def finetune(
         mixup: alpha of MixUp, for images and classes; 0: none.
         label_shares: shares of the training labels, such as 0.01 0.1.
         draws: draws of the labels at each share, each with its own seed.
-        controls: also train from scratch and probe the untrained encoder; False: only the frozen probe is beside it.
+        baselines: also train from scratch and probe the untrained encoder; False: only the frozen probe is beside it.
         seed: of the first draw; the next has the next.
         resume: resume a call that was stopped: fits that are complete are kept.
         which: checkpoint of a run's folder to use, last or best.
@@ -128,4 +128,4 @@ def finetune(
             "mixup": mixup,
         },
     )
-    return study.run(shares=label_shares, draws=draws, controls=controls, seed=seed, resume=resume)
+    return study.run(shares=label_shares, draws=draws, baselines=baselines, seed=seed, resume=resume)

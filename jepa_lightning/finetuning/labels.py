@@ -93,7 +93,7 @@ def with_training_samples(data: JEPADataModule, indices: NDArray[np.int64]) -> J
     kept = train.derive(train.transform, indices=indices, views=train.views)
     kept.batched = train.batched
     few = copy.copy(data)
-    few._parts = dataclasses.replace(data.parts, samples={**data.parts.samples, "train": kept})
+    few.parts = dataclasses.replace(data.parts, samples={**data.parts.samples, "train": kept})
     few.drop_last = False
     return few
 

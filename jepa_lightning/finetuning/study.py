@@ -82,13 +82,13 @@ class Study:
             **trainer,
         }
 
-    def run(self, *, shares: Sequence[float], draws: int, controls: bool, seed: int, resume: bool) -> FineTuneReport:
+    def run(self, *, shares: Sequence[float], draws: int, baselines: bool, seed: int, resume: bool) -> FineTuneReport:
         """Fit and score everything, and write the report and the model."""
         self.settings |= {"label_shares": list(shares), "draws": draws, "seed": seed, "label": self.label}
         with locked(self.out / ".lock", f"expected {self.out} for this fine-tuning, but another one is under way"):
             self._begin(resume)
             report = FineTuneReport(settings=self.settings)
-            encoders = {FROZEN: self.trained} | ({UNTRAINED: self.trained.untrained()} if controls else {})
+            encoders = {FROZEN: self.trained} | ({UNTRAINED: self.trained.untrained()} if baselines else {})
             drawn = {
                 (share, number): draw_labels(self.data, self.label, share=share, seed=seed + number)
                 for share in shares
@@ -112,7 +112,7 @@ class Study:
                     indices = drawn[share, number]
                     for name in encoders:
                         outcomes.setdefault(name, []).append(self._probe(name, indices, scored_on, seed=seed + number))
-                    for method in [FINETUNED, *([SCRATCH] if controls else [])]:
+                    for method in [FINETUNED, *([SCRATCH] if baselines else [])]:
                         rates = [kept_rates[method]] if method in kept_rates else self.rates[method]
                         started = time.perf_counter()
                         found, model = self._fit(

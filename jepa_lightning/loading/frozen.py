@@ -25,9 +25,9 @@ from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.randomness import isolate_rng, seeded
 from jepa_lightning.run.checkpoints import mismatch
 from jepa_lightning.tokens import Tokens
+from jepa_lightning.weights.start import initialise
 
 WhichEncoder = Literal["target", "context"]
-
 _AT_ONCE = 64  # inputs that are encoded together
 _STORED = ("model", "seed_everything", "estimated")  # of the configuration, beside the data
 
@@ -36,10 +36,7 @@ class Frozen(hub.HubModel, nn.Module):
     """A trained encoder: in float32, in eval mode and without gradients, until `requires_grad_(True)` unfreezes it.
 
         encoder = jepa_lightning.load("runs/image")
-        vector = encoder("photo.jpg")  # (D,); of a list of inputs (B, D)
-        features = encoder(batch)  # (B, D), of a batch as loaders give it
-
-    Frozen, nothing carries gradients. Unfrozen, whole or in part, gradients flow as usual.
+        vector = encoder("photo.jpg")  # (D,); of a list of inputs (B, D), and of a batch of a loader's, too
 
     Args:
         module: JEPA to copy tokenizer and encoder from.
@@ -71,7 +68,7 @@ class Frozen(hub.HubModel, nn.Module):
         chosen = {None: module.evaluated_encoder, "target": module.target.encoder, "context": module.encoder}[encoder]
         self.encoder: Encoder = copy.deepcopy(chosen)
         self.modality: Modality = copy.copy(module.modality)
-        self.modality.tokenizer, self.modality.encoder = self.tokenizer, self.encoder  # no second encoder in memory
+        self.modality.tokenizer, self.modality.encoder = self.tokenizer, self.encoder  # one encoder in memory
         self._reading: JEPADataModule | None = None
         self.float().requires_grad_(False).train(False)
 
@@ -212,7 +209,7 @@ class Frozen(hub.HubModel, nn.Module):
         Args:
             seed: seed of the weights. None: the run's. A run of `jepa-fit` draws its weights right after seeding, so
                 these are exactly its initial weights, unless it ran with `seed_everything: false`.
-            pretrained: load again the weights that the run began with, if there were any; False: random ones.
+            pretrained: load again what the run began with (`init`, `weights`, `pretrained`); False: random weights.
 
         Raises:
             ValueError: there is no configuration to build it from.
@@ -224,6 +221,8 @@ class Frozen(hub.HubModel, nn.Module):
             )
         with seeded(self.config["seed_everything"] if seed is None else seed):
             module = build_model(self.config["model"], pretrained=pretrained, trust=self.trust)
+        if pretrained and self.config.get("init"):
+            initialise(module, self.config["init"], encoder=self.config.get("init_encoder"), predictor=False)
         module.tokenizer.load_state_dict(self.tokenizer.state_dict())
         return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
 

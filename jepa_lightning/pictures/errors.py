@@ -73,8 +73,12 @@ def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = 
         several = min(_AT_ONCE, draws - done)
         masks = [mask for _ in range(several) for mask in pretext.masks(jepa.networks, tokens, generator)]
         done += several
-        for mask, found in zip(masks, pretext.predict(jepa.networks, tokens, masks).predictions, strict=True):
+        predictions = pretext.predict(jepa.networks, tokens, masks).predictions[
+            : len(masks)
+        ]  # first the hidden tokens'
+        for mask, found in zip(masks, predictions, strict=True):
             distance = jepa.objective.distance(found.predicted.float(), found.target.float())  # (B, M, T)
+            distance = distance.flatten(0, -4).amin(0) if distance.ndim > 3 else distance  # of draws of z the best
             evaluated = torch.ones_like(distance) if mask.targets_valid is None else mask.targets_valid.float()
             where = mask.targets.flatten(1)
             times.scatter_add_(1, where, evaluated.flatten(1))

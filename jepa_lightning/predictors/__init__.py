@@ -2,6 +2,7 @@
 
 from jepa_lightning.predictors.adaln import AdaLNPredictor
 from jepa_lightning.predictors.base import NoPredictor, Predictor, PredictorFactory, PredictorSpec
+from jepa_lightning.predictors.conv import ConvPredictor
 from jepa_lightning.predictors.mlp import MLPPredictor
 from jepa_lightning.predictors.residual import GRUPredictor, ResidualPredictor
 from jepa_lightning.predictors.rollout import Past, rollout
@@ -9,6 +10,7 @@ from jepa_lightning.predictors.transformer import TransformerPredictor
 
 __all__ = [
     "AdaLNPredictor",
+    "ConvPredictor",
     "GRUPredictor",
     "MLPPredictor",
     "NoPredictor",

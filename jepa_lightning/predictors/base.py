@@ -22,6 +22,7 @@ class PredictorSpec:
         token: the tokens' spec, which builds position embeddings.
         condition: width C of a condition (an action, a caption, a latent z); None without one.
         history: past states in the context, of a pretext that predicts the next one.
+        predict_context: whether to predict the context's tokens, too, before those of the query; see `Predictor`.
     """
 
     dim: int
@@ -29,6 +30,7 @@ class PredictorSpec:
     token: TokenSpec
     condition: int | None = None
     history: int = 1
+    predict_context: bool = False
 
 
 class Predictor(nn.Module, ABC):
@@ -55,7 +57,8 @@ class Predictor(nn.Module, ABC):
             condition: (B, S, C) condition of S tokens; None if the spec has no condition.
 
         Returns:
-            (B, M, T, out). Rows of filler hold finite but meaningless numbers.
+            (B, M, T, out); with the spec's `predict_context` (B, M, K + T, out), where the K context tokens come first,
+            as predicted beside each block. Rows of filler hold finite but meaningless numbers.
         """
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from jepa_lightning.encoders.rotary import RotaryForm
+from jepa_lightning.encoders.rotary import RotaryForm, grid_scale
+from jepa_lightning.encoders.stored_positions import position_embedding
 from jepa_lightning.encoders.transformer import Transformer, check_sizes, init_weights
 from jepa_lightning.predictors.base import Predictor, PredictorSpec, check_condition
 from jepa_lightning.tokens import Latents, Query
+from jepa_lightning.weights.formats.fit import load_predictor
 
 
 class TransformerPredictor(Predictor):
@@ -20,7 +23,8 @@ class TransformerPredictor(Predictor):
     learned vector plus the position), all M blocks of a sample in one call of batch B M. Blocks do not see each other.
     A condition, if any, is projected likewise and prepended to the context as S tokens (as
     actions in V-JEPA 2-AC: Assran et al. 2025, section 3); a learned vector distinguishes it from the context. A
-    condition without positions is at the origin for rotary attention.
+    condition without positions is at the origin for rotary attention. Where the context's tokens are to be predicted,
+    too, they have a linear map of their own at the end (V-JEPA 2.1).
 
     Args:
         spec: widths and the tokens' spec, given by the module.
@@ -31,6 +35,12 @@ class TransformerPredictor(Predictor):
         drop_path: stochastic depth of the last layer.
         rotary: `interleaved` or `released` for rotary attention on the coordinates (as in V-JEPA 2) in place of the
             modality's position embedding; the queries are then only the mask token.
+        positions: `stored` for a fixed table, part of the weights; None: the modality's own positions. See `ViT`.
+        rotary_grid: see `ViT`.
+        norm_eps: likewise.
+        mask_tokens: learned vectors for the queries; with several, each draw of masks has its own, as in V-JEPA
+            (`Query.mask`, modulo their number).
+        weights: likewise: weights to begin with, from a source that has a predictor.
 
     Example:
         >>> import torch
@@ -55,25 +65,50 @@ class TransformerPredictor(Predictor):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         rotary: RotaryForm | None = None,
+        positions: Literal["stored"] | None = None,
+        rotary_grid: tuple[int, int] | None = None,
+        norm_eps: float = 1e-6,
+        mask_tokens: int = 1,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
+        if positions not in (None, "stored"):
+            raise ValueError(f"positions must be stored, or null for the modality's own, got {positions!r}")
+        if rotary and positions:
+            raise ValueError("rotary attention adds no positions anywhere: leave out rotary, or positions")
+        if mask_tokens < 1:
+            raise ValueError(f"mask_tokens must be at least 1, got {mask_tokens}")
         check_sizes(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
         self.condition = spec.condition
+        self.predict_context = spec.predict_context
         self.embed = nn.Linear(spec.dim, width)
-        self.positions = None if rotary else spec.token.positions(width)
-        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.rotary_grid = rotary_grid
+        self.positions = position_embedding(spec.token, width, rotary=rotary, stored=bool(positions))
+        self.mask_token = nn.Parameter(torch.zeros(width) if mask_tokens == 1 else torch.zeros(mask_tokens, width))
         self.transformer = Transformer(
-            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path, rotary=rotary
+            width=width,
+            depth=depth,
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+            rotary=rotary,
+            rotary_scale=grid_scale(spec.token.grid, rotary_grid, rotary=rotary),
+            norm_eps=norm_eps,
         )
         self.project = nn.Linear(width, spec.out)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         init_weights(self.embed)
         init_weights(self.project)
+        if spec.predict_context:
+            self.project_context = nn.Linear(width, spec.out)
+            init_weights(self.project_context)
         if spec.condition is not None:
             self.embed_condition = nn.Linear(spec.condition, width)
             self.condition_token = nn.Parameter(torch.zeros(width))
             nn.init.trunc_normal_(self.condition_token, std=0.02)
             init_weights(self.embed_condition)
+        if weights is not None:
+            load_predictor(self, spec.token, weights)
 
     @property
     def layers(self) -> Iterable[nn.Module]:
@@ -81,25 +116,34 @@ class TransformerPredictor(Predictor):
         return self.transformer.layers
 
     def forward(self, context: Latents, query: Query, condition: Latents | None = None) -> Tensor:
-        """Predict (B, M, T, out); see `Predictor.forward`."""
+        """Predict (B, M, T, out), or with the context (B, M, K + T, out); see `Predictor.forward`."""
         check_condition(self.condition, condition, type(self).__name__)
         if context.positions is None:
             raise ValueError("TransformerPredictor needs the context's positions, got Latents without positions")
         batch, blocks, length = query.positions.shape[:3]
         seen = self.embed(context.values)
         if self.positions is None:
-            queries = self.mask_token.to(seen.dtype).expand(batch, blocks, length, -1)
+            queries = self._token(query).to(seen.dtype).expand(batch, blocks, length, -1)
         else:
             seen = seen + self.positions(context.positions).to(seen.dtype)
-            queries = (self.mask_token + self.positions(query.positions)).to(seen.dtype)
+            queries = (self._token(query) + self.positions(query.positions)).to(seen.dtype)
         places, valid = context.positions, context.valid
         if condition is not None:
             seen, places, valid = self._prepend(condition, seen, places, valid)
         kept = seen.shape[1]
         positions = join(places, query.positions) if self.positions is None else None
         valid = join_valid(valid, query.valid, kept, query)
-        x = self.transformer(join(seen, queries), valid, positions, start=kept)
-        return self.project(x).unflatten(0, (batch, blocks))
+        context_only = context.values.shape[1]
+        start = kept - context_only if self.predict_context else kept
+        x = self.transformer(join(seen, queries), valid, positions, start=start)
+        if self.predict_context:
+            x = torch.cat([self.project_context(x[:, :context_only]), self.project(x[:, context_only:])], dim=1)
+        else:
+            x = self.project(x)
+        return x.unflatten(0, (batch, blocks))
+
+    def _token(self, query: Query) -> Tensor:
+        return self.mask_token if self.mask_token.ndim == 1 else self.mask_token[query.mask % len(self.mask_token)]
 
     def _prepend(
         self, condition: Latents, seen: Tensor, places: Tensor, valid: Tensor | None

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder
 from jepa_lightning.names.shown import ShownModule
-from jepa_lightning.objectives import Over
+from jepa_lightning.objectives import Over, PredictionLoss, mean_of
 from jepa_lightning.predictors.base import Predictor, PredictorSpec
+from jepa_lightning.schedules import Schedule, value_at
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Tokens
 
@@ -48,6 +49,9 @@ class Prediction:
         valid: (B, M, T) bool, False for filler, or None.
         weight: (B, M, T) weight of each token in the loss, or None for one each.
         over: how to reduce draws: their mean, or the best of each sample; see `PredictionLoss.forward`.
+        share: factor of this prediction's loss in their sum, a number or a scalar tensor; None for one over the number
+            of predictions.
+        ramp: schedule that the factor is multiplied by, or a number.
     """
 
     predicted: Tensor
@@ -55,10 +59,23 @@ class Prediction:
     valid: Tensor | None = None
     weight: Tensor | None = None
     over: Over = "mean"
+    share: float | Tensor | None = None
+    ramp: float | Schedule = 1.0
 
     def detach(self) -> Prediction:
         """The same without gradient."""
         return replace(self, predicted=self.predicted.detach(), target=self.target.detach())
+
+
+def prediction_loss(predictions: list[Prediction], objective: PredictionLoss, step: int, total: int) -> Tensor:
+    """Compute the loss of at least one prediction: the mean of their losses, or with shares their weighted sum."""
+    losses = [objective(p.predicted, p.target, p.valid, p.weight, p.over) for p in predictions]
+    if all(p.share is None and p.ramp == 1.0 for p in predictions):
+        return mean_of(losses)
+    shares = [
+        (1 / len(predictions) if p.share is None else p.share) * value_at(p.ramp, step, total) for p in predictions
+    ]
+    return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +83,8 @@ class Outcome:
     """The result of a pretext on a batch. Losses, regularizers, the collapse monitor and callbacks read nothing else.
 
     Attributes:
-        predictions: the prediction loss is the mean over these; in a pretext without predictor, views
-            of a sample are predictions of each other.
+        predictions: the prediction loss is the mean over these, or with shares their weighted sum; in a pretext without
+            predictor, views of a sample are predictions of each other.
         context: output of the context encoder, one for each context (V-JEPA's masks) or view.
         target: output of the target, likewise; a single one if all contexts share it.
         actions: (B, T - 1, A) between the T states of a trajectory, if there are any. Context and target then

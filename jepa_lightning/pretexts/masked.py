@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
+from jepa_lightning.pretexts.contract import check_masks
 from jepa_lightning.scale.threads import one_thread
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Query, Tokens, take
@@ -27,6 +28,8 @@ class Masked(Pretext):
     Args:
         target_sees: input of the target: "all" tokens of the sample, of which the hidden ones are selected (I-JEPA), or
             the "targets" only, separately for each mask (M2D: Niizumi et al. 2023, arXiv:2210.14648).
+        norm_targets: whether to layer-norm the targets; false for a target with a scale of its own, or an objective
+            without one (`Cosine`).
 
     Example:
         >>> import torch
@@ -44,11 +47,13 @@ class Masked(Pretext):
         torch.Size([2, 36, 32])
     """
 
-    def __init__(self, *, target_sees: Literal["all", "targets"] = "all") -> None:
+    def __init__(self, *, target_sees: Literal["all", "targets"] = "all", norm_targets: bool = True) -> None:
         super().__init__()
         if target_sees not in ("all", "targets"):
             raise ValueError(f"target_sees must be all or targets, got {target_sees!r}")
         self.target_sees = target_sees
+        self._checked = False  # the masker's masks
+        self.norm_targets = norm_targets
 
     def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
         """Tokenize, draw masks, predict."""
@@ -59,7 +64,8 @@ class Masked(Pretext):
         """Encode the contexts, predict the hidden tokens, and encode the targets."""
         with autocast_in_half(tokens.device):
             context = [encode_context(nets, tokens, mask) for mask in masks]
-            predicted = [nets.predictor(c, ask(tokens, mask)) for c, mask in zip(context, masks, strict=True)]
+            asked = [ask(tokens, mask, number) for number, mask in enumerate(masks)]
+            predicted = [nets.predictor(c, query) for c, query in zip(context, asked, strict=True)]
         targets, seen = self.targets(nets.target, tokens, masks)
         predictions = [
             Prediction(predicted=guess, target=target, valid=mask.targets_valid)
@@ -70,18 +76,24 @@ class Masked(Pretext):
     def masks(self, nets: Networks, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw masks with the modality's masker, on one CPU thread; see `one_thread`."""
         with one_thread():
-            return nets.modality.masker(tokens, generator)
+            masks = nets.modality.masker(tokens, generator)
+        if not self._checked:
+            check_masks(masks, tokens, nets.modality.masker)
+            self._checked = True
+        return masks
 
     def targets(self, target: Target, tokens: Tokens, masks: list[Masks]) -> tuple[list[Tensor], list[Latents]]:
-        """Encode the targets, layer-normed: (B, M, T, D) for each mask, and all encoded tokens."""
-        width = (target.dim,)
+        """Encode the targets, layer-normed or not: (B, M, T, D) for each mask, and all encoded tokens."""
         if self.target_sees == "all":
-            seen = F.layer_norm(target(tokens), width)
+            seen = self._normed(target(tokens))
             return [take(seen, m.targets) for m in masks], [_latents(seen, tokens.positions, tokens.valid)]
-        targets = [F.layer_norm(encode_apart(target, tokens, m.targets, m.targets_valid), width) for m in masks]
+        targets = [self._normed(encode_apart(target, tokens, m.targets, m.targets_valid)) for m in masks]
         places = [take(tokens.positions, m.targets).flatten(1, 2) for m in masks]
         valid = [None if m.targets_valid is None else m.targets_valid.flatten(1) for m in masks]
         return targets, [_latents(t.flatten(1, 2), p, v) for t, p, v in zip(targets, places, valid, strict=True)]
+
+    def _normed(self, targets: Tensor) -> Tensor:
+        return F.layer_norm(targets, targets.shape[-1:]) if self.norm_targets else targets
 
 
 def encode_context(nets: Networks, tokens: Tokens, mask: Masks) -> Latents:
@@ -90,9 +102,9 @@ def encode_context(nets: Networks, tokens: Tokens, mask: Masks) -> Latents:
     return _latents(values, take(tokens.positions, mask.context), mask.context_valid)
 
 
-def ask(tokens: Tokens, mask: Masks) -> Query:
-    """Return the positions of the hidden tokens."""
-    return Query(positions=take(tokens.positions, mask.targets), valid=mask.targets_valid)
+def ask(tokens: Tokens, mask: Masks, number: int = 0) -> Query:
+    """Return the positions of the hidden tokens of a draw of masks, with its number."""
+    return Query(positions=take(tokens.positions, mask.targets), valid=mask.targets_valid, mask=number)
 
 
 def encode_apart(target: Target, tokens: Tokens, targets: Tensor, valid: Tensor | None = None) -> Tensor:

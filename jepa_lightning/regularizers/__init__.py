@@ -10,8 +10,10 @@ from jepa_lightning.regularizers.base import (
 from jepa_lightning.regularizers.gather import sum_over_ranks
 from jepa_lightning.regularizers.inverse_dynamics import InverseDynamics
 from jepa_lightning.regularizers.sigreg import SIGReg
+from jepa_lightning.regularizers.subspaces import SubspaceSIGReg
 from jepa_lightning.regularizers.trajectory import Straightening, TemporalSimilarity, TrajectoryVICReg
 from jepa_lightning.regularizers.vicreg import VICReg
+from jepa_lightning.regularizers.visreg import VISReg
 
 __all__ = [
     "InverseDynamics",
@@ -22,8 +24,10 @@ __all__ = [
     "Regularizers",
     "SIGReg",
     "Straightening",
+    "SubspaceSIGReg",
     "TemporalSimilarity",
     "TrajectoryVICReg",
     "VICReg",
+    "VISReg",
     "sum_over_ranks",
 ]

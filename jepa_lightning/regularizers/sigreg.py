@@ -101,9 +101,14 @@ class SIGReg(Regularizer):
 
     def draw(self, features: Tensor) -> Tensor:
         """Draw the random unit directions (D, directions) of this step."""
-        generator = torch.Generator(features.device).manual_seed(self.seed)
-        drawn = torch.randn(features.shape[1], self.directions, generator=generator, device=features.device)
-        return drawn / drawn.norm(dim=0)
+        return draw_directions(features, self.directions, self.seed)
+
+
+def draw_directions(features: Tensor, count: int, seed: int) -> Tensor:
+    """Draw random unit directions (D, count) for features (N, D), from a seed."""
+    generator = torch.Generator(features.device).manual_seed(seed)
+    drawn = torch.randn(features.shape[1], count, generator=generator, device=features.device)
+    return drawn / drawn.norm(dim=0)
 
 
 def _itself(value: Tensor) -> Tensor:

@@ -19,7 +19,9 @@ class VICReg(Regularizer):
 
     The terms are those of VICReg (Bardes et al. 2022, equations 1-4): a hinge that keeps each channel's standard
     deviation over the batch above a target, and the squared off-diagonal covariance, over D. Computed in float32. With
-    several contexts (V-JEPA's masks, views) it is the mean over them.
+    several contexts (V-JEPA's masks, views) it is the mean over them. C-JEPA's third term, the invariance of the mean
+    of a sample's tokens, is the mean squared difference of the pooled context and the pooled target; it is off by
+    default, and not divided by `target_std`.
 
     The target is one in the papers. Layer-normed token features, pooled over an image,
     rarely reach that standard deviation without encoding noise, so `target_std` is a setting: the terms are computed on
@@ -29,6 +31,8 @@ class VICReg(Regularizer):
         spec: widths, given by the module.
         variance: weight of the variance term.
         covariance: weight of the covariance term.
+        invariance: weight of the invariance term (C-JEPA: 25, 25 and 1 of variance, invariance and covariance, times a
+            weight of 0.001); zero for pretexts that predict pooled representations themselves, as `Views` does.
         target_std: target standard deviation of the variance term (gamma in VICReg).
         on: representations to regularize: context, target or predicted.
         weight: weight of both terms together, a number or a schedule.
@@ -54,6 +58,7 @@ class VICReg(Regularizer):
         *,
         variance: float = 1.0,
         covariance: float = 0.04,
+        invariance: float = 0.0,
         target_std: float = 1.0,
         on: On = "context",
         weight: float | Schedule = 1.0,
@@ -64,14 +69,20 @@ class VICReg(Regularizer):
             raise ValueError(f"target_std must be positive, got {target_std}")
         self.variance = variance
         self.covariance = covariance
+        self.invariance = invariance
+        if invariance and spec.dim != spec.out:
+            raise ValueError(
+                f"invariance needs a context and targets of one width, got {spec.dim} and {spec.out}: set it to 0"
+            )
         self.target_std = target_std
         self.gather = gather
         self.min_samples = 1 if gather else 2  # with gather all ranks must take part, with any number of samples
 
     def forward(self, outcome: Outcome) -> Tensor:
-        """Compute the weighted sum of the two terms for at least two samples (over all ranks with `gather`)."""
+        """Compute the weighted sum of the terms for at least two samples (over all ranks with `gather`)."""
         values = [self.terms(latents.pooled().flatten(1)) for latents in self.looked_at(outcome)]
-        return values[0] if len(values) == 1 else torch.stack(values).mean()
+        found = values[0] if len(values) == 1 else torch.stack(values).mean()
+        return found + self.invariance * invariance(outcome) if self.invariance else found
 
     def terms(self, features: Tensor) -> Tensor:
         """Compute the weighted sum of the two terms for features (B, D) in float32."""
@@ -104,3 +115,10 @@ class VICReg(Regularizer):
         features = (features - mean) / self.target_std
         covariance = sum_over_ranks(features.T @ features) / (count - 1).clamp(min=1)
         return covariance.diagonal(), covariance
+
+
+def invariance(outcome: Outcome) -> Tensor:
+    """Compute the mean squared difference of pooled contexts (B, D) and their pooled targets, mean over contexts."""
+    targets = outcome.target * len(outcome.context) if len(outcome.target) == 1 else outcome.target
+    pairs = zip(outcome.context, targets, strict=True)
+    return torch.stack([F.mse_loss(context.pooled(), target.pooled()) for context, target in pairs]).mean()

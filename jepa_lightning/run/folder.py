@@ -19,6 +19,7 @@ from jepa_lightning.run.writing import named, replacing
 RESULTS = ("metrics.csv", "summary.json", "checkpoints")  # a folder with one of them holds a run
 LOCK = ".lock"  # while a run is under way
 OUTPUTS = (*RESULTS, "config.yaml", "config_*.yaml", "pictures", "hparams.yaml", "events.out.tfevents.*")
+REPORTS = ("probe", "view", "plan.json", "finetune")  # of other commands, about a run
 
 
 def default_loggers(folder: str | Path) -> list[Logger]:
@@ -216,7 +217,7 @@ def set_aside(folder: str | Path) -> Path | None:
     folder = Path(folder)
     if not any((folder / result).exists() for result in RESULTS):
         return None
-    found = [path for pattern in OUTPUTS for path in folder.glob(pattern)]
+    found = [path for pattern in (*OUTPUTS, *REPORTS) for path in folder.glob(pattern)]
     number = 1
     while (folder / "previous" / str(number)).exists():
         number += 1
@@ -225,3 +226,27 @@ def set_aside(folder: str | Path) -> Path | None:
     for path in found:
         shutil.move(path, target / path.name)
     return target
+
+
+def put_back(folder: str | Path, moved: Path) -> bool:
+    """Undo `set_aside` for a new run that has ended before its first step, and delete what that one wrote.
+
+    Args:
+        folder: of both runs.
+        moved: where the earlier run's files went.
+
+    Returns:
+        Whether they are back: a new run that has saved a checkpoint keeps the folder.
+    """
+    folder = Path(folder)
+    if next((folder / "checkpoints").glob("*"), None) is not None:
+        return False
+    for pattern in OUTPUTS:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in moved.iterdir():
+        shutil.move(path, folder / path.name)
+    moved.rmdir()
+    if not any(moved.parent.iterdir()):
+        moved.parent.rmdir()
+    return True

@@ -1,10 +1,9 @@
-"""Signals that end a run after its current step, and exit codes."""
+"""Signals that end a run after its current step."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,46 +15,13 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
-CTRL_C = 130  # 128 + SIGINT, as in shells
+from jepa_lightning.run.signals import STOPPING, Interrupted, NotBegun, asks_to_requeue, requeue_slurm
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+_SIGNALS = [*STOPPING, signal.SIGINT]
 
 
 class Fault(RuntimeError):
     """A run cannot continue, although its settings are right; the message says what to do."""
-
-
-class Interrupted(BaseException):
-    """A signal has ended the run. Not an Exception, so that error handlers do not catch it.
-
-    Args:
-        signum: the signal.
-        saved: the checkpoint that holds the run's state; None if it was stopped immediately.
-    """
-
-    def __init__(self, signum: int, saved: str | None = None) -> None:
-        super().__init__(signum, saved)
-        self.signum = signum
-        self.saved = saved
-
-    @property
-    def code(self) -> int:
-        """Return the exit code: 75 asks a scheduler to start the command again, 130 is for Ctrl-C."""
-        return CTRL_C if self.signum == signal.SIGINT else REQUEUE
-
-    def __str__(self) -> str:
-        name = signal.Signals(self.signum).name
-        if self.saved is None:
-            return f"stopped at once by {name}; the last checkpoint is as it was"
-        return f"stopped by {name}; saved {self.saved}: resume with --auto_resume true, or --ckpt_path last"
-
-
-class NotBegun(Interrupted):
-    """A signal has ended the program before training began."""
-
-    def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.signum).name}: training had not begun; start it again"
 
 
 _begun = False  # whether other handlers were installed since
@@ -82,11 +48,11 @@ def stops_before_training(*, requeue: bool = False) -> Iterator[None]:
             return
         if _begun:
             raise Interrupted(signum)
-        if requeue and signum == signal.SIGUSR1 and os.environ.get("SLURM_PROCID", "0") == "0":
+        if requeue and asks_to_requeue(signum):
             requeue_slurm()
         raise NotBegun(signum)
 
-    before = {signum: signal.signal(signum, stop) for signum in _SIGNALS if signum != signal.SIGINT}
+    before = {signum: signal.signal(signum, stop) for signum in STOPPING}
     try:
         yield
     finally:
@@ -163,11 +129,3 @@ def requeues(strategy: Any) -> bool:
     """Whether this is a job of SLURM that may be put into the queue again."""
     cluster = getattr(strategy, "cluster_environment", None)  # a strategy of one device has none
     return cluster.auto_requeue if isinstance(cluster, SLURMEnvironment) else SLURMEnvironment.detect()
-
-
-def requeue_slurm() -> None:
-    """Put this SLURM job into the queue again, as Lightning would."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID")
-    if job is not None:
-        subprocess.run(["scontrol", "requeue", job], check=False)

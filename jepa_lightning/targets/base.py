@@ -61,6 +61,9 @@ class Target(ShownModule, nn.Module, ABC):
         """Return the encoder that probes evaluate and `load` returns: the context `encoder` or the target's."""
         return self.encoder
 
+    def begin(self, student: Encoder) -> None:
+        """Begin anew from the context encoder, which got other weights; does nothing by default."""
+
     def start(self, total: int) -> None:
         """Check the settings before training.
 

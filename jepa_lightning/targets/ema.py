@@ -68,6 +68,10 @@ class EMA(FrozenTarget):
             self._half = HalfCopy(self.encoder, device)
         return self._half.encoder()
 
+    def begin(self, student: Encoder) -> None:
+        """Take the context encoder's weights."""
+        self.average(student, 0.0)
+
     def start(self, total: int) -> None:
         """See `Target.start`."""
         for step in (0, total // 2, total):

@@ -113,6 +113,10 @@ class Audio(Modality):
         tokenizer = self.tokenizer
         return pictures.features(tokenizer.spectrogram(batch), colours, self.grid, tokenizer.real_frames(batch))
 
+    def example(self, count: int, generator: torch.Generator) -> Batch:
+        """Quiet noise."""
+        return {"waveform": 0.1 * torch.randn(count, self.samples, generator=generator)}
+
     def draw_samples(self, batch: Batch) -> list[Tensor]:
         """The spectrogram of each sample."""
         return pictures.samples(self.tokenizer.spectrogram(batch), self.tokenizer.real_frames(batch))

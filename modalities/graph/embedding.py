@@ -127,7 +127,7 @@ class PatchGNN(nn.Module):
 def means(values: Tensor, group: Tensor, count: int) -> Tensor:
     """Average `values` (S, D) by `group` (S,), of `count` groups: (count, D), zeros for empty groups."""
     total = values.new_zeros(count, values.shape[1]).index_add(0, group, values)
-    sizes = values.new_zeros(count).index_add(0, group, values.new_ones(len(group)))
+    sizes = values.new_zeros(count).index_add(0, group, values.new_ones(group.shape[0]))
     return total / sizes.clamp(min=1).unsqueeze(1)
 
 

@@ -15,6 +15,7 @@ from jepa_lightning.pictures.drawing import role_colours, roles
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.graph import pictures
 from modalities.graph.embedding import GINE, ConvFactory, PatchGNN
+from modalities.graph.graphs import RawGraph
 from modalities.graph.tokenizer import GraphTokenizer
 
 _DEGREES = 16  # bins of the raw features' histogram
@@ -124,6 +125,25 @@ class Graph(Modality):
         return pictures.graphs(graphs, [summed / times[:, None]])
 
     @torch.no_grad()
+    def example(self, count: int, generator: torch.Generator) -> Batch:
+        """Rings with chords, of different sizes."""
+        graphs = []
+        for number in range(count):
+            nodes = 24 + 5 * number
+            ring = torch.stack([torch.arange(nodes), (torch.arange(nodes) + 1) % nodes])
+            chords = torch.randint(nodes, (2, nodes // 2), generator=generator)
+            edges = torch.cat([ring, chords[:, chords[0] != chords[1]]], dim=1)
+            edges = torch.cat([edges, edges.flip(0)], dim=1)
+            features = torch.randn(edges.shape[1], self.tokenizer.edge_features, generator=generator)
+            graphs.append(
+                RawGraph(
+                    nodes=torch.randn(nodes, self.features, generator=generator),
+                    edges=edges,
+                    edge_features=features if self.tokenizer.edge_features else None,
+                )
+            )
+        return {"graph": graphs}
+
     def draw_samples(self, batch: Batch) -> list[Tensor]:
         """Each graph, its nodes coloured by their type where their features are one (a single 1), else grey."""
         graphs = self.tokenizer.joined(batch)

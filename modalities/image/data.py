@@ -18,6 +18,7 @@ from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.pictures import SMALL, PictureDataModule
 from jepa_lightning.data.sources.records import Decode, Decoded
 from jepa_lightning.modality import Batch
+from modalities.image.batch_views import BatchViews
 from modalities.image.files import ArrayImages, find_images
 from modalities.image.generated import GeneratedImages
 from modalities.image.looked_at import arrays, deep
@@ -220,10 +221,13 @@ class ImageData(PictureDataModule):
     def batch_augmentation(
         self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
     ) -> BatchTransform | None:
-        """Random resized crops by `BatchCrops`: of small images anywhere, of larger ones on a GPU."""
-        ours = type(one) is RandomCrop and type(batch) is Normalise and shape[2:] == (self.channel_count,)
+        """`BatchCrops` for crops, `BatchViews` for views: of small images anywhere, of larger ones on a GPU."""
         quick = torch.cuda.is_available() or math.prod(shape[:2]) <= SMALL
-        return BatchCrops(one, batch, (shape[0], shape[1])) if ours and (self.batched or quick) else None  # type: ignore[arg-type]
+        if type(batch) is not Normalise or shape[2:] != (self.channel_count,) or not (self.batched or quick):
+            return None
+        if type(one) is RandomCrop:
+            return BatchCrops(one, batch, (shape[0], shape[1]))
+        return BatchViews(one, batch, (shape[0], shape[1])) if type(one) is ImageViews else None
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Choose the mean and std of each channel that images are normalised with."""

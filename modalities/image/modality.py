@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
@@ -67,6 +68,10 @@ class Image(Modality):
     def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor]:
         """A row a sample: the image and the colour of each patch."""
         return pictures.features(batch["image"], colours, self.grid)
+
+    def example(self, count: int, generator: torch.Generator) -> Batch:
+        """Noise."""
+        return {"image": torch.randn(count, self.channels, *self.image_size, generator=generator)}
 
     def draw_samples(self, batch: Batch) -> list[Tensor]:
         """Each image."""

@@ -102,4 +102,8 @@ def _squared(axes: Tensor, point: Tensor) -> Tensor:
 
 def _distances(first: Tensor, second: Tensor) -> Tensor:
     """Distances (B, G, N) between points (B, G, 3) and (B, N, 3)."""
-    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
+    if not torch.compiler.is_compiling():
+        return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
+    axes = zip(first.unbind(-1), second.unbind(-1), strict=True)  # ONNX and torch.export know no cdist; 5 times slower
+    squares = [(one.unsqueeze(2) - two.unsqueeze(1)).square() for one, two in axes]
+    return (squares[0] + squares[1] + squares[2]).sqrt()

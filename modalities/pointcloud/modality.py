@@ -99,6 +99,10 @@ class PointCloud(Modality):
         """A row a sample: two views of the cloud, each point in the colour of the nearest group's centre."""
         return pictures.clouds(batch["points"], [_of_points(batch, tokens, colours)])
 
+    def example(self, count: int, generator: torch.Generator) -> Batch:
+        """Noise."""
+        return {"points": torch.randn(count, self.points, 3 + self.tokenizer.features, generator=generator)}
+
     def draw_samples(self, batch: Batch) -> list[Tensor]:
         """Two views of each cloud, dark."""
         points = batch["points"]

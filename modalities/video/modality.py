@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
@@ -86,6 +87,10 @@ class Video(Modality):
     def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor]:
         """Moving pictures: the clip above the colour of each tubelet."""
         return pictures.features(batch["video"], colours, self.grid)
+
+    def example(self, count: int, generator: torch.Generator) -> Batch:
+        """Noise."""
+        return {"video": torch.randn(count, self.channels, self.frames, *self.image_size, generator=generator)}
 
     def draw_samples(self, batch: Batch) -> list[Tensor]:
         """Each clip, moving."""

@@ -79,7 +79,7 @@ def test_rows_are_those_of_a_direct_evaluation(make_trainer, make_jepa, make_dat
 
 def test_the_target_is_what_is_probed(make_trainer, make_jepa, make_data):
     jepa, data, log = make_jepa(), make_data(), Log()
-    untrained = direct(jepa.evaluated_encoder, data)
+    untrained = direct(jepa.evaluated_encoder, data, c=None)
     with torch.no_grad():
         for parameter in jepa.encoder.parameters():
             parameter.zero_()
@@ -90,10 +90,10 @@ def test_the_target_is_what_is_probed(make_trainer, make_jepa, make_data):
 
 def test_a_resumed_run_shows_the_same_untrained_row(make_trainer, make_jepa, make_data):
     log = Log()
-    make_trainer(OnlineProbe(), LastCheckpoint(), log, max_epochs=1).fit(make_jepa(), datamodule=make_data())
+    make_trainer(OnlineProbe(c=1.0), LastCheckpoint(), log, max_epochs=1).fit(make_jepa(), datamodule=make_data())
     resumed = Log()
     jepa = make_jepa()
-    trainer = make_trainer(OnlineProbe(), LastCheckpoint(), resumed, max_epochs=2)
+    trainer = make_trainer(OnlineProbe(c=1.0), LastCheckpoint(), resumed, max_epochs=2)
     with torch.random.fork_rng():
         last = trainer.default_root_dir + "/checkpoints/last.ckpt"
         trainer.fit(jepa, datamodule=make_data(), ckpt_path=last)
@@ -120,7 +120,7 @@ def test_the_untrained_row_of_a_resumed_run_is_not_that_of_the_checkpoint(
     torch.save(checkpoint, path)
     log, jepa = Log(), make_jepa()
     expected = direct(jepa.evaluated_encoder, make_data())
-    probe = OnlineProbe()
+    probe = OnlineProbe(c=1.0)
     trainer = make_trainer(probe, log, max_epochs=2, limit_train_batches=1, precision=precision)
     trainer.fit(jepa, datamodule=make_data(), ckpt_path=path)
     assert set(log.rows[0]) == NAMES
@@ -132,7 +132,7 @@ def test_the_untrained_row_of_a_resumed_run_is_not_that_of_the_checkpoint(
 
 def test_it_leaves_nothing_in_the_checkpoint(make_trainer, make_jepa, make_data, tmp_path):
     saved = {}
-    for name, callbacks in (("with", [OnlineProbe(), LastCheckpoint()]), ("without", [LastCheckpoint()])):
+    for name, callbacks in (("with", [OnlineProbe(c=1.0), LastCheckpoint()]), ("without", [LastCheckpoint()])):
         trainer = make_trainer(*callbacks, max_epochs=1, default_root_dir=tmp_path / name)
         trainer.fit(make_jepa(), datamodule=make_data())
         saved[name] = torch.load(trainer.default_root_dir + "/checkpoints/last.ckpt", weights_only=True)
@@ -153,7 +153,7 @@ NO_PROBE = {
 @pytest.mark.parametrize("settings", NO_PROBE.values(), ids=NO_PROBE.keys())
 def test_data_without_classes_have_no_probe(make_trainer, make_jepa, make_data, settings):
     settings = {name: _labelled(value) for name, value in settings.items()}
-    log, callback = Log(), OnlineProbe()
+    log, callback = Log(), OnlineProbe(c=1.0)
     trainer = make_trainer(callback, log, max_epochs=1)
     trainer.fit(make_jepa(), datamodule=make_data(**settings))
     assert not any(log.rows)
@@ -173,7 +173,7 @@ def _labelled(value):
 def test_classes_are_found_among_other_labels(make_trainer, make_jepa, make_data):
     data = make_data(dataset=Images(labels=lambda index: {"size": index / 48, "shape": index % 3}))
     log = Log()
-    make_trainer(OnlineProbe(), log, max_epochs=1).fit(make_jepa(), datamodule=data)
+    make_trainer(OnlineProbe(c=1.0), log, max_epochs=1).fit(make_jepa(), datamodule=data)
     assert set(log.rows[0]) == rows("knn", "linear", "r2_size")
 
 
@@ -181,7 +181,7 @@ def test_continuous_labels_alone(make_trainer, make_jepa, make_data):
     """Brightness, given as a number: read off well, without any class; the best checkpoint goes by it."""
     bright = Images(labels=lambda index: {"none": torch.zeros(3, dtype=torch.int64), "bright": float(index % 3)})
     log, best = Log(), BestCheckpoint()
-    trainer = make_trainer(OnlineProbe(), best, log, max_epochs=1)
+    trainer = make_trainer(OnlineProbe(c=1.0), best, log, max_epochs=1)
     trainer.fit(make_jepa(), datamodule=make_data(dataset=bright, val_dataset=bright))
     assert set(log.rows[0]) == rows("r2_bright")
     assert log.rows[0]["probe/r2_bright_untrained"] > 0.9
@@ -203,10 +203,10 @@ def test_a_run_of_a_few_steps_reads_nothing_for_the_probe(make_trainer, make_jep
     score, loader = OnlineProbe.score, ImageData.probe_dataloader
     monkeypatch.setattr(OnlineProbe, "score", lambda *a: passes.append(len(a[3])) or score(*a))
     monkeypatch.setattr(ImageData, "probe_dataloader", lambda data: made.append(loader(data)) or made[-1])
-    make_trainer(OnlineProbe(), max_steps=2).fit(make_jepa(), datamodule=make_data())
+    make_trainer(OnlineProbe(c=1.0), max_steps=2).fit(make_jepa(), datamodule=make_data())
     assert passes == []
     made.clear()
-    make_trainer(OnlineProbe(), max_epochs=3).fit(make_jepa(), datamodule=make_data())
+    make_trainer(OnlineProbe(c=1.0), max_epochs=3).fit(make_jepa(), datamodule=make_data())
     assert passes == [2, 1, 1]
     assert len(made) == 1
 
@@ -220,7 +220,7 @@ def test_it_can_be_switched_off(make_trainer, make_jepa, make_data):
 def test_validate_probes_too(make_trainer, make_jepa, make_data):
     """`trainer.validate` runs in inference mode, where no classifier can be fitted without care."""
     jepa, data = make_jepa(), make_data()
-    found = make_trainer(OnlineProbe()).validate(jepa, datamodule=data, verbose=False)[0]
+    found = make_trainer(OnlineProbe(c=1.0)).validate(jepa, datamodule=data, verbose=False)[0]
     assert found["probe/linear"] == pytest.approx(direct(jepa.evaluated_encoder, data)["linear"])
     assert "probe/linear_untrained" not in found
 
@@ -228,6 +228,6 @@ def test_validate_probes_too(make_trainer, make_jepa, make_data):
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision_runs_are_probed(precision, make_trainer, make_jepa, make_data):
     log = Log()
-    trainer = make_trainer(OnlineProbe(), log, max_epochs=1, precision=precision)
+    trainer = make_trainer(OnlineProbe(c=1.0), log, max_epochs=1, precision=precision)
     trainer.fit(make_jepa(), datamodule=make_data())
     assert set(log.rows[0]) == NAMES

@@ -19,9 +19,10 @@ from torch.utils.data import get_worker_info
 from jepa_lightning import JEPA
 from jepa_lightning.cli.errors import explain, short_errors
 from jepa_lightning.cli.fit import fit
+from jepa_lightning.cli.output import ClosableOutput
 from jepa_lightning.data import Samples
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.run.interruption import Interrupted
+from jepa_lightning.run.signals import Interrupted
 
 WORDS = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "6", "--trainer.max_epochs", "100"]
 WORDS += ["--checkpoint.every_n_train_steps", "1"]
@@ -192,7 +193,11 @@ def test_a_mistake_of_ours_is_not_hidden():
 
 def test_whoever_reads_the_output_may_leave():
     """`jepa-fit | head -1`: neither an error nor a complaint at the exit."""
-    words = "from jepa_lightning.cli.errors import short_errors\nwith short_errors('x'):\n"
+    before = sys.stdout
+    with short_errors("x"):
+        assert isinstance(sys.stdout, ClosableOutput)
+    assert sys.stdout is before
+    words = "from jepa_lightning.cli.output import readers_may_leave\nwith readers_may_leave():\n"
     words += "    for line in range(100000): print(line)\nimport sys\nsys.exit(7)"
     process = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "0\n"

@@ -18,7 +18,8 @@ from PIL import Image as PILImage
 from processes import holding
 from short_runs import IMAGE, SHORT
 
-from jepa_lightning.cli.fit import JEPACLI, fit
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.run.resume import find_resumable, read_resumable
 
 TINY = [
@@ -29,6 +30,7 @@ TINY = [
     *("--model.modality.encoder.heads", "2", "--model.predictor.width", "8", "--model.predictor.depth", "1"),
     *("--model.predictor.heads", "2", "--data.samples", "160", "--data.batch_size", "16"),
     *("--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "3"),
+    *("--probe.c", "1"),
 ]
 
 
@@ -248,9 +250,8 @@ BARE_GRAPH = [
 @pytest.mark.parametrize(("word", "instead"), [("predict", "jepa-embed"), ("test", "jepa-probe")])
 def test_other_commands_stand_in_for_some_subcommands(capsys, word, instead):
     assert instead in refused(capsys, word, *TINY)
-    with pytest.raises(SystemExit):
-        fit(["--help"])
-    assert "predict" not in capsys.readouterr().out
+    fit(["--help"])
+    assert f"jepa-fit {word}" not in capsys.readouterr().out
 
 
 # Checkpoints and folders that are none ------------------------------------------------------------------------------
@@ -262,6 +263,16 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     fit([*SHORTLY, "--trainer.default_root_dir", str(folder)])
     return folder
+
+
+def test_a_mistake_leaves_a_finished_run_as_it_is(tmp_path, finished, capsys):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit):
+        fit([*SHORTLY, "--trainer.default_root_dir", str(folder), "--data.root", str(tmp_path / "photoes")])
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert {path for path in after if path.name != ".lock"} == {path for path in before if path.name != ".lock"}
+    assert all(after[path] == before[path] for path in before if path.name != ".lock")
 
 
 SHORTLY = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "3", "--trainer.max_epochs", "100"]

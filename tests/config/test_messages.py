@@ -11,7 +11,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.utils.data import Dataset
 
-from jepa_lightning.cli.fit import Parser, fit
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.cli.parser import Parser
 from jepa_lightning.config.messages import LINES, shorten
 from jepa_lightning.encoders import Encoder, ViT
 from jepa_lightning.maskers import Masker
@@ -102,7 +103,7 @@ def test_what_must_be_given(said):
     text = said("--model.width=3")
     assert "--data" in text
     assert "--model.modality" in text
-    assert "--config image.yaml" in text
+    assert "jepa-fit image.yaml" in text
 
 
 @pytest.mark.parametrize(
@@ -263,9 +264,10 @@ def test_a_mistyped_option_of_a_class_within_a_class_is_that_class_s(option, sai
 
 def test_every_swappable_base_is_searched_for_names():
     """The classes that a user can name have bases that the nearest name is looked for among."""
-    from jepa_lightning.config.messages import SWAPPABLE, _subclasses
+    from jepa_lightning.config.kinds import subclasses
+    from jepa_lightning.config.messages import SWAPPABLE
 
-    known = {cls.__name__ for base in SWAPPABLE for cls in _subclasses(base)}
+    known = {cls.__name__ for base in SWAPPABLE for cls in subclasses(base)}
     for name in ("Image", "ImageData", "ViT", "TimmEncoder", "MultiBlock", "Random", "TransformerPredictor"):
         assert name in known
     for name in ("SmoothL1", "Cosine", "VICReg", "LinearRamp", "AdamW", "CollapseMonitor"):

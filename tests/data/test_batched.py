@@ -90,10 +90,10 @@ def test_only_where_our_transforms_are_all():
     small = {"samples": 40, "image_size": 32, "channels": 3, "batch_size": 8}
     assert batched(ImageData(**small)) is not None
     assert batched(Own(**small)) is None
-    assert batched(ImageData(views=2, **small)) is None
+    assert batched(ImageData(views=2, **small)) is not None
     assert batched(ImageData(batched=False, **small)) is None
     assert ImageData(**small).train_dataloader().num_workers == 0
-    with pytest.raises(DataError, match="expected data in memory, uint8 and of one size, and no views"):
+    with pytest.raises(DataError, match="expected data in memory, uint8 and of one size, and the modality"):
         batched(Own(batched=True, **small))
 
 

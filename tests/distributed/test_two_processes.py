@@ -25,6 +25,7 @@ TINY = [
     *("--model.modality.encoder.width", "16", "--model.modality.encoder.depth", "1"),
     *("--model.modality.encoder.heads", "2", "--model.predictor.width", "8", "--model.predictor.depth", "1"),
     *("--model.predictor.heads", "2", "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "2"),
+    *("--probe.c", "1"),
 ]
 
 

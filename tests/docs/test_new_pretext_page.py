@@ -16,7 +16,8 @@ SHORT = [
     *("--trainer.max_epochs=-1", "--trainer.max_steps=4", "--trainer.accelerator=cpu", "--data.samples=96"),
     *("--data.num_workers=0", "--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null"),
     *("--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false", "--data.batch_size=16"),
-    *("--trainer.num_sanity_val_steps=0", "--trainer.log_every_n_steps=2", "--data.probe_samples=32"),
+    *("--trainer.num_sanity_val_steps=0", "--trainer.log_every_n_steps=2", "--data.probe_samples=32", "--probe.c=1"),
+    "--pictures.samples=2",
 ]
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from pages import ROOT, blocks, commands, program
 from PIL import Image as PILImage
+from short_runs import Parsed
 
 from jepa_lightning.cli.fit import fit
+from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.shipped import shipped
 
 README = (ROOT / "README.md").read_text()
@@ -19,7 +21,14 @@ SHORT = [
     "--trainer.max_steps=2",
     "--trainer.accelerator=cpu",
     "--trainer.val_check_interval=2",
+    "--data.batch_size=16",
+    "--probe.c=1",
 ]
+TIMM = [  # of the README's own file
+    *("--model.modality.encoder.options", '{"depth": 2}', "--model.predictor", "TransformerPredictor"),
+    "--model.predictor.depth=1",
+]
+COUNT = 48  # files of each kind
 SMALL = ["--model.modality.encoder.depth=1", "--model.predictor.depth=1"]  # of the shipped configurations
 COMMANDS = [line for line in commands(README) if line.startswith("jepa-")]
 
@@ -41,9 +50,9 @@ def write_video(path: Path, shade: int) -> None:
 def videos(tmp_path_factory):
     """Class folders of clips, and a CSV file that lists them."""
     folder = tmp_path_factory.mktemp("videos")
-    for i in range(80):
+    for i in range(COUNT):
         write_video(folder / ("run" if i % 2 else "sit") / f"{i}.mp4", 3 * i)
-    rows = [f"{'run' if i % 2 else 'sit'}/{i}.mp4,{i / 8},{'run' if i % 2 else 'sit'}" for i in range(80)]
+    rows = [f"{'run' if i % 2 else 'sit'}/{i}.mp4,{i / 8},{'run' if i % 2 else 'sit'}" for i in range(COUNT)]
     (folder / "list.csv").write_text("\n".join(["path,speed,action", *rows]) + "\n")
     return folder
 
@@ -54,7 +63,7 @@ def sounds(tmp_path_factory):
     soundfile = pytest.importorskip("soundfile")
     folder = tmp_path_factory.mktemp("sounds")
     rows = ["path,word,speaker"]
-    for i in range(120):
+    for i in range(COUNT):
         tone = np.sin(np.arange(9000 + 100 * i) * (0.1 + 0.05 * (i % 2))) * 0.3
         soundfile.write(folder / f"{i}.wav", tone, 8000)
         rows.append(f"{i}.wav,{'yes' if i % 2 else 'no'},{('eve', 'tom', 'ann')[i % 3]}")
@@ -67,7 +76,7 @@ def clouds(tmp_path_factory):
     """Class folders of clouds."""
     folder = tmp_path_factory.mktemp("clouds")
     rng = np.random.default_rng(0)
-    for i in range(120):
+    for i in range(COUNT):
         path = folder / ("flat" if i % 2 else "round") / f"{i}.npy"
         path.parent.mkdir(exist_ok=True)
         np.save(path, rng.normal(size=(300, 3)) * ((1, 1, 0.1) if i % 2 else (1, 1, 1)))
@@ -81,7 +90,7 @@ def graphs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graphs")
     raw = folder / "MUTAG" / "raw"
     raw.mkdir(parents=True)
-    count, size = 160, 7
+    count, size = COUNT, 7
     lines: dict[str, list[str]] = {"A": [], "graph_indicator": [], "graph_labels": [], "node_labels": []}
     for graph in range(count):
         first = graph * size + 1
@@ -100,7 +109,7 @@ def graphs(tmp_path_factory):
 def run(tmp_path_factory):
     """What the README's first command leaves."""
     folder = tmp_path_factory.mktemp("run")
-    fit(["--config", "image.yaml", "--trainer.default_root_dir", str(folder), "--data.samples=160", *SMALL, *SHORT])
+    fit(["--config", "image.yaml", "--trainer.default_root_dir", str(folder), "--data.samples=64", *SMALL, *SHORT])
     return folder
 
 
@@ -108,7 +117,7 @@ def run(tmp_path_factory):
 def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
     """A working folder with what the README supposes there: the reader's own data, and the YAML that it shows."""
     monkeypatch.chdir(tmp_path)
-    for i in range(80):
+    for i in range(COUNT):
         path = tmp_path / "my_images" / ("cats" if i % 2 else "dogs") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         PILImage.new("RGB", (32, 32), (2 * i, 200 - 2 * i, 90)).save(path)
@@ -130,11 +139,11 @@ def test_there_are_commands():
     assert blocks(README, "python")
 
 
-@pytest.mark.usefixtures("no_plots")
+@pytest.mark.usefixtures("no_plots", "quick_attentive")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(folder, command):
     name, *words = shlex.split(command, comments=True)
-    small = [] if "my_run.yaml" in words else SMALL
+    small = TIMM if "my_run.yaml" in words else SMALL
     more = {"jepa-fit": [*small, *SHORT], "jepa-finetune": ["--epochs=1", "--accelerator=cpu"]}.get(name, [])
     program(name)([*words, *more])
     left = {"jepa-embed": "features.npz", "jepa-probe": "runs/image/probe/report.md", "jepa-view": "runs/image/view"}
@@ -142,15 +151,24 @@ def test_command(folder, command):
     assert (folder / left.get(name, "runs")).exists()
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("block", blocks(README, "python"))
 def test_python(folder, block):
     exec(compile(block.replace("max_steps=100", "max_steps=2"), "README.md", "exec"), {"__name__": "readme"})
 
 
+@pytest.fixture(scope="module")
+def parse():
+    """Parses words of `jepa-fit`, by one parser."""
+    load_plugins()
+    cli = Parsed(["--config", "image.yaml"])
+    return lambda words: cli.parse_arguments(cli.parser, words)
+
+
 @pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("recipes/")])
-def test_recipe_parses_and_names_what_exists(name, capsys):
+def test_recipe_parses_and_names_what_exists(name, parse, capsys):
     with pytest.raises(SystemExit) as stop:
-        fit(["--config", name, "--print_config"])
+        parse(["--config", name, "--print_config"])
     assert stop.value.code in (0, None)
     assert "class_path: jepa_lightning.encoders" in capsys.readouterr().out
 

@@ -217,6 +217,49 @@ def test_positions_that_are_nowhere_added():
         ViT(SPEC, width=WIDTH, depth=1, heads=3, positions_at="all")
     with pytest.raises(ValueError, match="rotary attention adds no positions"):
         ViT(SPEC, width=WIDTH, depth=1, heads=3, rotary="interleaved", positions_at="every_layer")
+    with pytest.raises(ValueError, match="rotary attention adds no positions"):
+        ViT(SPEC, width=WIDTH, depth=1, heads=3, rotary="interleaved", positions="stored")
+    with pytest.raises(ValueError, match="positions must be stored, or null for the modality's own, got 'sincos'"):
+        ViT(SPEC, width=WIDTH, depth=1, heads=3, positions="sincos")
+    with pytest.raises(ValueError, match="rotary_grid scales rotary coordinates: set rotary"):
+        ViT(SPEC, width=WIDTH, depth=1, heads=3, rotary_grid=(4, 4))
+    with pytest.raises(ValueError, match="norm_eps must be above 0"):
+        ViT(SPEC, width=WIDTH, depth=1, heads=3, norm_eps=0)
+
+
+def test_stored_positions_are_a_table_of_the_grid(vit):
+    """With a table that holds what is computed, both are the same; a larger grid has no rows in it."""
+    stored = ViT(SPEC, width=WIDTH, depth=2, heads=3, positions="stored").eval()
+    table = sincos(grid_positions(GRID), WIDTH)[0]
+    stored.load_state_dict({**vit.state_dict(), "positions.table": table})
+    for keep in (None, kept()):
+        torch.testing.assert_close(stored(tokens(), keep), vit(tokens(), keep))
+    larger = Tokens(values=torch.randn(1, 30, 3, 2, 2), positions=grid_positions((5, 6)), grid=(5, 6))
+    with pytest.raises(ValueError, match=r"stored for a grid of \(4, 5\), got tokens on \(5, 6\)"):
+        stored(larger)
+
+
+def test_rotary_coordinates_on_the_grid_of_another_training():
+    torch.manual_seed(0)
+    spec = replace(SPEC, grid=(4, 5))
+    one = ViT(spec, width=WIDTH, depth=1, heads=3, rotary="interleaved", rotary_grid=(7, 3)).eval()
+    two = ViT(spec, width=WIDTH, depth=1, heads=3, rotary="interleaved").eval()
+    two.load_state_dict(one.state_dict())
+    some = tokens()
+    scaled = replace(some, positions=some.positions * torch.tensor([6 / 3, 2 / 4]))
+    torch.testing.assert_close(one(some), two(scaled))
+    assert not torch.allclose(one(some), two(some), atol=1e-4)
+
+
+def test_norms_are_options():
+    torch.manual_seed(0)
+    plain = ViT(SPEC, width=WIDTH, depth=1, heads=3, norm_eps=1e-5, final_norm=False)
+    norms = [part for part in plain.modules() if isinstance(part, nn.LayerNorm)]
+    assert [norm.eps for norm in norms] == [1e-5, 1e-5]
+    normed = ViT(SPEC, width=WIDTH, depth=1, heads=3, norm_eps=1e-5)
+    normed.load_state_dict(plain.state_dict(), strict=False)
+    expected = nn.functional.layer_norm(plain.eval()(tokens()), (WIDTH,), eps=1e-5)
+    torch.testing.assert_close(normed.eval()(tokens()), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])

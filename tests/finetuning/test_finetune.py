@@ -78,7 +78,7 @@ def test_values_and_a_split_alone(short_run, images, tmp_path):
     for split in ("train", "val"):
         (tmp_path / f"{split}.npz").write_bytes((images / f"{split}.npz").read_bytes())
     data = {"root": str(tmp_path), "labels": ["size"], "batch_size": 16}
-    settings = {"data": data, "out": tmp_path / "out", "head": "attentive", "unfreeze": 1, "controls": False, **QUICK}
+    settings = {"data": data, "out": tmp_path / "out", "head": "attentive", "unfreeze": 1, "baselines": False, **QUICK}
     found = jepa_lightning.finetune(short_run("image")[0], **settings)
     assert [score.encoder for score in found.scores] == ["fine-tuned", "frozen"]
     assert found.scores[0].measure == "R2"
@@ -90,7 +90,7 @@ def test_values_and_a_split_alone(short_run, images, tmp_path):
 
 def test_a_stopped_call_resumes(short_run, images, tmp_path, monkeypatch):
     data = {"root": str(images), "labels": ["label"], "batch_size": 16}
-    settings = {"data": data, "out": tmp_path, "controls": False, "draws": 2, **QUICK}
+    settings = {"data": data, "out": tmp_path, "baselines": False, "draws": 2, **QUICK}
     calls = []
 
     def stop(line):
@@ -112,7 +112,7 @@ def test_a_stopped_call_resumes(short_run, images, tmp_path, monkeypatch):
 
 def test_the_command(short_run, images, tmp_path, capsys):
     words = ["--data.root", str(images), "--data.labels", "[label]", "--data.batch_size", "16", "--out", str(tmp_path)]
-    command([str(short_run("image")[0]), *words, "--accelerator", "cpu", "--epochs", "1", "--controls", "false"])
+    command([str(short_run("image")[0]), *words, "--accelerator", "cpu", "--epochs", "1", "--baselines", "false"])
     assert "accuracy [95%]" in capsys.readouterr().out
     assert (tmp_path / "finetune.json").is_file()
     with pytest.raises(SystemExit) as stop:
@@ -134,7 +134,9 @@ def test_the_command(short_run, images, tmp_path, capsys):
 def test_what_is_refused(short_run, images, tmp_path, settings, message):
     data = {"root": str(images), "batch_size": 16}
     with pytest.raises(ValueError, match=message):
-        jepa_lightning.finetune(short_run("image")[0], data=data, out=tmp_path, controls=False, **{**QUICK, **settings})
+        jepa_lightning.finetune(
+            short_run("image")[0], data=data, out=tmp_path, baselines=False, **{**QUICK, **settings}
+        )
 
 
 def test_from_scratch_is_from_random_weights(short_run, images, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from jepa_lightning.cli.fit import JEPACLI
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.config.plugins import load_plugins
 
 FIGURES = Path(__file__).with_name("figures.json")

@@ -1,5 +1,6 @@
 """A checkpoint becomes a frozen encoder, and runs nothing that it holds."""
 
+import copy
 import json
 import os
 import pickle
@@ -14,8 +15,10 @@ from short_runs import fit_shortly
 
 import jepa_lightning
 from jepa_lightning import JEPA, Frozen, load
+from jepa_lightning.config.rebuild import build_model
 from jepa_lightning.config.trust import only_trusted, trusted
 from jepa_lightning.encoders.pooling import pool_tokens
+from jepa_lightning.maskers import MultiBlock
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +273,26 @@ def test_checkpoints_of_the_first_version_are_refused(content, tmp_path, make_je
     assert says in refused(path)
     with pytest.raises(ValueError, match=says):
         make_trainer(max_steps=4).fit(make_jepa(), datamodule=make_data(), ckpt_path=path)
+
+
+def test_settings_that_are_not_stored_have_their_defaults(content):
+    """As in a checkpoint of a version that did not have them yet, at any depth."""
+    stored = content["hyper_parameters"]
+    few = copy.deepcopy(stored)
+    few["modality"]["init_args"]["encoder"]["init_args"] = {"width": 16, "depth": 1, "heads": 2}
+    few["modality"]["init_args"]["masker"] = {"class_path": "jepa_lightning.maskers.MultiBlock"}
+    few["target"] = {"class_path": "jepa_lightning.targets.EMA"}
+    for name in ("pretext", "objective", "regularizers", "base_batch"):
+        del few[name]
+    whole, found = (build_model(config, pretrained=True) for config in (stored, few))
+    assert {name: value.shape for name, value in found.state_dict().items()} == {
+        name: value.shape for name, value in whole.state_dict().items()
+    }
+    assert repr(found.encoder) == repr(whole.encoder)
+    assert found.masker.min_context == MultiBlock().min_context != whole.masker.min_context
+    plain = JEPA(copy.deepcopy(whole.modality))
+    assert repr(found.target) == repr(plain.target) != repr(whole.target)
+    assert repr(found.pretext) == repr(plain.pretext)
 
 
 def test_missing_extra(content, tmp_path, monkeypatch):

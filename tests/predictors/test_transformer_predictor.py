@@ -1,12 +1,14 @@
 """The Transformer predictor, block by block and sample by sample."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from asking import SPEC, TOKEN, TOLD, B, C, D, K, M, S, T, W, asked, disturbed
 from torch import nn
 
 from jepa_lightning.encoders import TokenSpec
-from jepa_lightning.encoders.positions import sincos
+from jepa_lightning.encoders.positions import grid_positions, sincos
 from jepa_lightning.predictors import PredictorSpec, TransformerPredictor
 from jepa_lightning.tokens import Latents, Query
 
@@ -286,3 +288,27 @@ def test_a_condition_just_where_the_predictor_was_built_for_one(predictor, told_
         told_predictor(*asked(*inputs))
     with pytest.raises(ValueError, match=rf"expected a condition \(B, S, {C}\).*got \(3, 2, 5\)"):
         told_predictor(*asked(*inputs), Latents(values=told.values[..., :5]))
+
+
+def test_each_draw_of_masks_has_its_own_token(inputs):
+    torch.manual_seed(0)
+    several = disturbed(TransformerPredictor(SPEC, width=W, depth=1, heads=2, mask_tokens=3))
+    assert several.mask_token.shape == (3, W)
+    state = several.state_dict()
+    context, query = asked(*inputs)
+    for number in range(5):
+        one = TransformerPredictor(SPEC, width=W, depth=1, heads=2).double().eval()
+        one.load_state_dict({**state, "mask_token": state["mask_token"][number % 3]})
+        torch.testing.assert_close(several(context, replace(query, mask=number)), one(context, query))
+    with pytest.raises(ValueError, match="mask_tokens must be at least 1"):
+        TransformerPredictor(SPEC, mask_tokens=0)
+
+
+def test_stored_positions(inputs):
+    torch.manual_seed(0)
+    stored = disturbed(TransformerPredictor(SPEC, width=W, depth=1, heads=2, positions="stored"))
+    plain = TransformerPredictor(SPEC, width=W, depth=1, heads=2).double().eval()
+    weights = {name: value for name, value in stored.state_dict().items() if name != "positions.table"}
+    plain.load_state_dict(weights)
+    stored.positions.table.copy_(sincos(grid_positions(TOKEN.grid).double(), W)[0])
+    torch.testing.assert_close(stored(*asked(*inputs)), plain(*asked(*inputs)))

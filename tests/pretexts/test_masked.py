@@ -153,6 +153,14 @@ def test_several_masks_are_passes_of_their_own(networks, sees):
         torch.testing.assert_close(outcome.target[i % len(outcome.target)].values, single.target[0].values)
 
 
+def test_each_draw_of_masks_is_asked_by_its_number(networks):
+    asked = []
+    nets = networks(TwoMasks())
+    nets.predictor.register_forward_hook(lambda module, given, out: asked.append(given[1].mask))
+    Masked()(nets, {"image": IMAGES}, generator())
+    assert asked == [0, 1]
+
+
 def test_a_pretext_of_ones_own_in_a_jepa(make_jepa):
     """Two views in place of a mask: losses and gradients are there, pictures of masks are none."""
     jepa = make_jepa(pretext=TwoViews())
@@ -232,3 +240,15 @@ def test_a_run_whose_target_sees_targets_alone(make_trainer, make_jepa, make_dat
     trainer.fit(module, datamodule=make_data())
     assert trainer.callback_metrics["train/loss"].isfinite()
     assert trainer.callback_metrics["collapse/effective_rank"] > 1
+
+
+def test_targets_without_a_norm(networks):
+    nets = networks(Random(target_ratio=0.5))
+    for sees in ("all", "targets"):
+        found = Masked(target_sees=sees, norm_targets=False).forward(nets, {"image": IMAGES}, generator())
+        normed = Masked(target_sees=sees).forward(nets, {"image": IMAGES}, generator())
+        expected = F.layer_norm(found.predictions[0].target, (32,))
+        torch.testing.assert_close(normed.predictions[0].target, expected)
+        assert not torch.equal(found.predictions[0].target, expected)
+    raw = nets.target(nets.modality.tokenizer({"image": IMAGES}))
+    assert torch.equal(Masked(norm_targets=False).forward(nets, {"image": IMAGES}, generator()).target[0].values, raw)

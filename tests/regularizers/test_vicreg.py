@@ -6,6 +6,10 @@ import pytest
 import torch
 from seeing import seen, vicreg
 
+from jepa_lightning.pretexts import Outcome
+from jepa_lightning.regularizers import RegularizerSpec, VICReg
+from jepa_lightning.tokens import Latents
+
 
 def plain_vicreg(z, variance, covariance, eps=1e-4):
     """VICReg's equations 1 to 4 on rows z[i][j], gamma = 1."""
@@ -95,3 +99,23 @@ def test_gathered_one_sample_stays_finite():
     value.backward()
     assert float(value.detach()) == pytest.approx(0.99)
     assert context.grad.isfinite().all()
+
+
+def test_cjepas_invariance_is_that_of_the_mean_of_tokens():
+    """Pooled context against pooled target, in plain loops: one target for two contexts, with filler."""
+    generator = torch.Generator().manual_seed(0)
+    first, second, target = (torch.randn(4, n, 6, generator=generator) for n in (3, 2, 5))
+    valid = torch.tensor([[True, True, False]] * 4)
+    contexts = [Latents(values=first, valid=valid), Latents(values=second)]
+    outcome = Outcome(context=contexts, target=[Latents(values=target)])
+    means = [first[:, :2].double().mean(1), second.double().mean(1)]
+    expected = sum(
+        float((mean[b, d] - target[b, :, d].double().mean()) ** 2) for mean in means for b in range(4) for d in range(6)
+    ) / (2 * 4 * 6)
+    spec = RegularizerSpec(6, 6)
+    part = VICReg(spec, variance=0.0, covariance=0.0, invariance=25.0)
+    assert float(part(outcome)) == pytest.approx(25 * expected, rel=1e-5)
+    both = VICReg(spec, invariance=25.0)(outcome) - VICReg(spec)(outcome)
+    assert float(both) == pytest.approx(25 * expected, rel=1e-4)
+    with pytest.raises(ValueError, match="a context and targets of one width, got 6 and 8"):
+        VICReg(RegularizerSpec(6, 8), invariance=1.0)

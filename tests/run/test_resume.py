@@ -13,15 +13,18 @@ from short_runs import IMAGE, SHORT
 from torch import nn
 
 from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint
-from jepa_lightning.cli.fit import JEPACLI, fit
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.encoders import ViT
 from jepa_lightning.regularizers import VICReg
 from jepa_lightning.run.folder import AppendingCSVLogger
-from jepa_lightning.run.interruption import Interrupted, stops_before_training
+from jepa_lightning.run.interruption import stops_before_training
+from jepa_lightning.run.signals import Interrupted
 from jepa_lightning.targets import Online, Pretrained
 from modalities.image import ImageData
 
-EPOCH = 6  # steps
+EPOCH = 4  # steps
+SMALL = {"samples": 16 * EPOCH}
 
 
 class Watch(Callback):
@@ -82,9 +85,8 @@ def go(make_trainer, make_jepa, make_data, tmp_path, monkeypatch, kept):
         settings = {"max_epochs": 3, "num_sanity_val_steps": 0, "default_root_dir": folders[-1], **settings}
         trainer = make_trainer(BestCheckpoint(), LastCheckpoint(every_n_train_steps=every), watch, **settings)
         model = make_jepa(seed=seed, encoder=ENCODER, **(model or {}))
-        trainer.fit(
-            model, datamodule=make_data(num_workers=workers, **(data or {})), ckpt_path="last" if resume else None
-        )
+        data = make_data(num_workers=workers, **{**SMALL, **(data or {})})
+        trainer.fit(model, datamodule=data, ckpt_path="last" if resume else None)
         return trainer, model, watch
 
     go.whole = partial(once, kept, go)
@@ -116,7 +118,7 @@ def check(go, stop, *, resumed_with=None, **settings):
     return rest, seen
 
 
-@pytest.mark.parametrize("stop", [1, 5, 6, 8, 12, 17])
+@pytest.mark.parametrize("stop", [1, 3, 4, 6, 8, 11])
 def test_from_any_step(go, stop):
     rest, seen = check(go, stop)
     assert len(rest.seen) == 3 * EPOCH - stop  # none is taken twice
@@ -131,45 +133,45 @@ OTHER_TARGETS = {  # than the moving average that the other tests have
 
 @pytest.mark.parametrize("model", OTHER_TARGETS.values(), ids=OTHER_TARGETS.keys())
 def test_with_any_target(go, model):
-    rest, _ = check(go, 8, model=model)
-    assert len(rest.seen) == 3 * EPOCH - 8
+    rest, _ = check(go, 6, model=model)
+    assert len(rest.seen) == 3 * EPOCH - 6
 
 
 def test_from_the_last_of_every_few_steps(go):
-    rest, _ = check(go, 11, every=4)
-    assert len(rest.seen) == 3 * EPOCH - 8
+    rest, _ = check(go, 7, every=3)
+    assert len(rest.seen) == 3 * EPOCH - 6
 
 
 def test_with_accumulation(go):
-    rest, _ = check(go, 4, accumulate_grad_batches=2)
-    assert len(rest.seen) == 3 * EPOCH - 8
+    rest, _ = check(go, 3, accumulate_grad_batches=2)
+    assert len(rest.seen) == 3 * EPOCH - 6
 
 
 def test_a_validation_between_two_micro_batches_is_no_place_to_go_on_from(go):
-    check(go, 2, accumulate_grad_batches=2, val_check_interval=3, every=100)
+    check(go, 2, accumulate_grad_batches=2, val_check_interval=3, every=100, data={"samples": 96})
 
 
 def test_with_validations_within_an_epoch(go):
-    check(go, 9, val_check_interval=2, every=100)
+    check(go, 7, val_check_interval=2, every=100)
 
 
 def test_without_validation(go):
-    check(go, 8, limit_val_batches=0, every=100)
+    check(go, 6, limit_val_batches=0, every=100)
 
 
 def test_of_steps_without_validation(go):
-    check(go, 8, limit_val_batches=0, every=100, max_epochs=-1, max_steps=14)
+    check(go, 6, limit_val_batches=0, every=100, max_epochs=-1, max_steps=10)
 
 
 def test_with_workers_as_without(go):
-    check(go, 8, workers=2, resumed_with={"workers": 0})
+    check(go, 6, workers=2, resumed_with={"workers": 0})
 
 
 def test_a_resumed_run_reads_no_sample_that_it_skips(go, monkeypatch):
     from jepa_lightning.data import Samples
 
     with pytest.raises(Killed):
-        go(stop=4, limit_val_batches=0)
+        go(stop=2, limit_val_batches=0)
     read, original = [], Samples.__getitems__
     monkeypatch.setattr(Samples, "__getitems__", lambda self, places: read.extend(places) or original(self, places))
     go(resume=True, limit_val_batches=0, max_epochs=1)
@@ -321,7 +323,7 @@ def fails(make_trainer, make_jepa, make_data, tmp_path_factory, monkeypatch, kep
         logger = AppendingCSVLogger(folder)
         trainer = make_trainer(*callbacks, **{**settings, "default_root_dir": str(folder), "logger": logger})
         model = make_jepa(seed=seed, encoder=ENCODER)
-        trainer.fit(model, datamodule=make_data(**(data or {})), ckpt_path="last" if resume else None)
+        trainer.fit(model, datamodule=make_data(**SMALL, **(data or {})), ckpt_path="last" if resume else None)
         return trainer, model, watch
 
     fails.whole = partial(once, kept, fails, tmp_path_factory.mktemp("whole"))
@@ -334,9 +336,9 @@ def rows(folder):
 
 
 FAILURES = [  # after which step, of what run
-    (6, {}), (12, {}), (18, {}), (4, {"val_check_interval": 2}), (6, {"val_check_interval": 2}),
-    (3, {"accumulate_grad_batches": 2}), (12, {"max_steps": 15, "max_epochs": -1}),
-    (8, {"val_check_interval": 4, "check_val_every_n_epoch": None}),
+    (4, {}), (8, {}), (12, {}), (2, {"val_check_interval": 2}), (4, {"val_check_interval": 2}),
+    (2, {"accumulate_grad_batches": 2}), (8, {"max_steps": 10, "max_epochs": -1}),
+    (6, {"val_check_interval": 3, "check_val_every_n_epoch": None}),
 ]  # fmt: skip
 
 
@@ -372,33 +374,33 @@ def test_a_failure_twice_in_a_row(fails, tmp_path):
     whole, *_ = fails.whole()
     for resume in (False, True, True):
         with pytest.raises(Broken):
-            fails(tmp_path / "run", Failing(6, "end"), resume=resume)
+            fails(tmp_path / "run", Failing(4, "end"), resume=resume)
     fails(tmp_path / "run", resume=True)
     assert rows(tmp_path / "run") == rows(Path(whole.default_root_dir))
 
 
 def test_a_failure_in_the_validation_after_the_last_step(fails, tmp_path):
     """There are no steps to resume, and Lightning validates nothing without any: it is said."""
-    settings = {"max_steps": 12, "max_epochs": -1}
+    settings = {"max_steps": 8, "max_epochs": -1}
     with pytest.raises(Broken):
-        fails(tmp_path, Failing(12, "batch"), **settings)
-    assert saved(tmp_path) == 12
-    with pytest.warns(UserWarning, match=r"all 12 steps were made when the last validation failed"):
+        fails(tmp_path, Failing(8, "batch"), **settings)
+    assert saved(tmp_path) == 8
+    with pytest.warns(UserWarning, match=r"all 8 steps were made when the last validation failed"):
         again, _, rest = fails(tmp_path, resume=True, **settings)
     assert not rest.seen
-    assert again.global_step == 12
+    assert again.global_step == 8
 
 
-@pytest.mark.parametrize("settings", [{}, {"val_check_interval": 3}])
+@pytest.mark.parametrize("settings", [{}, {"val_check_interval": 2}])
 def test_a_signal_in_the_step_before_a_validation(go, monkeypatch, settings):
     whole, model, seen = go.whole(**settings)
     with monkeypatch.context() as patch:
-        signalled(patch, signal.SIGTERM, at=5)
+        signalled(patch, signal.SIGTERM, at=3)
         with pytest.raises(Interrupted):
             go(**settings)
     again, resumed, rest = go(resume=True, seed=1, **settings)
-    assert rest.validated == [step for step in seen.validated if step >= 6]
-    assert len(rest.seen) == 3 * EPOCH - 6
+    assert rest.validated == [step for step in seen.validated if step >= 4]
+    assert len(rest.seen) == 3 * EPOCH - 4
     assert equal(dict(model.state_dict()), dict(resumed.state_dict()))
     assert again.global_step == whole.global_step
 

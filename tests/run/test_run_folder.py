@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from jepa_lightning.run.folder import AppendingCSVLogger, default_loggers, keep_config, set_aside
+from jepa_lightning.run.folder import AppendingCSVLogger, default_loggers, keep_config, put_back, set_aside
 from jepa_lightning.run.interruption import Fault
 
 
@@ -185,3 +185,27 @@ def test_a_folder_that_goes_ends_the_run(make_trainer, make_jepa, make_data, tmp
         trainer.fit(make_jepa(), datamodule=make_data())
     assert trainer.global_step in (2, 3, 4)
     assert what == "emptied" or not run.exists() or not list(run.rglob("*.c*"))
+
+
+def test_what_is_put_back_is_as_it_was(tmp_path):
+    for name in ("metrics.csv", "checkpoints/last.ckpt", "config.yaml", "probe/report.html", "view/masks.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("earlier")
+    (tmp_path / "notes.txt").write_text("mine")
+    before = everything(tmp_path)
+    moved = set_aside(tmp_path)
+    assert everything(tmp_path) == {"notes.txt", *(f"previous/1/{name}" for name in before - {"notes.txt"})}
+    for name in ("metrics.csv", "config.yaml", "events.out.tfevents.1"):
+        (tmp_path / name).write_text("new")
+    assert put_back(tmp_path, moved)
+    assert everything(tmp_path) == before
+    assert (tmp_path / "config.yaml").read_text() == "earlier"
+
+
+def test_a_new_run_that_has_saved_something_keeps_the_folder(tmp_path):
+    (tmp_path / "metrics.csv").write_text("earlier")
+    moved = set_aside(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_text("new")
+    assert not put_back(tmp_path, moved)
+    assert everything(tmp_path) == {"checkpoints/last.ckpt", "previous/1/metrics.csv"}

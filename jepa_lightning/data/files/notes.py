@@ -62,15 +62,25 @@ class Notes:
         comma = "," if classes and labelled < total else ""
         how += f": {sizes}" if len(lists) > 1 else ""
         rank_zero_info(f"{where}: {total:,} {self.kind}{'s' if total > 1 else ''}{comma} {what}{how}")
-        unread = tree.unread()
-        if unread:
-            count = sum(unread.values())
-            _log.warning(
-                "%s: %s of %s files are left out, for their endings are not read: %s",
-                where, f"{count:,}", f"{count + tree.count:,}", counted(unread),
-            )  # fmt: skip
+        warn_of_unread(str(base), tree.unread(), tree.count)
         if self.doubts:
             _log.warning("%s: %s", where, "; ".join(dict.fromkeys(self.doubts)))
+
+
+def warn_of_unread(base: str, unread: Counter[str], read: int) -> None:
+    """Log how many files of a folder are left out by which ending, if any are.
+
+    Args:
+        base: the folder.
+        unread: ending to the number of files with it.
+        read: number of files that are read.
+    """
+    if unread:
+        count = sum(unread.values())
+        _log.warning(
+            "%s: %s of %s files are left out, for their endings are not read: %s",
+            printable(base), f"{count:,}", f"{count + read:,}", counted(unread),
+        )  # fmt: skip
 
 
 def counted(endings: Counter[str]) -> str:

@@ -59,10 +59,15 @@ class Folder:
 
     def unread(self) -> Counter[str]:
         """Count by ending the files in and below it that could be data and are not read; notes and lists are not."""
-        found = Counter({ending: count for ending, count in self.others.items() if ending not in _BESIDE_DATA})
+        found = that_could_be_data(self.others)
         for folder in self.folders:
             found += folder.unread()
         return found
+
+
+def that_could_be_data(endings: Counter[str]) -> Counter[str]:
+    """Leave out of counted file name endings those of notes and lists, which lie beside data."""
+    return Counter({ending: count for ending, count in endings.items() if ending not in _BESIDE_DATA})
 
 
 def read_tree(base: str, fits: Callable[[str, str], bool]) -> tuple[Folder, list[str]]:

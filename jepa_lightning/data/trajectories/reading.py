@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from jepa_lightning.data.arrays import native
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.hdf5 import ENDINGS as HDF5
 from jepa_lightning.data.files.hdf5 import open_hdf5, read_arrays
+from jepa_lightning.data.files.notes import warn_of_unread
 from jepa_lightning.data.files.split_names import plain_split_of
+from jepa_lightning.data.files.tree import that_could_be_data
 from jepa_lightning.data.trajectories.episodes import Episode
 
 ENDINGS = (".npz", *HDF5)
@@ -30,9 +33,12 @@ def find_episode_files(root: Path) -> dict[str, list[Path]]:
     """
     if not root.exists():
         raise DataError(f"expected episodes at {root}, found nothing there: check data.root")
-    files = [root] if root.is_file() else sorted(path for path in root.iterdir() if path.suffix.lower() in ENDINGS)
+    there = [root] if root.is_file() else sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    files = there if root.is_file() else [path for path in there if path.suffix.lower() in ENDINGS]
     if not files:
         raise DataError(f"expected files {', '.join(ENDINGS)} in {root}, found none: check data.root")
+    others = Counter(path.suffix.lower() for path in there if path not in files and path.is_file())
+    warn_of_unread(str(root), that_could_be_data(others), len(files))
     found: dict[str, list[Path]] = {}
     for file in files:
         found.setdefault(plain_split_of(file.stem) or "train" if root.is_dir() else "train", []).append(file)

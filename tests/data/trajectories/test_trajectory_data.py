@@ -7,7 +7,7 @@ import torch
 
 from jepa_lightning.data import DataError, TrajectoryData
 from jepa_lightning.data.trajectories import Observations
-from jepa_lightning.data.trajectories.reading import read_episodes
+from jepa_lightning.data.trajectories.reading import find_episode_files, read_episodes
 from jepa_lightning.environments import TwoRooms
 
 NAMES = {"observations": "observations", "actions": "actions", "labels": None}
@@ -111,6 +111,18 @@ def test_layouts_of_files(tmp_path):
         assert set(found[0].labels) == ({"layout", "x"} if file.name == "stacked.npz" else set())
     labelled = read_episodes(tmp_path / "stacked.npz", **NAMES)
     assert labelled[2].labels["layout"].tolist() == [2] * 5
+
+
+def test_other_files_are_counted_by_their_endings(tmp_path, caplog):
+    np.savez(tmp_path / "train.npz", observations=np.zeros((2, 6, 3)), actions=np.zeros((2, 5, 1)))
+    for name in ("a.zarr", "b.npy", "c.npy", "README.md", ".hidden.npy"):
+        (tmp_path / name).write_bytes(b"")
+    find_episode_files(tmp_path)
+    says = "3 of 4 files are left out, for their endings are not read: .npy (2), .zarr (1)"
+    assert caplog.messages == [f"{tmp_path}: {says}"]
+    caplog.clear()
+    find_episode_files(tmp_path / "train.npz")
+    assert not caplog.messages
 
 
 def test_a_test_file_is_the_test_split(tmp_path):

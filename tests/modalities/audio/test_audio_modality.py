@@ -1,12 +1,10 @@
 """The audio modality as a whole: a training step with short clips, and what is said where torchaudio is missing."""
 
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
+from processes import fresh
 
 from jepa_lightning import JEPA
 from jepa_lightning.encoders import ViT
@@ -14,7 +12,6 @@ from jepa_lightning.maskers import BlockUnion, MultiBlock, Random, TimeSpans
 from jepa_lightning.predictors import TransformerPredictor
 from modalities.audio import Audio
 
-ROOT = Path(__file__).resolve().parents[3]
 MASKERS = {
     "random": Random(),
     "spans": TimeSpans(spans=2),
@@ -122,12 +119,10 @@ UNFIT = [
 ]
 
 
-def test_without_a_torchaudio_that_loads_one_line_says_what_to_do():
+def test_without_a_torchaudio_that_loads_one_line_says_what_to_do(tmp_path):
     """In a process of its own; there, each error in turn is what `import torchaudio` raises."""
     code = BREAK.replace("ERRORS", f"[{', '.join([MISSING, *UNFIT])}]")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = fresh(code, tmp_path).splitlines()
     assert len(lines) == 3 * (1 + len(UNFIT))
     for message, loaded, warning in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
         assert message.endswith('pip install "jepa-lightning[audio]"')

@@ -1,0 +1,163 @@
+"""Methods beside each other at equal CPU minutes: does predicting representations beat predicting pixels here?
+
+    python -m benchmarks.methods --data data --minutes 5
+    python -m benchmarks.methods --data data --minutes 20 --methods views_vicreg mae --seeds 0 1 2 --split test
+
+Each method trains on CIFAR-10's images without labels for the same CPU time on the same threads: the time of a step is
+measured in a short run, and sets the number of steps, over which the schedules stretch. Frozen features, averaged over
+tokens, are then probed with 10,000 labels (kNN and logistic regression, settings chosen inside the training part)
+beside the same encoder before training. A tenth of the training images is held out; `--split val`, the default, scores
+on these, for choosing; `--split test` scores on the test images, once.
+
+What lies in `--out` is not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+
+from benchmarks.real_data import Run
+from benchmarks.report import machine, options, table, write_json
+from jepa_lightning.callbacks.probe import embedder
+from jepa_lightning.config.plugins import load_plugins
+from jepa_lightning.evaluation import extract
+from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, evaluate_features
+
+VIT, RESNET, CNN = "recipes/ijepa_cifar10.yaml", "recipes/vicreg_cifar10.yaml", "recipes/cnnjepa_cifar10.yaml"
+_SIGREG = '[{"class_path": "SIGReg", "init_args": {"weight": 0.05, "per_sample": true}}]'
+_PIXELS = ["--model.target", "RawTokens", "--model.objective", "MSE", "--model.regularizers", "null"]
+METHODS: dict[str, tuple[str, list[str]]] = {
+    "masked_ema": (VIT, []),
+    "masked_sigreg": (
+        VIT,
+        ["--model.target", "Online", "--model.target.stop_gradient", "false", "--model.regularizers", _SIGREG],
+    ),
+    "mae": (VIT, [*_PIXELS, "--model.modality.masker", "Random", "--model.modality.masker.target_ratio", "0.75"]),
+    "cnnjepa": (CNN, []),
+    "cnn_mae": (CNN, _PIXELS),
+    "views_vicreg": (RESNET, []),
+    "views_sigreg": (RESNET, ["--model.prediction_weight", "0.95", "--model.regularizers", _SIGREG]),
+    "views_visreg": (RESNET, ["--model.regularizers", '[{"class_path": "VISReg", "init_args": {"weight": 1.0}}]']),
+}
+"""Shipped configuration and what is changed in it, by name."""
+
+LABELS = 10_000
+_WARM, _TIMED = 3, 8  # steps of the short run
+
+
+class Clock(Callback):
+    """CPU seconds at the end of each training step."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        """Note the time."""
+        self.ends.append(time.process_time())
+
+    @property
+    def step(self) -> float:
+        """Return the median of a step's CPU seconds, after the first ones."""
+        ends = self.ends[_WARM - 1 :]
+        return statistics.median(after - before for before, after in pairwise(ends))
+
+
+class ClockedRun(Run):
+    """A run that keeps its untrained encoder, and whose steps are timed."""
+
+    def before_fit(self) -> None:
+        """Add the clock."""
+        super().before_fit()
+        self.clock = Clock()
+        self.trainer.callbacks.append(self.clock)  # type: ignore[attr-defined]
+
+
+def train(name: str, root: Path, folder: Path, *, seed: int, steps: int, words: list[str]) -> ClockedRun:
+    """Train a method for so many steps."""
+    config, changed = METHODS[name]
+    fixed = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps), "--trainer.limit_val_batches", "0"]
+    fixed += ["--probe.enabled", "false", "--pictures.enabled", "false", "--trainer.enable_progress_bar", "false"]
+    fixed += ["--seed_everything", str(seed), "--data.root", str(root), "--data.val_fraction", "0.1"]
+    return ClockedRun(["fit", "--config", config, "--trainer.default_root_dir", str(folder), *changed, *fixed, *words])
+
+
+def score(run: ClockedRun, split: str, *, seed: int) -> dict[str, float]:
+    """Probe the trained and the untrained encoder: accuracies by "encoder probe"."""
+    module = run.model.cpu().eval()
+    settings = run.config["fit"]["data"]["init_args"].as_dict()
+    data = type(run.datamodule)(**{**settings, "probe_samples": LABELS, "views": 1, "view_transform": None})
+    data.trainer = run.trainer  # which has the model, whose sizes the data takes
+    loader = data.val_dataloader if split == "val" else data.test_dataloader
+    encoded = {}
+    for encoder, part in (("trained", module.evaluated_encoder), ("untrained", run.untrained.cpu().eval())):
+        embed = embedder(module, part)
+        encoded[encoder] = Encoded(extract(embed, data.probe_dataloader()), extract(embed, loader()))
+    report = evaluate_features(encoded, protocol=Protocol(seed=seed), probes=("knn", "logistic"), labels=None)
+    return {f"{s.encoder} {s.probe}": s.estimate.mean for s in report.scores}
+
+
+def measure(name: str, given: Any, *, seed: int, words: list[str]) -> dict[str, Any]:
+    """Time, train and score one method with one seed."""
+    root, folder = given.data / "cifar10_jpg", given.out / f"{name}_{seed}"
+    step = train(name, root, folder / "timed", seed=seed, steps=_WARM + _TIMED, words=words).clock.step
+    steps = max(round(given.minutes * 60 / step), 1)
+    run = train(name, root, folder / "run", seed=seed, steps=steps, words=words)
+    seconds = run.clock.ends[-1] - run.clock.ends[0] + step  # of all steps, the first of which has no beginning
+    found = {"method": name, "seed": seed, "split": given.split, "steps": steps, "cpu_seconds": seconds}
+    return {**found, "samples": steps * run.datamodule.batch_size, **score(run, given.split, seed=seed)}
+
+
+def main(args: list[str] | None = None) -> list[dict[str, Any]]:
+    """Train and score what is missing, print the table."""
+    parser = options(__doc__, "methods")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds cifar10_jpg")
+    parser.add_argument("--minutes", type=float, default=5.0, help="CPU minutes of training")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/methods"))
+    given, words = parser.parse_known_args(args)
+    torch.set_num_threads(given.threads)
+    load_plugins()
+    results: list[dict[str, Any]] = []
+    for name in given.methods:
+        for seed in given.seeds:
+            path = given.out / f"{name}_{seed}_{given.split}_{given.minutes:g}.json"
+            if not path.is_file():
+                found = measure(name, given, seed=seed, words=words)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(found, indent=2) + "\n")
+            results.append(json.loads(path.read_text()))
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
+    write_json(given.json, {**settings, **machine()}, {"rows": results})
+    print(table(["method", "seeds", "steps", "samples", *COLUMNS], rows_of(results)))
+    return results
+
+
+COLUMNS = ["trained logistic", "untrained logistic", "trained knn", "untrained knn"]
+
+
+def rows_of(results: list[dict[str, Any]]) -> list[list[str]]:
+    """Make a row a method: means over seeds, with their standard deviation where there are several."""
+    rows = []
+    for name in dict.fromkeys(result["method"] for result in results):
+        same = [result for result in results if result["method"] == name]
+        cells = [name, str(len(same)), str(same[0]["steps"]), str(same[0]["samples"])]
+        for column in COLUMNS:
+            values = [result[column] for result in same]
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}")
+        rows.append(cells)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

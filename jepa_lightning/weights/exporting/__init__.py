@@ -1,0 +1,1 @@
+"""A trained encoder in the formats of other libraries."""

@@ -1,0 +1,1 @@
+"""What files of weights hold: names, sizes and tables of positions. Nothing here knows a module."""

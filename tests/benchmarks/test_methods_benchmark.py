@@ -1,0 +1,48 @@
+"""`benchmarks.methods`: every method's configuration can be built, and a small run gives the table."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import methods
+from benchmarks.methods import METHODS, rows_of
+from jepa_lightning.cli.fit import fit
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_configurations_parse(name, capsys):
+    config, words = METHODS[name]
+    with pytest.raises(SystemExit) as stop:
+        fit(["--config", config, *words, "--print_config"])
+    assert stop.value.code in (0, None)
+    printed = capsys.readouterr().out
+    for changed in ("RawTokens", "Online", "SIGReg", "VISReg", "Random"):
+        assert (changed in printed) >= any(changed in word for word in words)
+
+
+def test_a_small_run(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 60), ("test", 20)):
+        for number in range(count):
+            path = tmp_path / "cifar10_jpg" / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    words = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--json", str(tmp_path / "methods.json")]
+    words += ["--minutes", "0.001", "--methods", "views_vicreg", "--split", "test", "--data.batch_size", "16"]
+    (found,) = methods.main(words)
+    assert found["steps"] >= 1
+    assert found["samples"] == 16 * found["steps"]
+    assert all(0 <= found[column] <= 1 for column in methods.COLUMNS)
+    assert "views_vicreg" in capsys.readouterr().out
+    assert methods.main(words) == [found]  # nothing was trained again
+    assert json.loads((tmp_path / "methods.json").read_text())
+
+
+def test_rows_are_means_over_seeds():
+    same = {"method": "a", "steps": 3, "samples": 6, **dict.fromkeys(methods.COLUMNS, 0.5)}
+    other = {**same, "trained knn": 0.7}
+    assert rows_of([same, other]) == [
+        ["a", "2", "3", "6", "0.500 ± 0.000", "0.500 ± 0.000", "0.600 ± 0.141", "0.500 ± 0.000"]
+    ]

@@ -1,0 +1,71 @@
+"""The table of methods: each row says what its configuration builds; the page on faithfulness names what deviates."""
+
+import re
+
+import pytest
+from test_docs import PAGES, Parse
+from test_examples import public
+
+from jepa_lightning.config.plugins import load_plugins
+
+COLUMNS = ("pretext", "target", "predictor", "objective", "regularizers")
+DEFAULTS = {"pretext": "Masked", "target": "EMA", "predictor": "TransformerPredictor", "objective": "SmoothL1"}
+
+
+def rows():
+    found = [
+        re.split(r"\s*\|\s*", line.strip("| ")) for line in PAGES["methods.md"].splitlines() if line.startswith("|")
+    ]
+    head, _, *cells = found
+    return [dict(zip(head, row, strict=True)) for row in cells]
+
+
+@pytest.fixture(scope="module")
+def parse():
+    load_plugins()
+    cli = Parse(["--config", "image.yaml"])
+
+    def settings(words):
+        cli.parse_arguments(cli.parser, words)
+        return cli.config.fit.model
+
+    return settings
+
+
+def built(part):
+    """Short names of the classes of a part of a configuration."""
+    parts = part if isinstance(part, list) else [part]
+    return [each.class_path.rsplit(".", 1)[-1] for each in parts if each is not None]
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row["method"])
+def test_a_row_is_what_its_configuration_builds(parse, row):
+    model = parse(["--config", *row["start"].strip("`").split()])
+    for column in COLUMNS:
+        named = re.findall(r"`(\w+)`", row[column])
+        found = built(model[column]) or [DEFAULTS[column]] if column != "regularizers" else built(model[column])
+        if column == "predictor" and row["pretext"] == "`Views`":  # which builds none
+            assert row[column] == "none"
+            continue
+        assert sorted(named) == sorted(found), column
+        assert named or row[column] == "none"
+
+
+def test_all_pretexts_and_targets_are_in_the_table():
+    from jepa_lightning.pretexts import Pretext
+    from jepa_lightning.targets import Target
+
+    load_plugins()
+    table = " ".join(" ".join(row.values()) for row in rows())
+    for kind in public():
+        if issubclass(kind, Pretext | Target) and kind.__name__ != "Pretrained":
+            assert f"`{kind.__name__}`" in table
+
+
+def test_what_deviates_is_on_the_page():
+    load_plugins()
+    page = PAGES["faithfulness.md"]
+    missing = [
+        kind.__name__ for kind in public() if "Deviation" in (kind.__doc__ or "") and f"`{kind.__name__}`" not in page
+    ]
+    assert not missing

@@ -1,0 +1,117 @@
+"""Views of whole batches: the pixels of single views for the same draws, and their frequencies."""
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_lightning.data import DataError
+from jepa_lightning.data.views import view_seed
+from modalities.image import ImageData, ImageViews
+from modalities.image.batch_views import BatchViews
+
+
+def make(**settings):
+    few = {"samples": 32, "batch_size": 16, "image_size": 32, "channels": 3, "num_workers": 0, "val_fraction": 0}
+    return ImageData(**{**few, **settings})
+
+
+def views_of(**settings):
+    data = make(views=3, view_transform=ImageViews(**settings))
+    data.setup()
+    return data, data.part("train").batched
+
+
+def first(data, epoch=0):
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return next(iter(loader))
+
+
+def test_a_view_is_the_crop_and_the_changes_that_were_drawn(monkeypatch):
+    """Each view of each sample, made by `ImageViews` from the same draws: they differ by rounding alone."""
+    data, batched = views_of(blur=[0.5, 1.0], solarise=0.5, local_views=1, local_size=16)
+    assert isinstance(batched, BatchViews)
+    images = torch.from_numpy(data.part("train").dataset.images[:8])
+    drawn = batched.draw(np.arange(8))
+    found = batched({"image": images}, drawn)["views"]
+    assert [tuple(view["image"].shape) for view in found] == [(8, 3, 32, 32), (8, 3, 32, 32), (8, 3, 16, 16)]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in data.statistics())
+    transform = data.training_transform
+    from modalities.image import transforms
+
+    for view in range(3):
+        for b in range(8):
+            one = {name: values[b, view] for name, values in drawn.items()}
+            monkeypatch.setattr(transforms, "random_box", lambda *_, one=one, **__: tuple(one["boxes"].tolist()))
+            monkeypatch.setattr(torch, "rand", lambda *_, one=one: 0.0 if one["flip"] else 1.0)
+            monkeypatch.setattr(transform, "_happens", lambda name, _, one=one: bool(one[name]))
+            factors = one["factors"].tolist()
+            monkeypatch.setattr(
+                transform, "colours", lambda x, one=one, f=factors: changed(x, one["order"].tolist(), f)
+            )
+            monkeypatch.setattr(torch.Tensor, "uniform_", lambda *_, one=one: float(one["sigma"]))
+            expected = transform({"image": images[b].numpy()}, view)["image"].float()
+            error = (found[view]["image"][b] * std + mean) * 255 - expected
+            assert error.abs().mean() < 4, (view, b)  # each of up to seven changes of bytes cuts the fraction off
+
+
+def changed(pixels, order, factors):
+    from torchvision.transforms.v2 import functional as one
+
+    kinds = (one.adjust_brightness, one.adjust_contrast, one.adjust_saturation, one.adjust_hue)
+    for kind in order:
+        pixels = kinds[kind](pixels, factors[kind])
+    return pixels
+
+
+def test_draws_follow_from_seed_and_view_alone():
+    _, batched = views_of()
+    drawn, again = batched.draw(np.arange(6)), batched.draw(np.array([3, 99]))
+    for name, values in drawn.items():
+        assert values.shape[:2] == (6, 3)
+        assert torch.equal(values[3], again[name][0])
+    alone = batched.draw(np.array([view_seed(4, 2)]))
+    assert torch.equal(drawn["boxes"][4, 2], alone["boxes"][0, 0])
+
+
+def test_how_often_and_how_much():
+    _, batched = views_of(jitter=[0.8, 0.3], grey=0.2, blur=0.0, solarise=[0.0, 0.1], hue=0.1, brightness=0.4)
+    drawn = batched.draw(np.arange(4000))
+    for name, chances in {"flip": [0.5] * 3, "jitter": [0.8, 0.3, 0.3], "grey": [0.2] * 3, "blur": [0] * 3}.items():
+        assert (drawn[name].float().mean(0) - torch.tensor(chances)).abs().max() < 0.03
+    low, high = drawn["factors"].amin((0, 1)), drawn["factors"].amax((0, 1))
+    torch.testing.assert_close(low, torch.tensor([0.6, 0.6, 0.8, -0.1]), atol=0.01, rtol=0)
+    torch.testing.assert_close(high, torch.tensor([1.4, 1.4, 1.2, 0.1]), atol=0.01, rtol=0)
+    assert drawn["order"].sort(-1).values.equal(torch.arange(4).expand(4000, 3, 4))
+    assert len({tuple(order) for order in drawn["order"][:, 0].tolist()}) == 24
+    assert (drawn["sigma"] >= 0.1).all()
+    assert (drawn["sigma"] <= 2.0).all()
+
+
+def test_a_batch_with_views():
+    batch = first(make(views=2))
+    assert batch["views"][0]["image"] is batch["image"]
+    assert [sorted(view) for view in batch["views"]] == [["image"], ["image"]]
+    assert not torch.equal(batch["image"], batch["views"][1]["image"])
+    assert "views" not in first(make(view_transform=ImageViews()))
+    one_by_one = first(make(views=2, batched=False))
+    assert list(batch["id"]) == one_by_one["id"]
+    both = torch.stack([batch["views"][1]["image"], one_by_one["views"][1]["image"]]).flatten(1)
+    assert (both.mean(1)[0] - both.mean(1)[1]).abs() < 0.15
+    assert (both.std(1)[0] / both.std(1)[1] - 1).abs() < 0.15
+    again = first(make(views=2, num_workers=1))
+    assert torch.equal(batch["views"][1]["image"], again["views"][1]["image"])
+    assert not torch.equal(batch["image"], first(make(views=2), epoch=1)["image"])
+
+
+def test_grey_images_and_other_transforms():
+    assert first(make(channels=1, views=2))["views"][1]["image"].shape == (16, 1, 32, 32)
+
+    class Own(ImageViews):
+        pass
+
+    data = make(views=2, view_transform=Own())
+    data.setup()
+    assert data.part("train").batched is None
+    with pytest.raises(DataError, match="the modality's own transforms for batched: true"):
+        make(views=2, view_transform=Own(), batched=True).setup()
