@@ -3,10 +3,12 @@
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pages import ROOT, blocks, commands, program
 from PIL import Image as PILImage
 from short_runs import Parsed
@@ -14,6 +16,9 @@ from short_runs import Parsed
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.shipped import shipped
+
+sys.path.insert(0, str(ROOT / "tests" / "weights"))
+import layouts as lay
 
 README = (ROOT / "README.md").read_text()
 SHORT = [
@@ -113,6 +118,13 @@ def run(tmp_path_factory):
     return folder
 
 
+def released():
+    """An official file's layout, with random weights of the width that the README says, and of one layer."""
+    width = 1280
+    state = {**lay.patch(width=width), **lay.layers("blocks.", width, 1, width), **lay.norm("norm", width)}
+    return {"target_encoder": lay.wrapped({**state, "pos_embed": lay.published((4, 4), width)[None]}), "epoch": 300}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
     """A working folder with what the README supposes there: the reader's own data, and the YAML that it shows."""
@@ -122,6 +134,7 @@ def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
         path.parent.mkdir(parents=True, exist_ok=True)
         PILImage.new("RGB", (32, 32), (2 * i, 200 - 2 * i, 90)).save(path)
     PILImage.new("RGB", (60, 40), (90, 20, 200)).save(tmp_path / "photo.jpg")
+    torch.save(released(), tmp_path / "IN1K-vit.h.14-300e.pth.tar")
     (tmp_path / "my_videos").symlink_to(videos)
     (tmp_path / "my_audio").symlink_to(sounds)
     (tmp_path / "my_clouds").symlink_to(clouds)
