@@ -185,7 +185,7 @@ class JEPA(LightningModule):
             encoder=self.encoder,
             predictor=self.predictor,
             spec=self.modality.spec,
-            width=self.target.dim,
+            asked=self.pretext.predictor_spec(self.modality, self.target),
         )
         data: Any = getattr(self.trainer, "datamodule", None)
         for part in (self.tokenizer, self.pretext):

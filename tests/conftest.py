@@ -20,29 +20,41 @@ from modalities.image import Image, ImageData
 
 torch.set_num_threads(1)
 
+FROM_THE_SERVER = {  # begin processes from the fork server (tests/processes.py), which takes ten seconds to start
+    "distributed/test_two_processes.py",
+    "distributed/test_gather.py",
+    "modalities/audio/test_audio_modality.py",
+    "run/test_kill.py",
+    "test_architecture.py",
+    "test_package.py",
+}
 SLOW_FILES = (  # go first: processes share whole files, and a long one at the end keeps the others waiting
+    *sorted(FROM_THE_SERVER),
     "run/test_resume.py",
     "cli/test_probe_command.py",
     "cli/test_fit.py",
-    "distributed/test_two_processes.py",
     "docs/test_readme.py",
     "cli/test_view_command.py",
+    "benchmarks/test_gpu_benchmark.py",
+    "evaluation/test_evaluate_features.py",
+    "docs/test_docs.py",
     "golden/test_golden.py",
+    "fuzz/test_fuzz_configs.py",
+    "encoders/test_layers.py",
     "fuzz/test_fuzz_sizes.py",
     "config/test_trust.py",
-    "run/test_kill.py",
     "targets/test_pretrained.py",
-    "evaluation/test_evaluate_features.py",
+    "scale/test_parallel.py",
+    "loading/test_from_runs.py",
+    "callbacks/test_probe_callback.py",
+    "benchmarks/test_benchmarks.py",
     "data/test_views.py",
-    "fuzz/test_fuzz_configs.py",
+    "data/streams/test_shards.py",
     "cli/test_embed.py",
     "docs/test_new_modality_page.py",
     "docs/test_new_pretext_page.py",
-    "distributed/test_gather.py",
-    "data/streams/test_shards.py",
     "benchmarks/test_repeated_splits.py",
     "benchmarks/test_graph_table.py",
-    "loading/test_from_runs.py",
 )
 
 
@@ -50,6 +62,21 @@ def pytest_collection_modifyitems(items):
     """Slow files first."""
     rank = {Path(__file__).parent / name: place for place, name in enumerate(SLOW_FILES)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Whole files to a process, and to one process all those that share the fork server."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "from the server" if file.removeprefix("tests/") in FROM_THE_SERVER else file
+
+    return ByServer(config, log)
 
 
 @pytest.fixture

@@ -21,7 +21,13 @@ class Run(JEPACLI):
 
     def before_fit(self):
         super().before_fit()
-        self.before = copy.deepcopy(self.model)
+        fit = self.trainer.fit
+
+        def remember_and_fit(model, **settings):
+            self.before = copy.deepcopy(model)
+            fit(model, **settings)
+
+        self.trainer.fit = remember_and_fit
 
 
 class Built(JEPACLI):

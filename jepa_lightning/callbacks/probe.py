@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from jepa_lightning.callbacks.transfer import transfer
+from jepa_lightning.callbacks.verdict import Probed, asked
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.encoders.pooling import pooled_features
 from jepa_lightning.evaluation import Features, extract, probe
@@ -58,6 +59,7 @@ class OnlineProbe(Shown, Callback):
         self.c = c
         self.enabled = enabled
         self.untrained: dict[str, float] | None = None
+        self.probed: Probed | None = None  # what is asked, once it was
         self._before: Encoder | None = None
         self._kept: tuple[Any, tuple[Any, Any]] | None = None
 
@@ -112,6 +114,7 @@ class OnlineProbe(Shown, Callback):
             return [Features(values=part.contiguous(), labels=found.labels) for part in values]
 
         train, test = map(features, self.loaders(trainer))
+        self.probed = asked(train[0], test[0], self.label)
         with one_thread_if_small(train[0].values.numel()):
             return [probe(*sets, label=self.label, k=self.k, c=self.c) for sets in zip(train, test, strict=True)]
 

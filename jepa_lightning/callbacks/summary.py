@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from jepa_lightning.callbacks.best_checkpoint import BestCheckpoint
 from jepa_lightning.callbacks.collapse import outcome_of
+from jepa_lightning.callbacks.header import header
+from jepa_lightning.callbacks.probe import OnlineProbe
+from jepa_lightning.callbacks.verdict import progress
 from jepa_lightning.evaluation.report.table import table as columns
 from jepa_lightning.module import JEPA
 from jepa_lightning.names.printable import say
@@ -60,7 +64,9 @@ class RunSummary(Shown, Callback):
         self._training_seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
-        """Start counting samples."""
+        """Say what the run will do, and start counting samples."""
+        if isinstance(pl_module, JEPA):
+            rank_zero_info(header(trainer, pl_module))
         self._window_start = time.perf_counter()
 
     def on_train_batch_end(  # type: ignore[override]
@@ -78,7 +84,11 @@ class RunSummary(Shown, Callback):
         self._close_window()
 
     def on_validation_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
-        """Resume counting."""
+        """Say what the probes found, and resume counting."""
+        if not trainer.sanity_checking and trainer.is_global_zero:
+            found = progress(trainer.current_epoch, {k: float(v) for k, v in trainer.callback_metrics.items()})
+            if found is not None:
+                rank_zero_info(found)
         self._window_start = time.perf_counter()
 
     def _close_window(self) -> None:
@@ -112,7 +122,29 @@ class RunSummary(Shown, Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.summary, indent=2) + "\n")
         log_summary(trainer.loggers, self.summary, step=trainer.global_step)
-        say(f"{table(self.summary)}\nsummary            {path}")
+        say(f"{table(self.summary)}\nsummary            {path}\n\n{self._closing(trainer)}")
+
+    def _closing(self, trainer: Trainer) -> str:
+        """Say in sentences what the table's first rows mean, and what to type next."""
+        folder = trainer.default_root_dir
+        probe = next((c for c in trainer.callbacks if isinstance(c, OnlineProbe)), None)  # type: ignore[attr-defined]
+        trained, untrained = self.summary["linear"], self.summary["linear_untrained"]
+        lines = []
+        if probe is None or not probe.applies(trainer):
+            lines.append("No probe: it is switched off, or the training or validation data have no labels.")
+        elif probe.probed is None and not any(name.startswith("r2_") for name in self.summary):
+            lines.append("No probe: the run ended before its first validation.")
+        elif probe.probed is not None and None not in (trained, untrained):
+            lines.append(f"{probe.probed}")
+            lines.append(f"linear probe of the last weights: {probe.probed.verdict(trained, untrained)}")
+        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
+        score = best.best_model_score if best is not None and best.monitor == "probe/linear" else None
+        known = probe is not None and probe.probed is not None and None not in (trained, untrained)
+        if known and best is not None and score is not None and float(score) > trained:
+            found = probe.probed.verdict(float(score), untrained)  # type: ignore[union-attr]
+            lines.append(f"linear probe of {best.best_model_path}, which was chosen by it: {found}")
+        lines.append(f"next: jepa-probe {folder} evaluates it; jepa-probe {folder} --which best the best checkpoint")
+        return "\n".join(lines)
 
 
 def _samples(outputs: Any, batch: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -29,6 +30,11 @@ MEANT = (  # warnings about what is meant to be so, or is not the user's to chan
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # within Lightning
     r"Checkpoint directory .* exists and is not empty",  # a resumed run
 )
+TIPS = ("installing [litlogger]", "installing [litmodels]", "`weights_only` was not set")  # of Lightning
+_TIPSTERS = (
+    *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"),
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+)
 
 _SHOWS = f"\n({TRACEBACK}=1 shows where)"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,6 +52,8 @@ def short_errors(program: str) -> Iterator[None]:
     """
     for meant in MEANT:
         warnings.filterwarnings("ignore", message=meant)
+    for name in _TIPSTERS:
+        logging.getLogger(name).addFilter(_no_tip)
     with readers_may_leave():
         try:
             yield
@@ -66,6 +74,10 @@ def short_errors(program: str) -> Iterator[None]:
                 raise
             notes = [str(note) for note in getattr(error, "__notes__", ())]
             _end(program, "error: " + "\n".join([said, *notes]) + _SHOWS, FAULT if fault else MISTAKE)
+
+
+def _no_tip(record: logging.LogRecord) -> bool:
+    return not any(tip in record.getMessage() for tip in TIPS)
 
 
 def fail(message: str, *, program: str = "jepa-fit") -> NoReturn:

@@ -183,6 +183,8 @@ class JEPACLI(LightningCLI):
             kwargs["logger"] = default_loggers(config["default_root_dir"])
         elif config.get("logger") and not config.get("fast_dev_run"):
             kwargs["logger"] = with_metrics(config["logger"], config["default_root_dir"])
+        if config.get("enable_model_summary") is None and not self.subclass_mode_model:
+            kwargs["enable_model_summary"] = False  # RunSummary's lines say what the parts are
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         minutes = self._built["process_timeout"]
         if not minutes > 0:
@@ -195,8 +197,6 @@ class JEPACLI(LightningCLI):
         """Train; the run's folder is locked until the end. Files of an earlier run are back if no step was made."""
         with self._held:
             try:
-                if self._built["ckpt_path"] is None:
-                    start_from(self._given, self.model)
                 self.trainer.fit(**kwargs)
             except BaseException:
                 folder = self.trainer.default_root_dir
@@ -210,6 +210,7 @@ class JEPACLI(LightningCLI):
         Nothing is touched where no step is left to make: the program ends.
         """
         if any(self._given["trainer"].get(name) for name in ("fast_dev_run", "barebones")):
+            start_from(self._given, self.model)
             return
         folder = Path(self.trainer.default_root_dir)
         first = getattr(rank_zero_only, "rank", 0) == 0
@@ -228,6 +229,7 @@ class JEPACLI(LightningCLI):
         path = find_resumable(folder, "last" if auto else self._given.get("ckpt_path"), tidied=first)
         self._built["ckpt_path"] = None if path is None else str(path)
         if path is None:
+            start_from(self._given, self.model)  # which may name the run that is about to be set aside
             self._moved = set_aside(folder) if first else None
             if self._moved is not None:
                 rank_zero_info(f"The files of an earlier run were moved to {self._moved}")

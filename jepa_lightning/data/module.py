@@ -294,8 +294,6 @@ class JEPADataModule(Shown, LoadedData, ABC):
         if shape is not None and self.batched is not False:
             found = self.batch_augmentation(shape, one=self._train_transform, batch=self._batch_transform)
         if self.batched and found is None:
-            raise DataError(
-                "expected data in memory, uint8 and of one size, and the modality's own transforms for batched: true: "
-                "leave it out, or set batched to false"
-            )
+            why = "data in memory, uint8 and of one size, and the modality's own transforms"
+            raise DataError(f"expected {why} for batched: true: leave it out, or set batched to false")
         return found

@@ -63,7 +63,8 @@ class Visible:
 class VisibleBatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` with the statistics of the visible places only; without a mask it is `nn.BatchNorm2d`.
 
-    Running statistics follow the visible places, too. What it gives at hidden places is meaningless.
+    Running statistics follow the visible places, too. What it gives at hidden places is meaningless. Each process has
+    the statistics of its own samples; Lightning's `sync_batchnorm` would replace this class and count hidden places.
     """
 
     visible: Visible
@@ -74,10 +75,11 @@ class VisibleBatchNorm(nn.BatchNorm2d):
         if mask is None:
             return super().forward(x)
         seen = torch.where(mask, x, 0.0)
-        count = mask.sum(dtype=torch.float32).clamp(min=1)
-        mean = seen.sum((0, 2, 3), dtype=torch.float32) / count
+        wide = torch.promote_types(x.dtype, torch.float32)
+        count = mask.sum(dtype=wide).clamp(min=1)
+        mean = seen.sum((0, 2, 3), dtype=wide) / count
         centred = torch.where(mask, x - mean.to(x.dtype)[:, None, None], 0.0)
-        variance = centred.square().sum((0, 2, 3), dtype=torch.float32) / count
+        variance = centred.square().sum((0, 2, 3), dtype=wide) / count
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)

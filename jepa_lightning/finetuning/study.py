@@ -224,7 +224,8 @@ class Study:
 
     def _model(self, method: str, indices: np.ndarray, *, seed: int) -> FineTuned:
         """Build encoder and head as they begin: the head with the probe of the frozen features."""
-        encoder = self.trained if method == FINETUNED else self.trained.untrained(seed=seed)
+        scratch = method == SCRATCH
+        encoder = self.trained.untrained(seed=seed, pretrained=False) if scratch else self.trained
         goal = self.goal
         model = FineTuned(
             copy.deepcopy(encoder),

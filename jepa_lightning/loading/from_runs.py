@@ -16,6 +16,8 @@ from jepa_lightning.loading.frozen import Frozen, WhichEncoder
 from jepa_lightning.module import JEPA
 from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.run.checkpoints import Which, find_checkpoint, mismatch, read_checkpoint, read_config
+from jepa_lightning.weights.formats.sources import is_released
+from jepa_lightning.weights.importing import from_source
 
 
 def load(
@@ -27,7 +29,7 @@ def load(
     map_location: str | torch.device = "cpu",
     trust: Collection[str] = (),
 ) -> Frozen:
-    """Load the frozen encoder of a run.
+    """Load the frozen encoder of a run, or of released weights.
 
         encoder = jepa_lightning.load("runs/image")
         vector = encoder("photo.jpg")  # (D,); or encoder([...]), or encoder.embed(batch)
@@ -37,7 +39,8 @@ def load(
     (docs/security.md). The random state is unchanged.
 
     Args:
-        path: a checkpoint, the folder of a run, or one that `Frozen.save_pretrained` wrote.
+        path: a checkpoint, the folder of a run, or one that `Frozen.save_pretrained` wrote; released weights that say
+            their sizes: an official file, transformers' folder, "hf-hub:owner/name" (docs/released-weights.md).
         encoder: the "target" encoder (for an EMA, the moving average) or the "context" encoder; None: the run's
             evaluated encoder (`Target.evaluated`): the average for an EMA, otherwise the trained encoder.
         which: checkpoint of a folder, "last" or "best".
@@ -50,6 +53,9 @@ def load(
         ValueError: the checkpoint does not exist, is damaged, is from another version or program, or names a
             class that is not trusted. The message says what to do.
     """
+    if module is None and is_released(path):
+        built, settings, _ = from_source(path, encoder=encoder, trust=trust)
+        return Frozen(built, config=settings, trust=trust).to(map_location)
     if hub.is_folder(path):
         if encoder is not None or module is not None:
             raise ValueError(f"expected no encoder and no module with {path}, which holds one encoder: leave them out")

@@ -80,7 +80,7 @@ class Frozen(hub.HubModel, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the encoder."""
+        """Return the encoder's device."""
         return next(self.encoder.parameters()).device
 
     @property
@@ -142,7 +142,7 @@ class Frozen(hub.HubModel, nn.Module):
         those before it a LayerNorm without affine; see `jepa_lightning.encoders.last_layers.encode_last`.
 
         Raises:
-            ValueError: more layers than the encoder has, or an encoder that returns its last layer only.
+            ValueError: more layers than the encoder has or returns.
         """
         with self._gradients():
             tokens = self._tokens(batch)
@@ -151,8 +151,7 @@ class Frozen(hub.HubModel, nn.Module):
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
         """Encode and pool a batch: (B, D) float32, or (B, 2 D) with the pooling "mean+max".
 
-        With several `layers` the vectors are concatenated, (B, layers D), as in I-JEPA's linear evaluation (Assran et
-        al. 2023), which uses four; see `tokens` for the norms.
+        With several `layers`, (B, layers D), as in I-JEPA's linear evaluation (Assran et al. 2023), which uses four.
         """
         with self._gradients(), autocast_in_half(self.device):
             values, valid = self.tokens(batch, layers=layers)
@@ -169,7 +168,7 @@ class Frozen(hub.HubModel, nn.Module):
             layers: index of a layer, negative ones from the end; or several of them.
 
         Returns:
-            One map; for a sequence of layers, a list of maps.
+            One map; for a sequence of layers, a list.
 
         Raises:
             ValueError: the tokens lie on no grid, or there is no such layer.
@@ -205,26 +204,26 @@ class Frozen(hub.HubModel, nn.Module):
 
     # What it was made of.
 
-    def untrained(self, *, seed: int | None = None) -> Frozen:
+    def untrained(self, *, seed: int | None = None, pretrained: bool = True) -> Frozen:
         """Return the same encoder before training, with the current tokenizer (its statistics come from the data).
 
         Args:
             seed: seed of the weights. None: the run's. A run of `jepa-fit` draws its weights right after seeding, so
-                these are exactly its initial weights, unless it ran with `seed_everything: false`. What a run began
-                with (`init`, `weights`, `pretrained`) is loaded again.
+                these are exactly its initial weights, unless it ran with `seed_everything: false`.
+            pretrained: load again what the run began with (`init`, `weights`, `pretrained`); False: random weights.
 
         Raises:
             ValueError: there is no configuration to build it from.
         """
         if self.config is None:
             raise ValueError(
-                "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a "
-                "new one in the same way, and wrap it as jepa_lightning.Frozen(module)"
+                "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a new "
+                "one in the same way, and wrap it as jepa_lightning.Frozen(module)"
             )
         state = {f"tokenizer.{name}": value for name, value in self.tokenizer.state_dict().items()}
         with seeded(self.config["seed_everything"] if seed is None else seed), building_from(state):
-            module = build_model(self.config["model"], pretrained=True, trust=self.trust)
-        if self.config.get("init"):
+            module = build_model(self.config["model"], pretrained=pretrained, trust=self.trust)
+        if pretrained and self.config.get("init"):
             initialise(module, self.config["init"], encoder=self.config.get("init_encoder"), predictor=False)
         module.tokenizer.load_state_dict(self.tokenizer.state_dict())
         return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
@@ -235,9 +234,6 @@ class Frozen(hub.HubModel, nn.Module):
         A configuration may only name datasets of this package and its plug-ins, unless `trust` lists others: some of
         torchvision's and PyG's unpack archives and read pickles. It still determines which files are read, so check
         `config["data"]` of an untrusted run.
-
-        Args:
-            **overrides: settings of the data module, as in the run's config.yaml.
 
         Raises:
             ValueError: the run's config.yaml is not beside its checkpoint, or the settings are wrong.
@@ -254,7 +250,7 @@ class Frozen(hub.HubModel, nn.Module):
         return data
 
     def _data_to_read_by(self) -> JEPADataModule:
-        """Build the data module without its datasets, with the settings that were estimated from them."""
+        """Build the data module without datasets, with the settings that were estimated from them."""
         config = self._data_config()
         settings = {k: value for k, value in (config.get("init_args") or {}).items() if not k.endswith("dataset")}
         settings |= (self.config or {}).get("estimated") or {}

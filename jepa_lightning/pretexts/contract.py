@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
-from jepa_lightning.tokens import Masks, Query, Ragged, Tokens
+from jepa_lightning.predictors.base import PredictorSpec
+from jepa_lightning.tokens import Latents, Masks, Query, Ragged, Tokens
 
 
 class ContractError(ValueError):
@@ -20,20 +21,21 @@ class ContractError(ValueError):
 
 
 def check_first_batch(
-    *, tokenizer: nn.Module, encoder: Encoder, predictor: nn.Module, spec: TokenSpec, width: int
+    *, tokenizer: nn.Module, encoder: Encoder, predictor: nn.Module, spec: TokenSpec, asked: PredictorSpec | None
 ) -> None:
     """Let the parts of a JEPA be checked when each is called next, and never again.
 
     Args:
         tokenizer: checked by `check_tokens`.
         encoder: its output must be (B, K, D), D its `dim`.
-        predictor: its output must be (B, M, T, width).
+        predictor: its output must be (B, M, T, out), or (B, M, K + T, out) where its spec asks for the context, too.
         spec: the modality's.
-        width: of the targets.
+        asked: the predictor's; None without one.
     """
     _once(tokenizer, lambda part, args, kept, out: check_tokens(out, spec, part))
     _once(encoder, lambda part, args, kept, out: _check_encoded(out, args, kept, part))
-    _once(predictor, lambda part, args, kept, out: _check_predicted(out, args, width, part))
+    if asked is not None:
+        _once(predictor, lambda part, args, kept, out: _check_predicted(out, args, asked, part))
 
 
 def _once(part: nn.Module, check: Any) -> None:
@@ -136,15 +138,16 @@ def _check_encoded(out: Any, args: tuple[Any, ...], kept: dict[str, Any], encode
         )
 
 
-def _check_predicted(out: Any, args: tuple[Any, ...], width: int, predictor: nn.Module) -> None:
-    query = args[1] if len(args) > 1 else None
-    if not isinstance(query, Query):
+def _check_predicted(out: Any, args: tuple[Any, ...], asked: PredictorSpec, predictor: nn.Module) -> None:
+    context, query = args[:2] if len(args) > 1 else (None, None)
+    if not isinstance(query, Query) or not isinstance(context, Latents):
         return
-    expected = (*query.positions.shape[:3], width)
+    batch, blocks, tokens = query.positions.shape[:3]
+    kept = context.values.shape[1] if asked.predict_context else 0
+    expected = (batch, blocks, kept + tokens, asked.out)
     if not isinstance(out, Tensor) or tuple(out.shape) != expected:
-        raise ContractError(
-            f"{type(predictor).__name__} (predictor): expected {expected}, (B, M, T, out) of its spec, got {_form(out)}"
-        )
+        axes = "(B, M, K + T, out) of its spec, whose predict_context is set" if kept else "(B, M, T, out) of its spec"
+        raise ContractError(f"{type(predictor).__name__} (predictor): expected {expected}, {axes}, got {_form(out)}")
 
 
 def _check_valid(who: str, name: str, valid: Tensor, shape: tuple[int, ...]) -> None:

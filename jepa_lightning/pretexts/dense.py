@@ -110,7 +110,8 @@ class Dense(Masked):
         """Encode the contexts, predict hidden tokens and then the context's, and encode the targets."""
         with autocast_in_half(tokens.device):
             encoded = [self.encode(nets, tokens, mask) for mask in masks]
-            predicted = [nets.predictor(fused, ask(tokens, m)) for (fused, _), m in zip(encoded, masks, strict=True)]
+            asked = [ask(tokens, mask, number) for number, mask in enumerate(masks)]
+            predicted = [nets.predictor(fused, query) for (fused, _), query in zip(encoded, asked, strict=True)]
         seen = self.every_target(nets.target, tokens)
         hidden, visible = [], []
         for guess, mask in zip(predicted, masks, strict=True):

@@ -11,7 +11,7 @@ from torch import nn
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.predictors.base import PredictorSpec
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction
-from jepa_lightning.pretexts.masked import Masked, ask, encode_context
+from jepa_lightning.pretexts.masked import Masked, ask
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Query, Tokens
 
@@ -84,8 +84,9 @@ class LatentCodes(Masked):
     def predict(self, nets: Networks, tokens: Tokens, masks: list[Masks]) -> Outcome:
         """Encode the contexts, predict the hidden tokens with each code, and encode the targets."""
         with autocast_in_half(tokens.device):
-            context = [encode_context(nets, tokens, mask) for mask in masks]
-            guesses = [self.with_codes(nets, seen, ask(tokens, m)) for seen, m in zip(context, masks, strict=True)]
+            context = self.contexts(nets, tokens, masks)
+            asked = [ask(tokens, mask, number) for number, mask in enumerate(masks)]
+            guesses = [self.with_codes(nets, seen, query) for seen, query in zip(context, asked, strict=True)]
         targets, seen = self.targets(nets.target, tokens, masks)
         best, average = [], []
         for guess, target, mask in zip(guesses, targets, masks, strict=True):
@@ -104,5 +105,5 @@ class LatentCodes(Masked):
         told = Latents(values=self.codes.repeat_interleave(batch, 0).unsqueeze(1))
         positions, valid = repeated(context.positions), repeated(context.valid)
         seen = Latents(values=repeated(context.values), positions=positions, valid=valid)  # type: ignore[arg-type]
-        asked = Query(positions=repeated(query.positions), valid=repeated(query.valid))  # type: ignore[arg-type]
+        asked = replace(query, positions=repeated(query.positions), valid=repeated(query.valid))  # type: ignore[arg-type]
         return nets.predictor(seen, asked, told).unflatten(0, (count, batch))

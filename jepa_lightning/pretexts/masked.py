@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -30,6 +31,9 @@ class Masked(Pretext):
             the "targets" only, separately for each mask (M2D: Niizumi et al. 2023, arXiv:2210.14648).
         norm_targets: whether to layer-norm the targets; false for a target with a scale of its own, or an objective
             without one (`Cosine`).
+        one_call: encode the contexts of several masks in one call (V-JEPA 2), with as many samples as masks times the
+            batch; shorter contexts are padded. Faster where single calls leave a GPU idle, slower where they do not.
+            The values are the same, except of encoders that draw (stochastic depth) or normalise over the batch.
 
     Example:
         >>> import torch
@@ -47,13 +51,20 @@ class Masked(Pretext):
         torch.Size([2, 36, 32])
     """
 
-    def __init__(self, *, target_sees: Literal["all", "targets"] = "all", norm_targets: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        target_sees: Literal["all", "targets"] = "all",
+        norm_targets: bool = True,
+        one_call: bool = False,
+    ) -> None:
         super().__init__()
         if target_sees not in ("all", "targets"):
             raise ValueError(f"target_sees must be all or targets, got {target_sees!r}")
         self.target_sees = target_sees
         self._checked = False  # the masker's masks
         self.norm_targets = norm_targets
+        self.one_call = one_call
 
     def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
         """Tokenize, draw masks, predict."""
@@ -63,7 +74,7 @@ class Masked(Pretext):
     def predict(self, nets: Networks, tokens: Tokens, masks: list[Masks]) -> Outcome:
         """Encode the contexts, predict the hidden tokens, and encode the targets."""
         with autocast_in_half(tokens.device):
-            context = [encode_context(nets, tokens, mask) for mask in masks]
+            context = self.contexts(nets, tokens, masks)
             asked = [ask(tokens, mask, number) for number, mask in enumerate(masks)]
             predicted = [nets.predictor(c, query) for c, query in zip(context, asked, strict=True)]
         targets, seen = self.targets(nets.target, tokens, masks)
@@ -92,6 +103,12 @@ class Masked(Pretext):
         valid = [None if m.targets_valid is None else m.targets_valid.flatten(1) for m in masks]
         return targets, [_latents(t.flatten(1, 2), p, v) for t, p, v in zip(targets, places, valid, strict=True)]
 
+    def contexts(self, nets: Networks, tokens: Tokens, masks: list[Masks]) -> list[Latents]:
+        """Encode the contexts of all masks, one after the other or in one call."""
+        if self.one_call and len(masks) > 1:
+            return encode_together(nets, tokens, masks)
+        return [encode_context(nets, tokens, mask) for mask in masks]
+
     def _normed(self, targets: Tensor) -> Tensor:
         return F.layer_norm(targets, targets.shape[-1:]) if self.norm_targets else targets
 
@@ -100,6 +117,38 @@ def encode_context(nets: Networks, tokens: Tokens, mask: Masks) -> Latents:
     """Encode the kept tokens with the context encoder, with their positions."""
     values = nets.encoder(tokens, mask.context, mask.context_valid)
     return _latents(values, take(tokens.positions, mask.context), mask.context_valid)
+
+
+def encode_together(nets: Networks, tokens: Tokens, masks: list[Masks]) -> list[Latents]:
+    """Encode the contexts of several masks in one call, the shorter ones padded to the longest."""
+    sizes = [mask.context.shape[1] for mask in masks]
+    longest = max(sizes)
+    keep = torch.cat([F.pad(mask.context, (0, longest - size)) for mask, size in zip(masks, sizes, strict=True)])
+    valid = None
+    if min(sizes) < longest or any(mask.context_valid is not None for mask in masks):
+        every = (m.context_valid for m in masks)
+        real = [
+            torch.ones_like(m.context, dtype=torch.bool) if v is None else v for m, v in zip(masks, every, strict=True)
+        ]
+        valid = torch.cat([F.pad(each, (0, longest - each.shape[1])) for each in real])
+    encoded = nets.encoder(repeat_samples(tokens, len(masks)), keep, valid).chunk(len(masks))
+    return [
+        _latents(values[:, :size], take(tokens.positions, mask.context), mask.context_valid)
+        for values, size, mask in zip(encoded, sizes, masks, strict=True)
+    ]
+
+
+def repeat_samples(tokens: Tokens, times: int) -> Tokens:
+    """Repeat a batch of tokens: all samples, then all again."""
+    raw, positions, valid = tokens.values, tokens.positions, tokens.valid
+    if not isinstance(raw, Tensor):
+        raise ValueError("tokens of several sizes cannot be encoded in one call: set one_call to false")
+    return replace(
+        tokens,
+        values=raw.repeat(times, *[1] * (raw.ndim - 1)),
+        positions=positions if positions.shape[0] == 1 else positions.repeat(times, 1, 1),
+        valid=None if valid is None else valid.repeat(times, 1),
+    )
 
 
 def ask(tokens: Tokens, mask: Masks, number: int = 0) -> Query:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_lightning.config.stored import stored
 from jepa_lightning.modality import Batch, Tokenizer
@@ -73,6 +73,7 @@ class TextTokenizer(Tokenizer):
         self.special_tokens = special_tokens
         self.fixed_size = fixed_size
         self._vocabulary: Vocabulary | None = None
+        self.register_load_state_dict_post_hook(_forget)
         content = None if file is None else _content(file)
         if content is not None:
             self.register_buffer("content", content)
@@ -98,6 +99,10 @@ class TextTokenizer(Tokenizer):
                 pairs = [(int(a), int(b)) for a, b in self.merges.cpu().tolist() if a >= 0]
                 self._vocabulary = from_merges(pairs, lowercase=self.lowercase)
         return self._vocabulary
+
+    def forget(self) -> None:
+        """Make the vocabulary anew from the buffers when it is used next."""
+        self._vocabulary = None
 
     @torch.no_grad()
     def estimate(self, batches: Iterable[Batch]) -> None:
@@ -160,9 +165,11 @@ class TextTokenizer(Tokenizer):
             raise ValueError(f"batch['text'] must be a list of at least one string, got a {kind}")
         return texts
 
-    def _load_from_state_dict(self, *args: Any, **settings: Any) -> None:
-        self._vocabulary = None
-        super()._load_from_state_dict(*args, **settings)
+
+def _forget(tokenizer: nn.Module, keys: Any) -> None:
+    """Make the vocabulary anew from what was loaded, when it is used next."""
+    assert isinstance(tokenizer, TextTokenizer)
+    tokenizer.forget()
 
 
 def _content(file: str) -> Tensor:

@@ -3,11 +3,13 @@
 import re
 
 import pytest
-from test_docs import PAGES, Parse
+from pages import ROOT
+from short_runs import Parsed
 from test_examples import public
 
 from jepa_lightning.config.plugins import load_plugins
 
+PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 COLUMNS = ("pretext", "target", "predictor", "objective", "regularizers")
 DEFAULTS = {"pretext": "Masked", "target": "EMA", "predictor": "TransformerPredictor", "objective": "SmoothL1"}
 
@@ -23,7 +25,7 @@ def rows():
 @pytest.fixture(scope="module")
 def parse():
     load_plugins()
-    cli = Parse(["--config", "image.yaml"])
+    cli = Parsed(["--config", "image.yaml"])
 
     def settings(words):
         cli.parse_arguments(cli.parser, words)

@@ -144,8 +144,10 @@ def test_there_are_commands():
 def test_command(folder, command):
     name, *words = shlex.split(command, comments=True)
     small = TIMM if "my_run.yaml" in words else SMALL
-    program(name)([*words, *small, *SHORT] if name == "jepa-fit" else words)
+    more = {"jepa-fit": [*small, *SHORT], "jepa-finetune": ["--epochs=1", "--accelerator=cpu"]}.get(name, [])
+    program(name)([*words, *more])
     left = {"jepa-embed": "features.npz", "jepa-probe": "runs/image/probe/report.md", "jepa-view": "runs/image/view"}
+    left["jepa-finetune"] = "runs/image/finetune/model"
     assert (folder / left.get(name, "runs")).exists()
 
 

@@ -137,3 +137,18 @@ def test_what_is_refused(short_run, images, tmp_path, settings, message):
         jepa_lightning.finetune(
             short_run("image")[0], data=data, out=tmp_path, baselines=False, **{**QUICK, **settings}
         )
+
+
+def test_from_scratch_is_from_random_weights(short_run, images, tmp_path, monkeypatch):
+    """Not from the weights that the run itself began with."""
+    asked = []
+    original = jepa_lightning.Frozen.untrained
+
+    def untrained(self, **how):
+        asked.append(how)
+        return original(self, **how)
+
+    monkeypatch.setattr(jepa_lightning.Frozen, "untrained", untrained)
+    data = {"root": str(images), "labels": ["label"], "batch_size": 16}
+    jepa_lightning.finetune(short_run("image")[0], data=data, out=tmp_path, seed=3, **QUICK)
+    assert asked == [{}, {"seed": 3, "pretrained": False}]

@@ -1,6 +1,7 @@
 """Data of any size, in batches of any size: a run ends with finite numbers, or is refused before its first step."""
 
 import csv
+import json
 import math
 import tempfile
 import warnings
@@ -13,6 +14,7 @@ from fuzz_helpers import FACTOR, fuzz, must_be_ours
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
+from processes import in_two
 from torch.utils.data import TensorDataset
 
 from jepa_lightning import JEPA
@@ -34,14 +36,20 @@ from modalities.image import Image, ImageData
 TINY = {"width": 8, "depth": 1, "heads": 1}
 
 
-def run(folder, *, size, batch, drop_last, val_fraction=0.1, classes=2, epochs=1):
+def run(folder, *, size, batch, drop_last, val_fraction=0.1, classes=2, epochs=1, processes=1):
     """The trainer, and why it was refused; None where it was not."""
     torch.manual_seed(size)
     modality = Image(image_size=8, patch_size=4, encoder=partial(ViT, **TINY), masker=Random(target_ratio=0.5))
     model = JEPA(modality, predictor=partial(TransformerPredictor, **TINY), regularizers=[VICReg])
     images = TensorDataset(torch.rand(size, 3, 8, 8), torch.arange(size) % classes)
     watchers = [CollapseMonitor(), OnlineProbe(), NonFiniteGuard(), LastCheckpoint(), BestCheckpoint(), RunSummary()]
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "devices": 1}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "devices": processes,
+        "strategy": "ddp" if processes > 1 else "auto",
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = Trainer(max_epochs=epochs, callbacks=watchers, logger=AppendingCSVLogger(folder), log_every_n_steps=1,
@@ -97,6 +105,29 @@ def test_every_size_and_batch(drop_last):
     pairs = [(size, batch) for size in range(1, 81) for batch in range(1, 34)]
     for size, batch in pairs if FACTOR > 1 else pairs[::7]:
         check(size=size, batch=batch, drop_last=drop_last)
+
+
+def in_two_processes(folder, cases):
+    """On each of two ranks: the steps that were made for each case, and whether it was refused."""
+    found = []
+    for number, (size, batch, drop_last) in enumerate(cases):
+        trainer, refused = run(folder / str(number), size=size, batch=batch, drop_last=drop_last, processes=2)
+        found.append([trainer.global_step, refused is not None])
+    (folder / f"found-{trainer.global_rank}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.slow
+def test_two_processes_end_or_are_refused_together(tmp_path):
+    """Whatever each of them is left with; if one were refused alone, the other would wait for it for ever."""
+    every = [(size, batch, drop) for size in range(1, 81) for batch in range(1, 34) for drop in (False, True)]
+    cases = [(1, 1, False), (2, 1, False), (3, 2, False), (9, 4, True), *every[:: max(1, 97 // FACTOR)]]
+    in_two(tmp_path, in_two_processes, tmp_path, cases)
+    first, second = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert len(first) == len(cases)
+    for steps, refused in first:
+        assert (steps == 0) == refused
+    assert {refused for _, refused in first} == {True, False}
 
 
 def test_what_is_refused():

@@ -11,7 +11,7 @@ from jepa_lightning.cli.fit import fit
 from jepa_lightning.maskers import Random
 from jepa_lightning.objectives import L1
 from jepa_lightning.predictors import MLPPredictor
-from jepa_lightning.pretexts import Dense, Masked
+from jepa_lightning.pretexts import Dense, LatentCodes, Masked
 from jepa_lightning.pretexts.dense import nearest_hidden
 from jepa_lightning.schedules import DelayedRamp
 from jepa_lightning.tokens import Masks
@@ -141,3 +141,12 @@ def test_clips_from_yaml(tmp_path):
     words += ["--pictures.enabled", "false", "--probe.enabled", "false", "--trainer.enable_progress_bar", "false"]
     fit([*words, "--trainer.default_root_dir", str(tmp_path / "run")])
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("pretext", [Dense, LatentCodes])
+def test_predictors_are_told_which_draw_of_masks_is_asked_for(make_jepa, pretext):
+    jepa = make_jepa(pretext=pretext(), masker=TwoMasks)
+    numbers = []
+    jepa.predictor.register_forward_pre_hook(lambda _, inputs: numbers.append(inputs[1].mask))
+    jepa.step({"image": IMAGES}, generator())
+    assert numbers == [0, 1]

@@ -252,3 +252,37 @@ def test_targets_without_a_norm(networks):
         assert not torch.equal(found.predictions[0].target, expected)
     raw = nets.target(nets.modality.tokenizer({"image": IMAGES}))
     assert torch.equal(Masked(norm_targets=False).forward(nets, {"image": IMAGES}, generator()).target[0].values, raw)
+
+
+class Unequal(Random):
+    """Two masks of contexts of different sizes, the second with filler."""
+
+    def __call__(self, tokens, generator):
+        first, second = (super(Unequal, self).__call__(tokens, generator)[0] for _ in range(2))
+        valid = torch.ones_like(second.context[:, :5], dtype=torch.bool)
+        valid[1, 3:] = False
+        return [first, replace(second, context=second.context[:, :5], context_valid=valid)]
+
+
+@pytest.mark.parametrize("masker", [TwoMasks(target_ratio=0.5), Unequal(target_ratio=0.5, targets=2)])
+def test_contexts_in_one_call(networks, masker):
+    """The same contexts and predictions as one after the other, the same gradient; the encoder is called once."""
+    nets = networks(masker)
+    calls, gradients, outcomes = [], [], []
+    nets.encoder.register_forward_hook(lambda *_: calls.append(1))
+    for one_call in (False, True):
+        nets.encoder.zero_grad()
+        outcomes.append(Masked(one_call=one_call)(nets, {"image": IMAGES}, generator()))
+        real = [c.values if c.valid is None else c.values[c.valid] for c in outcomes[-1].context]
+        torch.cat([values.flatten() for values in real]).square().sum().backward()
+        gradients.append([p.grad.clone() for p in nets.encoder.parameters() if p.grad is not None])
+    assert len(calls) == 3
+    apart, together = outcomes
+    for one, other in zip(apart.predictions, together.predictions, strict=True):
+        torch.testing.assert_close(one.predicted, other.predicted, rtol=1e-4, atol=1e-5)
+    for one, other in zip(apart.context, together.context, strict=True):
+        assert torch.equal(one.positions, other.positions)
+        keep = torch.ones(one.values.shape[:2], dtype=torch.bool) if one.valid is None else one.valid
+        torch.testing.assert_close(one.values[keep], other.values[keep], rtol=1e-4, atol=1e-5)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

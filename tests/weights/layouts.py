@@ -35,10 +35,10 @@ def linear(name, out, into):
     return {f"{name}.weight": draw(out, into, scale=into**-0.5), f"{name}.bias": draw(out, scale=0.1)}
 
 
-def patch(tubelet=None):
+def patch(tubelet=None, width=W):
     shape = (3, PATCH, PATCH) if tubelet is None else (3, tubelet, PATCH, PATCH)
-    kernel = draw(W, *shape, scale=math.prod(shape) ** -0.5)
-    return {"patch_embed.proj.weight": kernel, "patch_embed.proj.bias": draw(W, scale=0.1)}
+    kernel = draw(width, *shape, scale=math.prod(shape) ** -0.5)
+    return {"patch_embed.proj.weight": kernel, "patch_embed.proj.bias": draw(width, scale=0.1)}
 
 
 def encoder(family, grid=(2, SIDE, SIDE)):
@@ -112,7 +112,7 @@ def places(grid):
     return torch.stack([axis.flatten() for axis in axes], -1)
 
 
-def encode(state, pixels, form=None, scale=(1, 1, 1)):
+def encode(state, pixels, form=None, scale=(1, 1, 1), heads=HEADS):
     """One image (3, H, W) or clip (3, T, H, W) through an official encoder: (N, W)."""
     kernel = state["patch_embed.proj.weight"]
     convolve = F.conv2d if kernel.ndim == 4 else F.conv3d
@@ -121,7 +121,7 @@ def encode(state, pixels, form=None, scale=(1, 1, 1)):
     if form is None:
         x = x + state["pos_embed"][0]
     scaled = places(patches.shape[1:]) * torch.tensor(scale, dtype=torch.float64)[-patches.ndim + 1 :]
-    x = run_layers(state, "blocks.", x, HEADS, scaled, form)
+    x = run_layers(state, "blocks.", x, heads, scaled, form)
     last = "norms_block.3" if "norms_block.3.weight" in state else "norm"
     return F.layer_norm(x, x.shape[-1:], state[f"{last}.weight"], state[f"{last}.bias"], 1e-6)
 

@@ -59,6 +59,29 @@ def test_models_of_clips_without_stored_positions_get_their_sizes(tmp_path, fami
     torch.testing.assert_close(found, lay.encode(plain, clip[0], form, scale), rtol=0, atol=1e-6)
 
 
+def test_released_weights_to_a_vector_in_a_line(tmp_path):
+    from PIL import Image as Picture
+
+    sizes = {"width": 192, "heads": 3}
+    model = official_file(tmp_path / "jepa.pth.tar", **sizes)
+    encoder = jepa_lightning.load(tmp_path / "jepa.pth.tar")
+    assert encoder.encoder.transformer.layers[0].attn.num_heads == 3
+    vector = encoder(Picture.new("RGB", (40, 30), "teal"))
+    assert vector.shape == (192,)
+    batch = encoder.preprocess(Picture.new("RGB", (40, 30), "teal"))
+    expected = lay.encode(model, batch["image"][0].double(), heads=3).mean(0).float()
+    torch.testing.assert_close(vector, expected, rtol=1e-3, atol=1e-4)
+
+
+def official_file(file, *, width, heads):
+    """An official file of a released width, whose heads are known."""
+    torch.manual_seed(0)
+    state = {**lay.patch(width=width), **lay.layers("blocks.", width, 1, width), **lay.norm("norm", width)}
+    state["pos_embed"] = lay.published((4, 4), width)[None]
+    torch.save({"target_encoder": lay.wrapped(state), "epoch": 1}, file)
+    return state
+
+
 def test_what_a_file_does_not_say_is_asked_for(tmp_path):
     file, _ = save(tmp_path, "vjepa")
     with pytest.raises(ValueError, match="may be V-JEPA's or V-JEPA 2's: give family vjepa or vjepa2"):

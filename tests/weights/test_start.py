@@ -1,5 +1,6 @@
 """`jepa-fit --init` and `weights:`: what a run begins with."""
 
+import shutil
 from functools import partial
 
 import layouts as lay
@@ -71,6 +72,14 @@ def test_a_run_begins_with_the_weights_and_nothing_else_of_the_source(official, 
 def test_the_encoder_before_training_is_that_of_the_source(official, started):
     untrained = jepa_lightning.load(started[1]).untrained()
     assert torch.equal(untrained.encoder.embed.weight, ours(official[1]["target_encoder"], "patch_embed.proj.weight"))
+
+
+def test_a_run_in_the_folder_of_its_source(started, tmp_path):
+    """Whose files are set aside once they are read."""
+    folder = shutil.copytree(started[1], tmp_path / "run")
+    run = Run(["fit", *TINY, "--init", str(folder), "--trainer.default_root_dir", str(folder)])
+    assert equal(run.before.encoder, started[0].model.target.encoder)
+    assert (folder / "previous" / "1" / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_a_resumed_run_has_its_own_weights(started, tmp_path):

@@ -19,8 +19,7 @@ _LOADS = {
     "onnx": 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("FOLDER/model.onnx")\n'
     "features, tokens = session.run(None, INPUTS)",
     "pt2": 'import torch\n\nmodel = torch.export.load("FOLDER/model.pt2").module()\nfeatures, tokens = model(INPUTS)',
-    "safetensors": "import jepa_lightning\n\n"
-    'jepa_lightning.import_weights("FOLDER", "runs/imported")\nencoder = jepa_lightning.load("runs/imported")',
+    "safetensors": 'import jepa_lightning\n\nencoder = jepa_lightning.load("FOLDER")',
 }
 _RESULTS = ("steps", "train_loss", "effective_rank", "knn", "knn_untrained", "linear", "linear_untrained")
 

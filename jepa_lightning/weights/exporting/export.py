@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jepa_lightning._version import __version__
 from jepa_lightning.loading import Frozen, WhichEncoder, load_jepa_and_config
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
@@ -23,13 +22,10 @@ from jepa_lightning.weights.exporting.graphs import write_onnx, write_pt2
 from jepa_lightning.weights.exporting.models import write_timm, write_transformers
 from jepa_lightning.weights.exporting.preprocessing import pixels_of
 from jepa_lightning.weights.exporting.whole import as_module, images, raw_key, reference
-from jepa_lightning.weights.formats.sources import OURS
-from jepa_lightning.weights.importing import from_source
 
 Format = Literal["timm", "transformers", "onnx", "pt2", "safetensors"]
 LIMIT = 1e-4  # of the largest difference
 _BATCHES = 2, 3  # sizes that are compared
-_PLACES = ("root", "csv", "dataset", "val_dataset", "test_dataset", "cache_dir")
 
 Run = Callable[..., Any]
 
@@ -59,7 +55,7 @@ def export(
         to: "timm" (a ViT on images or spectrograms, or a TimmEncoder on images), "transformers" (a ViT on images as
             IJepaModel; one on clips with rotary: released, with its predictor, as VJEPA2Model), "onnx" or "pt2" (any,
             from the raw tensor to the vector and the tokens; graphs from their subgraphs' tensors), "safetensors" (any,
-            for jepa-import).
+            as `Frozen.save_pretrained` writes it).
         out: folder to write; it must not exist.
         which: checkpoint of a folder, "last" or "best".
         encoder: "target" or "context"; None: the run's evaluated encoder.
@@ -127,7 +123,7 @@ def _written(
         shape: list[Any] = ["B", *raw[0].shape[1:]]
         return _largest([(encoded,) for _, encoded in wanted], tokens), {"pixels": shape}
     if to == "safetensors":
-        again = _reread(frozen, module, folder, trust)
+        again = Frozen.from_pretrained(frozen.save_pretrained(folder), trust=trust)
         found = [reference(again, batch) for batch in batches]
         return _largest(wanted, found), {frozen.modality.name: ["B", "..."]}
     if to not in ("onnx", "pt2"):
@@ -140,35 +136,6 @@ def _written(
     inputs = {name: _sizes(*pair) for name, pair in zip(whole.names, zip(*given, strict=True), strict=True)}
     (folder / "preprocessing.json").write_text(json.dumps(_preprocessing(frozen, inputs), indent=2))
     return _largest(wanted, found), inputs
-
-
-def _reread(frozen: Frozen, module: JEPA, folder: Path, trust: Collection[str]) -> Frozen:
-    """Write config.json and model.safetensors in our own names, and read them as `jepa-import` does."""
-    from safetensors.torch import save_file
-
-    config = frozen.config
-    if config is None:
-        raise ValueError("expected a run of jepa-fit, got a model built in Python, whose sizes no file could say")
-    settings = {"model": _plain(config["model"]), "data": _without_places(config.get("data"))}
-    (folder / "config.json").write_text(json.dumps({OURS: settings, "version": __version__}, indent=2))
-    parts = {"encoder": frozen.encoder, "tokenizer": frozen.tokenizer, "predictor": module.predictor}
-    state = {f"{part}.{name}": value for part, of in parts.items() for name, value in of.state_dict().items()}
-    tensors = {name: value.contiguous().clone() for name, value in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return Frozen(from_source(folder, trust=trust)[0])
-
-
-def _plain(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's settings without Lightning's own keys and sources of weights."""
-    return {key: value for key, value in json.loads(json.dumps(model, default=str)).items() if not key.startswith("_")}
-
-
-def _without_places(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A data module's settings without what lies on this machine."""
-    if not data or "class_path" not in data:
-        return None
-    kept = {k: v for k, v in (data.get("init_args") or {}).items() if k not in _PLACES and not isinstance(v, dict)}
-    return {"class_path": data["class_path"], "init_args": kept}
 
 
 def _largest(wanted: list[Any], found: list[Any]) -> float:

@@ -79,6 +79,9 @@ def pixels_of(frozen: Frozen, *, mean: Sequence[float] | None, std: Sequence[flo
 
 def _stored(config: Mapping[str, Any] | None, name: str) -> Any:
     """A setting of the run's modality or data."""
+    measured = ((config or {}).get("estimated") or {}).get(name)
+    if measured is not None:
+        return measured
     parts = [((config or {}).get("model") or {}).get("modality"), (config or {}).get("data")]
     for part in parts:
         value = ((part or {}).get("init_args") or {}).get(name)

@@ -16,8 +16,9 @@ from jepa_lightning.weights.formats.official import is_flat, is_official, read_f
 from jepa_lightning.weights.formats.weights import Facts, Family, State, Weights
 
 WhichEncoder = Literal["target", "context"]
-OURS = "jepa_lightning"  # key of config.json in a folder that `jepa-export --to safetensors` wrote
-_ID = re.compile(r"(?:hf-hub:|hf:)?([\w.-]+/[\w.-]+)$")
+OURS = "jepa-lightning"  # library_name in the config.json of a folder that `Frozen.save_pretrained` wrote
+_HUB = ("hf-hub:", "hf:")
+_ID = re.compile(rf"(?:{'|'.join(_HUB)})?([\w.-]+/[\w.-]+)$")
 
 
 def read_weights(source: str | Path, *, encoder: WhichEncoder | None = None, family: Family | None = None) -> Weights:
@@ -47,6 +48,20 @@ def read_weights(source: str | Path, *, encoder: WhichEncoder | None = None, fam
         f"expected weights, got {name}, which does not exist: name a run, a checkpoint, an official file, a folder of "
         "a Hugging Face model or its id (owner/name)"
     )
+
+
+def is_released(source: str | Path) -> bool:
+    """Tell whether a source is neither a run of ours nor a folder of `Frozen.save_pretrained`, by its looks.
+
+    An id of the hub needs `hf-hub:` before it: `runs/image` may be a folder that does not exist.
+    """
+    place = Path(source).expanduser()
+    if place.is_dir():
+        return (place / "config.json").is_file() and OURS not in (place / "config.json").read_text()
+    if place.is_file() and place.suffix != ".ckpt":
+        content = {} if place.suffix == ".safetensors" else read_content(place, mapped=True)
+        return not (isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping))
+    return str(source).startswith(_HUB)
 
 
 def _read_file(file: Path, source: str, encoder: WhichEncoder | None, family: Family | None) -> Weights:
@@ -79,9 +94,8 @@ def _read_folder(folder: Path, source: str, family: Family | None) -> Weights:
     config = json.loads((folder / "config.json").read_text())
     files = sorted(folder.glob("*.safetensors"))
     state = read_safetensors(files) if files else _read_bin(folder)
-    if OURS in config:
-        settings = config[OURS]
-        return _ours(state, source, "encoder", settings["model"], data=settings.get("data"), left_out=[])
+    if config.get("library_name") == OURS and isinstance(config.get("model"), dict):
+        return _ours(state, source, "encoder", config["model"], data=config.get("data"), left_out=[])
     kind = config.get("model_type")
     if kind == "ijepa":
         return read_ijepa(config, state, source)
