@@ -43,7 +43,7 @@ class WholeUnits(Masker):
         >>> tokens = Tokens(values=torch.zeros(1, 12), positions=places, units={"word": words[None]})
         >>> masks = WholeUnits(target_ratio=0.5)(tokens, torch.Generator().manual_seed(0))
         >>> words[masks[0].targets[masks[0].targets_valid]].tolist()
-        [1, 1, 1, 2, 2, 2]
+        [2, 2, 2, 3, 3, 3]
     """
 
     def __init__(self, *, unit: str = "word", target_ratio: float = 0.4, targets: int = 1) -> None:

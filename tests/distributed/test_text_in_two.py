@@ -17,20 +17,22 @@ WORDS = [
     *("--data.num_workers", "0", "--model.modality.vocabulary", "300", "--model.modality.encoder.width", "16"),
     *("--model.modality.encoder.depth", "1", "--model.modality.encoder.heads", "2", "--probe.enabled", "false"),
     *("--pictures.enabled", "false", "--trainer.logger", "false", "--trainer.enable_progress_bar", "false"),
-    *("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.default_root_dir", "run"),
+    *("--trainer.accelerator", "cpu", "--trainer.devices", "2"),
 ]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes(tmp_path, strategy):
-    words = [*WORDS, "--trainer.strategy", strategy]
-    in_two(tmp_path, two_processes.command, [*words, "--trainer.max_steps", "2"])
+    words = [*WORDS, "--trainer.strategy", strategy, "--trainer.default_root_dir", str(tmp_path / "run")]
+    for name in ("first", "second"):  # a group meets in a folder of its own
+        (tmp_path / name).mkdir()
+    in_two(tmp_path / "first", two_processes.command, [*words, "--trainer.max_steps", "2"])
     first = load(tmp_path / "run")
     merges = first.tokenizer.merges
     assert (merges[:, 0] >= 0).all()
     text = {"text": ["The cook stirs the soup."]}
     assert torch.isfinite(first.embed(text)).all()
-    in_two(tmp_path, two_processes.command, [*words, "--trainer.max_steps", "4", "--ckpt_path", "last"])
+    in_two(tmp_path / "second", two_processes.command, [*words, "--trainer.max_steps", "4", "--ckpt_path", "last"])
     resumed = load(tmp_path / "run")
     assert torch.equal(resumed.tokenizer.merges, merges)  # not fitted a second time
     assert not torch.equal(resumed.embed(text), first.embed(text))
