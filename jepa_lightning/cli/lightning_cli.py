@@ -280,8 +280,11 @@ def run(args: Sequence[str] | None = None) -> None:
     """Train or validate as the words say; see `jepa_lightning.cli.fit.fit`."""
     words = sys.argv[1:] if args is None else args
     with short_errors("jepa-fit"), stops_before_training(requeue=asks_for_resume(words)):
-        words = spell_out(words, subcommands=(*SUBCOMMANDS, *INSTEAD))
-        named = class_names(words) or {word.rpartition("=")[2] for word in words}
-        find_own_classes(named, [Path(find_config(config)).parent for config, _ in read_configs(words)])
+        try:
+            words = spell_out(words, subcommands=(*SUBCOMMANDS, *INSTEAD))
+            folders = [Path(find_config(config)).parent for config, _ in read_configs(words)]
+        except ValueError as error:  # there is no such config, or it is no YAML
+            fail(str(error))
+        find_own_classes(class_names(words) or {word.rpartition("=")[2] for word in words}, folders)
         load_needed_plugins(words)
         JEPACLI(words)

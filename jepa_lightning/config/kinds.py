@@ -50,6 +50,7 @@ def classes_of(kind: str) -> list[type]:
         for cls in subclasses(base)
         if not inspect.isabstract(cls)
         and not any(part.startswith("_") for part in f"{cls.__module__}.{cls.__qualname__}".split("."))
+        and "<locals>" not in cls.__qualname__
         and (library == "jepa_lightning" or not cls.__module__.startswith(f"{library}."))
     }
     return sorted(found, key=lambda cls: cls.__name__)

@@ -69,6 +69,8 @@ def test_one_list_and_a_kind_that_there_is_not(capsys):
 @pytest.mark.parametrize("kind", [kind for kind, base in KINDS.items() if base])
 def test_listed_classes_can_be_named(kind):
     for cls in classes_of(kind):
+        if cls.__module__.partition(".")[0] not in ("jepa_lightning", "modalities"):  # of other tests
+            continue
         assert not cls.__name__.startswith("_")
         assert cls.__doc__, cls
 
@@ -151,7 +153,9 @@ def test_what_is_wrong_with_a_config_names_the_file(tmp_path, capsys, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.yaml").write_text("model:\n  modality: [Image\n")
     (tmp_path / "datas.yaml").write_text("datas:\n  root: x\n")
-    assert said(["broken.yaml"], capsys).startswith("broken.yaml, line 3, column 1: ")
+    message = said(["broken.yaml"], capsys)
+    assert message.startswith("broken.yaml, line 3, column 1: ")
+    assert "\n" not in message
     message = said(["image.yaml", "datas.yaml"], capsys)
     assert message == "no setting datas.root (in datas.yaml); did you mean --data.root?"
 

@@ -10,6 +10,7 @@ from modalities.audio import reading as audio
 from modalities.image import reading as image
 from modalities.pointcloud import hdf5
 from modalities.pointcloud import reading as pointcloud
+from modalities.text import reading as text
 from modalities.video import files as video
 
 PAGE = (ROOT / "docs" / "own-data.md").read_text()
@@ -18,6 +19,7 @@ READ = {
     "image": set(image.EXTENSIONS) | OPTIONAL,
     "video": set(video.EXTENSIONS),
     "audio": set(audio.EXTENSIONS),
+    "text": set(text.EXTENSIONS),
     "point cloud": {*pointcloud.EXTENSIONS, *hdf5.ENDINGS},
     "episodes (`TrajectoryData`)": set(episodes.ENDINGS),
 }
