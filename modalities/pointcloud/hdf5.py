@@ -1,4 +1,4 @@
-"""Point clouds in ENDINGS files of ModelNet's layout."""
+"""Point clouds in HDF5 files of ModelNet's layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLASS_NAMES = "shape_names.txt"  # beside ModelNet40's HDF5 files: a class a li
 
 
 class HDF5Clouds(Dataset[dict[str, Any]]):
-    """The clouds of one split in ENDINGS files of ModelNet's layout, as dicts: `points` (P, 3 + F) and `labels`.
+    """The clouds of one split in HDF5 files of ModelNet's layout, as dicts: `points` (P, 3 + F) and `labels`.
 
     A file holds `data` (n, P, 3 or more) and perhaps `normal` (n, P, 3), which then are the first features, and `label`
     (n,) or (n, 1), whole numbers. All are read into memory when the set is built, in the type that they are stored in.
