@@ -22,7 +22,6 @@ Config = dict[str, Any]
 
 _BUILD_ERRORS = (ArgumentError, ValueError, TypeError, ImportError, AttributeError, KeyError, RuntimeError)
 _ONLY_TO_TRAIN = ("optimizer", "checkpoint_activations", "compile")
-_WITH_WEIGHTS = (".TimmEncoder", ".ViT", ".TransformerPredictor")
 
 
 def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: Collection[str] = ()) -> JEPA:
@@ -102,10 +101,16 @@ def _in_a_line(error: BaseException) -> str:
     return lines[0] if len(lines) == 1 else textwrap.shorten(" ".join(lines), 300)
 
 
-def _without_weights(encoder: dict[str, Any]) -> None:
-    if str(encoder.get("class_path", "")).endswith(_WITH_WEIGHTS):
-        for key in ("pretrained", "weights"):
-            encoder.get("init_args", {}).pop(key, None)
+def _without_weights(part: dict[str, Any]) -> None:
+    """Have an encoder or predictor of any class begin with random weights: `pretrained` and `weights` name others.
+
+    `jepa-fit` stores all settings, also those that are defaults.
+    """
+    settings = part.get("init_args") or {}
+    if settings.get("pretrained") is True:
+        settings["pretrained"] = False
+    if isinstance(settings.get("weights"), str):
+        settings["weights"] = None
 
 
 def strings(value: Any) -> Iterator[str]:

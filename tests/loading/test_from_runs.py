@@ -9,6 +9,7 @@ import zipfile
 
 import jsonargparse
 import pytest
+import timm
 import torch
 import yaml
 from short_runs import fit_shortly
@@ -439,3 +440,22 @@ def test_names_of_the_package():
     assert jepa_lightning.JEPA is JEPA
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = jepa_lightning.lode
+
+
+def test_no_part_looks_for_the_weights_that_a_run_began_with(content, monkeypatch):
+    """They are overwritten: loading a run needs no network and no file of another's, whatever the part's class."""
+    stored = content["hyper_parameters"]
+    stored["modality"]["init_args"] |= {"image_size": 32, "patch_size": 32, "masker": None}
+    small = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
+    stored["modality"]["init_args"]["encoder"] = {
+        "class_path": "jepa_lightning.encoders.TimmConvNet",
+        "init_args": {"name": "resnet18", "pretrained": True, "options": small},
+    }
+    stored["predictor"]["init_args"] |= {"weights": "nowhere.pt"}
+    asked = []
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: asked.append(k.get("pretrained")) or create(*a, **k))
+    build_model(stored, pretrained=False)
+    assert asked == [False]
+    with pytest.raises(ValueError, match=r"nowhere\.pt|cannot create resnet18"):
+        build_model(stored, pretrained=True)
