@@ -84,7 +84,9 @@ class Random(Masker):
         """Masks that draw among the valid tokens only; `keys` (B, N) in [0, 1) are the draw."""
         device, count = valid.device, valid.shape[1]
         keep, hide = self._counts(count)
-        table = _table(count, self.target_ratio, self.context_ratio, self.targets).to(device, non_blocking=True)
+        table = table_of_counts(count, self.target_ratio, self.context_ratio, self.targets).to(
+            device, non_blocking=True
+        )
         keeps, hides = table[valid.sum(1)].unbind(1)  # (B,) each
         order = keys.masked_fill(~valid, 2.0).argsort(dim=1)  # padding last
 
@@ -112,7 +114,7 @@ def counts(count: int, *, target_ratio: float, context_ratio: float | None, targ
 
 
 @lru_cache(maxsize=64)
-def _table(count: int, target_ratio: float, context_ratio: float | None, targets: int) -> Tensor:
+def table_of_counts(count: int, target_ratio: float, context_ratio: float | None, targets: int) -> Tensor:
     """`counts` of samples of 0 to `count` tokens, none above those of `count`: (count + 1, 2), not to be changed."""
     ratios = {"target_ratio": target_ratio, "context_ratio": context_ratio}
     table = torch.tensor([counts(n, **ratios, targets=targets) for n in range(count + 1)])

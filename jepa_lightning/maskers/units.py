@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.grids import marked_slots
-from jepa_lightning.maskers.random import counts
+from jepa_lightning.maskers.random import table_of_counts
 from jepa_lightning.maskers.shares import check_tokens
 from jepa_lightning.tokens import Masks, Tokens
 
@@ -66,8 +66,8 @@ class WholeUnits(Masker):
         keys = torch.rand(batch, count, generator=generator, device=generator.device)
         keys = keys.to(tokens.device, non_blocking=True)
         valid = torch.ones_like(unit, dtype=torch.bool) if tokens.valid is None else tokens.valid
-        size = torch.tensor([self._size(n) for n in range(count + 1)]).to(tokens.device, non_blocking=True)
-        size = size[valid.sum(1)]  # (B,) of a block
+        sizes = table_of_counts(count, self.target_ratio, None, self.targets)[:, 1]  # of a block, by the tokens
+        size = sizes.to(tokens.device, non_blocking=True)[valid.sum(1)]  # (B,)
 
         free = valid & (unit >= 0)
         key = keys.gather(1, unit.clamp(min=0))  # of each token's unit
@@ -82,7 +82,7 @@ class WholeUnits(Masker):
         shown = valid & ~hidden
         kept = max(int(shown.sum(1).max()), 1) if shown.device.type == "cpu" else count
         context, context_valid = marked_slots(shown, kept)
-        most = self._size(count)
+        most = int(sizes[-1])
         targets, targets_valid = marked_slots(torch.stack(blocks, dim=1).flatten(0, 1), most)
         shape = (batch, self.targets)
         return [
@@ -93,10 +93,6 @@ class WholeUnits(Masker):
                 targets_valid=targets_valid.unflatten(0, shape),
             )
         ]
-
-    def _size(self, count: int) -> int:
-        """Tokens of a block, of a sample of so many."""
-        return counts(count, target_ratio=self.target_ratio, context_ratio=None, targets=self.targets)[1]
 
 
 def _take_units(key: Tensor, free: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
