@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, Sample, Samples, cache_sets, find_archives
 from jepa_lightning.data.batched import BatchTransform
+from jepa_lightning.data.pixels import usual_statistics
 from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.pictures import SMALL, PictureDataModule
 from jepa_lightning.data.sources.records import Decode, Decoded
@@ -26,7 +27,6 @@ from modalities.image.reading import MAX_PIXELS, read_image
 from modalities.image.transforms import BatchCrops, CentreCrop, ImageViews, Normalise, RandomCrop
 from modalities.image.values import EIGHT, UNIT, Values, say, values_of
 
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _STATISTICS = 1000  # images that "auto" looks at
 _log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ class ImageData(PictureDataModule):
     def statistics(self) -> tuple[list[float], list[float]]:
         """Choose the mean and std of each channel that images are normalised with."""
         count = self.channel_count
-        default = _IMAGENET if count == 3 else ((0.5,) * count, (0.25,) * count)
+        default = usual_statistics(count)
         found = self._estimate() if "auto" in (self.mean, self.std) else default
         mean = found[0] if self.mean is None or self.mean == "auto" else self.mean
         std = found[1] if self.std is None or self.std == "auto" else self.std

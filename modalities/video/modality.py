@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jepa_lightning.data.pixels import usual_statistics
 from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
 from jepa_lightning.maskers import BlockUnion, Masker, MultiMasker
 from jepa_lightning.modality import Batch, EncoderFactory, Modality
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.video import pictures
 from modalities.video.tokenizer import TubeletTokenizer
-
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def vjepa_masks() -> MultiMasker:
@@ -62,7 +61,7 @@ class Video(Modality):
         encoder: EncoderFactory = ViT,
         masker: Masker | None = None,
     ) -> None:
-        default = IMAGENET if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+        default = usual_statistics(channels)
         self.frames = frames
         self.image_size = _pair(image_size)
         self.channels = channels

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jepa_lightning.data.pixels import usual_statistics
 from jepa_lightning.loading import Frozen
-
-_IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def pixels_of(frozen: Frozen, *, mean: Sequence[float] | None, std: Sequence[flo
     spec = frozen.modality.spec
     channels = spec.shape[0]
     size = [n * p for n, p in zip((spec.grid or ())[-2:], spec.shape[-2:], strict=True)]
-    default = _IMAGENET if channels == 3 else ([0.5] * channels, [0.25] * channels)
+    default = usual_statistics(channels)
     found: dict[str, list[float]] = {}
     measured = {name: getattr(frozen.tokenizer, name, None) for name in ("mean", "std")}  # of spectrograms
     for name, given, usual in (("mean", mean, default[0]), ("std", std, default[1])):
