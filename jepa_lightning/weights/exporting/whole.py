@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.pooling import pool_tokens
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
+from jepa_lightning.patches import unpatchify
 from jepa_lightning.tokens import Ragged, Tokens
 
 
@@ -92,16 +93,9 @@ def raw_key(batch: Mapping[str, Any]) -> str | None:
 
 
 def images(tokens: Tokens) -> Tensor:
-    """Put patches (B, N, C, h, w) of a grid together again: (B, C, H, W), or clips (B, C, T, H, W) of tubelets."""
+    """Put patches of a grid together again: images (B, C, H, W), or clips (B, C, T, H, W) of tubelets."""
     values: Any = tokens.values
-    grid = tokens.grid or ()
-    axes = len(grid)
-    laid = values.unflatten(1, grid)  # (B, *grid, C, *patch)
-    order = [0, 1 + axes, *(step for axis in range(axes) for step in (1 + axis, 2 + axes + axis))]
-    laid = laid.permute(order)
-    for axis in range(axes):
-        laid = laid.flatten(2 + axis, 3 + axis)
-    return laid
+    return unpatchify(values, tokens.grid or ())
 
 
 def reference(frozen: Frozen, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,12 @@ def _read_state(state: Any, source: str, family: Family | None) -> Weights:
 
 def _read_folder(folder: Path, source: str, family: Family | None) -> Weights:
     """A folder with config.json: transformers', timm's or ours."""
-    config = json.loads((folder / "config.json").read_text())
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise ValueError(f"expected JSON in {folder / 'config.json'}: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"expected settings in {folder / 'config.json'}, got a {type(config).__name__}")
     files = sorted(folder.glob("*.safetensors"))
     state = read_safetensors(files) if files else _read_bin(folder)
     if config.get("library_name") == OURS and isinstance(config.get("model"), dict):
