@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jepa_lightning.evaluation.features.pooled import Features, is_class
+from jepa_lightning.evaluation.probes.classification import chance
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def asked(train: Features, test: Features, label: str | None) -> Probed | None:
     known, truth = known[known >= 0], truth[truth >= 0]
     if not len(known) or not len(truth):
         return None
-    chance = float((truth == known.mode().values).double().mean())
-    return Probed(label=name, classes=len(truth.unique()), chance=chance, train=len(known), test=len(truth))
+    sizes = {"classes": len(truth.unique()), "train": len(known), "test": len(truth)}
+    return Probed(label=name, chance=chance(known, truth), **sizes)
 
 
 def progress(epoch: int, metrics: Mapping[str, float]) -> str | None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_lightning.evaluation.probes.attentive_heads import forward, start
-from jepa_lightning.evaluation.probes.classification import fit_linear
+from jepa_lightning.evaluation.probes.classification import fit_linear, mean_and_scale
 from jepa_lightning.evaluation.probes.probing import choose_stratified_c
 from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
 from jepa_lightning.tokens import pool
@@ -28,9 +28,9 @@ class Head(nn.Module, ABC):
 
     def standardise(self, features: Tensor) -> None:
         """Take the statistics of channels from features (n, D); a constant channel is only shifted."""
-        mean, std = features.mean(0), features.std(0, correction=0)
+        mean, scale = mean_and_scale(features)
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, 1.0))
+        self.scale.copy_(scale)
 
     @abstractmethod
     def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -103,13 +103,13 @@ HEADS: dict[str, type[LinearHead] | type[AttentiveHead]] = {"linear": LinearHead
 
 
 def loss_of(outputs: Tensor, goal: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Compute the mean cross-entropy with classes (B,) or their shares (B, classes), or the square error of values.
+    """Compute the mean cross-entropy with classes (B,), or the mean square error of values (B, outputs).
 
     Samples without a label (-1, NaN) are left out; none at all give 0.
 
     Args:
         outputs: (B, outputs).
-        goal: (B,) int64 classes; or (B, outputs) float values; classes with mixed samples are shares, with `sums` of 1.
+        goal: (B,) int64 classes; or (B, outputs) float values.
         label_smoothing: of classes.
     """
     if not goal.is_floating_point():
@@ -119,3 +119,17 @@ def loss_of(outputs: Tensor, goal: Tensor, *, label_smoothing: float = 0.0) -> T
         known = goal.isfinite().all(1)
         losses = (outputs - goal.nan_to_num()).square().mean(1)
     return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def loss_of_shares(outputs: Tensor, shares: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Compute the mean cross-entropy with shares of classes, of mixed samples; what has no label has no weight.
+
+    Args:
+        outputs: (B, classes).
+        shares: (B, classes), of which a row sums to 1, to less where a sample without a label was mixed in, or to 0.
+        label_smoothing: as of classes.
+    """
+    known = shares.sum(1)
+    whole = shares / known.clamp(min=1e-12).unsqueeze(1)
+    losses = F.cross_entropy(outputs, whole, label_smoothing=label_smoothing, reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1e-12)

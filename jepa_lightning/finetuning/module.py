@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, R2Score
 from torchvision.transforms.v2 import MixUp
 
 from jepa_lightning.finetuning.groups import Unfreeze, layer_groups, set_drop_path, unfreeze
-from jepa_lightning.finetuning.heads import loss_of
+from jepa_lightning.finetuning.heads import loss_of, loss_of_shares
 from jepa_lightning.finetuning.model import FineTuned
 from jepa_lightning.modality import Batch
 from jepa_lightning.optimization import run_length
@@ -80,7 +80,7 @@ class FineTuning(LightningModule):
         self.model = model
         self.rates = {"learning_rate": learning_rate, "layer_decay": layer_decay, "weight_decay": weight_decay}
         self.label_smoothing = label_smoothing
-        self.mixup = MixUp(alpha=mixup, num_classes=len(model.classes)) if mixup else None
+        self.mixup = MixUp(alpha=mixup, num_classes=len(model.classes) + 1) if mixup else None
         self.schedule = WarmupCosine(start=0.0, peak=1.0, end=0.0, warmup=warmup)
         unfreeze(model.encoder.encoder, which)
         if drop_path is not None:
@@ -107,10 +107,10 @@ class FineTuning(LightningModule):
         """Return the loss of a batch."""
         goal = self.model.goal(batch)
         if self.mixup is not None:
-            kept = goal >= 0
-            images, shares = self.mixup(batch["image"][kept], goal[kept])
+            count = len(self.model.classes)
+            images, shares = self.mixup(batch["image"], torch.where(goal < 0, count, goal))  # no label: a class more
             outputs = self.model.outputs({"image": images})
-            loss = torch.nn.functional.cross_entropy(outputs, shares, label_smoothing=self.label_smoothing)
+            loss = loss_of_shares(outputs, shares[:, :count], label_smoothing=self.label_smoothing)
         else:
             loss = loss_of(self.model.outputs(batch), goal, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, batch_size=len(goal))

@@ -30,8 +30,8 @@ class FineTuneReport:
     notes: list[str] = field(default_factory=list)
     fits: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, label: str, share: float, outcomes: dict[str, list[Outcome]], *, seed: int) -> None:
-        """Add the outcomes of all methods, one for each draw, at a share of the labels."""
+    def add(self, label: str, share: float, outcomes: dict[str, list[Outcome]], *, chance: float, seed: int) -> None:
+        """Add the outcomes of all methods, one for each draw, at a share of the labels; see `Score` for chance."""
         for name, found in outcomes.items():
             estimate = bootstrap(found, seed=seed)
             self.scores.append(
@@ -43,7 +43,7 @@ class FineTuneReport:
                     share=share,
                     estimate=estimate,
                     over="test samples" + (f" and {len(found)} draws" if len(found) > 1 else ""),
-                    chance=0.0,
+                    chance=chance,
                     train=sum(outcome.train for outcome in found) / len(found),
                     test=float(len(found[0].truth)),
                     values=tuple(outcome.score for outcome in found),
@@ -66,16 +66,9 @@ class FineTuneReport:
         measure = self.scores[0].measure if self.scores else ""
         lines = [aligned(["labels", "samples", "", f"{measure} [95%]", "each draw"], rows), ""]
         for found in self.differences:
-            lines.append(f"{found.share:.4g} of the labels: {FINETUNED} - {found.baseline}: {_words(found)}")
+            lines.append(f"{found.share:.4g} of the labels: {FINETUNED} - {found.baseline}: {found.words}")
         return "\n".join([*lines, *self.notes])
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         return asdict(self)
-
-
-def _words(found: Difference) -> str:
-    figures = f"{found.estimate.mean:+.3f} [{found.estimate.low:.3f}, {found.estimate.high:.3f}]"
-    if found.estimate.low > 0:
-        return f"better: {figures}"
-    return f"worse: {figures}" if found.estimate.high < 0 else f"no significant difference: {figures}"

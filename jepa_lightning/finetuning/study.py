@@ -23,6 +23,7 @@ from torch import Tensor
 from jepa_lightning._version import __version__
 from jepa_lightning.evaluation.open_data import errors_with, open_data
 from jepa_lightning.evaluation.probes.bootstrap import Outcome
+from jepa_lightning.evaluation.probes.classification import chance
 from jepa_lightning.evaluation.probes.probing import run_probe
 from jepa_lightning.evaluation.probes.protocols import Split
 from jepa_lightning.evaluation.runs import EncoderSettings
@@ -130,8 +131,9 @@ class Study:
                         rank = share, found.validation or 0.0
                         if method == FINETUNED and (best is None or rank > best[0]):
                             best = rank, model
-                order = [n for n in (FINETUNED, FROZEN, SCRATCH, UNTRAINED) if n in outcomes]
-                report.add(self.goal.name, share, {name: outcomes[name] for name in order}, seed=seed)
+                in_order = {n: outcomes[n] for n in (FINETUNED, FROZEN, SCRATCH, UNTRAINED) if n in outcomes}
+                guessed = float(np.mean([self._chance(drawn[share, number], scored_on) for number in range(draws)]))
+                report.add(self.goal.name, share, in_order, chance=guessed, seed=seed)
             assert best is not None
             self._write(report, best[1])
             return report
@@ -166,6 +168,12 @@ class Study:
 
     def _truth(self, split: str) -> Tensor:
         return self.goal.truth(self.frozenly.labels[split][self.goal.name])
+
+    def _chance(self, indices: np.ndarray, scored_on: str) -> float:
+        if self.goal.classes is None:
+            return 0.0
+        known, truth = self._truth("train")[self.frozenly.rows(indices)], self._truth(scored_on)
+        return chance(known[known >= 0], truth[truth >= 0])
 
     def _probe(self, name: str, indices: np.ndarray, scored_on: str, *, seed: int) -> Outcome:
         rows = self.frozenly.rows(indices)

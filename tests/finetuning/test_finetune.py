@@ -54,6 +54,8 @@ def test_all_methods_see_the_same_labels(report):
     }
     assert "chosen on 24 validation samples, scored once on test" in found.table()
     assert "fine-tuned - from scratch" in found.table()
+    test = found.scores[0].test
+    assert all(0 < score.chance < 1 and (score.chance * test).is_integer() for score in found.scores)
     stored = json.loads((out / "finetune.json").read_text())
     assert stored["settings"]["learning_rates"]["fine-tuned"] == [1e-4, 1e-2]
     assert stored["fits"]["fine-tuned, 0.5, draw 1"]["test"] == rows[0.5, "fine-tuned"].values[1]

@@ -22,7 +22,7 @@ from jepa_lightning.finetuning import (
     set_drop_path,
     unfreeze,
 )
-from jepa_lightning.finetuning.heads import loss_of
+from jepa_lightning.finetuning.heads import loss_of, loss_of_shares
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(8, 3, 32, 32, generator=GENERATOR)
@@ -125,6 +125,35 @@ def test_samples_without_a_label_have_no_loss():
     values[1, 0] = torch.nan
     torch.testing.assert_close(loss_of(outputs, values), F.mse_loss(outputs[[0, 2, 3]], values[[0, 2, 3]]))
     assert loss_of(outputs, torch.full((4,), -1)) == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_mixed_samples_leaves_out_what_has_no_label(smoothing):
+    """Against a plain loop in float64: samples 1 (half of it unknown) and 3 (all of it) of four."""
+    outputs = torch.randn(4, 3, dtype=torch.float64, generator=GENERATOR)
+    shares = torch.tensor([[0.3, 0.7, 0], [0, 0.5, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.float64)
+    total = weight = 0.0
+    for row, share in zip(outputs, shares, strict=True):
+        known = float(share.sum())
+        if known:
+            goal = [(1 - smoothing) * float(part) / known + smoothing / 3 for part in share]
+            logs = (row - row.logsumexp(0)).tolist()
+            total += known * -sum(g * log for g, log in zip(goal, logs, strict=True))
+            weight += known
+    found = loss_of_shares(outputs, shares, label_smoothing=smoothing)
+    assert float(found) == pytest.approx(total / weight, rel=1e-9)
+    assert loss_of_shares(outputs, torch.zeros_like(shares)) == 0
+
+
+def test_mixup_waits_for_no_device(frozen):
+    """Samples without a label stay in the batch: to leave them out would read which they are."""
+    module = FineTuning(FineTuned(frozen, label="label", classes=[0, 1], names=["a", "b"]), mixup=0.5)
+    module.log = lambda *_, **__: None
+    seen = []
+    module.model.outputs = lambda batch: seen.append(len(batch["image"])) or torch.zeros(len(batch["image"]), 2)
+    batch = {"image": IMAGES, "labels": {"label": torch.tensor([0, 1, -1, 0, 1, -1, 0, 1])}}
+    assert module.training_step(batch, 0).isfinite()
+    assert seen == [len(IMAGES)]
 
 
 def finetuned(frozen, **settings):

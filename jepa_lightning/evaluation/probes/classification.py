@@ -133,9 +133,27 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
     A channel that is constant in `train` is only shifted, as by scikit-learn's StandardScaler.
     """
-    mean, std = train.mean(0), train.std(0, correction=0)
-    scale = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, 1.0)
+    mean, scale = mean_and_scale(train)
     return tuple((values - mean) / scale for values in (train, *others))
+
+
+def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of every channel of features (n, D); 1 for the latter where it is constant."""
+    mean, std = features.mean(0), features.std(0, correction=0)
+    return mean, torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, 1.0)
+
+
+def chance(known: Tensor, truth: Tensor) -> float:
+    """Measure the accuracy on the classes `truth` (m,) of always saying the one that is most frequent in `known` (n,).
+
+    Example:
+        >>> import torch
+        >>> from jepa_lightning.evaluation.probes.classification import chance
+        >>> chance(torch.tensor([3, 3, 5]), torch.tensor([3, 5, 5, 7]))
+        0.25
+    """
+    classes, counts = known.unique(return_counts=True)
+    return float((truth == classes[counts.argmax()]).double().mean())
 
 
 def probe(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
 from jepa_lightning.evaluation.probes.bootstrap import Outcome, bootstrap
+from jepa_lightning.evaluation.probes.classification import chance
 from jepa_lightning.evaluation.probes.few_shot import draw_in_halves, episodes_interval, few_shot
 from jepa_lightning.evaluation.probes.probing import Probe, run_probe
 from jepa_lightning.evaluation.probes.protocols import Interval, Split, few_labels, interval
@@ -161,9 +162,8 @@ class Scoring:
         self.confusions.append(Confusion(name, self.task.name, probe, self.task.names, counts))
 
     def _chance(self, split: Split) -> float:
-        """Measure the accuracy on the test part of always saying the most frequent class of the training part."""
-        most = np.bincount(self.task.values[split.train]).argmax()
-        return float((self.task.values[split.test] == most).mean())
+        known, truth = (torch.from_numpy(self.task.values[part]) for part in (split.train, split.test))
+        return chance(known, truth)
 
 
 def _interval(values: NDArray[np.float64], ratio: float) -> Interval:
