@@ -122,29 +122,31 @@ class RunSummary(Shown, Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.summary, indent=2) + "\n")
         log_summary(trainer.loggers, self.summary, step=trainer.global_step)
-        say(f"{table(self.summary)}\nsummary            {path}\n\n{self._closing(trainer)}")
+        module = trainer.lightning_module
+        closing = f"\n\n{self._closing(trainer, module)}" if isinstance(module, JEPA) else ""
+        say(f"{table(self.summary)}\nsummary            {path}{closing}")
 
-    def _closing(self, trainer: Trainer) -> str:
+    def _closing(self, trainer: Trainer, module: JEPA) -> str:
         """Say in sentences what the table's first rows mean, and what to type next."""
-        folder = trainer.default_root_dir
-        probe = next((c for c in trainer.callbacks if isinstance(c, OnlineProbe)), None)  # type: ignore[attr-defined]
+        folder, callbacks = trainer.default_root_dir, trainer.callbacks  # type: ignore[attr-defined]
+        probe = next((c for c in callbacks if isinstance(c, OnlineProbe)), None)
+        probed = None if probe is None else probe.probed
         trained, untrained = self.summary["linear"], self.summary["linear_untrained"]
         lines = []
         if probe is None or not probe.applies(trainer):
             lines.append("No probe: it is switched off, or the training or validation data have no labels.")
-        elif probe.probed is None and not any(name.startswith("r2_") for name in self.summary):
+        elif probed is None and not any(name.startswith("r2_") for name in self.summary):
             lines.append("No probe: the run ended before its first validation.")
-        elif probe.probed is not None and None not in (trained, untrained):
-            lines.append(f"{probe.probed}")
-            lines.append(f"linear probe of the last weights: {probe.probed.verdict(trained, untrained)}")
-        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
-        score = best.best_model_score if best is not None and best.monitor == "probe/linear" else None
-        known = probe is not None and probe.probed is not None and None not in (trained, untrained)
-        if known and best is not None and score is not None and float(score) > trained:
-            found = probe.probed.verdict(float(score), untrained)  # type: ignore[union-attr]
-            lines.append(f"linear probe of {best.best_model_path}, which was chosen by it: {found}")
-        lines.append(f"next: jepa-probe {folder} evaluates it; jepa-probe {folder} --which best the best checkpoint")
-        return "\n".join(lines)
+        elif probed is not None and None not in (trained, untrained):
+            lines += [str(probed), f"linear probe of the last weights: {probed.verdict(trained, untrained)}"]
+            best = next((c for c in callbacks if isinstance(c, BestCheckpoint)), None)
+            score = best.best_model_score if best is not None and best.monitor == "probe/linear" else None
+            if best is not None and score is not None and float(score) > trained:
+                verdict = probed.verdict(float(score), untrained)
+                lines.append(f"linear probe of {best.best_model_path}, which was chosen by it: {verdict}")
+        plans = f"jepa-plan {folder} plans with it; " if module.pretext.action_dim is not None else ""
+        evaluates = f"jepa-probe {folder} evaluates it; jepa-probe {folder} --which best the best checkpoint"
+        return "\n".join([*lines, f"next: {plans}{evaluates}"])
 
 
 def _samples(outputs: Any, batch: Any) -> int:

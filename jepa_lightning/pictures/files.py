@@ -1,4 +1,4 @@
-"""Laying out pictures and writing them: uint8 (3, H, W) as PNG, moving ones (F, 3, H, W) as GIF and PNG."""
+"""Laying out pictures and writing them, uint8 (3, H, W) as PNG, moving ones (F, 3, H, W) as GIF and PNG; and where."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import encode_png
 
+from jepa_lightning.run.checkpoints import Which, find_checkpoint
 from jepa_lightning.run.writing import named
 
 GAP = 4  # pixels between the frames of a strip, and between moving samples
@@ -85,3 +86,21 @@ def _joined(pictures: Sequence[Tensor], *, dim: int, gap: int) -> Tensor:
         padded = [torch.cat([picture, picture[-1:].expand(frames - len(picture), -1, -1, -1)]) for picture in padded]
     whole = torch.cat(padded, dim=dim)
     return whole.narrow(dim, 0, whole.shape[dim] - gap)
+
+
+def pictures_folder(checkpoint: str | Path, out: str | Path | None, *, which: Which = "last") -> Path:
+    """Where pictures go: `out`, or else `view` in the folder of the run.
+
+    Raises:
+        ValueError: there is no such folder, or `out` is a file.
+    """
+    if out is None:
+        path = Path(checkpoint).expanduser()
+        file = find_checkpoint(path, which)
+        if file == path and file.parent.name != "checkpoints":
+            raise ValueError("expected out, a folder, with a checkpoint that lies in no run's folder: it has no place")
+        return (file.parent.parent if file.parent.name == "checkpoints" else path) / "view"
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"expected a folder for out, got the file {folder}")
+    return folder

@@ -17,6 +17,7 @@ from jepa_lightning.data import JEPADataModule
 from jepa_lightning.evaluation.runs import EncoderSettings
 from jepa_lightning.loading import Frozen, load_jepa
 from jepa_lightning.modality import Batch
+from jepa_lightning.module import JEPA
 from jepa_lightning.names.nearest import nearest_names
 from jepa_lightning.names.printable import printable
 from jepa_lightning.pictures.attention import attention_of_probe, find_label
@@ -25,7 +26,7 @@ from jepa_lightning.pictures.errors import token_errors
 from jepa_lightning.pictures.files import GAP, beside, stack, write_picture, write_pictures
 from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label
 from jepa_lightning.pictures.tokens import draw_features, draw_heat, draw_masks, tokens_and_features
-from jepa_lightning.run.checkpoints import Which, find_checkpoint
+from jepa_lightning.pretexts import Masked
 from jepa_lightning.run.writing import named, plain
 from jepa_lightning.tokens import Tokens
 
@@ -66,6 +67,7 @@ class Scene:
     files: list[Path] = field(default_factory=list)
     _untrained: Frozen | None = None
     _untrained_known: bool = False
+    _jepa: JEPA | None = None
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -91,6 +93,20 @@ class Scene:
             path.write_text(json.dumps(plain(content, digits=6), indent=1, allow_nan=False) + "\n")
         self.wrote([path])
 
+    def jepa(self) -> JEPA:
+        """The whole model of the run."""
+        if self._jepa is None:
+            how = self.settings
+            self._jepa = load_jepa(self.checkpoint, which=how.which, trust=how.trust, map_location=how.chosen_device)
+        return self._jepa
+
+    def hides(self, kind: str) -> bool:
+        """Whether the run is one of masked prediction; if not, say that there are no pictures of this kind."""
+        pretext = self.jepa().pretext
+        if not isinstance(pretext, Masked):
+            self.say(f"{kind}: left out, since the pretext of this run, {type(pretext).__name__}, hides no tokens")
+        return isinstance(pretext, Masked)
+
     def untrained(self) -> Frozen | None:
         """The encoder before training; None, and a note, where it cannot be built."""
         if not self._untrained_known:
@@ -115,6 +131,8 @@ class Scene:
 
 def masks(scene: Scene) -> None:
     """Draw context and targets, for three draws of the run's masker."""
+    if not scene.hides("masks"):
+        return
     for draw in range(MASKS):
         pictures = draw_masks(scene.encoder.modality, scene.batch, seed=scene.seed * MASKS + draw)
         scene.write(pictures, f"masks_{draw + 1}")
@@ -213,8 +231,9 @@ def attention(scene: Scene) -> None:
 
 def error(scene: Scene) -> None:
     """How badly each token is predicted where it is hidden: black where best, pale where worst, grey where never."""
-    how = scene.settings
-    jepa = load_jepa(scene.checkpoint, which=how.which, trust=how.trust, map_location=how.chosen_device)
+    if not scene.hides("error"):
+        return
+    jepa = scene.jepa()
     found = token_errors(jepa, scene.batch, seed=scene.seed)
     scene.write(draw_heat(scene.encoder.modality, scene.batch, found.tokens, found.values), "error")
     objective = type(jepa.objective).__name__
@@ -251,24 +270,6 @@ def chosen_kinds(names: Sequence[str]) -> list[Callable[[Scene], None]]:
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"expected pictures among {', '.join(KINDS)}, got {name!r}{hint}")
     return [draw for kind, draw in KINDS.items() if kind in names]
-
-
-def pictures_folder(checkpoint: str | Path, out: str | Path | None, *, which: Which = "last") -> Path:
-    """Where pictures go: `out`, or else `view` in the folder of the run.
-
-    Raises:
-        ValueError: there is no such folder, or `out` is a file.
-    """
-    if out is None:
-        path = Path(checkpoint).expanduser()
-        file = find_checkpoint(path, which)
-        if file == path and file.parent.name != "checkpoints":
-            raise ValueError("expected out, a folder, with a checkpoint that lies in no run's folder: it has no place")
-        return (file.parent.parent if file.parent.name == "checkpoints" else path) / "view"
-    folder = Path(out).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"expected a folder for out, got the file {folder}")
-    return folder
 
 
 def _scales(scene: Scene, tokens: Tokens, values: Tensor) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A world and its agent: energies against a plain loop, gradients, histories, and a run from end to end."""
 
+import contextlib
 import json
 from functools import partial
 
@@ -168,8 +169,17 @@ def run(tmp_path_factory):
         "--trainer.default_root_dir",
         str(folder),
     ]
-    fit(["--config", "world.yaml", *few, *quiet])
+    with (folder / "said.txt").open("w") as said, contextlib.redirect_stdout(said):
+        fit(["--config", "world.yaml", *few, *quiet])
     return folder
+
+
+def test_a_run_says_what_a_world_is_for_and_draws_no_masks(run, capsys):
+    assert f"next: jepa-plan {run} plans with it; jepa-probe {run} evaluates it" in (run / "said.txt").read_text()
+    assert jepa_lightning.view(run, ["masks", "error"], samples=2, device="cpu") == []
+    said = capsys.readouterr().out
+    assert "masks: left out, since the pretext of this run, Rollout, hides no tokens" in said
+    assert "error: left out" in said
 
 
 def test_a_run_is_fitted_loaded_and_planned_with(run, capsys):
