@@ -50,7 +50,7 @@ def masks(texts: Sequence[Sequence[str]], draws: Sequence[Masks], count: int) ->
 
 def features(texts: Sequence[Sequence[str]], colours: Tensor) -> list[Tensor]:
     """Draw each text, its tokens on `colours` (B, N, 3) in 0-1, made lighter: one uint8 (3, H, W) a sample."""
-    light = 0.75 * colours.detach().float().cpu() + 0.25
+    light = 0.5 * colours.detach().float().cpu() + 0.5  # so that words on dark colours can be read
     return [_drawn(written, of_text.tolist(), lines=_LEAST) for written, of_text in zip(texts, light, strict=True)]
 
 
