@@ -115,6 +115,12 @@ def short_run(tmp_path_factory):
     return get
 
 
+@pytest.fixture(autouse=True)
+def _no_seed_of_another_run(monkeypatch):
+    """A run that an earlier test of this process began leaves its seed behind, which data and models then take."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
 @pytest.fixture
 def no_plots(monkeypatch):
     """Reports without plots, which take as long as all the rest, where a test asks for something else."""

@@ -112,7 +112,7 @@ def test_pictures():
     colours = torch.zeros(2, tokens.count, 3)
     colours[..., 0] = 1.0
     red = text.draw_features(batch, tokens, colours)[0]
-    assert red[:, 10, 1].tolist() == [255, 64, 64]
+    assert red[:, 10, 1].tolist() == [255, 128, 128]
     keep = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
     asked = torch.tensor([[[4, 5]], [[4, 5]]])
     shown = text.draw_masks(batch, [Masks(context=keep, targets=asked)])[0]
