@@ -238,9 +238,8 @@ def evaluated_splits(splits: Splits, protocol: Protocol, notes: list[str]) -> Sp
 
 def _storing(encoder: Frozen, settings: EncoderSettings) -> Embed:
     """For the attentive probe, an embedder that keeps the tokens besides."""
-    return PoolAndStore(
-        partial(encoder.tokens, layers=settings.layers), partial(pool_tokens, how=settings.pooling), TokenStore()
-    )
+    pool = partial(pool_tokens, how=settings.pooling, grid=encoder.modality.spec.grid)
+    return PoolAndStore(partial(encoder.tokens, layers=settings.layers), pool, TokenStore())
 
 
 def _encoded(found: Extracted, name: str, views: Views | None) -> Encoded:

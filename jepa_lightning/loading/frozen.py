@@ -151,11 +151,14 @@ class Frozen(hub.HubModel, nn.Module):
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
         """Encode and pool a batch: (B, D) float32, or (B, 2 D) with the pooling "mean+max".
 
+        With "quarters" (B, 4 D) for images: the means of the four quarters, which say where things are.
+
         With several `layers`, (B, layers D), as in I-JEPA's linear evaluation (Assran et al. 2023), which uses four.
         """
         with self._gradients(), autocast_in_half(self.device):
-            values, valid = self.tokens(batch, layers=layers)
-            return pool_tokens(values, valid, how=pooling)
+            tokens = self._tokens(batch)
+            values = encode_last(self.encoder, tokens, layers).float()
+            return pool_tokens(values, tokens.valid, how=pooling, grid=tokens.grid)
 
     def feature_maps(self, inputs: Any, *, layers: int | Sequence[int] = -1) -> Any:
         """Encode tokens on a grid as maps, for detectors and segmenters: (B, D, rows, columns) float32.
