@@ -106,7 +106,7 @@ def score(run: ClockedRun, split: str, *, seed: int) -> dict[str, float]:
     data = type(run.datamodule)(**{**settings, "probe_samples": LABELS, "views": 1, "view_transform": None})
     data.trainer = run.trainer  # which has the model, whose sizes the data takes
     loader = data.val_dataloader if split == "val" else data.test_dataloader
-    found = {}
+    found: dict[str, float] = {}
     for pooling, before in POOLINGS.items():
         encoded = {}
         for encoder, part in (("trained", module.evaluated_encoder), ("untrained", run.untrained.cpu().eval())):
