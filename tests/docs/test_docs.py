@@ -38,7 +38,7 @@ FUNCTIONS = {
     "jepa-embed": jepa_lightning.embed,
     "jepa-view": jepa_lightning.view,
 }
-ELSEWHERE = {"new-modality.md", "new-pretext.md", "own-parts.md"}  # whose commands need their packages: other tests run them
+ELSEWHERE = {"new-modality.md", "new-pretext.md", "own-parts.md"}  # whose commands need their files: other tests
 
 
 def ours():
