@@ -99,6 +99,7 @@ def finetune(
     Raises:
         ValueError: a run, its data or a setting cannot be used; the message says what to do.
     """
+    from jepa_lightning.finetuning.folder import is_first
     from jepa_lightning.finetuning.outcome import combined
     from jepa_lightning.finetuning.study import Study
     from jepa_lightning.run.checkpoints import find_checkpoint
@@ -150,6 +151,6 @@ def finetune(
     if len(reports) == 1:
         return reports[str(runs[0])]
     report = combined(reports, seed=seed)
-    if out is not None:
+    if out is not None and is_first():
         report.write(Path(out).expanduser())
     return report

@@ -22,7 +22,7 @@ from jepa_lightning.evaluation.open_data import errors_with, open_data
 from jepa_lightning.evaluation.probes.bootstrap import Moments, Outcome
 from jepa_lightning.evaluation.runs import EncoderSettings
 from jepa_lightning.finetuning.fits import Fit, fit
-from jepa_lightning.finetuning.folder import begin
+from jepa_lightning.finetuning.folder import begin, held, is_first
 from jepa_lightning.finetuning.heads import AttentiveHead
 from jepa_lightning.finetuning.labels import draw_labels, with_training_samples
 from jepa_lightning.finetuning.maps import MapTask
@@ -31,7 +31,6 @@ from jepa_lightning.finetuning.outcome import FINETUNED, FROZEN, SCRATCH, UNTRAI
 from jepa_lightning.finetuning.tasks import PooledTask, Task
 from jepa_lightning.loading import WhichEncoder, load
 from jepa_lightning.randomness import seeded
-from jepa_lightning.run.locks import locked
 
 _SEED = "PL_GLOBAL_SEED"  # which Lightning's seed_everything sets
 
@@ -82,7 +81,7 @@ class Study:
     def run(self, *, shares: Sequence[float], draws: int, baselines: bool, seed: int, resume: bool) -> FineTuneReport:
         """Fit and score everything, and write the report and the model."""
         self.settings |= {"label_shares": list(shares), "draws": draws, "seed": seed, "label": self.label}
-        with locked(self.out / ".lock", f"expected {self.out} for this fine-tuning, but another one is under way"):
+        with held(self.out):
             if begin(self.out, self.settings, resume=resume):
                 return FineTuneReport.read(self.out)
             self.epochs_of = dict(zip(shares, self.epochs * (len(shares) // len(self.epochs)), strict=True))
@@ -139,7 +138,8 @@ class Study:
                 guessed = float(np.mean([self.task.chance(drawn[share, number], scored_on) for number in range(draws)]))
                 report.add(self.task.goal.name, share, in_order, chance=guessed, seed=seed)
             assert best is not None
-            self._write(report, best[1])
+            if is_first():
+                self._write(report, best[1])
             return report
 
     def _splits(self, report: FineTuneReport) -> tuple[str | None, str]:
