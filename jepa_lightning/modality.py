@@ -47,9 +47,11 @@ class Modality(Shown, ABC):
         tokenizer: parameter-free module that maps a batch to `Tokens`.
         masker: draws contexts and targets.
         encoder: the context encoder; the target is built from it.
+        masks_legend: what the pictures of `draw_masks` show, to be written below them.
     """
 
     name: str
+    masks_legend: str = "What the context shows, and the target blocks."
     spec: TokenSpec
     tokenizer: Tokenizer
     masker: Masker

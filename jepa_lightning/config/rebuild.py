@@ -77,8 +77,23 @@ def build_data(
     return data
 
 
+class _Parser(jsonargparse.ArgumentParser):
+    """Checks settings as it reads them, and not a second time as a whole, which takes as long as the rest.
+
+    Settings that are missing are thus noticed by the constructor that needs them.
+    """
+
+    whole = False  # those of classes within have parsers of this class, too, which look for settings of other names
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        """Check what was read, as jsonargparse does, but for the whole."""
+        if not self.whole:
+            super().validate(*args, **kwargs)
+
+
 def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collection[str]) -> Any:
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, parser_mode=MODE)
+    parser = _Parser(exit_on_error=False, parser_mode=MODE)
+    parser.whole = True
     parser.add_subclass_arguments(base, what, fail_untyped=False, required=True)
     try:
         with only_trusted(trust):

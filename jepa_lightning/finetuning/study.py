@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import sys
@@ -28,6 +27,7 @@ from jepa_lightning.evaluation.probes.probing import run_probe
 from jepa_lightning.evaluation.probes.protocols import Split
 from jepa_lightning.evaluation.runs import EncoderSettings
 from jepa_lightning.finetuning.fits import Fit, fit, outputs_of
+from jepa_lightning.finetuning.folder import begin
 from jepa_lightning.finetuning.heads import LinearHead
 from jepa_lightning.finetuning.labels import Frozenly, draw_labels, find_goal, with_training_samples
 from jepa_lightning.finetuning.model import FineTuned
@@ -35,7 +35,6 @@ from jepa_lightning.finetuning.outcome import FINETUNED, FROZEN, SCRATCH, UNTRAI
 from jepa_lightning.loading import WhichEncoder, load
 from jepa_lightning.randomness import seeded
 from jepa_lightning.run.locks import locked
-from jepa_lightning.run.writing import plain, replacing
 
 _SEED = "PL_GLOBAL_SEED"  # which Lightning's seed_everything sets
 
@@ -53,12 +52,12 @@ class Study:
         head: str,
         trust: Sequence[str],
         encoder: WhichEncoder | None,
-        epochs: int,
+        epochs: Sequence[int],
         rates: dict[str, list[float]],
         trainer: dict[str, Any],
         how: dict[str, Any],
     ) -> None:
-        self.out, self.label, self.head, self.epochs = out, label, head, epochs
+        self.out, self.label, self.head, self.epochs = out, label, head, list(epochs)
         self.rates, self.trainer, self.how = rates, trainer, how
         where = "cpu" if trainer["accelerator"] == "cpu" else "auto"
         self.device = EncoderSettings(device=where).chosen_device
@@ -77,7 +76,7 @@ class Study:
             "data": opened.config,
             "encoder": encoder,
             "head": head,
-            "epochs": epochs,
+            "epochs": list(epochs),
             "learning_rates": rates,
             **how,
             **trainer,
@@ -87,7 +86,9 @@ class Study:
         """Fit and score everything, and write the report and the model."""
         self.settings |= {"label_shares": list(shares), "draws": draws, "seed": seed, "label": self.label}
         with locked(self.out / ".lock", f"expected {self.out} for this fine-tuning, but another one is under way"):
-            self._begin(resume)
+            if begin(self.out, self.settings, resume=resume):
+                return FineTuneReport.read(self.out)
+            self.epochs_of = dict(zip(shares, self.epochs * (len(shares) // len(self.epochs)), strict=True))
             report = FineTuneReport(settings=self.settings)
             encoders = {FROZEN: self.trained} | ({UNTRAINED: self.trained.untrained()} if baselines else {})
             drawn = {
@@ -137,18 +138,6 @@ class Study:
             assert best is not None
             self._write(report, best[1])
             return report
-
-    def _begin(self, resume: bool) -> None:
-        """Remove an earlier call's fits, unless this one resumes it."""
-        stored = self.out / "fits" / "settings.json"
-        settings = json.dumps(plain(self.settings), sort_keys=True)
-        if resume and stored.is_file() and stored.read_text() != settings:
-            raise ValueError(f"expected the settings of {stored} to resume, got others: leave resume out to start anew")
-        if not resume:
-            shutil.rmtree(self.out / "fits", ignore_errors=True)
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(stored) as beside:
-            beside.write_text(settings)
 
     def _splits(self, report: FineTuneReport) -> tuple[str | None, str]:
         """Choose the split on which epochs are chosen, and the one that is scored."""
@@ -209,7 +198,7 @@ class Study:
                     model,
                     data,
                     self.out / "fits" / name,
-                    epochs=self.epochs,
+                    epochs=self.epochs_of[share],
                     validate=chosen_on is not None,
                     trainer=self.trainer,
                     learning_rate=rate,
@@ -269,10 +258,7 @@ class Study:
         return Outcome(measure, truth[known].numpy(), found[known].cpu().numpy(), train=train)
 
     def _write(self, report: FineTuneReport, model: FineTuned) -> None:
-        with replacing(self.out / "finetune.json") as beside:
-            beside.write_text(json.dumps(plain(report.as_dict()), indent=2) + "\n")
-        with replacing(self.out / "finetune.txt") as beside:
-            beside.write_text(report.table() + "\n")
+        report.write(self.out)
         model.save_pretrained(self.out / "model")
         shutil.rmtree(self.out / "fits", ignore_errors=True)
 

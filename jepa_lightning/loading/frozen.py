@@ -214,13 +214,15 @@ class Frozen(hub.HubModel, nn.Module):
             pretrained: load again what the run began with (`init`, `weights`, `pretrained`); False: random weights.
 
         Raises:
-            ValueError: there is no configuration to build it from.
+            ValueError: there is no configuration to build it from, or a saved folder does not hold what it began with.
         """
         if self.config is None:
             raise ValueError(
                 "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a new "
                 "one in the same way, and wrap it as jepa_lightning.Frozen(module)"
             )
+        if pretrained:
+            hub.check_source(self.config)
         state = {f"tokenizer.{name}": value for name, value in self.tokenizer.state_dict().items()}
         with seeded(self.config["seed_everything"] if seed is None else seed), building_from(state):
             module = build_model(self.config["model"], pretrained=pretrained, trust=self.trust)
@@ -275,7 +277,8 @@ class Frozen(hub.HubModel, nn.Module):
                 "expected an encoder of a run of jepa-fit, got one built in Python, without a configuration"
             )
         stored = {name: self.config[name] for name in _STORED if self.config.get(name) is not None}
-        return {"encoder": self.which, **stored, "data": hub.public(self.config.get("data"))}
+        began = hub.public_source(self.config)
+        return {"encoder": self.which, **stored, **began, "data": hub.public(self.config.get("data"))}
 
     @classmethod
     def from_folder(cls, weights: dict[str, Tensor], config: Config, *, trust: Collection[str] = ()) -> Self:

@@ -48,7 +48,7 @@ class Prediction:
         target: (B, M, T, D).
         valid: (B, M, T) bool, False for filler, or None.
         weight: (B, M, T) weight of each token in the loss, or None for one each.
-        over: how to reduce draws: their mean, or the best of each sample; see `PredictionLoss.forward`.
+        over: how to reduce draws: their mean, the best of each sample, or a share; see `PredictionLoss.forward`.
         share: factor of this prediction's loss in their sum, a number or a scalar tensor; None for one over the number
             of predictions.
         ramp: schedule that the factor is multiplied by, or a number.

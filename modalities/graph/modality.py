@@ -59,6 +59,9 @@ class Graph(Modality):
     """
 
     name = "graph"
+    masks_legend = (
+        "Blue: nodes of the context. Orange, red, yellow, purple: nodes of target blocks only. Grey: neither."
+    )
 
     def __init__(
         self,

@@ -52,6 +52,9 @@ class PointCloud(Modality):
     """
 
     name = "pointcloud"
+    masks_legend = (
+        "Each row: a cloud from two sides. Blue: context. Orange, red, yellow, purple: target blocks. Grey: neither."
+    )
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -40,15 +41,46 @@ class Outcome:
     @property
     def score(self) -> float:
         """Accuracy, or R2 averaged over the d outputs; NaN where a prediction is not finite."""
-        return float(_score(self.measure, _moments(self).mean(1)))
+        return self.moments.score
+
+    @property
+    def moments(self) -> Moments:
+        """What the score needs of each test sample."""
+        return Moments(self.measure, _moments(self), train=self.train)
 
 
-def resampled(outcome: Outcome, *, draws: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Moments:
+    """What a score needs of each test sample: it is a function of the means of these numbers over the samples.
+
+    Attributes:
+        measure: "accuracy" or "R2".
+        values: (1, m): 1 where the class is right; or (3 d, m) of R2: square error, value and its square, each of d.
+        train: number of training samples.
+    """
+
+    measure: Measure
+    values: NDArray[np.float64]
+    train: float
+
+    @property
+    def moments(self) -> Moments:
+        """These."""
+        return self
+
+    @property
+    def score(self) -> float:
+        """The score of all samples."""
+        return float(_score(self.measure, self.values.mean(1)))
+
+
+def resampled(outcome: Outcome | Moments, *, draws: int = 1000, seed: int = 0) -> NDArray[np.float64]:
     """Score `draws` test sets drawn with replacement from the m samples: (draws,).
 
     Two outcomes on m samples see the same draws if the seed is the same, so their differences are paired.
     """
-    moments, count = _moments(outcome), len(outcome.truth)
+    moments = outcome.moments.values
+    count = moments.shape[1]
     times = _times_drawn(count, draws, seed)
     step = max(1, _CHUNK // count)
     means = [times[start : start + step].astype(np.float64) @ moments.T / count for start in range(0, draws, step)]
@@ -56,18 +88,20 @@ def resampled(outcome: Outcome, *, draws: int = 1000, seed: int = 0) -> NDArray[
 
 
 def bootstrap(
-    outcomes: list[Outcome],
-    against: list[Outcome] | None = None,
+    outcomes: Sequence[Outcome | Moments],
+    against: Sequence[Outcome | Moments] | None = None,
     *,
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    runs: int = 1,
 ) -> Interval:
     """Average the score of some outcomes on one test set, or its difference to others, with an interval.
 
     For one outcome the percentiles of the bootstrap over test samples; where all samples scored alike it has no
     spread, and the exact (Clopper-Pearson) interval is given. Several outcomes come from several draws of the training
-    labels: their spread (Student's t) is added to that over test samples, in quadrature.
+    labels: their spread (Student's t) is added to that over test samples, in quadrature. With several runs the spread
+    is that of the runs' means, which covers the draws of each.
 
     Args:
         outcomes: on the same test samples.
@@ -75,16 +109,18 @@ def bootstrap(
         draws: of the bootstrap.
         seed: of the draws.
         level: of confidence.
+        runs: number of runs that the outcomes come from, as many of each, those of a run behind each other.
 
     Returns:
-        The interval; its `std` is the bootstrap's for one outcome, that over outcomes for several, its `count` the
-        number of outcomes.
+        The interval; its `std` is the bootstrap's for one outcome, that over outcomes (or runs) for several, its
+        `count` their number.
     """
     scores = np.array([outcome.score for outcome in outcomes])
     samples = np.mean([resampled(outcome, draws=draws, seed=seed) for outcome in outcomes], axis=0)
     if against is not None:
         scores = scores - np.array([outcome.score for outcome in against])
         samples = samples - np.mean([resampled(outcome, draws=draws, seed=seed) for outcome in against], axis=0)
+    scores = scores.reshape(runs, -1).mean(1) if runs > 1 else scores
     mean, count = float(scores.mean()), len(scores)
     if not np.isfinite(mean):
         return Interval(mean=np.nan, low=np.nan, high=np.nan, std=np.nan, count=count)
@@ -96,7 +132,7 @@ def bootstrap(
         half = float(student.ppf(0.5 + level / 2, count - 1)) * std / np.sqrt(count)
         low, high = mean - float(np.hypot(mean - low, half)), mean + float(np.hypot(high - mean, half))
     elif against is None and outcomes[0].measure == "accuracy" and mean in (0.0, 1.0):
-        scored = len(outcomes[0].truth)
+        scored = outcomes[0].moments.values.shape[1]
         exact = binomtest(round(mean * scored), scored).proportion_ci(level)
         low, high = float(exact.low), float(exact.high)
     return Interval(mean=mean, low=low, high=high, std=std, count=count)

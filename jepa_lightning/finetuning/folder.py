@@ -1,0 +1,36 @@
+"""The folder of a call of `finetune`: an earlier call's fits are removed, or kept to resume it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jepa_lightning.finetuning.outcome import REPORT
+from jepa_lightning.run.writing import plain, replacing
+
+
+def begin(out: Path, settings: Mapping[str, Any], *, resume: bool) -> bool:
+    """Remove an earlier call's fits, unless this one resumes it; return whether that one is complete.
+
+    Raises:
+        ValueError: the call to resume had other settings.
+    """
+    stored, report = out / "fits" / "settings.json", out / REPORT
+    written = json.dumps(plain(dict(settings)), sort_keys=True)
+    if resume and (stored.is_file() or report.is_file()):
+        complete = not stored.is_file()
+        where = report if complete else stored
+        earlier = json.loads(where.read_text())
+        if json.dumps(earlier["settings"] if complete else earlier, sort_keys=True) != written:
+            raise ValueError(f"expected the settings of {where} to resume, got others: leave resume out to start anew")
+        if complete:
+            return True
+    if not resume:
+        shutil.rmtree(out / "fits", ignore_errors=True)
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(stored) as beside:
+        beside.write_text(written)
+    return False
