@@ -17,7 +17,7 @@ from jepa_lightning.data import JEPADataModule
 from jepa_lightning.data.inputs import batch_of
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.encoders.last_layers import encode_last, encode_layers
-from jepa_lightning.encoders.pooling import Pooling, pool_tokens, train_unfrozen
+from jepa_lightning.encoders.pooling import Pooling, pool_sample, train_unfrozen
 from jepa_lightning.loading import hub
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
@@ -68,8 +68,7 @@ class Frozen(hub.HubModel, nn.Module):
         self.tokenizer = copy.deepcopy(module.tokenizer)
         chosen = {None: module.evaluated_encoder, "target": module.target.encoder, "context": module.encoder}[encoder]
         self.encoder: Encoder = copy.deepcopy(chosen)
-        self.modality: Modality = copy.copy(module.modality)
-        self.modality.tokenizer, self.modality.encoder = self.tokenizer, self.encoder  # one encoder in memory
+        self.modality: Modality = module.modality.using(self.tokenizer, self.encoder)  # one encoder in memory
         self._reading: JEPADataModule | None = None
         self.float().requires_grad_(False).train(False)
 
@@ -99,9 +98,6 @@ class Frozen(hub.HubModel, nn.Module):
                 tensor, a graph; see `preprocess`.
             pooling: how an input's tokens are pooled.
             layers: number of last layers to concatenate.
-
-        Raises:
-            ValueError: as `preprocess`.
         """
         if isinstance(inputs, dict):
             return self.embed(inputs, pooling=pooling, layers=layers)
@@ -153,9 +149,14 @@ class Frozen(hub.HubModel, nn.Module):
 
         With several `layers`, (B, layers D), as in I-JEPA's linear evaluation (Assran et al. 2023), which uses four.
         """
+        return self.encode(batch, pooling=pooling, layers=layers)[2]
+
+    def encode(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Any:
+        """Encode a batch: its tokens and which are real, as `tokens`, and the features of `embed`."""
         with self._gradients(), autocast_in_half(self.device):
-            values, valid = self.tokens(batch, layers=layers)
-            return pool_tokens(values, valid, how=pooling)
+            tokens = self._tokens(batch)
+            values = encode_last(self.encoder, tokens, layers).float()
+            return values, tokens.valid, pool_sample(values, tokens, how=pooling)
 
     def feature_maps(self, inputs: Any, *, layers: int | Sequence[int] = -1) -> Any:
         """Encode tokens on a grid as maps, for detectors and segmenters: (B, D, rows, columns) float32.
