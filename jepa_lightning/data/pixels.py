@@ -53,9 +53,12 @@ class PixelViews(ViewTransform):
         blur: probability of a Gaussian blur, with a kernel of a tenth of the height (odd, at least 3 pixels).
         sigma: range of the blur's standard deviation, in pixels.
         solarise: probability that the brighter half of the values is inverted.
+        global_size: side, or (height, width), of global views in pixels; None: that of the data's images. Smaller ones
+            make a step cheaper, and random crops show things larger than whole images do, so that evaluating at a
+            larger size is no loss (FixRes: Touvron et al. 2019, arXiv:1906.06423); the model must take both.
         local_views: how many of the views, the last ones, are local: smaller crops, perhaps of another size.
-        local_size: side, or (height, width), of local views in pixels; None: that of the others. Each view is a batch
-            of its own, so sizes may differ; the model must take both.
+        local_size: side, or (height, width), of local views in pixels; None: that of the data's images. Each view is a
+            batch of its own, so sizes may differ; the model must take both.
         local_scale: range of a local crop's share of the area.
 
     Raises:
@@ -77,6 +80,7 @@ class PixelViews(ViewTransform):
         blur: Probability = 0.5,
         sigma: tuple[float, float] = (0.1, 2.0),
         solarise: Probability = 0.1,
+        global_size: int | tuple[int, int] | None = None,
         local_views: int = 0,
         local_size: int | tuple[int, int] | None = None,
         local_scale: tuple[float, float] = (0.05, 0.3),
@@ -102,12 +106,14 @@ class PixelViews(ViewTransform):
                 raise DataError(f"expected {name} from 0 to {most}, got {value:g}")
         if local_views < 0:
             raise DataError(f"expected local_views of at least 0, got {local_views}")
-        if local_size is not None and min(_listed(local_size)) < 1:
-            raise DataError(f"expected local_size of at least 1 pixel, got {local_size}")
+        for name, size in (("global_size", global_size), ("local_size", local_size)):
+            if size is not None and min(_listed(size)) < 1:
+                raise DataError(f"expected {name} of at least 1 pixel, got {size}")
         self.scale = scale
         self.ratio = ratio
         self.flip = flip
         self.sigma = sigma
+        self.global_size = global_size
         self.local_views = local_views
         self.local_size = local_size
         self.local_scale = local_scale
@@ -134,17 +140,17 @@ class PixelViews(ViewTransform):
 
     def smallest(self, size: tuple[int, int]) -> int:
         """Compute the short side, in pixels, to which a picture may be reduced before views of `size` are cropped."""
-        crops = [(max(size), self.scale[0])]
+        crops = [(max(_sides(self.global_size, size)), self.scale[0])]
         if self.local_views:
-            crops.append((max(self._local(size)), self.local_scale[0]))
+            crops.append((max(_sides(self.local_size, size)), self.local_scale[0]))
         narrow = min(self.ratio[0], 1 / self.ratio[1], 1.0)
         return max(math.ceil(side / math.sqrt(share * narrow)) for side, share in crops)
 
     def crop(self, view: int) -> tuple[tuple[int, int], tuple[float, float]]:
         """Choose (height, width) of a view, and the range of its share of the area."""
         if view < self.views - self.local_views:
-            return self.size, self.scale
-        return self._local(self.size), self.local_scale
+            return _sides(self.global_size, self.size), self.scale
+        return _sides(self.local_size, self.size), self.local_scale
 
     def check(self, pixels: Tensor) -> None:
         """See that the values of pixels that are no bytes are such that colours can be changed."""
@@ -171,11 +177,6 @@ class PixelViews(ViewTransform):
             pixels = v2.functional.solarize(pixels, 128 if pixels.dtype == torch.uint8 else 0.5)
         return pixels
 
-    def _local(self, size: tuple[int, int]) -> tuple[int, int]:
-        local = size if self.local_size is None else self.local_size
-        height, width = (local, local) if isinstance(local, int) else local
-        return height, width
-
     def chance(self, name: str, view: int) -> float:
         """The probability of jitter, grey, blur or solarise in a view."""
         chances = _listed(self.chances[name])
@@ -186,6 +187,13 @@ class PixelViews(ViewTransform):
 
     def _happens(self, name: str, view: int) -> bool:
         return bool(torch.rand(()) < self.chance(name, view))
+
+
+def _sides(own: int | tuple[int, int] | None, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a crop: its own, or that of the data's images."""
+    own = size if own is None else own
+    height, width = (own, own) if isinstance(own, int) else own
+    return height, width
 
 
 def _listed(value: Any) -> list[Any]:

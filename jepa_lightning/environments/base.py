@@ -79,3 +79,17 @@ class Environment(ABC):
     def towards(self, states: Tensor, goals: Tensor) -> Tensor | None:
         """Actions (..., A) that head straight for the goals, obstacles or not; None where that means nothing."""
         return None
+
+    def violations(self, states: Tensor, actions: Tensor, after: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """What cannot follow, to see whether a model is surprised by it.
+
+        Args:
+            states: (N, P).
+            actions: (N, A).
+            after: (N, P) what truly follows.
+
+        Returns:
+            By the name of what is wrong: which of the N it can happen to, (n,) int64, and the impossible states (n, P)
+            that follow there. Nothing by default.
+        """
+        return {}

@@ -18,6 +18,7 @@ from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.episodes import run_episodes, unsolved
 from jepa_lightning.planning.planners import CEM, Planner
 from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomActions, StraightLine, Towards
+from jepa_lightning.planning.surprise import detection
 from jepa_lightning.planning.world import World, load_world
 from jepa_lightning.randomness import derive_seed
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
@@ -69,7 +70,7 @@ def plan(
         trust: packages whose classes the run's configuration may name.
 
     Returns:
-        What is written: `rows` by name, `first_plans`, `protocol`.
+        What is written: `rows` by name, `first_plans`, `readout_r2`, `surprise`, `protocol`.
 
     Raises:
         ValueError: a setting is out of range, or there is no environment to act in.
@@ -87,9 +88,11 @@ def plan(
         raise ValueError("expected tasks that are not solved where they start, got none: raise episodes")
     agent = Agent(world, environment.space, planner, **settings)
     policies: dict[str, Policy] = {"world": Deliberate(agent)}
+    worlds = {"world": world}
     if controls:
         if world.config is not None:
-            policies["untrained"] = Deliberate(Agent(world.untrained(), environment.space, planner, **settings))
+            worlds["untrained"] = world.untrained()
+            policies["untrained"] = Deliberate(Agent(worlds["untrained"], environment.space, planner, **settings))
         policies |= {"nothing": DoNothing(), "random": RandomActions(seed=seed)}
         policies["straight line"] = StraightLine(seed=seed)
         policies["oracle"] = Oracle(planner, cost=cost, execute=execute, seed=seed)
@@ -101,6 +104,9 @@ def plan(
         "rows": rows,
         "first_plans": believed_and_achieved(agent, environment, tasks, readout),
         "readout_r2": dict(zip(environment.state_names, map(float, readout.r2), strict=True)),
+        "surprise": {
+            name: detection(one, environment, seed=derive_seed("surprise", seed)) for name, one in worlds.items()
+        },
         "protocol": {
             "version": __version__,
             "checkpoint": None if isinstance(checkpoint, World) else str(find_checkpoint(Path(checkpoint), which)),
@@ -151,6 +157,7 @@ def table(report: Mapping[str, Any]) -> str:
     read = ", ".join(f"{name} {value:.2f}" for name, value in report["readout_r2"].items())
     lines += [
         "",
+        *surprise_lines(report["surprise"]),
         f"first plans: {100 * first['believed']:.0f}% believed to arrive, {100 * first['achieved']:.0f}% arrive when "
         f"done blindly; {first['error']:.1f} apart at their ends",
         f"what the state tells (R2, linear): {read}",
@@ -158,3 +165,12 @@ def table(report: Mapping[str, Any]) -> str:
         f"{protocol['solved_at_start']} solved at the start left out",
     ]
     return "\n".join(lines)
+
+
+def surprise_lines(surprise: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """AUROC of broken transitions by what is wrong, a column for each world."""
+    rows = []
+    for name in surprise["world"]:
+        cells = (found[name] for found in surprise.values())
+        rows.append([name, *(f"{cell['auroc']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells)])
+    return [aligned(["surprise (AUROC)", *surprise], rows), ""] if rows else []

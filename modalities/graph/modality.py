@@ -90,6 +90,7 @@ class Graph(Modality):
             shape=(features,),
             grid=None,
             positions=partial(LinearPositions, axes=walk),
+            axes=walk,
             embed=partial(
                 PatchGNN,
                 features=features,

@@ -82,6 +82,7 @@ class PointCloud(Modality):
             shape=(group_size, channels),
             grid=None,
             positions=partial(MLPPositions, axes=3),
+            axes=3,
             embed=partial(MiniPointNet, channels=channels),
         )
         self.masker = masker or OrderedRuns()

@@ -203,8 +203,13 @@ def test_a_run_is_fitted_loaded_and_planned_with(run, capsys):
     assert protocol["environment"]["rooms"] == "same"
     assert (protocol["seed"], protocol["budget"], protocol["episodes"]) == (3, 6, 4)
     assert set(report["first_plans"]) == {"believed", "achieved", "error", "plans"}
+    surprise = report["surprise"]
+    assert set(surprise) == {"world", "untrained"}
+    assert surprise["untrained"]["other action"]["auroc"] == 0.5  # it predicts that nothing changes
+    assert surprise["world"]["other action"]["auroc"] != 0.5
     said = capsys.readouterr().out
     assert table(report) in said
+    assert "jump over the wall  " in said
     again = plan(str(run), episodes=4, budget=6, planner=CEM(samples=8, elites=2), seed=3, controls=False)
     assert list(again["rows"]) == ["world"]
     assert again["first_plans"] == report["first_plans"]

@@ -29,12 +29,12 @@ def first(data, epoch=0):
 
 def test_a_view_is_the_crop_and_the_changes_that_were_drawn(monkeypatch):
     """Each view of each sample, made by `ImageViews` from the same draws: they differ by rounding alone."""
-    data, batched = views_of(blur=[0.5, 1.0], solarise=0.5, local_views=1, local_size=16)
+    data, batched = views_of(blur=[0.5, 1.0], solarise=0.5, global_size=24, local_views=1, local_size=16)
     assert isinstance(batched, BatchViews)
     images = torch.from_numpy(data.part("train").dataset.images[:8])
     drawn = batched.draw(np.arange(8))
     found = batched({"image": images}, drawn)["views"]
-    assert [tuple(view["image"].shape) for view in found] == [(8, 3, 32, 32), (8, 3, 32, 32), (8, 3, 16, 16)]
+    assert [tuple(view["image"].shape) for view in found] == [(8, 3, 24, 24), (8, 3, 24, 24), (8, 3, 16, 16)]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in data.statistics())
     transform = data.training_transform
     from modalities.image import transforms

@@ -162,11 +162,20 @@ def test_global_and_local_crops():
     assert all(view["image"].dtype == torch.float32 for view in batch["views"])
 
 
+def test_global_views_of_their_own_size():
+    """Local views and validation have the data's."""
+    data = make(image_size=32, views=2, view_transform=ImageViews(global_size=(16, 24), local_views=1))
+    shapes = [tuple(view["image"].shape[2:]) for view in next(iter(data.train_dataloader()))["views"]]
+    assert shapes == [(16, 24), (32, 32)]
+    assert next(iter(data.val_dataloader()))["image"].shape[2:] == (32, 32)
+
+
 def test_files_are_decoded_large_enough():
     assert make().smallest == 68  # 32 / sqrt(0.3 * 3/4)
     assert make(views=2).smallest == 131  # 32 / sqrt(0.08 * 3/4)
     local = ImageViews(scale=(0.3, 1.0), local_views=1, local_size=16, local_scale=(0.01, 0.3))
     assert make(views=2, view_transform=local).smallest == 185  # 16 / sqrt(0.01 * 3/4)
+    assert make(views=2, view_transform=ImageViews(global_size=16)).smallest == 66  # 16 / sqrt(0.08 * 3/4)
 
 
 def test_normalised_as_ever():
@@ -209,6 +218,7 @@ def test_floats_of_another_range():
         ({"hue": 0.7}, "expected hue from 0 to 0.5, got 0.7"),
         ({"local_views": -1}, "expected local_views of at least 0"),
         ({"local_size": 0}, "expected local_size of at least 1 pixel"),
+        ({"global_size": (16, 0)}, r"expected global_size of at least 1 pixel, got \(16, 0\)"),
     ],
 )
 def test_settings_out_of_range(settings, says):
