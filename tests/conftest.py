@@ -28,7 +28,6 @@ SLOW_FILES = (  # go first: processes share whole files, and a long one at the e
     "golden/test_golden.py",
     "fuzz/test_fuzz_configs.py",
     "encoders/test_layers.py",
-    "fuzz/test_fuzz_sizes.py",
     "config/test_trust.py",
     "targets/test_pretrained.py",
     "scale/test_parallel.py",
