@@ -47,7 +47,9 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
         settings["build"] = settings.get("build") or like
         _without_weights(settings["build"])
     if not pretrained:
-        for part in (encoder, _inside(config, "predictor")):
+        several = _inside(config, "modality", "init_args", "modalities")
+        others = [_inside(several, name, "init_args", "encoder") for name in several]
+        for part in (encoder, *others, _inside(config, "predictor")):
             _without_weights(part)
     model = {"class_path": config.pop("_class_path", "jepa_lightning.JEPA"), "init_args": config}
     return _build(JEPA, model, what="model", trust=trust)

@@ -12,6 +12,7 @@ from short_runs import SHORT, Run
 import jepa_lightning
 from jepa_lightning.callbacks import OnlineProbe
 from jepa_lightning.config.plugins import load_plugins
+from jepa_lightning.config.rebuild import build_model
 
 _ENCODER = SHORT.index("--model.modality.encoder.width")
 PAIRS = [*SHORT[:_ENCODER], *SHORT[_ENCODER + 6 :]]  # which is of a single modality
@@ -106,3 +107,12 @@ def test_view_draws_pairs(run, tmp_path):
     jepa_lightning.view(run, ["masks", "features", "neighbours", "error"], out=tmp_path, samples=2)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"masks_1.png", "features.png", "neighbours.png", "error.png"} <= names
+
+
+def test_loading_reads_no_weights_that_encoders_began_with(run):
+    """They are in the checkpoint, and the file may be gone."""
+    config = jepa_lightning.load(run).config["model"]
+    config["modality"]["init_args"]["modalities"]["image"]["init_args"]["encoder"]["init_args"]["weights"] = "gone.pth"
+    build_model(config, pretrained=False)
+    with pytest.raises(ValueError, match=r"gone\.pth"):
+        build_model(config, pretrained=True)
