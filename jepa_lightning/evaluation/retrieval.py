@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -11,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_Z = 1.959964  # of a 95% interval
+from jepa_lightning.evaluation.probes.protocols import wilson
+
 _EQUAL = 1e-6  # cosines that differ by less are one
 _ROWS = 1024  # queries whose cosines are held at once
 
@@ -75,7 +75,7 @@ def retrieval(vectors: Mapping[str, Tensor], *, ks: Sequence[int] = (1, 5, 10)) 
         for k in ks:
             if k <= count:
                 value = float(((k - above) / equal).clamp(0, 1).mean())
-                low, high = wilson(value, count)
+                low, high = wilson(value * count, count)
                 found.append(Recall(query, gallery, k, value, low, high, k / count, count))
     return found
 
@@ -89,14 +89,6 @@ def _ranks(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
         above.append((cosines > own + _EQUAL).sum(1))
         equal.append(((cosines - own).abs() <= _EQUAL).sum(1).clamp(min=1))
     return torch.cat(above), torch.cat(equal)
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Compute Wilson's 95% interval of a share of `count` (Wilson 1927)."""
-    z2 = _Z * _Z
-    centre = share + z2 / (2 * count)
-    half = _Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return max(0.0, (centre - half) / (1 + z2 / count)), min(1.0, (centre + half) / (1 + z2 / count))
 
 
 def zero_shot(images: Tensor, prompts: Tensor, labels: Tensor) -> float:

@@ -4,7 +4,7 @@ from jepa_lightning.planning.actor import Actor, Reactive, load_actor
 from jepa_lightning.planning.actor_training import ActorTraining, Imagine, Imitate, encode_walks
 from jepa_lightning.planning.agent import Agent, Deliberate
 from jepa_lightning.planning.cost import ActionPenalty, Cost, GoalDistance, WeightedSum
-from jepa_lightning.planning.episodes import Outcomes, run_episodes, wilson
+from jepa_lightning.planning.episodes import Outcomes, run_episodes
 from jepa_lightning.planning.horizon import RecedingHorizon
 from jepa_lightning.planning.memory import Memory
 from jepa_lightning.planning.planners import CEM, MPPI, Categorical, Energy, Gradient, Plan, Planner, RandomShooting
@@ -45,5 +45,4 @@ __all__ = [
     "load_actor",
     "load_world",
     "run_episodes",
-    "wilson",
 ]

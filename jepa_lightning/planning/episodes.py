@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.environments import Environment, Tasks
-from jepa_lightning.evaluation.probes.protocols import interval
+from jepa_lightning.evaluation.probes.protocols import interval, wilson
 from jepa_lightning.planning.policies import Policy
 
 
@@ -105,17 +104,3 @@ def unsolved(environment: Environment, tasks: Tasks) -> tuple[Tasks, int]:
     """The tasks that are not solved where they start, and how many were."""
     open_ = ~environment.reached(tasks.start, tasks.goal)
     return Tasks(tasks.start[open_], tasks.goal[open_]), int((~open_).sum())
-
-
-def wilson(successes: int, total: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of a share by Wilson (1927), of 95% by default.
-
-    Raises:
-        ValueError: there is nothing to take a share of.
-    """
-    if total < 1 or not 0 <= successes <= total:
-        raise ValueError(f"expected 0 to N successes of at least one episode, got {successes} of {total}")
-    share, square = successes / total, z * z
-    centre = (share + square / (2 * total)) / (1 + square / total)
-    half = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
