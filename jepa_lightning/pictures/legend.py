@@ -34,9 +34,10 @@ class Legend:
 def with_legend(picture: Tensor, legend: Legend) -> Tensor:
     """Put a legend below a picture, uint8 (3, H, W) or (F, 3, H, W).
 
-    A picture narrower than `WIDTH` is enlarged by a whole factor first, and padded with white to that width.
+    A picture narrower than `WIDTH` is enlarged by a whole factor first, unless it moves, and padded with white to that
+    width.
     """
-    factor = max(1, WIDTH // picture.shape[-1])
+    factor = max(1, WIDTH // picture.shape[-1]) if picture.ndim == 3 else 1
     picture = picture.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
     picture = F.pad(picture, (0, max(0, WIDTH - picture.shape[-1])), value=255)
     return _under(picture, _drawn(legend, picture.shape[-1]))

@@ -15,7 +15,7 @@ from jepa_lightning.pictures.letters import cut, length, wrapped
 def test_a_picture_stays_above_its_legend(size):
     picture = torch.randint(0, 200, size, dtype=torch.uint8)
     drawn = with_legend(picture, Legend("What it shows."))
-    factor = max(1, WIDTH // size[-1])
+    factor = max(1, WIDTH // size[-1]) if len(size) == 3 else 1
     assert drawn.shape[-1] == max(WIDTH, size[-1])
     assert drawn.shape[:-2] == size[:-2]
     high, wide = factor * size[-2], factor * size[-1]
