@@ -9,6 +9,7 @@ FROM_THE_SERVER = {  # begin processes from the fork server (tests/processes.py)
     "distributed/test_two_processes.py",
     "distributed/test_gather.py",
     "distributed/test_text_in_two.py",
+    "finetuning/test_in_two.py",
     "fuzz/test_fuzz_sizes.py",
     "modalities/audio/test_audio_modality.py",
     "run/test_kill.py",
