@@ -4,10 +4,11 @@
     python -m benchmarks.methods --data data --minutes 20 --methods views_vicreg mae --seeds 0 1 2 --split test
 
 Each method trains on CIFAR-10's images without labels for the same CPU time on the same threads: the time of a step is
-measured in a short run, and sets the number of steps, over which the schedules stretch. Frozen features, averaged over
-tokens, are then probed with 10,000 labels (kNN and logistic regression, settings chosen inside the training part)
-beside the same encoder before training. A tenth of the training images is held out; `--split val`, the default, scores
-on these, for choosing; `--split test` scores on the test images, once.
+measured in a short run, and sets the number of steps, over which the schedules stretch. Frozen features are
+then probed with 10,000 labels (kNN and logistic regression, settings chosen inside the training part) beside the same
+encoder before training: averaged over tokens, and over the tokens of each quarter of the image, side by side (columns
+that begin with 4). A tenth of the training images is held out; `--split val`, the default, scores on these, for
+choosing; `--split test` scores on the test images, once.
 
 What lies in `--out` is not trained again.
 """
@@ -17,19 +18,24 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
+from torch import Tensor
 
 from benchmarks.real_data import Run
 from benchmarks.report import machine, options, table, write_json
-from jepa_lightning.callbacks.probe import embedder
 from jepa_lightning.config.plugins import load_plugins
+from jepa_lightning.encoders import Encoder
+from jepa_lightning.encoders.pooling import Pooling, pooled_features
 from jepa_lightning.evaluation import extract
 from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, evaluate_features
+from jepa_lightning.modality import Batch
+from jepa_lightning.module import JEPA
 
 VIT, RESNET, CNN = "recipes/ijepa_cifar10.yaml", "recipes/vicreg_cifar10.yaml", "recipes/cnnjepa_cifar10.yaml"
 _SIGREG = '[{"class_path": "SIGReg", "init_args": {"weight": 0.05, "per_sample": true}}]'
@@ -50,6 +56,9 @@ METHODS: dict[str, tuple[str, list[str]]] = {
 """Shipped configuration and what is changed in it, by name."""
 
 LABELS = 10_000
+POOLINGS: dict[Pooling, str] = {"mean": "", "quarters": "4 "}
+"""Poolings that are probed, and what a score's name begins with."""
+
 _WARM, _TIMED = 3, 8  # steps of the short run
 
 
@@ -90,18 +99,25 @@ def train(name: str, root: Path, folder: Path, *, seed: int, steps: int, words: 
 
 
 def score(run: ClockedRun, split: str, *, seed: int) -> dict[str, float]:
-    """Probe the trained and the untrained encoder: accuracies by "encoder probe"."""
+    """Probe the trained and the untrained encoder: accuracies by "encoder probe"; "4 ..." of quarters."""
     module = run.model.cpu().eval()
     settings = run.config["fit"]["data"]["init_args"].as_dict()
     data = type(run.datamodule)(**{**settings, "probe_samples": LABELS, "views": 1, "view_transform": None})
     data.trainer = run.trainer  # which has the model, whose sizes the data takes
     loader = data.val_dataloader if split == "val" else data.test_dataloader
-    encoded = {}
-    for encoder, part in (("trained", module.evaluated_encoder), ("untrained", run.untrained.cpu().eval())):
-        embed = embedder(module, part)
-        encoded[encoder] = Encoded(extract(embed, data.probe_dataloader()), extract(embed, loader()))
-    report = evaluate_features(encoded, protocol=Protocol(seed=seed), probes=("knn", "logistic"), labels=None)
-    return {f"{s.encoder} {s.probe}": s.estimate.mean for s in report.scores}
+    found = {}
+    for pooling, before in POOLINGS.items():
+        encoded = {}
+        for encoder, part in (("trained", module.evaluated_encoder), ("untrained", run.untrained.cpu().eval())):
+            embed = partial(_embed, module, part, pooling)
+            encoded[encoder] = Encoded(extract(embed, data.probe_dataloader()), extract(embed, loader()))
+        report = evaluate_features(encoded, protocol=Protocol(seed=seed), probes=("knn", "logistic"), labels=None)
+        found |= {f"{before}{s.encoder} {s.probe}": s.estimate.mean for s in report.scores}
+    return found
+
+
+def _embed(module: JEPA, encoder: Encoder, pooling: Pooling, batch: Batch) -> Tensor:
+    return pooled_features(encoder, module.tokenizer(batch), pooling=pooling)
 
 
 def measure(name: str, given: Any, *, seed: int, words: list[str]) -> dict[str, Any]:
@@ -142,7 +158,12 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     return results
 
 
-COLUMNS = ["trained logistic", "untrained logistic", "trained knn", "untrained knn"]
+COLUMNS = [
+    f"{before}{encoder} {probe}"
+    for before in POOLINGS.values()
+    for probe in ("logistic", "knn")
+    for encoder in ("trained", "untrained")
+]
 
 
 def rows_of(results: list[dict[str, Any]]) -> list[list[str]]:

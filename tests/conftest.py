@@ -1,5 +1,6 @@
 """The order of the tests, and which processes run them."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 FROM_THE_SERVER = {  # begin processes from the fork server (tests/processes.py), which takes ten seconds to start
     "distributed/test_two_processes.py",
     "distributed/test_gather.py",
+    "distributed/test_text_in_two.py",
+    "fuzz/test_fuzz_sizes.py",
     "modalities/audio/test_audio_modality.py",
     "run/test_kill.py",
     "test_architecture.py",
@@ -25,7 +28,6 @@ SLOW_FILES = (  # go first: processes share whole files, and a long one at the e
     "golden/test_golden.py",
     "fuzz/test_fuzz_configs.py",
     "encoders/test_layers.py",
-    "fuzz/test_fuzz_sizes.py",
     "config/test_trust.py",
     "targets/test_pretrained.py",
     "scale/test_parallel.py",
@@ -68,3 +70,9 @@ def pytest_xdist_make_scheduler(config, log):
             return "from the server" if file.removeprefix("tests/") in FROM_THE_SERVER else file
 
     return ByServer(config, log)
+
+
+def pytest_collection_finish():
+    """Half a million objects of libraries and tests stay to the end: the collector need not look at them each time."""
+    gc.collect()
+    gc.freeze()

@@ -20,6 +20,7 @@ KINDS = {
     "regularizers": "jepa_lightning.regularizers.Regularizer",
     "schedules": "jepa_lightning.schedules.Schedule",
     "planners": "jepa_lightning.planning.Planner",
+    "actors": "jepa_lightning.planning.ActorTraining",
 }
 """What `jepa-fit list` lists; files have no class."""
 

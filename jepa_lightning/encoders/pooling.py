@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Literal
 
 import torch
@@ -15,7 +17,7 @@ from jepa_lightning.joint_tokens import JointTokens
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.tokens import Tokens, pool
 
-Pooling = Literal["mean", "max", "mean+max"]
+Pooling = Literal["mean", "max", "mean+max", "quarters"]
 
 
 @contextmanager
@@ -44,7 +46,8 @@ def train_unfrozen(part: nn.Module) -> None:
 def pooled_features(encoder: Encoder, tokens: Tokens, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
     """Encode all tokens and pool those that are real: (B, D) float32; (B, 2 D) with "mean+max".
 
-    Of M modalities, each is pooled by itself, and they lie side by side: (B, M D).
+    With "quarters" (B, 4 D) for images, see `pool_tokens`. Of M modalities, each is pooled by itself, and they lie side
+    by side: (B, M D).
 
     The one way from tokens to features: of `JEPA.embed`, `Frozen.embed`, the online probe and the benchmarks. The
     encoder is used in eval mode and without gradient, in the autocast that is around.
@@ -52,7 +55,7 @@ def pooled_features(encoder: Encoder, tokens: Tokens, *, pooling: Pooling = "mea
     Args:
         encoder: in any mode.
         tokens: a batch.
-        pooling: "mean", "max" or "mean+max".
+        pooling: "mean", "max", "mean+max" or "quarters".
         layers: the last layers side by side, see `encode_last`.
     """
     with evaluating(encoder), autocast_in_half(tokens.device):
@@ -62,21 +65,34 @@ def pooled_features(encoder: Encoder, tokens: Tokens, *, pooling: Pooling = "mea
 def pool_sample(features: Tensor, tokens: Tokens, *, how: Pooling = "mean") -> Tensor:
     """Pool the features (B, N, D) of all `tokens`: (B, D), as `pool_tokens`; of M modalities side by side, (B, M D)."""
     if not isinstance(tokens, JointTokens):
-        return pool_tokens(features, tokens.valid, how=how)
+        return pool_tokens(features, tokens.valid, how=how, grid=tokens.grid)
     found = tokens.split(features)
-    return torch.cat([pool_tokens(found[name], part.valid, how=how) for name, part in tokens.parts.items()], dim=1)
+    pooled = [pool_tokens(found[name], part.valid, how=how, grid=part.grid) for name, part in tokens.parts.items()]
+    return torch.cat(pooled, dim=1)
 
 
-def pool_tokens(features: Tensor, valid: Tensor | None = None, *, how: Pooling = "mean") -> Tensor:
+def pool_tokens(
+    features: Tensor, valid: Tensor | None = None, *, how: Pooling = "mean", grid: Sequence[int] | None = None
+) -> Tensor:
     """Mean, maximum, or both side by side over the real tokens: (B, N, D) to (B, D) or (B, 2 D).
+
+    "quarters" says roughly where things are: the mean of each half of every axis of the grid, side by side, which are
+    the four quarters of an image: (B, 4 D). Of a grid with one place along an axis, that axis is not halved; the middle
+    of an odd axis belongs to both halves.
 
     Args:
         features: (B, N, D).
-        valid: (B, N) bool, False for padding; a sample without real tokens gives zeros.
-        how: "mean", "max" or "mean+max".
+        valid: (B, N) bool, False for padding; a sample (or a quarter) without real tokens gives zeros.
+        how: "mean", "max", "mean+max" or "quarters".
+        grid: sizes of the grid that the tokens fill in raster order; for "quarters".
+
+    Raises:
+        ValueError: an unknown pooling, or quarters of tokens on no grid.
     """
+    if how == "quarters":
+        return _quarters(features, valid, grid)
     if how not in ("mean", "max", "mean+max"):
-        raise ValueError(f"expected the pooling mean, max or mean+max, got {how!r}")
+        raise ValueError(f"expected the pooling mean, max, mean+max or quarters, got {how!r}")
     parts = [pool(features, valid)] if "mean" in how else []
     if "max" in how:
         if valid is None:
@@ -85,3 +101,21 @@ def pool_tokens(features: Tensor, valid: Tensor | None = None, *, how: Pooling =
             largest = features.masked_fill(~valid.unsqueeze(-1), -torch.inf).amax(1)
             parts.append(largest.masked_fill(~valid.any(1, keepdim=True), 0))
     return torch.cat(parts, dim=1)
+
+
+def _quarters(features: Tensor, valid: Tensor | None, grid: Sequence[int] | None) -> Tensor:
+    """The means of the halves of each axis of the grid, side by side."""
+    if grid is None or math.prod(grid) != features.shape[1]:
+        raise ValueError(
+            f"the pooling quarters needs tokens on a grid, got {features.shape[1]} tokens and the grid {grid}: use mean"
+        )
+    index = torch.arange(features.shape[1], device=features.device).view(*grid)
+    parts = []
+    for halves in product(*(_halves(size) for size in grid)):
+        inside = index[halves].flatten()
+        parts.append(pool(features[:, inside], None if valid is None else valid[:, inside]))
+    return torch.cat(parts, dim=1)
+
+
+def _halves(size: int) -> list[slice]:
+    return [slice(0, (size + 1) // 2), slice(size // 2, size)] if size > 1 else [slice(0, 1)]

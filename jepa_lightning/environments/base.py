@@ -52,6 +52,12 @@ class Environment(ABC):
     state_names: tuple[str, ...]
     """What the P numbers of a state are."""
 
+    ends: bool = True
+    """Whether an episode is over when its goal is reached."""
+
+    walks: int = 2000
+    """Random walks from which a report tells what states hold and what surprises; fewer where drawing takes long."""
+
     @abstractmethod
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         """States (..., P) after actions (..., A)."""
@@ -75,6 +81,10 @@ class Environment(ABC):
     @abstractmethod
     def wander(self, count: int, length: int, generator: torch.Generator) -> Wandering:
         """Draw trajectories of `length` observations to train on."""
+
+    def rewards(self, states: Tensor, actions: Tensor) -> Tensor | None:
+        """What is given for actions (..., A) in states (..., P): (...); None where nothing is."""
+        return None
 
     def towards(self, states: Tensor, goals: Tensor) -> Tensor | None:
         """Actions (..., A) that head straight for the goals, obstacles or not; None where that means nothing."""

@@ -36,7 +36,7 @@ def evaluate(
     seed: int = 0,
     which: Literal["last", "best"] = "last",
     encoder: Literal["target", "context"] | None = None,
-    pooling: Literal["mean", "max", "mean+max"] = "mean",
+    pooling: Literal["mean", "max", "mean+max", "quarters"] = "mean",
     layers: int = 1,
     device: str = "auto",
     trust: Sequence[str] = (),

@@ -21,7 +21,7 @@ def finetune(
     data: LightningDataModule | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     label: str | None = None,
-    head: Literal["linear", "attentive"] = "linear",
+    head: Literal["linear", "attentive", "dense"] = "linear",
     unfreeze: Literal["all", "none"] | int = "all",
     epochs: int | Sequence[int] = 20,
     learning_rate: Sequence[float] = (1e-3,),
@@ -66,7 +66,9 @@ def finetune(
         out: folder of finetune.json, finetune.txt, moments.npz and the model. None: `finetune` in the run's folder. Of
             several runs each has that folder, and `out` holds their joint table, if given.
         label: label column to predict, classes or values; None: the primary one.
-        head: "linear" on the mean of the tokens, or "attentive" over all tokens.
+        head: "linear" on the mean of the tokens, or "attentive" over all tokens; or "dense" for a label that is a map
+            (H, W) of the image's pixels, whole numbers (segmentation) or numbers with a point (depth): linear on each
+            token, interpolated. The frozen probe is then this head, trained alone.
         unfreeze: layers to train: "all", "none", or a number of the last ones, such as 2.
         epochs: passes over the drawn labels; or as many numbers as label_shares, one for each.
         learning_rate: of the head, at its peak; of several, the best on the validation split at the first draw of each
@@ -97,6 +99,7 @@ def finetune(
     Raises:
         ValueError: a run, its data or a setting cannot be used; the message says what to do.
     """
+    from jepa_lightning.finetuning.folder import is_first
     from jepa_lightning.finetuning.outcome import combined
     from jepa_lightning.finetuning.study import Study
     from jepa_lightning.run.checkpoints import find_checkpoint
@@ -148,6 +151,6 @@ def finetune(
     if len(reports) == 1:
         return reports[str(runs[0])]
     report = combined(reports, seed=seed)
-    if out is not None:
+    if out is not None and is_first():
         report.write(Path(out).expanduser())
     return report

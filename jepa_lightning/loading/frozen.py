@@ -147,6 +147,8 @@ class Frozen(hub.HubModel, nn.Module):
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
         """Encode and pool a batch: (B, D) float32, or (B, 2 D) with the pooling "mean+max".
 
+        With "quarters" (B, 4 D) for images: the means of the four quarters, which say where things are.
+
         With several `layers`, (B, layers D), as in I-JEPA's linear evaluation (Assran et al. 2023), which uses four.
         """
         return self.encode(batch, pooling=pooling, layers=layers)[2]
@@ -216,20 +218,14 @@ class Frozen(hub.HubModel, nn.Module):
         Raises:
             ValueError: there is no configuration to build it from, or a saved folder does not hold what it began with.
         """
-        if self.config is None:
-            raise ValueError(
-                "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a new "
-                "one in the same way, and wrap it as jepa_lightning.Frozen(module)"
-            )
-        if pretrained:
-            hub.check_source(self.config)
+        config = hub.to_build_again(self.config, pretrained=pretrained)
         state = {f"tokenizer.{name}": value for name, value in self.tokenizer.state_dict().items()}
-        with seeded(self.config["seed_everything"] if seed is None else seed), building_from(state):
-            module = build_model(self.config["model"], pretrained=pretrained, trust=self.trust)
-        if pretrained and self.config.get("init"):
-            initialise(module, self.config["init"], encoder=self.config.get("init_encoder"), predictor=False)
+        with seeded(config["seed_everything"] if seed is None else seed), building_from(state):
+            module = build_model(config["model"], pretrained=pretrained, trust=self.trust)
+        if pretrained and config.get("init"):
+            initialise(module, config["init"], encoder=config.get("init_encoder"), predictor=False)
         module.tokenizer.load_state_dict(self.tokenizer.state_dict())
-        return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
+        return Frozen(module, encoder=self.which, config=config, trust=self.trust).to(self.device)
 
     def data(self, **overrides: Any) -> LightningDataModule:
         """Build the run's data module, with other settings if given: `encoder.data(root="photos", samples=64)`.

@@ -221,14 +221,24 @@ def public_source(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"began_with": Path(str(source)).name}
 
 
-def check_source(config: Mapping[str, Any]) -> None:
-    """Check that it is known where the weights lie that a run began with, if any.
+def to_build_again(config: dict[str, Any] | None, *, pretrained: bool) -> dict[str, Any]:
+    """Check that a configuration tells how a model was built, and return it.
+
+    Args:
+        config: of a run or of a folder.
+        pretrained: whether it also has to tell where the weights lie that the run began with, if any.
 
     Raises:
-        ValueError: `public_source` left the name alone.
+        ValueError: there is none, or `public_source` left the name alone.
     """
-    if config.get("began_with"):
+    if config is None:
+        raise ValueError(
+            "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a new one "
+            "in the same way, and wrap it as jepa_lightning.Frozen(module)"
+        )
+    if pretrained and config.get("began_with"):
         raise ValueError(
             f"expected weights that the run began with, got their name alone, {config['began_with']!r}: load the run "
             "itself for the encoder before training; pretrained=False gives random weights"
         )
+    return config

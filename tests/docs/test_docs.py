@@ -17,6 +17,7 @@ from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.options import parse_words
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.shipped import shipped
+from jepa_lightning.data.trajectories.collect import collect
 
 DOCS = ROOT / "docs"
 PAGES = {path.name: path.read_text() for path in sorted(DOCS.glob("*.md"))}
@@ -33,6 +34,7 @@ FUNCTIONS = {
     "jepa-export": jepa_lightning.export,
     "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
+    "jepa-collect": collect,
     "jepa-finetune": jepa_lightning.finetune,
     "jepa-probe": jepa_lightning.evaluate,
     "jepa-embed": jepa_lightning.embed,

@@ -79,11 +79,11 @@ def test_what_two_rooms_forbids():
 
 
 def test_a_world_that_knows_the_laws_finds_all_that_is_broken():
-    found = detection(Known(), Seen(), walks=1500)
+    found = detection(Known(), Seen(), walks=900)
     assert set(found) == {"teleport", "other action", "jump over the wall", "move into a wall"}
     assert all(row["auroc"] > 0.97 for row in found.values())  # a wall may stop two actions alike
     assert found["jump over the wall"]["auroc"] == 1
-    assert found == detection(Known(), Seen(), walks=1500)
+    assert found == detection(Known(), Seen(), walks=900)
 
 
 def test_the_area_is_scikit_learns_and_lies_in_its_interval():

@@ -15,7 +15,7 @@ from scipy.stats import t as student
 from jepa_lightning.evaluation.probes.protocols import Interval
 
 Array = NDArray[Any]
-Measure = Literal["accuracy", "R2"]
+Measure = Literal["accuracy", "R2", "mIoU", "R2 of pixels"]
 
 _CHUNK = 4_000_000  # drawn numbers held at once
 
@@ -54,8 +54,10 @@ class Moments:
     """What a score needs of each test sample: it is a function of the means of these numbers over the samples.
 
     Attributes:
-        measure: "accuracy" or "R2".
-        values: (1, m): 1 where the class is right; or (3 d, m) of R2: square error, value and its square, each of d.
+        measure: of the score.
+        values: of "accuracy" (1, m): 1 where the class is right. "R2" (3 d, m): square error, value and its square,
+            each of d. "mIoU" (2 d, m): pixels in the intersection, and in the union, of prediction and truth, each of d
+            classes. "R2 of pixels" (4, m): square error, value, its square and 1, each summed over the pixels.
         train: number of training samples.
     """
 
@@ -165,6 +167,13 @@ def _moments(outcome: Outcome) -> NDArray[np.float64]:
 def _score(measure: Measure, means: NDArray[np.float64]) -> NDArray[np.float64]:
     if measure == "accuracy":
         return means[0]
+    if measure == "mIoU":
+        inside, union = np.split(means, 2)
+        there = union > 0  # a class that is neither there nor predicted does not count
+        shares = np.divide(inside, union, out=np.zeros_like(inside), where=there)
+        return shares.sum(0) / np.maximum(there.sum(0), 1)
+    if measure == "R2 of pixels":
+        means = means[:3] / np.maximum(means[3:], np.finfo(np.float64).tiny)
     errors, mean, square = np.split(means, 3)
     variance = square - np.square(mean)
     with np.errstate(divide="ignore", invalid="ignore"):
