@@ -41,9 +41,9 @@ def test_a_small_run(tmp_path, capsys):
 
 
 def test_rows_are_means_over_seeds():
-    same = {"method": "a", "steps": 3, "samples": 6, **dict.fromkeys(methods.COLUMNS, 0.5)}
+    same = {"method": "a", "steps": 3, "samples": 6, "cpu_seconds": 90.0, **dict.fromkeys(methods.COLUMNS, 0.5)}
     other = {**same, "trained knn": 0.7}
     (row,) = rows_of([same, other])
-    assert row[:4] == ["a", "2", "3", "6"]
+    assert row[:5] == ["a", "2", "1.5", "3", "6"]
     expected = dict.fromkeys(methods.COLUMNS, "0.500 ± 0.000") | {"trained knn": "0.600 ± 0.141"}
-    assert row[4:] == list(expected.values())
+    assert row[5:] == list(expected.values())
