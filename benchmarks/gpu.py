@@ -29,7 +29,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ class Size:
     batch: int = 128
     predictor_width: int = 384
     predictor_depth: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a batch, (B, C, H, W)."""
+        return self.batch, 3, self.image, self.image
 
 
 @dataclass(frozen=True)
@@ -178,15 +183,10 @@ class Bench:
             torch.compiler.reset()
         if self.tiny:
             torch.compiler.set_stance("force_eager")  # to compile takes minutes on a CPU
+        flops = _step_flops(s, variable_sizes)
         torch.manual_seed(0)
-        words: dict[str, Any] = {"image_size": s.image, "patch_size": s.patch, "predictor_width": s.predictor_width}
-        words |= {"predictor_depth": s.predictor_depth, "fixed_size": not variable_sizes, "compile": compiled}
-        with torch.device("meta"):
-            twin = build(s.model, **words)
-        shape = (s.batch, 3, s.image, s.image)
-        flops = model_flops(twin, shape, range(4 if variable_sizes else 1))
         with torch.device(self.device):
-            model: JEPA = build(s.model, **words)
+            model = _model(s, fixed_size=not variable_sizes, compile=compiled)
         model.to(self.device).train()
         model.total_steps = 10_000
         if plain:
@@ -196,13 +196,13 @@ class Bench:
         if plain:
             for group in optimizer.param_groups:
                 group["fused"] = None
-        batch = {"image": torch.randn(shape, device=self.device)}
+        batch = {"image": torch.randn(s.shape, device=self.device)}
 
         def run(step: int, lap: Callable[[str], None] = no_lap) -> Tensor:
             return training_step(model, optimizer, batch, step, bf16=self.bf16, lap=lap)
 
         found = self.timed(run, s.batch, warmup=2 if self.tiny else 8 if compiled else 6)
-        found["tflops"] = flops["step"] / found["ms"] / 1e9
+        found["tflops"] = flops / found["ms"] / 1e9
         best = peak(torch.cuda.get_device_name(self.device), "bf16") if self.device.type == "cuda" else None
         found["peak_share"] = found["tflops"] * 1e12 / best if best else None
         if parts:
@@ -300,6 +300,18 @@ class Bench:
         if size in self.bare:
             found["share_of_the_step"] = rate / self.bare[size]
         return found
+
+
+def _model(size: Size, **settings: Any) -> JEPA:
+    words: dict[str, Any] = {"image_size": size.image, "patch_size": size.patch, **settings}
+    return build(size.model, predictor_width=size.predictor_width, predictor_depth=size.predictor_depth, **words)
+
+
+@cache  # the rows of a size differ in how the step is computed
+def _step_flops(size: Size, variable_sizes: bool) -> float:
+    with torch.device("meta"):
+        twin = _model(size, fixed_size=not variable_sizes)
+    return model_flops(twin, size.shape, range(4 if variable_sizes else 1))["step"]
 
 
 def without_short_cuts(model: JEPA) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +47,21 @@ class Modality(Shown, ABC):
         tokenizer: parameter-free module that maps a batch to `Tokens`.
         masker: draws contexts and targets.
         encoder: the context encoder; the target is built from it.
+        masks_legend: what the pictures of `draw_masks` show, to be written below them.
     """
 
     name: str
+    masks_legend: str = "What the context shows, and the target blocks."
     spec: TokenSpec
     tokenizer: Tokenizer
     masker: Masker
     encoder: Encoder
+
+    def using(self, tokenizer: Tokenizer, encoder: Encoder) -> Self:
+        """Return the same modality with another tokenizer and encoder, such as loaded ones."""
+        found = copy.copy(self)
+        found.tokenizer, found.encoder = tokenizer, encoder
+        return found
 
     def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor] | None:
         """Draw context and targets of each sample: one picture per sample, or None for no pictures.

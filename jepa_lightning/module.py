@@ -100,6 +100,11 @@ class JEPA(LightningModule):
         asked = self.pretext.predictor_spec(modality, self.target)
         self.predictor = NoPredictor() if asked is None else predictor(asked)
         self.objective = objective or SmoothL1()
+        if self.pretext.needs_regularizer and not regularizers:
+            raise ValueError(
+                f"expected a regularizer beside {type(self.pretext).__name__} as it is set, without which all "
+                "representations collapse to one, got none: set model.regularizers to [SIGReg] or [VICReg]"
+            )
         spec = RegularizerSpec(*self.pretext.latent_dims(modality, self.target), self.pretext.action_dim)
         self.regularizers = Regularizers(regularizers or [], spec)
         self.prediction_weight = prediction_weight
@@ -161,11 +166,12 @@ class JEPA(LightningModule):
         return self.pretext(self.networks, batch, generator)
 
     def losses(self, outcome: Outcome, step: int = 0) -> dict[str, Tensor]:
-        """Compute the weighted terms of the loss by name, "prediction" and the regularizers'; the loss is their sum."""
+        """Compute the weighted terms of the loss by name, "prediction", the pretext's and the regularizers'."""
         found: list[tuple[str, Tensor, float | Schedule]] = []
         if outcome.predictions:
             loss = prediction_loss(outcome.predictions, self.objective, step, self.total_steps)
             found.append(("prediction", loss, self.prediction_weight))
+        found += [(name, value, weight) for name, (value, weight) in outcome.terms.items()]
         found += self.regularizers.terms(outcome, derive_seed(self.run_seed, "regularizers", step))
         return {name: value * value_at(weight, step, self.total_steps) for name, value, weight in found}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jepa_lightning.names.shown import ShownModule
 
-Over = Literal["mean", "min"]
+Over = Literal["mean", "min"] | float
 
 
 class PredictionLoss(ShownModule, nn.Module, ABC):
@@ -41,16 +41,17 @@ class PredictionLoss(ShownModule, nn.Module, ABC):
             valid: (B, M, T) bool, False for filler, which is ignored; None: all are real.
             weight: (B, M, T) weight of each token, at least zero; None: one each.
             over: how to reduce the draws: their "mean", or for each sample the "min" of its mean distance. With "min"
-                only one draw has to be right (several futures for one past).
+                only one draw has to be right (several futures for one past). A number from 0 to 1: that share of the
+                mean, and the rest of the min.
 
         Returns:
             A scalar: the sum of weight x distance over the sum of weights.
 
         Raises:
-            ValueError: `over` is neither "mean" nor "min".
+            ValueError: `over` is none of these.
         """
-        if over not in ("mean", "min"):
-            raise ValueError(f"over must be mean or min, got {over!r}")
+        if over not in ("mean", "min") and (isinstance(over, str) or not 0 <= over <= 1):
+            raise ValueError(f"over must be mean, min or a number from 0 to 1, got {over!r}")
         distance = self.distance(predicted.float(), target.float().expand_as(predicted))  # (..., B, M, T)
         if weight is None and over == "mean":
             if valid is None:
@@ -61,7 +62,8 @@ class PredictionLoss(ShownModule, nn.Module, ABC):
         if valid is not None:
             weight, distance = weight.masked_fill(~valid, 0), distance.masked_fill(~valid, 0)
         of_sample = (distance * weight).sum((-2, -1)).view(-1, len(weight))  # (draws, B)
-        summed = of_sample.mean(0) if over == "mean" else of_sample.amin(0)
+        share = {"mean": 1.0, "min": 0.0}[over] if isinstance(over, str) else over
+        summed = of_sample.amin(0).lerp(of_sample.mean(0), share)  # exact at 0 and 1
         return summed.sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 

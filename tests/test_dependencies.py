@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,10 @@ CORE = declared(PROJECT["dependencies"])
 EXTRAS = {name: declared(requirements) for name, requirements in PROJECT["optional-dependencies"].items()}
 
 
+@cache
 def imports(folder):
     """(top module, whether it is imported with the file itself, file) for each import of another package's module."""
+    found = []
     for path in sorted(folder.rglob("*.py")):
         tree = ast.parse(path.read_text())
         inside = {id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
@@ -35,13 +38,14 @@ def imports(folder):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
-            for top in {name.partition(".")[0] for name in names} - OURS - set(sys.stdlib_module_names):
-                yield top, id(node) not in inside, path.relative_to(ROOT)
+            tops = {name.partition(".")[0] for name in names} - OURS - sys.stdlib_module_names
+            found += [(top, id(node) not in inside, path.relative_to(ROOT)) for top in tops]
+    return found
 
 
 def test_the_core():
     """With a file itself only what the project requires; inside functions also what an extra brings."""
-    found = list(imports(ROOT / "jepa_lightning"))
+    found = imports(ROOT / "jepa_lightning")
     assert {"torch", "yaml", "PIL"} <= {top for top, _, _ in found}
     extras = set().union(*EXTRAS.values())
     drawing = {Path("jepa_lightning/evaluation/report") / name for name in ("plots.py", "theme.py")}

@@ -140,7 +140,8 @@ def plain_weighted(distance, predicted, target, valid, weight, over):
                 weights += w
                 for s in range(len(predicted)):
                     draws[s] = draws[s] + w * distance(predicted[s, b, m, t], target[b, m, t])
-        total = total + (sum(draws) / len(draws) if over == "mean" else min(draws))
+        share = {"mean": 1.0, "min": 0.0}.get(over, over)
+        total = total + share * sum(draws) / len(draws) + (1 - share) * min(draws)
     return total / weights
 
 
@@ -156,7 +157,7 @@ def draws_of(count=3):
 
 
 @every_objective
-@pytest.mark.parametrize("over", ["mean", "min"])
+@pytest.mark.parametrize("over", ["mean", "min", 0.25])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("drawn", [False, True])
@@ -237,7 +238,7 @@ def test_draws_and_weights_of_half_precision_are_computed_in_float32():
 
 
 def test_what_becomes_of_draws_is_checked():
-    with pytest.raises(ValueError, match="over must be mean or min, got 'max'"):
+    with pytest.raises(ValueError, match="over must be mean, min or a number from 0 to 1, got 'max'"):
         MSE()(*pair(), over="max")
 
 

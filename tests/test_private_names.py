@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,7 @@ def used_names(tree):
             yield node.attr
 
 
+@cache  # Python parses the whole file of a class to find it, and most classes have the same bases
 def source(kind):
     try:
         return ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind)))
@@ -214,6 +216,7 @@ def source(kind):
         return ast.Module([], [])
 
 
+@cache
 def foreign_names(kind):
     """Private names of a class of another library, in its source and in itself."""
     mangled = re.compile(r"_[A-Za-z]\w*__")

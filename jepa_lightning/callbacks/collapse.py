@@ -210,6 +210,16 @@ def still_message(step: int, share: float) -> str:
     )
 
 
+REMEDIES = (
+    "a regularizer on the context (model.regularizers: [VICReg])",
+    "a lower model.learning_rate peak or a longer warmup",
+    "a model.target.momentum that starts nearer to 1 (0.996 to 0.9996)",
+    "larger or more targets in the masker",
+    "a larger data.batch_size",
+)
+"""What helps against collapse, in the order in which to try it; the pages name the same."""
+
+
 def collapse_message(step: int, rank: float, std: float, first: tuple[float, float]) -> str:
     """Return the warning of a collapse, with the settings to change."""
     slowly = rank >= MIN_RANK and std >= MIN_STD
@@ -218,10 +228,8 @@ def collapse_message(step: int, rank: float, std: float, first: tuple[float, flo
     return (
         f"The representations {what} at step {step}: pooled over tokens, the target's features vary by a standard "
         f"deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank){before}. The "
-        "features are nearly the same for all samples, even if the loss is low. Try, in this order: a lower "
-        "model.learning_rate peak or a longer warmup; a model.target.momentum that starts nearer to 1 (0.996 to "
-        "0.9996); larger or more targets in the masker; a larger data.batch_size; a regularizer on the context "
-        "(model.regularizers: [VICReg])."
+        "features are nearly the same for all samples, even if the loss is low. Try, in this order: "
+        f"{'; '.join(REMEDIES)}."
     )
 
 

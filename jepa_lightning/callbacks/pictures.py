@@ -16,6 +16,7 @@ from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.names.shown import Shown
 from jepa_lightning.pictures.files import write_pictures
+from jepa_lightning.pictures.legend import FEATURES_LEGEND, Legend
 from jepa_lightning.pretexts.trajectories import frames
 from jepa_lightning.run.loggers import log_pictures
 from jepa_lightning.targets import represent
@@ -60,7 +61,8 @@ class Pictures(Shown, Callback):
             generator = pl_module.mask_generator("pictures", 0, 0)
             masks = pl_module.pretext.masks(pl_module.networks, tokens, generator)
         self._batch = batch
-        self._write(trainer, "masks", pl_module.modality.draw_masks(batch, masks) if masks else None)
+        drawn = pl_module.modality.draw_masks(batch, masks) if masks else None
+        self._write(trainer, "masks", drawn, pl_module.modality.masks_legend)
         self._draw_features(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: JEPA) -> None:  # type: ignore[override]
@@ -77,11 +79,12 @@ class Pictures(Shown, Callback):
             features = represent(pl_module.evaluated_encoder, tokens)
         colours = pca_colours(features, tokens.valid)
         pictures = pl_module.modality.draw_features(self._batch, tokens, colours)
-        self._write(trainer, f"features_{trainer.global_step:06d}", pictures)
+        when = f"at step {trainer.global_step}" if trainer.global_step else "before training"
+        self._write(trainer, f"features_{trainer.global_step:06d}", pictures, f"{FEATURES_LEGEND} {when.capitalize()}.")
 
     @rank_zero_only
-    def _write(self, trainer: Trainer, name: str, pictures: list[Tensor] | None) -> None:
-        files = write_pictures(pictures, Path(trainer.default_root_dir) / "pictures", name)
+    def _write(self, trainer: Trainer, name: str, pictures: list[Tensor] | None, legend: str) -> None:
+        files = write_pictures(pictures, Path(trainer.default_root_dir) / "pictures", name, Legend(legend))
         log_pictures(trainer.loggers, files, name=f"pictures/{name.partition('_')[0]}", step=trainer.global_step)
 
 

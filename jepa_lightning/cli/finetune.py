@@ -12,4 +12,7 @@ def finetune(args: Sequence[str] | None = None) -> None:
     """Entry point of `jepa-finetune`. Mistakes of the user end in a few lines and exit code 2."""
     with command("jepa-finetune", run_finetune, args) as settings:
         report = run_finetune(**settings)
-        print(report.table())
+        from jepa_lightning.finetuning.folder import is_first
+
+        if is_first():
+            print(report.table())

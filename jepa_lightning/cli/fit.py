@@ -38,6 +38,7 @@ more:
   jepa-fit validate CONFIG --ckpt_path RUN    the losses of a run on validation data
   jepa-probe RUN    jepa-embed RUN FILE    jepa-view RUN    jepa-plan RUN       use a run; each has a --help
   jepa-finetune RUN    jepa-import SOURCE    jepa-export RUN                    train it on labels; weights in and out
+  jepa-collect ENV DIR                        record episodes of a gymnasium environment for a world model
 """
 
 

@@ -11,6 +11,7 @@ KINDS = {
     "modalities": "jepa_lightning.modality.Modality",
     "data": "lightning.pytorch.LightningDataModule",
     "pretexts": "jepa_lightning.pretexts.Pretext",
+    "alignments": "jepa_lightning.pretexts.Alignment",
     "targets": "jepa_lightning.targets.Target",
     "encoders": "jepa_lightning.encoders.Encoder",
     "maskers": "jepa_lightning.maskers.Masker",
@@ -19,6 +20,7 @@ KINDS = {
     "regularizers": "jepa_lightning.regularizers.Regularizer",
     "schedules": "jepa_lightning.schedules.Schedule",
     "planners": "jepa_lightning.planning.Planner",
+    "actors": "jepa_lightning.planning.ActorTraining",
 }
 """What `jepa-fit list` lists; files have no class."""
 

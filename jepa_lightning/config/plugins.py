@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
+import sys
 import warnings
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +17,21 @@ GROUPS = (GROUP, "jepa_lightning.plugins")  # and packages of anything else: pre
 
 def registered() -> list[EntryPoint]:
     """The entry points of all installed plug-ins, by name."""
+    return list(_registered(tuple((place, _changed(place)) for place in sys.path)))
+
+
+@lru_cache(maxsize=1)
+def _registered(places: tuple[tuple[str, int], ...]) -> list[EntryPoint]:
+    """Those of packages at these places; read anew where a package was added to one, or removed."""
     known = entry_points()  # reads what all installed packages say, which takes longer than to choose among it
     return sorted((point for group in GROUPS for point in known.select(group=group)), key=lambda point: point.name)
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def packages() -> set[str]:

@@ -47,7 +47,9 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
         settings["build"] = settings.get("build") or like
         _without_weights(settings["build"])
     if not pretrained:
-        for part in (encoder, _inside(config, "predictor")):
+        several = _inside(config, "modality", "init_args", "modalities")
+        others = [_inside(several, name, "init_args", "encoder") for name in several]
+        for part in (encoder, *others, _inside(config, "predictor")):
             _without_weights(part)
     model = {"class_path": config.pop("_class_path", "jepa_lightning.JEPA"), "init_args": config}
     return _build(JEPA, model, what="model", trust=trust)
@@ -77,8 +79,23 @@ def build_data(
     return data
 
 
+class _Parser(jsonargparse.ArgumentParser):
+    """Checks settings as it reads them, and not a second time as a whole, which takes as long as the rest.
+
+    Settings that are missing are thus noticed by the constructor that needs them.
+    """
+
+    whole = False  # those of classes within have parsers of this class, too, which look for settings of other names
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        """Check what was read, as jsonargparse does, but for the whole."""
+        if not self.whole:
+            super().validate(*args, **kwargs)
+
+
 def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collection[str]) -> Any:
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, parser_mode=MODE)
+    parser = _Parser(exit_on_error=False, parser_mode=MODE)
+    parser.whole = True
     parser.add_subclass_arguments(base, what, fail_untyped=False, required=True)
     try:
         with only_trusted(trust):

@@ -6,6 +6,7 @@ from jepa_lightning.data.files.archives import ArchiveSamples, find_archives
 from jepa_lightning.data.files.file_set import CachedFileSet, FileSet, cache_sets
 from jepa_lightning.data.files.find import FileList, find_files
 from jepa_lightning.data.module import JEPADataModule
+from jepa_lightning.data.paired import PairedData
 from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
 from jepa_lightning.data.sources.base import FileDataModule, SourcedDataModule
 from jepa_lightning.data.sources.hub import HuggingFace
@@ -31,6 +32,7 @@ __all__ = [
     "HuggingFaceStream",
     "JEPADataModule",
     "MemoryCache",
+    "PairedData",
     "PlainViews",
     "Record",
     "Records",

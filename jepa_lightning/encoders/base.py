@@ -24,12 +24,14 @@ class TokenSpec:
         embed: builds, for a width, the module that embeds raw values (B, K, *shape), or `Ragged` ones, into
             (B, K, width), each token separately, if a linear layer on the flat values does not fit (points in any
             order). None for the linear layer.
+        axes: number P of coordinates; None: as many as the grid has.
     """
 
     shape: tuple[int, ...]
     grid: tuple[int, ...] | None
     positions: Callable[[int], nn.Module]
     embed: Callable[[int], nn.Module] | None = None
+    axes: int | None = None
 
 
 class Encoder(nn.Module, ABC):

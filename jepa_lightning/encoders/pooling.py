@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jepa_lightning.encoders.base import Encoder
 from jepa_lightning.encoders.last_layers import encode_last
+from jepa_lightning.joint_tokens import JointTokens
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.tokens import Tokens, pool
 
@@ -45,9 +46,11 @@ def train_unfrozen(part: nn.Module) -> None:
 def pooled_features(encoder: Encoder, tokens: Tokens, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
     """Encode all tokens and pool those that are real: (B, D) float32; (B, 2 D) with "mean+max".
 
-    With "quarters" (B, 4 D) for images, see `pool_tokens`. The one way from tokens to features: of `JEPA.embed`,
-    `Frozen.embed`, the online probe and the benchmarks. The encoder is used in eval mode and without gradient, in the
-    autocast that is around.
+    With "quarters" (B, 4 D) for images, see `pool_tokens`. Of M modalities, each is pooled by itself, and they lie side
+    by side: (B, M D).
+
+    The one way from tokens to features: of `JEPA.embed`, `Frozen.embed`, the online probe and the benchmarks. The
+    encoder is used in eval mode and without gradient, in the autocast that is around.
 
     Args:
         encoder: in any mode.
@@ -56,8 +59,16 @@ def pooled_features(encoder: Encoder, tokens: Tokens, *, pooling: Pooling = "mea
         layers: the last layers side by side, see `encode_last`.
     """
     with evaluating(encoder), autocast_in_half(tokens.device):
-        values = encode_last(encoder, tokens, layers).float()
-        return pool_tokens(values, tokens.valid, how=pooling, grid=tokens.grid)
+        return pool_sample(encode_last(encoder, tokens, layers).float(), tokens, how=pooling)
+
+
+def pool_sample(features: Tensor, tokens: Tokens, *, how: Pooling = "mean") -> Tensor:
+    """Pool the features (B, N, D) of all `tokens`: (B, D), as `pool_tokens`; of M modalities side by side, (B, M D)."""
+    if not isinstance(tokens, JointTokens):
+        return pool_tokens(features, tokens.valid, how=how, grid=tokens.grid)
+    found = tokens.split(features)
+    pooled = [pool_tokens(found[name], part.valid, how=how, grid=part.grid) for name, part in tokens.parts.items()]
+    return torch.cat(pooled, dim=1)
 
 
 def pool_tokens(

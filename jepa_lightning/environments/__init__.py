@@ -1,7 +1,8 @@
 """Environments that are simulated in this process, many episodes at once, and what actions they take."""
 
 from jepa_lightning.environments.base import Environment, Tasks, Wandering
+from jepa_lightning.environments.gym import Gym
 from jepa_lightning.environments.spaces import ActionSpace, Box, Disc, Discrete
 from jepa_lightning.environments.two_rooms import TwoRooms
 
-__all__ = ["ActionSpace", "Box", "Disc", "Discrete", "Environment", "Tasks", "TwoRooms", "Wandering"]
+__all__ = ["ActionSpace", "Box", "Disc", "Discrete", "Environment", "Gym", "Tasks", "TwoRooms", "Wandering"]

@@ -52,6 +52,12 @@ class Environment(ABC):
     state_names: tuple[str, ...]
     """What the P numbers of a state are."""
 
+    ends: bool = True
+    """Whether an episode is over when its goal is reached."""
+
+    walks: int = 2000
+    """Random walks from which a report tells what states hold and what surprises; fewer where drawing takes long."""
+
     @abstractmethod
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         """States (..., P) after actions (..., A)."""
@@ -76,6 +82,24 @@ class Environment(ABC):
     def wander(self, count: int, length: int, generator: torch.Generator) -> Wandering:
         """Draw trajectories of `length` observations to train on."""
 
+    def rewards(self, states: Tensor, actions: Tensor) -> Tensor | None:
+        """What is given for actions (..., A) in states (..., P): (...); None where nothing is."""
+        return None
+
     def towards(self, states: Tensor, goals: Tensor) -> Tensor | None:
         """Actions (..., A) that head straight for the goals, obstacles or not; None where that means nothing."""
         return None
+
+    def violations(self, states: Tensor, actions: Tensor, after: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """What cannot follow, to see whether a model is surprised by it.
+
+        Args:
+            states: (N, P).
+            actions: (N, A).
+            after: (N, P) what truly follows.
+
+        Returns:
+            By the name of what is wrong: which of the N it can happen to, (n,) int64, and the impossible states (n, P)
+            that follow there. Nothing by default.
+        """
+        return {}

@@ -108,6 +108,17 @@ class TwoRooms(Environment):
         """The longest move that does not overshoot."""
         return self.space.project(goals[..., :2] - states[..., :2])
 
+    def violations(self, states: Tensor, actions: Tensor, after: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """A dot within 8 units of the wall, none of them before the door, behind it; one that moves on in a wall."""
+        place, layout = states[:, :2], states[:, 2:]
+        gap = (place - layout).abs()
+        beside = torch.nonzero((gap[:, 0] < 8) & (gap[:, 1] > _DOOR + 3)).squeeze(1)
+        mirrored = states[beside].clone()
+        mirrored[:, 0] = 2 * mirrored[:, 2] - mirrored[:, 0]
+        moved = torch.cat([place + actions, layout], dim=-1)
+        stopped = torch.nonzero((moved - after)[:, :2].norm(dim=-1) > 0.5).squeeze(1)
+        return {"jump over the wall": (beside, mirrored), "move into a wall": (stopped, moved[stopped])}
+
     def tasks(self, count: int, generator: torch.Generator) -> Tasks:
         """Draw starts and goals, uniform in their rooms."""
         layout = self._layouts(count, generator)

@@ -17,7 +17,7 @@ from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
 from jepa_lightning.evaluation.probes.probing import CLASSIFIERS, DESCRIPTIONS, Probe
 from jepa_lightning.evaluation.probes.scoring import Scoring
-from jepa_lightning.evaluation.probes.tasks import Protocol, find_tasks, make_splits
+from jepa_lightning.evaluation.probes.tasks import Protocol, Task, find_tasks, make_splits
 from jepa_lightning.evaluation.report.report import Report
 from jepa_lightning.evaluation.report.results import RAW, UNTRAINED, Confusion, Difference, Score
 from jepa_lightning.scale.threads import one_thread_if_small
@@ -39,6 +39,7 @@ def evaluate_features(
     device: str = "cpu",
     settings: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
+    labels_needed: bool = True,
 ) -> Report:
     """Probe the features of all encoders with the same splits, and compare them.
 
@@ -56,6 +57,7 @@ def evaluate_features(
         device: device for attentive probes.
         settings: further settings for the report, such as checkpoints, pooling and data.
         progress: called with one line about the next probe.
+        labels_needed: whether data without labels are an error; else their report has no probes.
 
     Raises:
         ValueError: encoders with different samples, a label that cannot be predicted, or too few samples.
@@ -69,7 +71,10 @@ def evaluate_features(
     if protocol.group is not None:
         groups = Features(first.values, columns).class_label(protocol.group)
     tokens = _tokens(encoders, probes)
-    tasks, notes = find_tasks(columns, asked=labels, names=class_names, group=protocol.group)
+    tasks: list[Task] = []
+    notes = ["the data have no labels, so there are no probes"]
+    if columns or labels_needed:
+        tasks, notes = find_tasks(columns, asked=labels, names=class_names, group=protocol.group)
     if tokens:
         notes += [f"{name}: no attentive probe, since it has no tokens" for name in encoders if name not in tokens]
     scores: list[Score] = []
@@ -102,7 +107,7 @@ def evaluate_features(
             raise ValueError(f"label {task.name!r}: {error}") from error
         scores, differences = scores + scoring.scores, differences + scoring.differences
         confusions += scoring.confusions
-    if not scores:
+    if not scores and labels_needed:
         raise ValueError("; ".join(notes))
     looked_at = {name: parts(encoded, own_split=protocol.kind == "split") for name, encoded in encoders.items()}
     return Report(

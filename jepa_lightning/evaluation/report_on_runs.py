@@ -13,7 +13,6 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from jepa_lightning.encoders.pooling import pool_tokens
 from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, Report, evaluate_features
 from jepa_lightning.evaluation.features.extraction import Embed, Extracted, PoolAndStore, Splits, extract_splits
 from jepa_lightning.evaluation.features.token_store import TokenStore
@@ -22,9 +21,11 @@ from jepa_lightning.evaluation.open_data import OpenedData, errors_with, open_da
 from jepa_lightning.evaluation.probes.probing import Probe
 from jepa_lightning.evaluation.report.results import RAW
 from jepa_lightning.evaluation.report.write import notes_on_plots, write_report
+from jepa_lightning.evaluation.retrieval import Recall, retrieval
 from jepa_lightning.evaluation.runs import EncoderSettings, Run, file_hash, find_curves, load_runs, untrained_twins
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
+from jepa_lightning.multimodal.modality import Multimodal
 from jepa_lightning.names.printable import printable
 from jepa_lightning.pictures.report import draw_neighbours
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
@@ -71,7 +72,7 @@ def report_on_runs(
         encoder = runs[0].encoder
         opened = open_data(encoder, data, trust=settings.trust)
         with errors_with(opened.prefix):
-            example = _example(opened)
+            example = _example(opened, labels_needed=not is_multimodal(encoder))
         for label in [*(labels or ()), *([protocol.group] if protocol.group else ())]:
             if label not in example["labels"]:
                 raise ValueError(
@@ -89,9 +90,11 @@ def report_on_runs(
         return report
 
 
-def _example(opened: OpenedData) -> Batch:
+def _example(opened: OpenedData, *, labels_needed: bool) -> Batch:
     """Read a few labelled samples, to report mistakes before the whole dataset is read."""
     loader = opened.module.probe_dataloader()
+    if loader is None and not labels_needed:
+        return opened.module.collate([opened.module.parts.example])
     if loader is None:
         raise ValueError("the data have no training labels: there is nothing to evaluate features on")
     return next(iter(loader))
@@ -140,7 +143,12 @@ class _Encoding:
         raw = self._raw(example)
         if raw is not None:
             embedders[RAW] = raw
-        splits = evaluated_splits(Splits(self.opened.module, "all"), self.protocol, self.notes)
+        splits = Splits(self.opened.module, "all")
+        if example["labels"] or self.protocol.kind != "split":
+            splits = evaluated_splits(splits, self.protocol, self.notes)
+        else:
+            names = [*splits.samples]
+            splits.samples = {name: splits.samples[name] for name in (names[0], names[-1])}
         storing = {name: _storing(which, self.settings) for name, which in encoders.items()} if tokens else {}
         found = extract_splits(splits, embedders | storing)
         self.splits, self.extracted = splits, found
@@ -214,11 +222,30 @@ def _evaluate(found: _Encoding, *, probes: Sequence[Probe], labels: Sequence[str
         device=found.settings.chosen_device,
         progress=_progress,
         settings=found.record,
+        labels_needed=not is_multimodal(found.runs[0].encoder),
     )
     near = draw_neighbours(found.splits, found.extracted, found.runs[0].encoder.modality, found.notes)
     ids = [name for names in next(iter(found.extracted.values())).ids.values() for name in names]
     notes = [*found.notes, *report.notes, *notes_on_plots()]
-    return dataclasses.replace(report, notes=notes, ids=ids, neighbours=near)
+    return dataclasses.replace(report, notes=notes, ids=ids, neighbours=near, retrieval=_retrieval(found))
+
+
+def is_multimodal(encoder: Frozen) -> bool:
+    """Return whether a run is one of several modalities, which retrieval evaluates without labels."""
+    return isinstance(encoder.modality, Multimodal)
+
+
+def _retrieval(found: _Encoding) -> dict[str, list[Recall]]:
+    """Compute the recalls of each encoder among the samples of the last split; none of a single modality."""
+    modality = found.runs[0].encoder.modality
+    if not isinstance(modality, Multimodal):
+        return {}
+    split = [*found.splits.samples][-1]
+    return {
+        name: retrieval(modality.apart(of.features[split].values))
+        for name, of in found.extracted.items()
+        if name != RAW
+    }
 
 
 def evaluated_splits(splits: Splits, protocol: Protocol, notes: list[str]) -> Splits:
@@ -238,8 +265,7 @@ def evaluated_splits(splits: Splits, protocol: Protocol, notes: list[str]) -> Sp
 
 def _storing(encoder: Frozen, settings: EncoderSettings) -> Embed:
     """For the attentive probe, an embedder that keeps the tokens besides."""
-    pool = partial(pool_tokens, how=settings.pooling, grid=encoder.modality.spec.grid)
-    return PoolAndStore(partial(encoder.tokens, layers=settings.layers), pool, TokenStore())
+    return PoolAndStore(partial(encoder.encode, pooling=settings.pooling, layers=settings.layers), TokenStore())
 
 
 def _encoded(found: Extracted, name: str, views: Views | None) -> Encoded:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jepa_lightning.finetuning.groups import layer_groups, set_drop_path, unfreeze
-    from jepa_lightning.finetuning.heads import AttentiveHead, Head, LinearHead
+    from jepa_lightning.finetuning.heads import AttentiveHead, DenseHead, Head, LinearHead
     from jepa_lightning.finetuning.model import FineTuned, load_finetuned
     from jepa_lightning.finetuning.module import FineTuning
 
 __all__ = [
     "AttentiveHead",
+    "DenseHead",
     "FineTuned",
     "FineTuning",
     "Head",
@@ -31,7 +32,7 @@ def __getattr__(name: str) -> Any:
         from jepa_lightning.finetuning import groups
 
         home = groups
-    elif name in ("AttentiveHead", "Head", "LinearHead"):
+    elif name in ("AttentiveHead", "DenseHead", "Head", "LinearHead"):
         from jepa_lightning.finetuning import heads
 
         home = heads

@@ -100,12 +100,14 @@ def fit(
     content = torch.load(best.best_model_path or last, weights_only=True, map_location="cpu")
     module.load_state_dict(content["state_dict"])
     score = None if best.best_model_score is None or not validate else float(best.best_model_score)
+    run.strategy.barrier()  # all have read it
     found = Fit(score, int(content["epoch"]) + 1, run.global_step, settings["learning_rate"])
     if run.is_global_zero:
         torch.save(model.state_dict(), folder / WEIGHTS)
         with replacing(done) as beside:
             beside.write_text(json.dumps(asdict(found)))
         shutil.rmtree(folder / "checkpoints")
+    run.strategy.barrier()  # all find it complete
     return found
 
 

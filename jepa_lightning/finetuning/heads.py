@@ -99,7 +99,35 @@ class AttentiveHead(Head):
             return forward(dict(self.parts.items()), x.float(), valid)[0]
 
 
-HEADS: dict[str, type[LinearHead] | type[AttentiveHead]] = {"linear": LinearHead, "attentive": AttentiveHead}
+class DenseHead(Head):
+    """A linear map of each token of a grid, interpolated to the pixels: the linear head of DINOv2's segmentation.
+
+    Args:
+        dim: width D of a token.
+        outputs: number of classes or values.
+    """
+
+    def __init__(self, dim: int, outputs: int) -> None:
+        super().__init__(dim)
+        self.linear = nn.Linear(dim, outputs)
+        nn.init.trunc_normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Map tokens (B, N, D) to outputs of each (B, N, outputs)."""
+        return self.linear((tokens - self.mean) / self.scale)
+
+    def pixels(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Map feature maps (B, D, rows, columns) to outputs of pixels (B, outputs, height, width), bilinearly."""
+        found = self(maps.flatten(2).mT).mT.unflatten(2, maps.shape[2:])
+        return F.interpolate(found, size, mode="bilinear", align_corners=False)
+
+
+HEADS: dict[str, type[LinearHead] | type[AttentiveHead] | type[DenseHead]] = {
+    "linear": LinearHead,
+    "attentive": AttentiveHead,
+    "dense": DenseHead,
+}
 
 
 def loss_of(outputs: Tensor, goal: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

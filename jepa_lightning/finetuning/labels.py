@@ -57,7 +57,8 @@ def find_goal(data: JEPADataModule, labels: dict[str, Tensor], asked: str | None
         return Goal(name, None, [], label[0].numel())
     if not is_class(label):
         raise ValueError(
-            f"label {name!r}: expected one class a sample or numbers with a point, got {tuple(label.shape)}"
+            f"label {name!r}: expected one class a sample or numbers with a point, got {tuple(label.shape)}: the head "
+            "dense takes a map of each image's pixels"
         )
     classes = label[label >= 0].unique().tolist()
     if len(classes) < 2:
@@ -87,11 +88,23 @@ def draw_labels(data: JEPADataModule, label: str | None, *, share: float, seed: 
     return indices[draw(len(indices), max(2, round(share * len(indices))), seed=seed)]
 
 
-def with_training_samples(data: JEPADataModule, indices: NDArray[np.int64]) -> JEPADataModule:
-    """Return the same data with these samples alone to train on, none of which is dropped at the end of an epoch."""
+def drawn_splits(data: JEPADataModule, drawn: NDArray[np.int64], splits: Sequence[str]) -> Splits:
+    """Return the drawn training samples, by their indices in the dataset, and other splits, to be read in order."""
+    samples = Splits(data, "all")
+    train = samples.samples["train"]
+    kept = {"train": train.derive(train.transform, indices=drawn)}
+    samples.samples = kept | {name: samples.samples[name] for name in splits}
+    return samples
+
+
+def with_training_samples(data: JEPADataModule, indices: NDArray[np.int64], *, maps: bool = False) -> JEPADataModule:
+    """Return the same data with these samples alone to train on, none of which is dropped at the end of an epoch.
+
+    With label `maps`, samples are augmented one by one, so that a map follows its image.
+    """
     train = data.part("train")
     kept = train.derive(train.transform, indices=indices, views=train.views)
-    kept.batched = train.batched
+    kept.batched = None if maps else train.batched
     few = copy.copy(data)
     few.parts = dataclasses.replace(data.parts, samples={**data.parts.samples, "train": kept})
     few.drop_last = False
@@ -115,10 +128,8 @@ class Frozenly:
     def __init__(
         self, data: JEPADataModule, encoders: dict[str, Frozen], drawn: NDArray[np.int64], splits: Sequence[str]
     ) -> None:
-        self.samples = Splits(data, "all")
-        train = self.samples.samples["train"]
-        kept = {"train": train.derive(train.transform, indices=drawn)}
-        self.samples.samples = kept | {name: self.samples.samples[name] for name in splits}
+        train = data.part("train")
+        self.samples = drawn_splits(data, drawn, splits)
         self.found: dict[str, Extracted] = extract_splits(
             self.samples, {name: encoder.embed for name, encoder in encoders.items()}
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.config.rebuild import Config
-from jepa_lightning.finetuning.heads import HEADS
+from jepa_lightning.finetuning.heads import HEADS, DenseHead
 from jepa_lightning.loading import Frozen
 from jepa_lightning.loading.hub import HubModel
 from jepa_lightning.modality import Batch
@@ -26,7 +26,7 @@ class FineTuned(HubModel):
     Args:
         encoder: of which a copy is not made.
         label: name of the label in a batch.
-        head: "linear" or "attentive".
+        head: "linear" or "attentive"; "dense" for a label that is a map (H, W) of the pixels' classes or values.
         classes: the label's numbers of the classes, rising; None for values.
         names: of these classes; none: their numbers.
         values: number of values of a continuous label.
@@ -53,7 +53,7 @@ class FineTuned(HubModel):
     ) -> None:
         super().__init__()
         if head not in HEADS:
-            raise ValueError(f"expected the head {' or '.join(HEADS)}, got {head!r}")
+            raise ValueError(f"expected the head {', '.join(HEADS)}, got {head!r}")
         if (classes is None) == (values < 1):
             raise ValueError(f"expected classes or a number of values, got {classes} and {values}")
         self.encoder, self.label, self.names = encoder, label, list(names or map(str, classes or ()))
@@ -71,27 +71,61 @@ class FineTuned(HubModel):
         """Return whether the label holds classes."""
         return len(self.classes) > 0
 
+    @property
+    def dense(self) -> bool:
+        """Return whether each pixel has an output."""
+        return isinstance(self.head, DenseHead)
+
     def outputs(self, batch: Batch) -> Tensor:
-        """Return logits (B, classes), or standardised values (B, d), of a batch."""
+        """Return logits (B, classes), or standardised values (B, d), of a batch; (B, ..., H, W) of a dense head."""
+        if isinstance(self.head, DenseHead):
+            height, width = batch[self.encoder.modality.name].shape[-2:]
+            return self.head.pixels(self.encoder.feature_maps(batch), (height, width))
         return self.head(*self.encoder.tokens(batch))
 
     def goal(self, batch: Batch) -> Tensor:
-        """Return what outputs should be: classes (B,) from 0, -1 for unknown ones; or standardised values (B, d)."""
+        """Return what outputs should be: classes (B,) from 0, -1 for unknown ones; or standardised values (B, d).
+
+        Of a dense head, maps of them: (B, H, W), or (B, 1, H, W).
+
+        Raises:
+            ValueError: maps of another size than the images.
+        """
         label = batch["labels"][self.label]
+        if self.dense:
+            size = batch[self.encoder.modality.name].shape[-2:]
+            if not isinstance(label, Tensor) or label.shape[1:] != size:
+                shape = tuple(label.shape[1:]) if isinstance(label, Tensor) else "several"
+                raise ValueError(
+                    f"label {self.label!r}: expected a map of each image's pixels, of {tuple(size)}, got {shape}"
+                )
         if not self.classifies:
-            return (label.float().reshape(len(label), -1) - self.target_mean) / self.target_scale
+            values = label.float().unsqueeze(1) if self.dense else label.float().reshape(len(label), -1)
+            return (values - self._along(self.target_mean)) / self._along(self.target_scale)
         place = torch.searchsorted(self.classes, label.contiguous()).clamp(max=len(self.classes) - 1)
         return torch.where(self.classes[place] == label, place, -1)
+
+    def compared(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return outputs and goals as rows: of samples as they are, of maps one row for each pixel."""
+        outputs, goal = self.outputs(batch), self.goal(batch)
+        if not self.dense:
+            return outputs, goal
+        rows = outputs.movedim(1, -1).flatten(0, -2)
+        return rows, goal.flatten() if self.classifies else goal.movedim(1, -1).flatten(0, -2)
 
     def forward(self, inputs: Any) -> Tensor:
         """Return the probabilities of the classes, or the values, of an input, a list of inputs or a batch dict.
 
         Args:
-            inputs: as `jepa_lightning.Frozen` takes them; (outputs,) of one input, else (B, outputs).
+            inputs: as `jepa_lightning.Frozen` takes them; (outputs,) of one input, else (B, outputs). A dense head
+                gives (outputs, H, W) at the size in which the encoder sees images.
         """
         batch = inputs if isinstance(inputs, dict) else self.encoder.preprocess(inputs)
         found = self.outputs(batch)
-        found = found.softmax(1) if self.classifies else found * self.target_scale + self.target_mean
+        if self.classifies:
+            found = found.softmax(1)
+        else:
+            found = found * self._along(self.target_scale) + self._along(self.target_mean)
         if isinstance(inputs, dict):
             return found
         several = isinstance(inputs, list)
@@ -100,16 +134,25 @@ class FineTuned(HubModel):
 
     @torch.no_grad()
     def predict(self, inputs: Any) -> Any:
-        """Return the name of the most probable class, or the values, of an input; of a list or a batch, a list."""
+        """Return the name of the most probable class, or the values, of an input; of a list or a batch, a list.
+
+        A dense head gives a tensor: the numbers of the classes, or the values, of the pixels, (H, W) or (B, H, W).
+        """
         found = self.eval()(inputs)
+        if self.dense:
+            return self.classes[found.argmax(-3)] if self.classifies else found.squeeze(-3)
         if not self.classifies:
             return found.tolist()
         best = found.argmax(-1)
         return self.names[int(best)] if best.ndim == 0 else [self.names[number] for number in best.tolist()]
 
+    def _along(self, values: Tensor) -> Tensor:
+        return values.view(-1, 1, 1) if self.dense else values
+
     def about(self) -> str:
         """Say what it is, in a sentence for its model card."""
         what = f"one of {len(self.names)} classes" if self.classifies else "values"
+        what += " for each pixel" if self.dense else ""
         return f"{self.encoder.about()} Fine-tuned to predict {self.label}: {what}."
 
     def stored_config(self) -> Config:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, R2Score
+from torchmetrics.classification import MulticlassJaccardIndex
 from torchvision.transforms.v2 import MixUp
 
 from jepa_lightning.finetuning.groups import Unfreeze, layer_groups, set_drop_path, unfreeze
@@ -23,8 +24,9 @@ from jepa_lightning.schedules import WarmupCosine
 class FineTuning(LightningModule):
     """Trains an encoder and a head on labels, for any Trainer.
 
-    AdamW, a warmup and a cosine schedule to 0. Logs `train/loss`, and at each validation `val/accuracy`, or `val/r2` of
-    values. Strategies, precision, accumulation and resuming are the Trainer's.
+    AdamW, a warmup and a cosine schedule to 0. Logs `train/loss`, and at each validation `val/accuracy`, `val/r2` of
+    values, or `val/miou` (the mean intersection over union) of classes of pixels. Strategies, precision, accumulation
+    and resuming are the Trainer's.
 
     Args:
         model: encoder and head; its encoder is unfrozen here.
@@ -75,7 +77,7 @@ class FineTuning(LightningModule):
                 f"expected label_smoothing from 0 to below 1 and mixup of at least 0, got {label_smoothing:g} and "
                 f"{mixup:g}"
             )
-        if mixup and not (model.classifies and model.encoder.modality.name == "image"):
+        if mixup and not (model.classifies and not model.dense and model.encoder.modality.name == "image"):
             raise ValueError("expected mixup for images with classes only: leave it out")
         self.model = model
         self.rates = {"learning_rate": learning_rate, "layer_decay": layer_decay, "weight_decay": weight_decay}
@@ -86,11 +88,15 @@ class FineTuning(LightningModule):
         if drop_path is not None:
             set_drop_path(model.encoder.encoder, drop_path)
         self.score: Any = MeanMetric() if model.classifies else R2Score()
+        if model.dense and model.classifies:
+            self.score = MulticlassJaccardIndex(len(model.classes), ignore_index=-1, validate_args=False)
 
     @property
     def metric(self) -> str:
         """Return the name of the score of a validation."""
-        return "val/accuracy" if self.model.classifies else "val/r2"
+        if not self.model.classifies:
+            return "val/r2"
+        return "val/miou" if self.model.dense else "val/accuracy"
 
     def groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups, from the input to the head."""
@@ -105,26 +111,26 @@ class FineTuning(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        goal = self.model.goal(batch)
         if self.mixup is not None:
-            count = len(self.model.classes)
+            goal, count = self.model.goal(batch), len(self.model.classes)
             images, shares = self.mixup(batch["image"], torch.where(goal < 0, count, goal))  # no label: a class more
             outputs = self.model.outputs({"image": images})
             loss = loss_of_shares(outputs, shares[:, :count], label_smoothing=self.label_smoothing)
         else:
-            loss = loss_of(self.model.outputs(batch), goal, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, batch_size=len(goal))
+            outputs, goal = self.model.compared(batch)
+            loss = loss_of(outputs, goal, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, batch_size=len(batch["labels"][self.model.label]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch."""
-        outputs, goal = self.model.outputs(batch), self.model.goal(batch)
-        if self.model.classifies:
-            self.score.update((outputs.argmax(1) == goal)[batch["labels"][self.model.label] >= 0].float())
+        outputs, goal = self.model.compared(batch)
+        known = goal >= 0 if self.model.classifies else goal.isfinite().all(1)
+        if isinstance(self.score, MeanMetric):
+            self.score.update((outputs.argmax(1) == goal)[known].float())
         else:
-            known = goal.isfinite().all(1)
             self.score.update(outputs[known].float(), goal[known])
-        self.log(self.metric, self.score, batch_size=len(goal))
+        self.log(self.metric, self.score, batch_size=len(batch["labels"][self.model.label]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return probabilities or values of a batch."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import sys
@@ -12,30 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
-from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from jepa_lightning._version import __version__
 from jepa_lightning.evaluation.open_data import errors_with, open_data
-from jepa_lightning.evaluation.probes.bootstrap import Outcome
-from jepa_lightning.evaluation.probes.classification import chance
-from jepa_lightning.evaluation.probes.probing import run_probe
-from jepa_lightning.evaluation.probes.protocols import Split
+from jepa_lightning.evaluation.probes.bootstrap import Moments, Outcome
 from jepa_lightning.evaluation.runs import EncoderSettings
-from jepa_lightning.finetuning.fits import Fit, fit, outputs_of
-from jepa_lightning.finetuning.heads import LinearHead
-from jepa_lightning.finetuning.labels import Frozenly, draw_labels, find_goal, with_training_samples
+from jepa_lightning.finetuning.fits import Fit, fit
+from jepa_lightning.finetuning.folder import begin, held, is_first
+from jepa_lightning.finetuning.heads import AttentiveHead
+from jepa_lightning.finetuning.labels import draw_labels, with_training_samples
+from jepa_lightning.finetuning.maps import MapTask
 from jepa_lightning.finetuning.model import FineTuned
 from jepa_lightning.finetuning.outcome import FINETUNED, FROZEN, SCRATCH, UNTRAINED, FineTuneReport
+from jepa_lightning.finetuning.tasks import PooledTask, Task
 from jepa_lightning.loading import WhichEncoder, load
 from jepa_lightning.randomness import seeded
-from jepa_lightning.run.locks import locked
-from jepa_lightning.run.writing import plain, replacing
 
 _SEED = "PL_GLOBAL_SEED"  # which Lightning's seed_everything sets
 
@@ -53,12 +48,12 @@ class Study:
         head: str,
         trust: Sequence[str],
         encoder: WhichEncoder | None,
-        epochs: int,
+        epochs: Sequence[int],
         rates: dict[str, list[float]],
         trainer: dict[str, Any],
         how: dict[str, Any],
     ) -> None:
-        self.out, self.label, self.head, self.epochs = out, label, head, epochs
+        self.out, self.label, self.head, self.epochs = out, label, head, list(epochs)
         self.rates, self.trainer, self.how = rates, trainer, how
         where = "cpu" if trainer["accelerator"] == "cpu" else "auto"
         self.device = EncoderSettings(device=where).chosen_device
@@ -77,7 +72,7 @@ class Study:
             "data": opened.config,
             "encoder": encoder,
             "head": head,
-            "epochs": epochs,
+            "epochs": list(epochs),
             "learning_rates": rates,
             **how,
             **trainer,
@@ -86,10 +81,11 @@ class Study:
     def run(self, *, shares: Sequence[float], draws: int, baselines: bool, seed: int, resume: bool) -> FineTuneReport:
         """Fit and score everything, and write the report and the model."""
         self.settings |= {"label_shares": list(shares), "draws": draws, "seed": seed, "label": self.label}
-        with locked(self.out / ".lock", f"expected {self.out} for this fine-tuning, but another one is under way"):
-            self._begin(resume)
+        with held(self.out):
+            if begin(self.out, self.settings, resume=resume):
+                return FineTuneReport.read(self.out)
+            self.epochs_of = dict(zip(shares, self.epochs * (len(shares) // len(self.epochs)), strict=True))
             report = FineTuneReport(settings=self.settings)
-            encoders = {FROZEN: self.trained} | ({UNTRAINED: self.trained.untrained()} if baselines else {})
             drawn = {
                 (share, number): draw_labels(self.data, self.label, share=share, seed=seed + number)
                 for share in shares
@@ -98,29 +94,36 @@ class Study:
             chosen_on, scored_on = self._splits(report)
             everything = np.unique(np.concatenate(list(drawn.values())))
             splits = [split for split in (chosen_on, scored_on) if split is not None]
-            self.frozenly = Frozenly(self.data, encoders, everything, splits)
-            together = {
-                name: torch.cat([self.frozenly.labels[split][name] for split in self.frozenly.labels])
-                for name in self.frozenly.labels["train"]
-                if all(name in labels for labels in self.frozenly.labels.values())
-            }
-            self.goal = find_goal(self.data, together, self.label)
+            kind = MapTask if self.head == "dense" else PooledTask
+            self.task: Task = kind(
+                self.trained,
+                self.data,
+                everything,
+                splits,
+                label=self.label,
+                baselines=baselines,
+                head=self.head,
+                device=self.device,
+            )
             best: tuple[tuple[float, float], FineTuned] | None = None
             for share in shares:
-                outcomes: dict[str, list[Outcome]] = {}
+                outcomes: dict[str, list[Outcome | Moments]] = {}
                 kept_rates: dict[str, float] = {}
                 for number in range(draws):
                     indices = drawn[share, number]
-                    for name in encoders:
-                        outcomes.setdefault(name, []).append(self._probe(name, indices, scored_on, seed=seed + number))
-                    for method in [FINETUNED, *([SCRATCH] if baselines else [])]:
-                        rates = [kept_rates[method]] if method in kept_rates else self.rates[method]
+                    for name in self.task.probed:
+                        probed = self.task.probe(name, indices, scored_on, seed=seed + number)
+                        outcomes.setdefault(name, []).append(probed)
+                    for method in self.task.fitted:
+                        given = self.rates.get(method, self.rates[FINETUNED])
+                        rates = [kept_rates[method]] if method in kept_rates else given
                         started = time.perf_counter()
                         found, model = self._fit(
                             method, indices, rates, chosen_on, share=share, number=number, seed=seed + number
                         )
                         kept_rates[method] = found.learning_rate
-                        outcome = self._score(model, scored_on, train=len(indices))
+                        self.task.keep(method, model)
+                        outcome = self.task.score(model, scored_on, train=len(indices)).moments
                         outcomes.setdefault(method, []).append(outcome)
                         report.fits[f"{method}, {share:g}, draw {number}"] = {
                             **asdict(found),
@@ -132,23 +135,12 @@ class Study:
                         if method == FINETUNED and (best is None or rank > best[0]):
                             best = rank, model
                 in_order = {n: outcomes[n] for n in (FINETUNED, FROZEN, SCRATCH, UNTRAINED) if n in outcomes}
-                guessed = float(np.mean([self._chance(drawn[share, number], scored_on) for number in range(draws)]))
-                report.add(self.goal.name, share, in_order, chance=guessed, seed=seed)
+                guessed = float(np.mean([self.task.chance(drawn[share, number], scored_on) for number in range(draws)]))
+                report.add(self.task.goal.name, share, in_order, chance=guessed, seed=seed)
             assert best is not None
-            self._write(report, best[1])
+            if is_first():
+                self._write(report, best[1])
             return report
-
-    def _begin(self, resume: bool) -> None:
-        """Remove an earlier call's fits, unless this one resumes it."""
-        stored = self.out / "fits" / "settings.json"
-        settings = json.dumps(plain(self.settings), sort_keys=True)
-        if resume and stored.is_file() and stored.read_text() != settings:
-            raise ValueError(f"expected the settings of {stored} to resume, got others: leave resume out to start anew")
-        if not resume:
-            shutil.rmtree(self.out / "fits", ignore_errors=True)
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(stored) as beside:
-            beside.write_text(settings)
 
     def _splits(self, report: FineTuneReport) -> tuple[str | None, str]:
         """Choose the split on which epochs are chosen, and the one that is scored."""
@@ -166,25 +158,6 @@ class Study:
         report.notes.append(f"no split to choose the epoch on: that of the last epoch is scored, on {there[0]}")
         return None, there[0]
 
-    def _truth(self, split: str) -> Tensor:
-        return self.goal.truth(self.frozenly.labels[split][self.goal.name])
-
-    def _chance(self, indices: np.ndarray, scored_on: str) -> float:
-        if self.goal.classes is None:
-            return 0.0
-        known, truth = self._truth("train")[self.frozenly.rows(indices)], self._truth(scored_on)
-        return chance(known[known >= 0], truth[truth >= 0])
-
-    def _probe(self, name: str, indices: np.ndarray, scored_on: str, *, seed: int) -> Outcome:
-        rows = self.frozenly.rows(indices)
-        features = torch.cat([self.frozenly.features(name, "train")[rows], self.frozenly.features(name, scored_on)])
-        labels = torch.cat([self._truth("train")[rows], self._truth(scored_on)])
-        known = (labels >= 0) if self.goal.classes else labels.isfinite().all(1)
-        number = torch.arange(len(labels))
-        split = Split(number[known & (number < len(rows))].numpy(), number[known & (number >= len(rows))].numpy())
-        values = labels.numpy() if self.goal.classes else labels.double().numpy()
-        return run_probe("logistic" if self.goal.classes else "ridge", features, values, split, seed=seed)
-
     def _fit(
         self,
         method: str,
@@ -197,25 +170,25 @@ class Study:
         seed: int,
     ) -> tuple[Fit, FineTuned]:
         """Fit with each learning rate, and return the best on the validation split."""
-        data = with_training_samples(self.data, indices)
+        data = with_training_samples(self.data, indices, maps=self.head == "dense")
         tried: list[tuple[Fit, FineTuned]] = []
         for rate in rates:
             with seeded(seed), _order_by(seed):
-                model = self._model(method, indices, seed=seed)
+                model = self.task.model(method, indices, seed=seed)
                 begun = copy.deepcopy(model.state_dict()) if method == FINETUNED else None
-                scratch = {"which": "all", "layer_decay": 1.0} if method == SCRATCH else {}
+                other = {SCRATCH: {"which": "all", "layer_decay": 1.0}, FINETUNED: {}}.get(method, {"which": "none"})
                 name = f"{method.replace(' ', '_')}-{share:g}-{number}-{rate:g}"
                 found = fit(
                     model,
                     data,
                     self.out / "fits" / name,
-                    epochs=self.epochs,
+                    epochs=self.epochs_of[share],
                     validate=chosen_on is not None,
                     trainer=self.trainer,
                     learning_rate=rate,
-                    **{**self.how, **scratch},
+                    **{**self.how, **other},
                 )
-                if begun is not None and chosen_on is not None and isinstance(model.head, LinearHead):
+                if begun is not None and chosen_on is not None and not isinstance(model.head, AttentiveHead):
                     found = self._or_as_it_began(model, found, begun, chosen_on)
             tried.append((found, model))
         return max(tried, key=lambda pair: -1.0 if pair[0].validation is None else pair[0].validation)
@@ -224,55 +197,14 @@ class Study:
         """Go back to the probe of the frozen features where no epoch was better on the validation split."""
         trained = copy.deepcopy(model.state_dict())
         model.load_state_dict(begun)
-        before = self._score(model, chosen_on, train=0).score
+        before = self.task.score(model, chosen_on, train=0).moments.score
         if found.validation is not None and found.validation > before:
             model.load_state_dict(trained)
             return found
         return replace(found, validation=before, epoch=0)
 
-    def _model(self, method: str, indices: np.ndarray, *, seed: int) -> FineTuned:
-        """Build encoder and head as they begin: the head with the probe of the frozen features."""
-        scratch = method == SCRATCH
-        encoder = self.trained.untrained(seed=seed, pretrained=False) if scratch else self.trained
-        goal = self.goal
-        model = FineTuned(
-            copy.deepcopy(encoder),
-            label=goal.name,
-            head=self.head,
-            classes=goal.classes,
-            names=goal.names,
-            values=goal.width,
-        )
-        rows = self.frozenly.rows(indices)
-        labels = self._truth("train")[rows]
-        known = (labels >= 0) if goal.classes else labels.isfinite().all(1)
-        labels = labels[known]
-        if not goal.classes:
-            model.target_mean.copy_(labels.mean(0))
-            model.target_scale.copy_(labels.std(0, correction=0).clamp(min=1e-12))
-            labels = (labels - model.target_mean) / model.target_scale
-        if method == FINETUNED:
-            features = self.frozenly.features(FROZEN, "train")[rows][known]
-            if isinstance(model.head, LinearHead):
-                model.head.fit(features, labels)
-            else:
-                model.head.standardise(features)
-        return model
-
-    def _score(self, model: FineTuned, split: str, *, train: int) -> Outcome:
-        model.to(self.device)
-        batches = (move_data_to_device(batch, self.device) for batch in self.frozenly.samples.batches(split))
-        found, truth = outputs_of(model, batches), self._truth(split)
-        model.cpu()
-        known = (truth >= 0) if self.goal.classes else truth.isfinite().all(1)
-        measure: Literal["accuracy", "R2"] = "accuracy" if self.goal.classes else "R2"
-        return Outcome(measure, truth[known].numpy(), found[known].cpu().numpy(), train=train)
-
     def _write(self, report: FineTuneReport, model: FineTuned) -> None:
-        with replacing(self.out / "finetune.json") as beside:
-            beside.write_text(json.dumps(plain(report.as_dict()), indent=2) + "\n")
-        with replacing(self.out / "finetune.txt") as beside:
-            beside.write_text(report.table() + "\n")
+        report.write(self.out)
         model.save_pretrained(self.out / "model")
         shutil.rmtree(self.out / "fits", ignore_errors=True)
 

@@ -17,7 +17,7 @@ from jepa_lightning.data import JEPADataModule
 from jepa_lightning.data.inputs import batch_of
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.encoders.last_layers import encode_last, encode_layers
-from jepa_lightning.encoders.pooling import Pooling, pool_tokens, train_unfrozen
+from jepa_lightning.encoders.pooling import Pooling, pool_sample, train_unfrozen
 from jepa_lightning.loading import hub
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
@@ -68,8 +68,7 @@ class Frozen(hub.HubModel, nn.Module):
         self.tokenizer = copy.deepcopy(module.tokenizer)
         chosen = {None: module.evaluated_encoder, "target": module.target.encoder, "context": module.encoder}[encoder]
         self.encoder: Encoder = copy.deepcopy(chosen)
-        self.modality: Modality = copy.copy(module.modality)
-        self.modality.tokenizer, self.modality.encoder = self.tokenizer, self.encoder  # one encoder in memory
+        self.modality: Modality = module.modality.using(self.tokenizer, self.encoder)  # one encoder in memory
         self._reading: JEPADataModule | None = None
         self.float().requires_grad_(False).train(False)
 
@@ -99,9 +98,6 @@ class Frozen(hub.HubModel, nn.Module):
                 tensor, a graph; see `preprocess`.
             pooling: how an input's tokens are pooled.
             layers: number of last layers to concatenate.
-
-        Raises:
-            ValueError: as `preprocess`.
         """
         if isinstance(inputs, dict):
             return self.embed(inputs, pooling=pooling, layers=layers)
@@ -155,10 +151,14 @@ class Frozen(hub.HubModel, nn.Module):
 
         With several `layers`, (B, layers D), as in I-JEPA's linear evaluation (Assran et al. 2023), which uses four.
         """
+        return self.encode(batch, pooling=pooling, layers=layers)[2]
+
+    def encode(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Any:
+        """Encode a batch: its tokens and which are real, as `tokens`, and the features of `embed`."""
         with self._gradients(), autocast_in_half(self.device):
             tokens = self._tokens(batch)
             values = encode_last(self.encoder, tokens, layers).float()
-            return pool_tokens(values, tokens.valid, how=pooling, grid=tokens.grid)
+            return values, tokens.valid, pool_sample(values, tokens, how=pooling)
 
     def feature_maps(self, inputs: Any, *, layers: int | Sequence[int] = -1) -> Any:
         """Encode tokens on a grid as maps, for detectors and segmenters: (B, D, rows, columns) float32.
@@ -216,20 +216,16 @@ class Frozen(hub.HubModel, nn.Module):
             pretrained: load again what the run began with (`init`, `weights`, `pretrained`); False: random weights.
 
         Raises:
-            ValueError: there is no configuration to build it from.
+            ValueError: there is no configuration to build it from, or a saved folder does not hold what it began with.
         """
-        if self.config is None:
-            raise ValueError(
-                "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a new "
-                "one in the same way, and wrap it as jepa_lightning.Frozen(module)"
-            )
+        config = hub.to_build_again(self.config, pretrained=pretrained)
         state = {f"tokenizer.{name}": value for name, value in self.tokenizer.state_dict().items()}
-        with seeded(self.config["seed_everything"] if seed is None else seed), building_from(state):
-            module = build_model(self.config["model"], pretrained=pretrained, trust=self.trust)
-        if pretrained and self.config.get("init"):
-            initialise(module, self.config["init"], encoder=self.config.get("init_encoder"), predictor=False)
+        with seeded(config["seed_everything"] if seed is None else seed), building_from(state):
+            module = build_model(config["model"], pretrained=pretrained, trust=self.trust)
+        if pretrained and config.get("init"):
+            initialise(module, config["init"], encoder=config.get("init_encoder"), predictor=False)
         module.tokenizer.load_state_dict(self.tokenizer.state_dict())
-        return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
+        return Frozen(module, encoder=self.which, config=config, trust=self.trust).to(self.device)
 
     def data(self, **overrides: Any) -> LightningDataModule:
         """Build the run's data module, with other settings if given: `encoder.data(root="photos", samples=64)`.
@@ -277,7 +273,8 @@ class Frozen(hub.HubModel, nn.Module):
                 "expected an encoder of a run of jepa-fit, got one built in Python, without a configuration"
             )
         stored = {name: self.config[name] for name in _STORED if self.config.get(name) is not None}
-        return {"encoder": self.which, **stored, "data": hub.public(self.config.get("data"))}
+        began = hub.public_source(self.config)
+        return {"encoder": self.which, **stored, **began, "data": hub.public(self.config.get("data"))}
 
     @classmethod
     def from_folder(cls, weights: dict[str, Tensor], config: Config, *, trust: Collection[str] = ()) -> Self:

@@ -16,6 +16,7 @@ from torch import Tensor, device, nn
 from jepa_lightning._version import __version__
 from jepa_lightning.config.bounded_yaml import load_yaml
 from jepa_lightning.run.writing import plain, replacing
+from jepa_lightning.weights.formats.sources import is_hub_id
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 LIBRARY = "jepa-lightning"
@@ -208,3 +209,36 @@ def public(data: Any) -> dict[str, Any] | None:
     files = any(settings.get(name) is not None for name in ("root", "csv"))
     settings = {name: value for name, value in settings.items() if name not in _OF_FILES}
     return {"class_path": data["class_path"], "init_args": {**settings, **({"root": "data"} if files else {})}}
+
+
+def public_source(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that says what a run began with: a hub's id as it is, of a path its name."""
+    source = config.get("init")
+    if not source:
+        return {name: config[name] for name in ("began_with",) if config.get(name)}
+    if is_hub_id(source):
+        return {name: config[name] for name in ("init", "init_encoder") if config.get(name)}
+    return {"began_with": Path(str(source)).name}
+
+
+def to_build_again(config: dict[str, Any] | None, *, pretrained: bool) -> dict[str, Any]:
+    """Check that a configuration tells how a model was built, and return it.
+
+    Args:
+        config: of a run or of a folder.
+        pretrained: whether it also has to tell where the weights lie that the run began with, if any.
+
+    Raises:
+        ValueError: there is none, or `public_source` left the name alone.
+    """
+    if config is None:
+        raise ValueError(
+            "expected a checkpoint of jepa-fit, got a model built in Python without a configuration: build a new one "
+            "in the same way, and wrap it as jepa_lightning.Frozen(module)"
+        )
+    if pretrained and config.get("began_with"):
+        raise ValueError(
+            f"expected weights that the run began with, got their name alone, {config['began_with']!r}: load the run "
+            "itself for the encoder before training; pretrained=False gives random weights"
+        )
+    return config

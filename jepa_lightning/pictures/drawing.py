@@ -13,11 +13,11 @@ from jepa_lightning.tokens import Masks
 HIDDEN = 0.5  # how grey a hidden token is
 GAP = 4  # pixels between panels
 PANEL = 112  # smaller panels are enlarged to about this side
-UNUSED = (0.75, 0.75, 0.75)
-CONTEXT = (0.15, 0.4, 0.85)
+UNUSED = (0.85, 0.85, 0.85)
+CONTEXT = (0.0, 0.35, 0.75)  # this and the four below can be told apart by the colour-blind
 COOL = ((0.05, 0.03, 0.20), (0.25, 0.20, 0.55), (0.15, 0.50, 0.55), (0.35, 0.75, 0.40), (0.98, 0.92, 0.20))
 HOT = ((0.02, 0.01, 0.10), (0.30, 0.07, 0.42), (0.70, 0.20, 0.33), (0.95, 0.50, 0.10), (0.99, 0.96, 0.60))
-TARGETS = ((0.95, 0.45, 0.1), (0.85, 0.1, 0.15), (0.95, 0.75, 0.1), (0.75, 0.2, 0.65))  # of blocks, in turn
+TARGETS = ((0.9, 0.5, 0.05), (0.62, 0.12, 0.1), (0.97, 0.93, 0.45), (0.78, 0.3, 0.62))  # of blocks, in turn
 
 
 def to_rgb(values: Tensor) -> Tensor:

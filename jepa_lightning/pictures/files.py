@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import encode_png
 
+from jepa_lightning.pictures.legend import Legend, with_legend
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
 from jepa_lightning.run.writing import named
 
@@ -21,8 +22,10 @@ STRIPS = 3  # samples that get a strip, at most
 FRAME = 125  # milliseconds that a frame of a GIF is shown
 
 
-def write_pictures(pictures: Sequence[Tensor] | None, folder: Path, name: str) -> list[Path]:
-    """Write one picture a sample into `folder`: under each other as NAME.png.
+def write_pictures(
+    pictures: Sequence[Tensor] | None, folder: Path, name: str, legend: Legend | None = None
+) -> list[Path]:
+    """Write one picture a sample into `folder`, with a legend below: under each other as NAME.png.
 
     Moving ones side by side as NAME.gif, and as NAME.png the strips of the first three.
 
@@ -33,13 +36,14 @@ def write_pictures(pictures: Sequence[Tensor] | None, folder: Path, name: str) -
         return []
     moving = pictures[0].ndim == 4
     if not moving:
-        return write_picture(stack(pictures, gap=WIDE), folder, name)
+        return write_picture(stack(pictures, gap=WIDE), folder, name, legend)
     strips = stack([strip(picture) for picture in pictures[:STRIPS]], gap=WIDE)
-    return [*write_picture(beside(pictures), folder, name), *write_picture(strips, folder, name)]
+    return [*write_picture(beside(pictures), folder, name, legend), *write_picture(strips, folder, name, legend)]
 
 
-def write_picture(picture: Tensor, folder: Path, name: str) -> list[Path]:
+def write_picture(picture: Tensor, folder: Path, name: str, legend: Legend | None = None) -> list[Path]:
     """Write one picture into `folder`: (3, H, W) as NAME.png, (F, 3, H, W) as NAME.gif. Returns the file in a list."""
+    picture = picture if legend is None else with_legend(picture, legend)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.{'gif' if picture.ndim == 4 else 'png'}"
     with named(path):

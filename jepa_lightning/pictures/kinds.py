@@ -2,131 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jepa_lightning.data import JEPADataModule
-from jepa_lightning.evaluation.runs import EncoderSettings
-from jepa_lightning.loading import Frozen, load_jepa
-from jepa_lightning.modality import Batch
-from jepa_lightning.module import JEPA
 from jepa_lightning.names.nearest import nearest_names
-from jepa_lightning.names.printable import printable
 from jepa_lightning.pictures.attention import attention_of_probe, find_label
-from jepa_lightning.pictures.chosen import ChosenSamples
 from jepa_lightning.pictures.errors import token_errors
-from jepa_lightning.pictures.files import GAP, beside, stack, write_picture, write_pictures
+from jepa_lightning.pictures.files import GAP, beside, stack, write_picture
+from jepa_lightning.pictures.legend import FEATURES_LEGEND, Legend, with_name
 from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label
+from jepa_lightning.pictures.scene import Scene
 from jepa_lightning.pictures.tokens import draw_features, draw_heat, draw_masks, tokens_and_features
-from jepa_lightning.pretexts import Masked
-from jepa_lightning.run.writing import named, plain
 from jepa_lightning.tokens import Tokens
 
 MASKS = 3  # draws of the masker, each in a file of its own
 LINE = 96  # how grey the line between a sample and its neighbours is
-
-
-@dataclass
-class Scene:
-    """What is looked at.
-
-    Attributes:
-        checkpoint: of the run.
-        settings: how its encoder is read and used.
-        encoder: the frozen one.
-        data: where the samples are from.
-        samples: the split.
-        batch: the chosen ones, on the CPU.
-        out: folder of the pictures.
-        k: neighbours of each sample.
-        gallery: samples to look for neighbours in.
-        label: that attention is to tell; None for the first class label.
-        seed: of masks and of the attentive probe.
-        files: those that were written.
-    """
-
-    checkpoint: Path
-    settings: EncoderSettings
-    encoder: Frozen
-    data: JEPADataModule
-    samples: ChosenSamples
-    batch: Batch
-    out: Path
-    k: int = 5
-    gallery: int = 2000
-    label: str | None = None
-    seed: int = 0
-    files: list[Path] = field(default_factory=list)
-    _untrained: Frozen | None = None
-    _untrained_known: bool = False
-    _jepa: JEPA | None = None
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-        print(printable(line), flush=True)
-
-    def write(self, pictures: list[Tensor] | None, name: str) -> None:
-        """Write one picture a sample and print the files."""
-        if not pictures:
-            self.say(f"{name}: the modality {self.encoder.modality.name} draws none")
-        self.wrote(write_pictures(pictures, self.out, name))
-
-    def wrote(self, files: list[Path]) -> None:
-        """Print files, and keep their names."""
-        self.files += files
-        for file in files:
-            self.say(str(file))
-
-    def save(self, name: str, content: dict[str, Any]) -> None:
-        """Write numbers as JSON, those that are not finite as null, and print the file."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        path = self.out / f"{name}.json"
-        with named(path):
-            path.write_text(json.dumps(plain(content, digits=6), indent=1, allow_nan=False) + "\n")
-        self.wrote([path])
-
-    def jepa(self) -> JEPA:
-        """The whole model of the run."""
-        if self._jepa is None:
-            how = self.settings
-            self._jepa = load_jepa(self.checkpoint, which=how.which, trust=how.trust, map_location=how.chosen_device)
-        return self._jepa
-
-    def hides(self, kind: str) -> bool:
-        """Whether the run is one of masked prediction; if not, say that there are no pictures of this kind."""
-        pretext = self.jepa().pretext
-        if not isinstance(pretext, Masked):
-            self.say(f"{kind}: left out, since the pretext of this run, {type(pretext).__name__}, hides no tokens")
-        return isinstance(pretext, Masked)
-
-    def untrained(self) -> Frozen | None:
-        """The encoder before training; None, and a note, where it cannot be built."""
-        if not self._untrained_known:
-            self._untrained_known = True
-            try:
-                self._untrained = self.encoder.untrained()
-            except (ValueError, OSError) as error:
-                self.say(f"no pictures of the untrained encoder: {error}")
-        return self._untrained
-
-    def named(self, labels: dict[str, Any], row: int) -> dict[str, Any]:
-        """A sample's labels, the primary one by the name of its class where classes have names."""
-        found: dict[str, Any] = {}
-        for name, values in labels.items():
-            value = values[row]
-            found[name] = value.tolist() if isinstance(value, Tensor) else value
-            classes = self.data.classes if name == self.data.label else None
-            if classes and isinstance(found[name], int) and 0 <= found[name] < len(classes):
-                found[name] = classes[found[name]]
-        return found
 
 
 def masks(scene: Scene) -> None:
@@ -135,15 +30,17 @@ def masks(scene: Scene) -> None:
         return
     for draw in range(MASKS):
         pictures = draw_masks(scene.encoder.modality, scene.batch, seed=scene.seed * MASKS + draw)
-        scene.write(pictures, f"masks_{draw + 1}")
+        text = f"{scene.encoder.modality.masks_legend} Draw {draw + 1} of {MASKS}."
+        scene.write(pictures, f"masks_{draw + 1}", Legend(text))
 
 
 def features(scene: Scene) -> None:
     """The first three principal components of token features as colours, trained and untrained."""
-    scene.write(draw_features(scene.encoder, scene.batch), "features")
+    scene.write(draw_features(scene.encoder, scene.batch), "features", Legend(f"{FEATURES_LEGEND} After training."))
     untrained = scene.untrained()
     if untrained is not None:
-        scene.write(draw_features(untrained, scene.batch), "features_untrained")
+        legend = Legend(f"{FEATURES_LEGEND} Before training.")
+        scene.write(draw_features(untrained, scene.batch), "features_untrained", legend)
 
 
 def neighbours(scene: Scene) -> None:
@@ -192,16 +89,21 @@ def _draw_neighbours(scene: Scene, found: list[list[int]], queries: list[int]) -
         scene.say(f"neighbours: the modality {scene.encoder.modality.name} draws no samples, so there is no picture")
         return
     pictures: dict[int, Tensor] = {}
-    for place, picture in zip(batch["position"], drawn, strict=True):
-        pictures.setdefault(place, picture)  # of several clips of a video, the first
+    for number, (place, picture) in enumerate(zip(batch["position"], drawn, strict=True)):
+        label = scene.named(batch["labels"], number).get(scene.data.label or "")
+        named = picture if label is None else with_name(picture, str(label))
+        pictures.setdefault(place, named)  # of several clips of a video, the first
     rows = []
     for query, row in zip(queries, found, strict=True):
         line = torch.full_like(pictures[query][..., :2], LINE)
         rows.append(beside([pictures[query], line, *(pictures[place] for place in row)], gap=2 * GAP))
     whole = stack(rows, gap=2 * GAP)
-    scene.wrote(write_picture(whole, scene.out, "neighbours"))
+    legend = Legend(
+        "Each row: a sample, and right of the line its nearest neighbours by the cosine of pooled features."
+    )
+    scene.wrote(write_picture(whole, scene.out, "neighbours", legend))
     if whole.ndim == 4:
-        scene.wrote(write_picture(whole[len(whole) // 2], scene.out, "neighbours"))
+        scene.wrote(write_picture(whole[len(whole) // 2], scene.out, "neighbours", legend))
 
 
 def attention(scene: Scene) -> None:
@@ -221,7 +123,11 @@ def attention(scene: Scene) -> None:
     fitted = attention_of_probe(encoder, loader, label=find_label(example, scene.label), seed=scene.seed)
     tokens, values = tokens_and_features(encoder, scene.batch)
     weight, predicted = fitted.of(values.cpu(), None if tokens.valid is None else tokens.valid.cpu())
-    scene.write(draw_heat(encoder.modality, scene.batch, tokens, weight, tokens.valid), "attention")
+    legend = Legend(
+        f"Where an attentive probe looks to tell {fitted.label}. Each sample has its own scale.",
+        ends=("least", "most"),
+    )
+    scene.write(draw_heat(encoder.modality, scene.batch, tokens, weight, tokens.valid), "attention", legend)
     guesses = {fitted.label: predicted.squeeze(-1) if predicted.ndim > 1 and predicted.shape[1] == 1 else predicted}
     samples = _scales(scene, tokens, weight)
     for row, sample in enumerate(samples):
@@ -235,8 +141,12 @@ def error(scene: Scene) -> None:
         return
     jepa = scene.jepa()
     found = token_errors(jepa, scene.batch, seed=scene.seed)
-    scene.write(draw_heat(scene.encoder.modality, scene.batch, found.tokens, found.values), "error")
     objective = type(jepa.objective).__name__
+    legend = Legend(
+        f"Prediction error ({objective}) of each token where it is hidden; grey: never. Each sample has its own scale.",
+        ends=("small", "large"),
+    )
+    scene.write(draw_heat(scene.encoder.modality, scene.batch, found.tokens, found.values), "error", legend)
     scene.say(f"mean prediction error: {found.mean:.4f} ({objective} of a token, {found.draws} draws of masks)")
     scene.save(
         "error",

@@ -72,7 +72,8 @@ def view(
     from jepa_lightning.evaluation.runs import EncoderSettings
     from jepa_lightning.pictures.chosen import ChosenSamples
     from jepa_lightning.pictures.files import pictures_folder
-    from jepa_lightning.pictures.kinds import Scene, chosen_kinds
+    from jepa_lightning.pictures.kinds import chosen_kinds
+    from jepa_lightning.pictures.scene import Scene
     from jepa_lightning.run.locks import locked
 
     kinds = chosen_kinds(pictures)

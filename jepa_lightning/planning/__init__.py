@@ -1,8 +1,10 @@
-"""Planning with a world model: energies, planners, costs, memory, agent, and episodes in closed loop."""
+"""Planning with a world model: energies, planners, costs, memory, agent, actor, and episodes in closed loop."""
 
+from jepa_lightning.planning.actor import Actor, Reactive, load_actor
+from jepa_lightning.planning.actor_training import ActorTraining, Imagine, Imitate, encode_walks
 from jepa_lightning.planning.agent import Agent, Deliberate
 from jepa_lightning.planning.cost import ActionPenalty, Cost, GoalDistance, WeightedSum
-from jepa_lightning.planning.episodes import Outcomes, run_episodes, wilson
+from jepa_lightning.planning.episodes import Outcomes, run_episodes
 from jepa_lightning.planning.horizon import RecedingHorizon
 from jepa_lightning.planning.memory import Memory
 from jepa_lightning.planning.planners import CEM, MPPI, Categorical, Energy, Gradient, Plan, Planner, RandomShooting
@@ -10,6 +12,8 @@ from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomAc
 from jepa_lightning.planning.world import World, load_world
 
 __all__ = [
+    "Actor",
+    "ActorTraining",
     "Agent",
     "ActionPenalty",
     "CEM",
@@ -20,6 +24,8 @@ __all__ = [
     "Energy",
     "GoalDistance",
     "Gradient",
+    "Imagine",
+    "Imitate",
     "MPPI",
     "Memory",
     "Oracle",
@@ -29,12 +35,14 @@ __all__ = [
     "Policy",
     "RandomActions",
     "RandomShooting",
+    "Reactive",
     "RecedingHorizon",
     "StraightLine",
     "Towards",
     "WeightedSum",
     "World",
+    "encode_walks",
+    "load_actor",
     "load_world",
     "run_episodes",
-    "wilson",
 ]

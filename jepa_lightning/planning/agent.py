@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jepa_lightning.environments import ActionSpace, Environment, Tasks
 from jepa_lightning.modality import Batch
+from jepa_lightning.planning.actor import Actor, Reactive
 from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.horizon import RecedingHorizon
 from jepa_lightning.planning.memory import Memory
@@ -29,6 +30,7 @@ class Agent:
         memory: of the last states; by default as many as the world's predictor sees.
         seed: of what the planner draws.
         warm: start a search from the last plan, shifted.
+        actor: proposes where a search starts: what it would do in imagination.
 
     Raises:
         ValueError: the memory holds fewer states than the predictor sees, or `execute` exceeds the planner's horizon.
@@ -62,8 +64,10 @@ class Agent:
         memory: Memory | None = None,
         seed: int = 0,
         warm: bool = True,
+        actor: Actor | None = None,
     ) -> None:
         self.world = world
+        self.actor = None if actor is None else actor.to(world.device)
         self.cost = cost or GoalDistance()
         self.memory = memory or Memory(world.history)
         if self.memory.capacity != world.history:
@@ -87,7 +91,20 @@ class Agent:
         def energy() -> Energy:
             return self.world.energy(self.memory.past(self.world.positions), self.goal, self.cost)
 
-        return self.loop.act(energy, len(self.goal), device).cpu()
+        proposal = None if self.actor is None else self.proposal
+        return self.loop.act(energy, len(self.goal), device, proposal=proposal).cpu()
+
+    @torch.no_grad()
+    def proposal(self) -> Tensor:
+        """What the actor would do in imagination, (B, H, A)."""
+        assert self.actor is not None
+        past, planner = self.memory.past(self.world.positions), self.loop.planner
+        return self.actor.imagine(self.world, past, self.goal, horizon=planner.horizon, hold=planner.hold)[0]
+
+    @property
+    def plans(self) -> int:
+        """How many plans were made since the episodes began."""
+        return self.loop.plans
 
     def keep(self, index: Tensor) -> None:
         """Keep some of the episodes only, (B',) int64."""
@@ -103,7 +120,7 @@ class Deliberate(Policy):
         agent: acts.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent | Reactive) -> None:
         self.agent = agent
 
     def reset(self, environment: Environment, tasks: Tasks) -> None:
@@ -114,7 +131,7 @@ class Deliberate(Policy):
     @property
     def plans(self) -> int:
         """See `Policy.plans`."""
-        return self.agent.loop.plans
+        return self.agent.plans
 
     @torch.no_grad()
     def act(self, states: Tensor) -> Tensor:

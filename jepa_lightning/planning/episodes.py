@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.environments import Environment, Tasks
+from jepa_lightning.evaluation.probes.protocols import interval, wilson
 from jepa_lightning.planning.policies import Policy
 
 
@@ -22,12 +22,14 @@ class Outcomes:
         decisions: how many actions were chosen.
         plans: how many plans were made for them.
         seconds: of computing that the policy took for them.
+        returns: (N,) sums of the rewards of each episode; None where nothing is rewarded.
     """
 
     steps: Tensor
     decisions: int
     plans: int
     seconds: float
+    returns: Tensor | None = None
 
     @property
     def reached(self) -> Tensor:
@@ -35,9 +37,18 @@ class Outcomes:
         return self.steps > 0
 
     def summary(self) -> dict[str, float | int | list[float] | None]:
-        """Success, its interval, steps to the goal and milliseconds an action and a plan, as plain numbers."""
+        """Success, its interval, steps to the goal and milliseconds an action and a plan, as plain numbers.
+
+        `return` and `return_interval` (Student's t, 95%) where there are rewards.
+        """
         count, total = int(self.reached.sum()), len(self.steps)
+        rewarded: dict[str, float | list[float]] = {}
+        if self.returns is not None:
+            found = interval(self.returns.double().numpy()) if total > 1 else None
+            rewarded["return"] = float(self.returns.double().mean())
+            rewarded["return_interval"] = [found.low, found.high] if found else [float("nan")] * 2
         return {
+            **rewarded,
             "success": count / total,
             "interval": list(wilson(count, total)),
             "reached": count,
@@ -52,7 +63,8 @@ class Outcomes:
 def run_episodes(environment: Environment, tasks: Tasks, policy: Policy, *, budget: int) -> Outcomes:
     """Let a policy act until each goal is reached, or the budget is spent.
 
-    An episode ends at the first step after which its goal counts as reached.
+    An episode ends at the first step after which its goal counts as reached, or with the budget alone where the
+    environment's do not end there (`Environment.ends`).
 
     Args:
         environment: to act in.
@@ -65,6 +77,7 @@ def run_episodes(environment: Environment, tasks: Tasks, policy: Policy, *, budg
     steps = torch.zeros(len(states), dtype=torch.int64)
     running = torch.arange(len(states))
     seconds, decisions = 0.0, 0
+    returns: Tensor | None = None
     for step in range(1, budget + 1):
         if not len(running):
             break
@@ -72,31 +85,22 @@ def run_episodes(environment: Environment, tasks: Tasks, policy: Policy, *, budg
         actions = environment.space.project(policy.act(states))
         seconds += time.process_time() - began
         decisions += len(running)
+        rewards = environment.rewards(states, actions)
+        if rewards is not None:
+            returns = torch.zeros(len(steps)) if returns is None else returns
+            returns[running] += rewards
         states = environment.step(states, actions)
         there = environment.reached(states, goals)
-        steps[running[there]] = step
-        left = torch.nonzero(~there).squeeze(1)
+        first = running[there]
+        steps[first] = torch.where(steps[first] == 0, step, steps[first])
+        left = torch.nonzero(~there if environment.ends else torch.ones_like(there)).squeeze(1)
         if len(left) < len(running):
             running, states, goals = running[left], states[left], goals[left]
             policy.keep(left)
-    return Outcomes(steps, decisions, policy.plans, seconds)
+    return Outcomes(steps, decisions, policy.plans, seconds, returns)
 
 
 def unsolved(environment: Environment, tasks: Tasks) -> tuple[Tasks, int]:
     """The tasks that are not solved where they start, and how many were."""
     open_ = ~environment.reached(tasks.start, tasks.goal)
     return Tasks(tasks.start[open_], tasks.goal[open_]), int((~open_).sum())
-
-
-def wilson(successes: int, total: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of a share by Wilson (1927), of 95% by default.
-
-    Raises:
-        ValueError: there is nothing to take a share of.
-    """
-    if total < 1 or not 0 <= successes <= total:
-        raise ValueError(f"expected 0 to N successes of at least one episode, got {successes} of {total}")
-    share, square = successes / total, z * z
-    centre = (share + square / (2 * total)) / (1 + square / total)
-    half = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)

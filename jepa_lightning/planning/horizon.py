@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.environments.spaces import ActionSpace
-from jepa_lightning.planning.planners.base import Energy, Plan, Planner
+from jepa_lightning.planning.planners.base import Energy, Plan, Planner, best_of
 
 
 class RecedingHorizon:
@@ -55,19 +55,32 @@ class RecedingHorizon:
         """Whether the next action needs a new plan."""
         return self.plan is None or self.done == self.execute
 
-    def act(self, energy: Callable[[], Energy], batch: int, device: torch.device | str = "cpu") -> Tensor:
+    def act(
+        self,
+        energy: Callable[[], Energy],
+        batch: int,
+        device: torch.device | str = "cpu",
+        *,
+        proposal: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
         """The next action of each episode, (B, A).
 
         Args:
             energy: makes the energy from the present state; called where a plan is due.
             batch: B, the episodes.
             device: where the energy is computed.
+            proposal: makes actions (B, H, A) where a plan is due; the search begins with them where they are better
+                than what it would begin with.
         """
         if self.due:
             start = self.planner.start(batch, self.space, device)
             if self.plan is not None and self.warm:
                 start = self.plan.shifted(self.done, self.space.centre).to(device)
-            self.plan = self.planner(energy(), self.space, start, self.generator)
+            found = energy()
+            if proposal is not None:
+                both = torch.stack([start, self.space.project(proposal().to(start))], dim=1)
+                start = best_of(both, found(both))[0]
+            self.plan = self.planner(found, self.space, start, self.generator)
             self.first = self.first or self.plan
             self.done = 0
             self.plans += batch

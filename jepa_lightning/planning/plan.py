@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ import torch
 from jepa_lightning._version import __version__
 from jepa_lightning.environments import Environment
 from jepa_lightning.evaluation.report.table import table as aligned
+from jepa_lightning.planning.actor import Reactive
+from jepa_lightning.planning.actor_training import ActorTraining, encode_walks
 from jepa_lightning.planning.agent import Agent, Deliberate
 from jepa_lightning.planning.belief import believed_and_achieved, fit_readout
 from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.episodes import run_episodes, unsolved
 from jepa_lightning.planning.planners import CEM, Planner
 from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomActions, StraightLine, Towards
+from jepa_lightning.planning.surprise import detection
 from jepa_lightning.planning.world import World, load_world
 from jepa_lightning.randomness import derive_seed
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
@@ -26,6 +31,9 @@ from jepa_lightning.run.writing import plain, replacing
 EXPLAINED = {
     "world": "the agent, which sees observations alone",
     "untrained": "the same agent with the model before training",
+    "actor": "state and goal to action, without planning (Mode-1)",
+    "half": "the agent with half the samples",
+    "half, from actor": "the agent with half the samples, its searches started from what the actor proposes",
     "nothing": "no action",
     "random": "random actions, each held",
     "straight line": "one random direction at full speed",
@@ -40,6 +48,7 @@ def plan(
     environment: Environment | None = None,
     planner: Planner | None = None,
     cost: Cost | None = None,
+    actor: ActorTraining | None = None,
     episodes: int = 100,
     budget: int = 40,
     execute: int = 4,
@@ -59,6 +68,8 @@ def plan(
         environment: where to act; None: that of the run's data.
         planner: finds plans; `CEM` by default.
         cost: of imagined trajectories; `GoalDistance` by default.
+        actor: `Imagine` or `Imitate`: also train an actor on the run's walks, write it to `actor.pt` beside the report,
+            and let it act without planning (Mode-1), and as the start of a planner with half the samples.
         episodes: number of tasks that are drawn.
         budget: steps of an episode.
         execute: actions of a plan that are done before the next one is made.
@@ -69,7 +80,7 @@ def plan(
         trust: packages whose classes the run's configuration may name.
 
     Returns:
-        What is written: `rows` by name, `first_plans`, `protocol`.
+        What is written: `rows` by name, `first_plans`, `readout_r2`, `surprise`, `protocol`.
 
     Raises:
         ValueError: a setting is out of range, or there is no environment to act in.
@@ -78,7 +89,10 @@ def plan(
         raise ValueError(f"episodes and budget must be at least 1, got {episodes} and {budget}")
     world = checkpoint if isinstance(checkpoint, World) else load_world(checkpoint, which=which, trust=trust)
     if environment is None:
-        environment = world.data().environment
+        data = world.data()
+        if data.root is not None:
+            raise ValueError(f"expected an environment to act in, since the run's data are files, {data.root}: add one")
+        environment = data.environment
     planner, cost = planner or CEM(), cost or GoalDistance()
     settings: dict[str, Any] = {"cost": cost, "execute": execute, "seed": seed}
     drawn = environment.tasks(episodes, torch.Generator().manual_seed(derive_seed("tasks", seed)))
@@ -87,20 +101,35 @@ def plan(
         raise ValueError("expected tasks that are not solved where they start, got none: raise episodes")
     agent = Agent(world, environment.space, planner, **settings)
     policies: dict[str, Policy] = {"world": Deliberate(agent)}
+    worlds = {"world": world}
+    acting = None
+    if actor is not None:
+        began = time.process_time()
+        acting = actor(world, encode_walks(world, world.data()), environment.space, seed=derive_seed("actor", seed))
+        trained = described(actor) | {"seconds": time.process_time() - began}
+        fewer = halved(planner)
+        policies["actor"] = Deliberate(Reactive(world, acting))
+        policies["half"] = Deliberate(Agent(world, environment.space, fewer, **settings))
+        policies["half, from actor"] = Deliberate(Agent(world, environment.space, fewer, actor=acting, **settings))
     if controls:
         if world.config is not None:
-            policies["untrained"] = Deliberate(Agent(world.untrained(), environment.space, planner, **settings))
+            worlds["untrained"] = world.untrained()
+            policies["untrained"] = Deliberate(Agent(worlds["untrained"], environment.space, planner, **settings))
         policies |= {"nothing": DoNothing(), "random": RandomActions(seed=seed)}
         policies["straight line"] = StraightLine(seed=seed)
         policies["oracle"] = Oracle(planner, cost=cost, execute=execute, seed=seed)
         if environment.towards(tasks.start, tasks.goal) is not None:
             policies["towards"] = Towards()
     rows = {name: run_episodes(environment, tasks, p, budget=budget).summary() for name, p in policies.items()}
-    readout = fit_readout(world, environment, seed=derive_seed("readout", seed))
+    readout = fit_readout(world, environment, samples=environment.walks, seed=derive_seed("readout", seed))
     report: dict[str, Any] = {
         "rows": rows,
         "first_plans": believed_and_achieved(agent, environment, tasks, readout),
         "readout_r2": dict(zip(environment.state_names, map(float, readout.r2), strict=True)),
+        "surprise": {
+            name: detection(one, environment, walks=environment.walks, seed=derive_seed("surprise", seed))
+            for name, one in worlds.items()
+        },
         "protocol": {
             "version": __version__,
             "checkpoint": None if isinstance(checkpoint, World) else str(find_checkpoint(Path(checkpoint), which)),
@@ -108,6 +137,7 @@ def plan(
             "goals": "observations of states drawn by the environment",
             "planner": described(planner),
             "cost": described(cost),
+            "actor": None if acting is None else trained,
             "episodes": episodes,
             "solved_at_start": solved,
             "budget": budget,
@@ -121,7 +151,27 @@ def plan(
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         with replacing(Path(target)) as beside:
             beside.write_text(json.dumps(plain(report), indent=2) + "\n")
+        if acting is not None:
+            acting.save(Path(target).with_name("actor.pt"))
     return report
+
+
+def halved(planner: Planner) -> Planner:
+    """The planner with half the samples, or half the restarts.
+
+    Raises:
+        ValueError: it has neither, or no half of them.
+    """
+    fewer = copy.copy(planner)
+    name = next((name for name in ("samples", "restarts") if hasattr(planner, name)), None)
+    least = getattr(planner, "elites", 1)
+    if name is None or getattr(planner, name) // 2 < least:
+        raise ValueError(
+            f"expected a planner with at least {2 * least} samples, of which half is tried with an actor, got "
+            f"{described(planner)}"
+        )
+    setattr(fewer, name, getattr(planner, name) // 2)
+    return fewer
 
 
 def plan_file(checkpoint: str | Path) -> Path:
@@ -146,11 +196,16 @@ def table(report: Mapping[str, Any]) -> str:
         steps, plan_ = ("-" if row[key] is None else f"{row[key]:.1f}" for key in ("steps", "ms_a_plan"))
         success = f"{100 * row['success']:.1f}%"
         rows.append([name, success, f"[{low}, {high}]", steps, f"{row['ms_an_action']:.2f}", plan_])
-    lines = [aligned(["", "success", "95% interval", "steps", "ms an action", "ms a plan"], rows)]
+        if "return" in row:
+            around = ", ".join(f"{bound:.0f}" for bound in row["return_interval"])
+            rows[-1] += [f"{row['return']:.0f}", f"[{around}]"]
+    rewarded = ["return", "95% interval"] if "return" in report["rows"]["world"] else []
+    lines = [aligned(["", "success", "95% interval", "steps", "ms an action", "ms a plan", *rewarded], rows)]
     first, protocol = report["first_plans"], report["protocol"]
     read = ", ".join(f"{name} {value:.2f}" for name, value in report["readout_r2"].items())
     lines += [
         "",
+        *surprise_lines(report["surprise"]),
         f"first plans: {100 * first['believed']:.0f}% believed to arrive, {100 * first['achieved']:.0f}% arrive when "
         f"done blindly; {first['error']:.1f} apart at their ends",
         f"what the state tells (R2, linear): {read}",
@@ -158,3 +213,12 @@ def table(report: Mapping[str, Any]) -> str:
         f"{protocol['solved_at_start']} solved at the start left out",
     ]
     return "\n".join(lines)
+
+
+def surprise_lines(surprise: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """AUROC of broken transitions by what is wrong, a column for each world."""
+    rows = []
+    for name in surprise["world"]:
+        cells = (found[name] for found in surprise.values())
+        rows.append([name, *(f"{cell['auroc']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells)])
+    return [aligned(["surprise (AUROC)", *surprise], rows), ""] if rows else []

@@ -18,8 +18,9 @@ from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.planning.cost import Cost
 from jepa_lightning.planning.planners.base import Energy
-from jepa_lightning.predictors.rollout import Past, rollout
+from jepa_lightning.predictors.rollout import Past, predict_next, rollout
 from jepa_lightning.pretexts import Rollout
+from jepa_lightning.pretexts.trajectories import frames, trajectory_length
 from jepa_lightning.randomness import seeded
 from jepa_lightning.run.checkpoints import Which
 
@@ -140,6 +141,34 @@ class World(nn.Module):
             return cost(self.imagine(past, actions), actions, goal.unsqueeze(1))
 
         return energy
+
+    @torch.no_grad()
+    def surprise(self, observations: Tensor | Batch, actions: Tensor) -> Tensor:
+        """How implausible each transition is: how far the next state is from the predicted one.
+
+        The root mean square over channels of s' - predictor(s, a). The predictor sees as many past states as there are,
+        at most `history`.
+
+        Args:
+            observations: raw ones (B, T, ...), or a batch of the modality with T of them a sample.
+            actions: (B, T - 1, A) between them, in the environment's units.
+
+        Returns:
+            (B, T - 1).
+
+        Raises:
+            ValueError: the numbers of observations and actions do not fit.
+        """
+        if isinstance(observations, Tensor):
+            observations = {"observations": observations}
+        given = {name: value for name, value in observations.items() if name not in ("id", "labels")}
+        folded = frames({**given, "actions": actions})
+        seen = folded["observations"] if set(folded) == {"observations"} else folded
+        steps = trajectory_length({"actions": actions}) - 1
+        states, targets = (made.unflatten(0, (-1, steps + 1)) for made in (self.encode(seen), self.encode_goal(seen)))
+        told = self.pretext.standardized(actions.to(self.device)).flatten(0, 1)
+        predicted = predict_next(self.predictor, self.pretext.past(states, steps, self.positions), told)
+        return (targets[:, 1:] - predicted.unflatten(0, (-1, steps))).square().mean((-1, -2)).sqrt()
 
     def untrained(self) -> World:
         """The world before training, with the actions' statistics as they are now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ class Prediction:
         target: (B, M, T, D).
         valid: (B, M, T) bool, False for filler, or None.
         weight: (B, M, T) weight of each token in the loss, or None for one each.
-        over: how to reduce draws: their mean, or the best of each sample; see `PredictionLoss.forward`.
+        over: how to reduce draws: their mean, the best of each sample, or a share; see `PredictionLoss.forward`.
         share: factor of this prediction's loss in their sum, a number or a scalar tensor; None for one over the number
             of predictions.
         ramp: schedule that the factor is multiplied by, or a number.
@@ -89,12 +89,14 @@ class Outcome:
         target: output of the target, likewise; a single one if all contexts share it.
         actions: (B, T - 1, A) between the T states of a trajectory, if there are any. Context and target then
             hold B T samples, the states of all trajectories; see `by_trajectory`.
+        terms: further terms of the loss by name, each a scalar and its weight, such as `CrossModal`'s alignment.
     """
 
     predictions: list[Prediction] = field(default_factory=list)
     context: list[Latents] = field(default_factory=list)
     target: list[Latents] = field(default_factory=list)
     actions: Tensor | None = None
+    terms: Mapping[str, tuple[Tensor, float | Schedule]] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -122,6 +124,7 @@ class Outcome:
             predictions=[prediction.detach() for prediction in self.predictions],
             context=[latents.detach() for latents in self.context],
             target=[latents.detach() for latents in self.target],
+            terms={name: (value.detach(), weight) for name, (value, weight) in self.terms.items()},
         )
 
 
@@ -137,6 +140,9 @@ class Pretext(ShownModule, nn.Module, ABC):
 
     needs_statistics: bool = False
     """Whether `estimate` is to be called before training."""
+
+    needs_regularizer: bool = False
+    """Whether its representations collapse without a regularizer, whatever the target."""
 
     def estimate(self, batches: Iterable[Batch]) -> None:
         """Learn the data's statistics from training batches, and keep them in buffers."""

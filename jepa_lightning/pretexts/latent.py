@@ -88,12 +88,11 @@ class LatentCodes(Masked):
             asked = [ask(tokens, mask, number) for number, mask in enumerate(masks)]
             guesses = [self.with_codes(nets, seen, query) for seen, query in zip(context, asked, strict=True)]
         targets, seen = self.targets(nets.target, tokens, masks)
-        best, average = [], []
-        for guess, target, mask in zip(guesses, targets, masks, strict=True):
-            found = Prediction(predicted=guess, target=target, valid=mask.targets_valid)
-            best.append(replace(found, over="min", share=(1 - self.mean) / len(masks)))
-            average.append(replace(found, over="mean", share=self.mean / len(masks)))
-        return Outcome(predictions=best + (average if self.mean else []), context=context, target=seen)
+        predictions = [
+            Prediction(predicted=guess, target=target, valid=mask.targets_valid, over=self.mean)
+            for guess, target, mask in zip(guesses, targets, masks, strict=True)
+        ]
+        return Outcome(predictions=predictions, context=context, target=seen)
 
     def with_codes(self, nets: Networks, context: Latents, query: Query) -> torch.Tensor:
         """Predict with each code: (S, B, M, T, D), in one call of the predictor."""

@@ -1,4 +1,4 @@
-"""Differentiable sums over all ranks."""
+"""Differentiable sums over all ranks, and the samples of all ranks."""
 
 from __future__ import annotations
 
@@ -35,3 +35,20 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return value
     return _SumOverRanks.apply(value)
+
+
+def gather_over_ranks(value: Tensor) -> Tensor:
+    """Gather (B, D) of all ranks below each other, in the order of ranks; `value` itself in a run of one process.
+
+    Differentiable, as `sum_over_ranks`, which it is of rows that are zero but on one rank. Ranks may have different
+    numbers of rows.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    own = torch.tensor([len(value)], device=value.device)
+    counts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, own)
+    rows = [int(count) for count in counts]
+    start = sum(rows[: dist.get_rank()])
+    padding = (0, 0) * (value.ndim - 1) + (start, sum(rows) - start - len(value))
+    return sum_over_ranks(torch.nn.functional.pad(value, padding))

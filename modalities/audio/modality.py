@@ -56,6 +56,9 @@ class Audio(Modality):
     """
 
     name = "audio"
+    masks_legend = (
+        "From above: the spectrogram, low frequencies at the bottom; then what the context encoder sees, and what not."
+    )
 
     def __init__(
         self,

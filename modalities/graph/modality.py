@@ -59,6 +59,9 @@ class Graph(Modality):
     """
 
     name = "graph"
+    masks_legend = (
+        "Blue: nodes of the context. Orange, red, yellow, purple: nodes of target blocks only. Grey: neither."
+    )
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class Graph(Modality):
             shape=(features,),
             grid=None,
             positions=partial(LinearPositions, axes=walk),
+            axes=walk,
             embed=partial(
                 PatchGNN,
                 features=features,

@@ -20,6 +20,7 @@ from jepa_lightning.data.sources.pictures import SMALL, PictureDataModule
 from jepa_lightning.data.sources.records import Decode, Decoded
 from jepa_lightning.modality import Batch
 from modalities.image.batch_views import BatchViews
+from modalities.image.captions import CaptionedImages
 from modalities.image.files import ArrayImages, find_images
 from modalities.image.generated import GeneratedImages
 from modalities.image.looked_at import arrays, deep
@@ -202,6 +203,15 @@ class ImageData(PictureDataModule):
                 count, image_size=self.drawn_size, channels=self.channel_count, seed=self.seed, split=split
             )
             for split, count in counts.items()
+        }
+
+    def generate_pairs(self) -> dict[str, Dataset[Any]]:
+        """Draw images with captions, under `text`; see `CaptionedImages`."""
+        return {
+            split: CaptionedImages(
+                count, image_size=self.drawn_size, channels=self.channel_count, seed=self.seed, split=split
+            )
+            for split, count in {"train": self.samples, "val": self.samples // 8}.items()
         }
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:

@@ -39,6 +39,7 @@ class Image(Modality):
     """
 
     name = "image"
+    masks_legend = "Each row: the image, what the context encoder sees of it, and each target block."
 
     def __init__(
         self,

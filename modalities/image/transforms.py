@@ -1,4 +1,4 @@
-"""Crops and views of images, and normalisation of a batch."""
+"""Crops and views of images, whose label maps follow, and normalisation of a batch."""
 
 from __future__ import annotations
 
@@ -46,19 +46,42 @@ class _Crop:
         large = _large(sample["image"], self.channels)
         image = standard(sample["image"], self.channels, self.values) if large is None else large
         height, width = self.size
+        shape = tuple(image.shape[1:]) if isinstance(image, Tensor) else (image.height, image.width)
+        box = self.box(*shape)
+        if sample.get("labels"):
+            sample["labels"] = {name: follow(label, shape, box, self.size) for name, label in sample["labels"].items()}
         if isinstance(image, Tensor):
-            left, upper, right, lower = (round(edge) for edge in self.box(*image.shape[1:]))
+            left, upper, right, lower = (round(edge) for edge in box)
             image = image[None, :, upper : max(lower, upper + 1), left : max(right, left + 1)]
             if image.dtype == torch.uint8:
                 image = image.contiguous(memory_format=torch.channels_last)  # the quickest
             sample["image"] = F.interpolate(image, self.size, mode="bicubic", antialias=True)[0].contiguous()
             return sample
-        box = self.box(image.height, image.width)
         # One call crops and resizes; the gap makes large reductions cheap and cannot be seen.
         resized = image.resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
         pixels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
         sample["image"] = pixels.view(height, width, self.channels).permute(2, 0, 1)
         return sample
+
+
+def follow(label: Tensor, shape: tuple[int, ...], box: Box, size: tuple[int, int]) -> Tensor:
+    """Crop a label that is a map of the image's pixels as the image is cropped; any other stays as it is.
+
+    Each pixel of the result has the label of the nearest one of the image.
+
+    Args:
+        label: of any shape.
+        shape: (H, W) of the image, which a map has, too.
+        box: (left, upper, right, lower) of the crop.
+        size: (height, width) of the result.
+    """
+    if label.shape != shape:
+        return label
+    places = []
+    for begin, end, count, most in ((box[1], box[3], size[0], shape[0]), (box[0], box[2], size[1], shape[1])):
+        middles = begin + (end - begin) * (torch.arange(count) + 0.5) / count
+        places.append(middles.floor().long().clamp(0, most - 1))
+    return label[places[0]][:, places[1]]
 
 
 def _large(image: Any, channels: int) -> Tensor | None:
@@ -118,6 +141,8 @@ class RandomCrop(_Crop):
         sample = super().__call__(sample)
         if self.flip and torch.rand(()) < 0.5:
             sample["image"] = sample["image"].flip(-1)
+            maps = {name: label for name, label in sample.get("labels", {}).items() if label.shape == self.size}
+            sample["labels"] = {**sample.get("labels", {}), **{name: label.flip(-1) for name, label in maps.items()}}
         return sample
 
 

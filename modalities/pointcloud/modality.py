@@ -52,6 +52,9 @@ class PointCloud(Modality):
     """
 
     name = "pointcloud"
+    masks_legend = (
+        "Each row: a cloud from two sides. Blue: context. Orange, red, yellow, purple: target blocks. Grey: neither."
+    )
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class PointCloud(Modality):
             shape=(group_size, channels),
             grid=None,
             positions=partial(MLPPositions, axes=3),
+            axes=3,
             embed=partial(MiniPointNet, channels=channels),
         )
         self.masker = masker or OrderedRuns()

@@ -56,6 +56,10 @@ class Text(Modality):
     """
 
     name = "text"
+    masks_legend = (
+        "Above: what the context encoder sees, hidden tokens as boxes. Below: all tokens. Blue: "
+        "context. Orange, red, yellow, purple: target blocks. Grey: neither."
+    )
 
     def __init__(
         self,

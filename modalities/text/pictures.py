@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from jepa_lightning.pictures.drawing import GAP, role_colours, roles
+from jepa_lightning.pictures.letters import INK, LINE, PAPER, clean, font, length, to_tensor
 from jepa_lightning.tokens import Masks
 
 WIDTH = 448  # pixels of a picture
 MOST = 160  # tokens that are drawn of a text
-_SIZE, _LINE = 14, 20  # of the letters, and from line to line
 _LEAST = 4  # lines of a picture without masks, so that those of short texts are alike
 _WHITE = (1.0, 1.0, 1.0)
-_INK = (20, 20, 20)
 
 Colour = Sequence[float]
 
@@ -63,10 +59,9 @@ def _drawn(
     written: Sequence[str], boxes: Sequence[Colour], shown: Sequence[bool] | None = None, *, lines: int = 1
 ) -> Tensor:
     """Draw tokens in lines, those that are not `shown` as empty boxes of their size; at least so many `lines`."""
-    width = _measure()
     places, x, line = [], 0, 0
     for piece in written[:MOST]:
-        size = min(max(width(_clean(piece)), 3), WIDTH)
+        size = min(max(length(clean(piece)), 3), WIDTH)
         if x + size > WIDTH:
             x, line = 0, line + 1
         places.append((x, line, size))
@@ -74,30 +69,15 @@ def _drawn(
         if "\n" in piece:
             x, line = 0, line + 1
     lines = max((places[-1][1] if places else 0) + 1, lines)
-    image = Image.new("RGB", (WIDTH, lines * _LINE), (255, 255, 255))
+    image = Image.new("RGB", (WIDTH, lines * LINE), PAPER)
     draw = ImageDraw.Draw(image)
     for number, ((left, row, size), colour) in enumerate(zip(places, boxes, strict=False)):
-        top = row * _LINE
+        top = row * LINE
         fill = tuple(round(255 * value) for value in colour)
-        draw.rectangle((left, top + 1, left + size - 1, top + _LINE - 2), fill=fill)
+        draw.rectangle((left, top + 1, left + size - 1, top + LINE - 2), fill=fill)
         if shown is None or shown[number]:
-            draw.text((left, top + 1), _clean(written[number]), font=_font(), fill=_INK)
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
-
-
-def _clean(piece: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in piece)
-
-
-@lru_cache(maxsize=1)
-def _font() -> Any:
-    return ImageFont.load_default(_SIZE)
-
-
-def _measure() -> Callable[[str], int]:
-    """What measures a text's width in pixels."""
-    font = _font()
-    return lambda text: int(np.ceil(font.getlength(text)))
+            draw.text((left, top + 1), clean(written[number]), font=font(), fill=INK)
+    return to_tensor(image)
 
 
 def _column(parts: Sequence[Tensor]) -> Tensor:

@@ -47,6 +47,9 @@ class Video(Modality):
     """
 
     name = "video"
+    masks_legend = (
+        "From above: the clip; then for each draw of masks what the context encoder sees, and what it does not."
+    )
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from jepa_lightning.callbacks import Pictures
 from jepa_lightning.callbacks.pictures import first
 from jepa_lightning.modality import Modality
 from jepa_lightning.pictures.files import GAP, STRIP, WIDE
+from jepa_lightning.pictures.legend import WIDTH
 
 
 def opened(path):
@@ -33,10 +34,13 @@ def test_masks_and_features_are_written(make_trainer, make_jepa, make_data, tmp_
     side, gap = 32 * 4, 4  # small images are enlarged
     rows = 3 * side + 2 * WIDE
     masks = opened(folder / "masks.png")
-    assert masks.shape == (rows, 4 * side + 3 * gap, 3)  # image, context, two target blocks
+    assert masks.shape[1] == WIDTH  # image, context, two target blocks, and white
+    assert (masks[:, 4 * side + 3 * gap :] == 255).all()
+    assert 0 < (masks[rows:] < 255).mean() < 0.2  # the legend
     for step in steps:
         features = opened(folder / f"features_{step:06d}.png")
-        assert features.shape == (rows, 2 * side + gap, 3)
+        assert features.shape[1] == WIDTH
+        features = features[: 2 * rows : 2, : 2 * (2 * side + gap) : 2]  # enlarged to twice their size
         colours = {tuple(c) for c in features[:, side + gap :].reshape(-1, 3)}
         assert len(colours) > 8
     assert not np.array_equal(opened(folder / "features_000000.png"), opened(folder / "features_000012.png"))
@@ -137,14 +141,14 @@ def test_moving_pictures_become_a_gif_and_a_strip(make_trainer, make_jepa, make_
     make_trainer(Pictures(), max_steps=1, limit_val_batches=0).fit(jepa, datamodule=make_data())
     folder = tmp_path / "pictures"
     row = opened(folder / "masks.png")
-    assert row.shape == (2 * 10 + WIDE, STRIP * 12 + (STRIP - 1) * GAP, 3)
+    row = row[: 4 * (2 * 10 + WIDE) : 4, : 4 * (STRIP * 12 + (STRIP - 1) * GAP) : 4]  # enlarged
     found = [int(row[5, i * (12 + GAP) + 6, 0]) for i in range(STRIP)]
     assert found == [int(shades[2 * i]) for i in range(STRIP)]
     with Image.open(folder / "masks.gif") as gif:
         assert gif.n_frames == 15
-        assert gif.size == (2 * 12 + GAP, 10)
+        assert gif.size[0] == WIDTH
         for i in range(15):
             gif.seek(i)
             pixels = np.asarray(gif.convert("RGB")).astype(int)
             assert abs(pixels[5, 6] - int(shades[i])).max() <= 2
-            assert abs(pixels[5, -6] - (255 - int(shades[i]))).max() <= 2
+            assert abs(pixels[5, 12 + GAP + 6] - (255 - int(shades[i]))).max() <= 2

@@ -8,18 +8,21 @@ import docstring_parser
 import pytest
 
 import jepa_lightning
+from jepa_lightning.cli.collect import collect
 from jepa_lightning.cli.embed import embed
 from jepa_lightning.cli.finetune import finetune
 from jepa_lightning.cli.options import command, function_parser
 from jepa_lightning.cli.plan import plan
 from jepa_lightning.cli.probe import probe
 from jepa_lightning.cli.view import view
+from jepa_lightning.data.trajectories.collect import collect as record
 
 COMMANDS = {
     "jepa-probe": (probe, jepa_lightning.evaluate),
     "jepa-embed": (embed, jepa_lightning.embed),
     "jepa-view": (view, jepa_lightning.view),
     "jepa-plan": (plan, jepa_lightning.plan),
+    "jepa-collect": (collect, record),
     "jepa-finetune": (finetune, jepa_lightning.finetune),
 }
 

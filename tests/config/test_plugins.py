@@ -45,6 +45,13 @@ def test_a_strangers_plugin_is_imported(install):
     assert "Smell" in [cls.__name__ for cls in Modality.__subclasses__()]  # so the CLI knows its short name
 
 
+def test_one_that_is_installed_later_is_found_too(install):
+    install("smell", SOUND)
+    assert {"smell"} <= set(load_plugins())
+    install("taste", "")
+    assert {"smell", "taste"} <= set(load_plugins())
+
+
 BROKEN = {
     "missing": "import a_package_that_is_not_installed",
     "raising": "raise RuntimeError('no smell today\\nsecond line')",

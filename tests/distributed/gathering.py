@@ -10,12 +10,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jepa_lightning.pretexts import Outcome, Prediction
+from jepa_lightning.pretexts import InfoNCE, Outcome, Prediction, Sigmoid
 from jepa_lightning.regularizers import RegularizerSpec, SIGReg, TrajectoryVICReg, VICReg, sum_over_ranks
 from jepa_lightning.tokens import Latents
 
 WIDE, DEEP, TOKENS = 6, 5, 3
 PARTS = {"even": (4, 4), "uneven": (5, 2), "one sample": (6, 1)}  # samples of each process
+ALIGNED = ("infonce", "sigmoid")
 NAMES = ("context", "predicted", "exact", "sigreg", "over time", "over batch")
 TERMS = {"variance": 2.0, "covariance": 0.3, "target_std": 0.7}
 
@@ -41,6 +42,17 @@ class Net(nn.Module):
         return self.regularizer(Outcome(context=contexts, predictions=[latents, replace(latents, valid=None)]))
 
 
+class Aligned(nn.Module):
+    """An alignment of two contexts."""
+
+    def __init__(self, alignment):
+        super().__init__()
+        self.alignment = alignment
+
+    def forward(self, outcome):
+        return self.alignment([latents.pooled() for latents in outcome.context])
+
+
 class Exact(nn.Module):
     """The terms in float64, of which `VICReg.forward` gives float32."""
 
@@ -54,12 +66,14 @@ class Exact(nn.Module):
 
 
 def nets(gather):
-    """Networks by name: VICReg on what it looks at, VICReg in float64, over time and batch, SIGReg."""
+    """Networks by name: VICReg on what it looks at, in float64, over time and batch, SIGReg; for None alignments."""
     spec = RegularizerSpec(dim=DEEP, out=DEEP)
     found = {on: Net(VICReg(spec, on=on, gather=gather, **TERMS)) for on in ("context", "predicted")}
     found["exact"] = Net(Exact(VICReg(spec, gather=gather, **TERMS)))
     for over in ("time", "batch"):
         found[f"over {over}"] = Net(TrajectoryVICReg(spec, over=over, gather=gather, **TERMS))
+    if gather is None:
+        return {"infonce": Net(Aligned(InfoNCE())), "sigmoid": Net(Aligned(Sigmoid(bias=-1.0)))}
     return {**found, "sigreg": Net(SIGReg(spec, directions=16, gather=gather))}
 
 
@@ -84,11 +98,11 @@ def value_and_gradients(net, *given):
 def main(folder):
     rank = dist.get_rank()
     found = {}
-    for gather in (True, False):
+    for gather in (True, False, None):
         for name, net in nets(gather).items():
             parallel = DistributedDataParallel(net)
             for part, (first, second) in PARTS.items():
-                if gather or part == "even":
+                if gather is not False or part == "even":
                     given = [t[:first] if rank == 0 else t[first:] for t in batch(first + second)]
                     found[name, part, gather] = value_and_gradients(parallel, *given)
     value = torch.tensor([1.0, 2.0], dtype=torch.float64) * (rank + 1)

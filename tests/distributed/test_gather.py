@@ -33,6 +33,20 @@ def test_gathered_it_is_one_process_with_the_whole_batch(found, name, part):
             torch.testing.assert_close(mine, whole, rtol=0, atol=tolerance * max(scale, 1.0))
 
 
+@pytest.mark.parametrize("part", gathering.PARTS)
+@pytest.mark.parametrize("name", gathering.ALIGNED)
+def test_alignment_tells_apart_the_samples_of_both(found, name, part):
+    """Value and averaged gradients, those of the temperature too, are one process's of the whole batch."""
+    net = gathering.nets(None)[name]
+    expected = gathering.value_and_gradients(net, *gathering.batch(sum(gathering.PARTS[part])))
+    assert len(expected) > 3
+    for rank in (0, 1):
+        for mine, whole in zip(found[rank][name, part, None], expected, strict=True):
+            scale = float(whole.abs().max())
+            assert scale > 1e-4
+            torch.testing.assert_close(mine, whole, rtol=0, atol=1e-5 * max(scale, 1.0))
+
+
 @pytest.mark.parametrize("name", gathering.NAMES)
 def test_without_gathering_each_process_has_its_own_statistics(found, name):
     """Its own half's value, and gradients that are the mean of both halves'."""

@@ -12,10 +12,12 @@ from PIL import Image
 from short_runs import Parsed
 
 import jepa_lightning
+from jepa_lightning.callbacks.collapse import REMEDIES
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.options import parse_words
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.shipped import shipped
+from jepa_lightning.data.trajectories.collect import collect
 
 DOCS = ROOT / "docs"
 PAGES = {path.name: path.read_text() for path in sorted(DOCS.glob("*.md"))}
@@ -25,18 +27,20 @@ RUN = {
     "index.md",
     "evaluation.md",
     "modalities.md",
+    "own-parts.md",
     "views.md",
 }  # whose Python is run; else it is compiled
 FUNCTIONS = {
     "jepa-export": jepa_lightning.export,
     "jepa-import": jepa_lightning.import_weights,
     "jepa-plan": jepa_lightning.plan,
+    "jepa-collect": collect,
     "jepa-finetune": jepa_lightning.finetune,
     "jepa-probe": jepa_lightning.evaluate,
     "jepa-embed": jepa_lightning.embed,
     "jepa-view": jepa_lightning.view,
 }
-ELSEWHERE = {"new-modality.md", "new-pretext.md"}  # whose commands need their packages: other tests run them
+ELSEWHERE = {"new-modality.md", "new-pretext.md", "own-parts.md"}  # whose commands need their files: other tests
 
 
 def ours():
@@ -159,6 +163,17 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(("page", "block"), [(page, b) for page in sorted(RUN) for b in blocks(PAGES[page], "python")])
 def test_python_runs(run, page, block):
     exec(compile(block, page, "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize("page", ["curves.md", "faq.md"])
+def test_the_remedies_for_collapse_have_the_monitors_order(page):
+    words = ("regularizer", "learning rate", "momentum", "targets", "batches")
+    assert len(words) == len(REMEDIES)
+    for word, remedy in zip(words, REMEDIES, strict=True):
+        assert word.replace(" ", "_").removesuffix("es") in remedy
+    text = " ".join(PAGES[page].split()).partition("in this order: a ")[2]
+    places = [text.index(word) for word in words]
+    assert places == sorted(places)
 
 
 def test_there_is_something_to_check():

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -140,9 +141,14 @@ def test_every_layer_carries_a_gradient(name):
         assert reached(layer) == [number <= layer for number in range(DEPTH)]
 
 
-@pytest.mark.parametrize("name", ["vit", "rotary", "timm eva"])
-@pytest.mark.parametrize("how", ["checkpointed", "compiled blocks", "compiled"])
-def test_checkpointed_and_compiled(name, how):
+WHOLE = [pytest.param("compiled", name, marks=pytest.mark.slow) for name in ("rotary", "timm eva")]
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [*product(("checkpointed", "compiled blocks"), ("vit", "rotary", "timm eva")), ("compiled", "vit"), *WHOLE],
+)
+def test_checkpointed_and_compiled(how, name):
     encoder, tokens = build(name)
     changed = copy.deepcopy(encoder)
     if how == "checkpointed":

@@ -1,6 +1,7 @@
 """`jepa_lightning.finetune` from a run to a table and a model, and its command."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -68,6 +69,7 @@ def test_the_model_predicts(report, images):
         "finetune.json",
         "finetune.txt",
         "model",
+        "moments.npz",
     ]
     model = jepa_lightning.load_finetuned(out)
     test = np.load(images / "test.npz")
@@ -112,6 +114,31 @@ def test_a_stopped_call_resumes(short_run, images, tmp_path, monkeypatch):
     assert calls[1:] == [made, made]
 
 
+def test_several_runs(short_run, images, tmp_path, monkeypatch):
+    """Their table has intervals over the runs as well; those that are complete are read when the call is resumed."""
+    runs = [tmp_path / name for name in "ab"]
+    for run in runs:
+        shutil.copytree(short_run("image")[0], run)
+    data = {"root": str(images), "labels": ["label"], "batch_size": 16}
+    settings = {"data": data, "label_shares": [0.1, 0.2], "epochs": [2, 1], "draws": 2, "accelerator": "cpu"}
+    alone = [jepa_lightning.finetune(run, seed=2 * number, **settings) for number, run in enumerate(runs)]
+    assert alone[0].fits["fine-tuned, 0.1, draw 0"]["steps"] == 2  # 5 labels, two epochs
+    monkeypatch.setattr("jepa_lightning.finetuning.study.fit", None)  # nothing is fitted again
+    found = jepa_lightning.finetune(runs, resume=True, out=tmp_path / "both", **settings)
+    assert (tmp_path / "both" / "finetune.txt").read_text() == found.table() + "\n"
+    assert found.scores[0].over == "test samples and 2 runs and 2 draws of each"
+    for place, score in enumerate(found.scores):
+        first, second = (report.scores[place] for report in alone)
+        assert score.values == pytest.approx([np.mean(first.values), np.mean(second.values)])
+        assert score.estimate.mean == pytest.approx(np.mean(score.values))
+        assert (score.estimate.count, score.train, score.test) == (2, first.train, 30)
+    assert len(found.differences) == len(alone[0].differences)
+    with pytest.raises(ValueError, match="runs that are not the same"):
+        jepa_lightning.finetune([runs[0], runs[0]], **settings)
+    with pytest.raises(ValueError, match="epochs as one number or one for each of 2 label_shares"):
+        jepa_lightning.finetune(runs, **{**settings, "epochs": [1, 2, 3]})
+
+
 def test_the_command(short_run, images, tmp_path, capsys):
     words = ["--data.root", str(images), "--data.labels", "[label]", "--data.batch_size", "16", "--out", str(tmp_path)]
     command([str(short_run("image")[0]), *words, "--accelerator", "cpu", "--epochs", "1", "--baselines", "false"])
@@ -128,7 +155,7 @@ def test_the_command(short_run, images, tmp_path, capsys):
     [
         ({"epochs": 0}, "epochs of at least 1"),
         ({"draws": 0}, "draws of at least 1"),
-        ({"learning_rate": []}, "at least one learning_rate"),
+        ({"learning_rate": []}, "at least one run, learning_rate"),
         ({"label_shares": [2.0]}, "label_shares above 0 and at most 1"),
         ({"label": "colour"}, "no label 'colour' in the data"),
     ],

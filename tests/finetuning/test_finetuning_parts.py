@@ -170,7 +170,7 @@ def test_classes_by_their_numbers(frozen):
     assert set(model.predict({"image": IMAGES})) <= {"cat", "dog"}
     with pytest.raises(ValueError, match="expected classes or a number of values"):
         FineTuned(frozen, label="shape")
-    with pytest.raises(ValueError, match="linear or attentive, got 'mlp'"):
+    with pytest.raises(ValueError, match="linear, attentive, dense, got 'mlp'"):
         finetuned(frozen, head="mlp")
 
 

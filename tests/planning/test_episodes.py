@@ -5,7 +5,8 @@ import torch
 from scipy.stats import binomtest
 
 from jepa_lightning.environments import Tasks, TwoRooms
-from jepa_lightning.planning import CEM, DoNothing, Oracle, RandomActions, StraightLine, Towards, run_episodes, wilson
+from jepa_lightning.evaluation.probes.protocols import wilson
+from jepa_lightning.planning import CEM, DoNothing, Oracle, RandomActions, StraightLine, Towards, run_episodes
 from jepa_lightning.planning.episodes import unsolved
 from jepa_lightning.planning.policies import simulate
 
@@ -21,7 +22,7 @@ def test_wilsons_interval_is_scipys(count, total):
 
 
 def test_wilson_of_nothing():
-    with pytest.raises(ValueError, match="at least one episode, got 0 of 0"):
+    with pytest.raises(ValueError, match="at least one, got 0 of 0"):
         wilson(0, 0)
 
 

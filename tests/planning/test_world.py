@@ -14,7 +14,7 @@ from jepa_lightning.cli.plan import plan as plan_command
 from jepa_lightning.data.trajectories import Observations
 from jepa_lightning.encoders import ConvEncoder, ViT
 from jepa_lightning.environments import Disc, TwoRooms
-from jepa_lightning.planning import CEM, Agent, GoalDistance, Gradient, RandomShooting, World
+from jepa_lightning.planning import CEM, Agent, GoalDistance, Gradient, Imagine, RandomShooting, World, load_actor
 from jepa_lightning.planning.belief import fit_readout
 from jepa_lightning.planning.plan import plan, table
 from jepa_lightning.predictors import ResidualPredictor, TransformerPredictor, rollout
@@ -203,10 +203,20 @@ def test_a_run_is_fitted_loaded_and_planned_with(run, capsys):
     assert protocol["environment"]["rooms"] == "same"
     assert (protocol["seed"], protocol["budget"], protocol["episodes"]) == (3, 6, 4)
     assert set(report["first_plans"]) == {"believed", "achieved", "error", "plans"}
+    surprise = report["surprise"]
+    assert set(surprise) == {"world", "untrained"}
+    assert surprise["untrained"]["other action"]["auroc"] == 0.5  # it predicts that nothing changes
+    assert surprise["world"]["other action"]["auroc"] != 0.5
     said = capsys.readouterr().out
     assert table(report) in said
-    again = plan(str(run), episodes=4, budget=6, planner=CEM(samples=8, elites=2), seed=3, controls=False)
-    assert list(again["rows"]) == ["world"]
+    assert "jump over the wall  " in said
+    settings = {"planner": CEM(samples=8, elites=2), "seed": 3, "controls": False, "actor": Imagine(steps=2)}
+    again = plan(str(run), episodes=4, budget=6, **settings)
+    assert list(again["rows"]) == ["world", "actor", "half", "half, from actor"]
+    assert again["rows"]["actor"]["ms_a_plan"] is None
+    assert again["protocol"]["actor"]["class"] == "Imagine"
+    size = found.encode(TwoRooms(image_size=32).observe(observations()))
+    assert load_actor(run / "actor.pt", Disc(3.0))(size, size).shape == (3, 2)
     assert again["first_plans"] == report["first_plans"]
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from functools import partial
+from pathlib import Path
 
 import layouts as lay
 import pytest
@@ -72,6 +73,23 @@ def test_a_run_begins_with_the_weights_and_nothing_else_of_the_source(official, 
 def test_the_encoder_before_training_is_that_of_the_source(official, started):
     untrained = jepa_lightning.load(started[1]).untrained()
     assert torch.equal(untrained.encoder.embed.weight, ours(official[1]["target_encoder"], "patch_embed.proj.weight"))
+
+
+def test_a_saved_encoder_does_not_pretend_to_have_begun_at_random(started, tmp_path):
+    """The folder names what the run began with, but neither holds it nor says where it lay."""
+    encoder = jepa_lightning.load(started[1])
+    folder = encoder.save_pretrained(tmp_path / "saved")
+    source = Path(encoder.config["init"])
+    assert str(source.parent) not in (folder / "config.json").read_text()
+    again = jepa_lightning.load(jepa_lightning.load(folder).save_pretrained(tmp_path / "again"))
+    with pytest.raises(ValueError, match=f"began with, got their name alone, '{source.name}'"):
+        again.untrained()
+    random = again.untrained(pretrained=False)
+    assert torch.equal(random.encoder.embed.weight, encoder.untrained(pretrained=False).encoder.embed.weight)
+    encoder.config["init"] = "hf-hub:owner/name"
+    stored = encoder.stored_config()
+    assert stored["init"] == "hf-hub:owner/name"
+    assert "began_with" not in stored
 
 
 def test_a_run_in_the_folder_of_its_source(started, tmp_path):

@@ -89,6 +89,10 @@ class SourcedDataModule(JEPADataModule, ABC):
     def generate(self) -> dict[str, Dataset[Any]]:
         """Generate data sets by split, "train" with `samples` of them, in memory, drawn by `seed`."""
 
+    def generate_pairs(self) -> dict[str, Dataset[Any]] | None:
+        """Generate data sets whose samples hold another modality, too, for `PairedData`; None: there are none."""
+        return None
+
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Wrap a dataset that was given, so that the modality's transforms take its samples; by default, do nothing."""
         return dataset

@@ -22,7 +22,7 @@ from jepa_lightning.names.printable import printable
 from jepa_lightning.pretexts.trajectories import frames
 
 Embed = Callable[[Batch], Tensor]
-EmbedTokens = Callable[[Batch], tuple[Tensor, Tensor | None]]
+EmbedTokens = Callable[[Batch], tuple[Tensor, Tensor | None, Tensor]]
 
 
 class Splits:
@@ -110,23 +110,22 @@ class Extracted:
 
 
 class PoolAndStore:
-    """An `Embed` that pools tokens and keeps them in a store, from one pass of the encoder.
+    """An `Embed` that keeps the tokens in a store, too, from one pass of the encoder.
 
     Args:
-        tokens: batch to (B, N, D) and (B, N) or None.
-        pool: of these.
-        store: where they go.
+        encode: batch to tokens (B, N, D), which are real, (B, N) or None, and pooled features (B, D).
+        store: where the tokens go.
     """
 
-    def __init__(self, tokens: EmbedTokens, pool: Callable[[Tensor, Tensor | None], Tensor], store: TokenStore) -> None:
-        self.tokens, self.pool, self.store = tokens, pool, store
+    def __init__(self, encode: EmbedTokens, store: TokenStore) -> None:
+        self.encode, self.store = encode, store
 
     def __call__(self, batch: Batch) -> Tensor:
         """(B, D) features."""
-        values, valid = self.tokens(batch)
+        values, valid, pooled = self.encode(batch)
         sources = batch.get("source", ())
         self.store.append(values, valid, sources=sources if len(sources) == len(values) else None)
-        return self.pool(values, valid)
+        return pooled
 
 
 def extract_splits(splits: Splits, embedders: Mapping[str, Embed]) -> dict[str, Extracted]:

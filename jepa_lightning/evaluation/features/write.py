@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from jepa_lightning.config.rebuild import strings
@@ -21,6 +22,7 @@ from jepa_lightning.encoders.pooling import Pooling
 from jepa_lightning.evaluation.features.extraction import Splits
 from jepa_lightning.evaluation.features.files import Parts, check_format
 from jepa_lightning.loading import Frozen
+from jepa_lightning.multimodal.modality import Multimodal
 
 _FILES = 1000  # right in a folder, whose sizes are looked at
 PART = 4096  # samples in a part, about: what is lost when a run is killed
@@ -95,6 +97,9 @@ def write_features(
             for step in todo:
                 few = islice(batches, -(-(step.stop - step.start) // data.batch_size))
                 columns, missing = splits.encode(name, few, embedders, bar=bar)
+                if columns and isinstance(encoder.modality, Multimodal):
+                    own = encoder.modality.apart(torch.from_numpy(columns["features"]))
+                    columns |= {f"features.{of}": values.numpy() for of, values in own.items()}
                 parts.append(columns, split=name, unreadable=missing)
     return parts.join()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from scipy.stats import t as student
 from jepa_lightning.evaluation.probes.protocols import Interval
 
 Array = NDArray[Any]
-Measure = Literal["accuracy", "R2"]
+Measure = Literal["accuracy", "R2", "mIoU", "R2 of pixels"]
 
 _CHUNK = 4_000_000  # drawn numbers held at once
 
@@ -40,15 +41,48 @@ class Outcome:
     @property
     def score(self) -> float:
         """Accuracy, or R2 averaged over the d outputs; NaN where a prediction is not finite."""
-        return float(_score(self.measure, _moments(self).mean(1)))
+        return self.moments.score
+
+    @property
+    def moments(self) -> Moments:
+        """What the score needs of each test sample."""
+        return Moments(self.measure, _moments(self), train=self.train)
 
 
-def resampled(outcome: Outcome, *, draws: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Moments:
+    """What a score needs of each test sample: it is a function of the means of these numbers over the samples.
+
+    Attributes:
+        measure: of the score.
+        values: of "accuracy" (1, m): 1 where the class is right. "R2" (3 d, m): square error, value and its square,
+            each of d. "mIoU" (2 d, m): pixels in the intersection, and in the union, of prediction and truth, each of d
+            classes. "R2 of pixels" (4, m): square error, value, its square and 1, each summed over the pixels.
+        train: number of training samples.
+    """
+
+    measure: Measure
+    values: NDArray[np.float64]
+    train: float
+
+    @property
+    def moments(self) -> Moments:
+        """These."""
+        return self
+
+    @property
+    def score(self) -> float:
+        """The score of all samples."""
+        return float(_score(self.measure, self.values.mean(1)))
+
+
+def resampled(outcome: Outcome | Moments, *, draws: int = 1000, seed: int = 0) -> NDArray[np.float64]:
     """Score `draws` test sets drawn with replacement from the m samples: (draws,).
 
     Two outcomes on m samples see the same draws if the seed is the same, so their differences are paired.
     """
-    moments, count = _moments(outcome), len(outcome.truth)
+    moments = outcome.moments.values
+    count = moments.shape[1]
     times = _times_drawn(count, draws, seed)
     step = max(1, _CHUNK // count)
     means = [times[start : start + step].astype(np.float64) @ moments.T / count for start in range(0, draws, step)]
@@ -56,18 +90,20 @@ def resampled(outcome: Outcome, *, draws: int = 1000, seed: int = 0) -> NDArray[
 
 
 def bootstrap(
-    outcomes: list[Outcome],
-    against: list[Outcome] | None = None,
+    outcomes: Sequence[Outcome | Moments],
+    against: Sequence[Outcome | Moments] | None = None,
     *,
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    runs: int = 1,
 ) -> Interval:
     """Average the score of some outcomes on one test set, or its difference to others, with an interval.
 
     For one outcome the percentiles of the bootstrap over test samples; where all samples scored alike it has no
     spread, and the exact (Clopper-Pearson) interval is given. Several outcomes come from several draws of the training
-    labels: their spread (Student's t) is added to that over test samples, in quadrature.
+    labels: their spread (Student's t) is added to that over test samples, in quadrature. With several runs the spread
+    is that of the runs' means, which covers the draws of each.
 
     Args:
         outcomes: on the same test samples.
@@ -75,16 +111,18 @@ def bootstrap(
         draws: of the bootstrap.
         seed: of the draws.
         level: of confidence.
+        runs: number of runs that the outcomes come from, as many of each, those of a run behind each other.
 
     Returns:
-        The interval; its `std` is the bootstrap's for one outcome, that over outcomes for several, its `count` the
-        number of outcomes.
+        The interval; its `std` is the bootstrap's for one outcome, that over outcomes (or runs) for several, its
+        `count` their number.
     """
     scores = np.array([outcome.score for outcome in outcomes])
     samples = np.mean([resampled(outcome, draws=draws, seed=seed) for outcome in outcomes], axis=0)
     if against is not None:
         scores = scores - np.array([outcome.score for outcome in against])
         samples = samples - np.mean([resampled(outcome, draws=draws, seed=seed) for outcome in against], axis=0)
+    scores = scores.reshape(runs, -1).mean(1) if runs > 1 else scores
     mean, count = float(scores.mean()), len(scores)
     if not np.isfinite(mean):
         return Interval(mean=np.nan, low=np.nan, high=np.nan, std=np.nan, count=count)
@@ -96,7 +134,7 @@ def bootstrap(
         half = float(student.ppf(0.5 + level / 2, count - 1)) * std / np.sqrt(count)
         low, high = mean - float(np.hypot(mean - low, half)), mean + float(np.hypot(high - mean, half))
     elif against is None and outcomes[0].measure == "accuracy" and mean in (0.0, 1.0):
-        scored = len(outcomes[0].truth)
+        scored = outcomes[0].moments.values.shape[1]
         exact = binomtest(round(mean * scored), scored).proportion_ci(level)
         low, high = float(exact.low), float(exact.high)
     return Interval(mean=mean, low=low, high=high, std=std, count=count)
@@ -129,6 +167,13 @@ def _moments(outcome: Outcome) -> NDArray[np.float64]:
 def _score(measure: Measure, means: NDArray[np.float64]) -> NDArray[np.float64]:
     if measure == "accuracy":
         return means[0]
+    if measure == "mIoU":
+        inside, union = np.split(means, 2)
+        there = union > 0  # a class that is neither there nor predicted does not count
+        shares = np.divide(inside, union, out=np.zeros_like(inside), where=there)
+        return shares.sum(0) / np.maximum(there.sum(0), 1)
+    if measure == "R2 of pixels":
+        means = means[:3] / np.maximum(means[3:], np.finfo(np.float64).tiny)
     errors, mean, square = np.split(means, 3)
     variance = square - np.square(mean)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -5,6 +5,7 @@ Test samples touch nothing but the score: scaling, the choice of C and the fit s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -212,3 +213,17 @@ def _counts(labels: Array, *, least: int = 2) -> NDArray[np.int64]:
         found = dict(zip(names.tolist(), counts.tolist(), strict=True))
         raise ValueError(f"expected at least 2 classes with at least {least} samples each, got {found}")
     return counts
+
+
+def wilson(successes: float, total: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """The interval of a share by Wilson (1927), of 95% by default.
+
+    Raises:
+        ValueError: there is nothing to take a share of.
+    """
+    if total < 1 or not 0 <= successes <= total:
+        raise ValueError(f"expected 0 to N successes of at least one, got {successes} of {total}")
+    share, square = successes / total, z * z
+    centre = (share + square / (2 * total)) / (1 + square / total)
+    half = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    return max(0.0, centre - half), min(1.0, centre + half)

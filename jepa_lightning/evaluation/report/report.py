@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jepa_lightning.evaluation.collapse import Collapse
@@ -11,6 +11,7 @@ from jepa_lightning.evaluation.probes.protocols import Interval
 from jepa_lightning.evaluation.probes.tasks import Task
 from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Neighbours, Score
 from jepa_lightning.evaluation.report.table import table
+from jepa_lightning.evaluation.retrieval import Recall
 from jepa_lightning.run.writing import plain
 
 TITLE = "Evaluation of frozen features"
@@ -33,6 +34,7 @@ class Report:
         settings: what the figures depend on.
         ids: names of all samples, those of the training part first; empty where they are not known.
         neighbours: nearest neighbours of some samples, or None.
+        retrieval: of several modalities, the recalls of each encoder.
     """
 
     scores: list[Score]
@@ -45,6 +47,7 @@ class Report:
     settings: dict[str, Any]
     ids: Sequence[str] = ()
     neighbours: Neighbours | None = None
+    retrieval: Mapping[str, Sequence[Recall]] = field(default_factory=dict)
 
     @property
     def encoders(self) -> list[str]:
@@ -77,7 +80,24 @@ class Report:
 
     def sections(self) -> list[Section]:
         """The tables of all labels, and the collapse report."""
-        return [*(section for task in self.tasks for section in self.label_sections(task)), self.collapse_section()]
+        of_labels = (section for task in self.tasks for section in self.label_sections(task))
+        return [*of_labels, *self.retrieval_sections(), self.collapse_section()]
+
+    def retrieval_sections(self) -> list[Section]:
+        """The recalls from each modality to each other; none of a single modality."""
+        found: list[Section] = []
+        recalls = [recall for of in self.retrieval.values() for recall in of]
+        for query, gallery in dict.fromkeys((recall.query, recall.gallery) for recall in recalls):
+            asked = {
+                name: [recall for recall in of if (recall.query, recall.gallery) == (query, gallery)]
+                for name, of in self.retrieval.items()
+            }
+            one = next(iter(asked.values()))
+            rows = [[name, *map(str, of)] for name, of in asked.items()]
+            rows.append(["chance", *(f"{recall.chance:.3f}" for recall in one)])
+            heading = f"{query} to {gallery}, recall among {one[0].candidates} (cosine; interval over queries)"
+            found.append((heading, ["features", *(f"R@{recall.k}" for recall in one)], rows))
+        return found
 
     def collapse_section(self) -> Section:
         """The collapse report of all encoders."""
@@ -140,6 +160,7 @@ class Report:
                 "differences": [{**asdict(found), "words": found.words} for found in self.differences],
                 "collapse": {name: asdict(found) for name, found in self.collapses.items()},
                 "confusions": [asdict(found) for found in self.confusions],
+                "retrieval": {name: [asdict(recall) for recall in of] for name, of in self.retrieval.items()},
                 "notes": self.notes,
             }
         )

@@ -61,6 +61,11 @@ def is_released(source: str | Path) -> bool:
     if place.is_file() and place.suffix != ".ckpt":
         content = {} if place.suffix == ".safetensors" else read_content(place, mapped=True)
         return not (isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping))
+    return is_hub_id(source)
+
+
+def is_hub_id(source: str | Path) -> bool:
+    """Tell whether a source is an id of the hub with `hf-hub:` before it."""
     return str(source).startswith(_HUB)
 
 

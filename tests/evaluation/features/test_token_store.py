@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from jepa_lightning.encoders.pooling import pool_tokens
 from jepa_lightning.evaluation.features.extraction import PoolAndStore
 from jepa_lightning.evaluation.features.token_store import TokenStore, join_clips
 
@@ -79,9 +78,9 @@ def test_an_embedder_that_keeps_its_tokens_runs_the_encoder_once():
 
     def tokens(batch):
         calls.append(batch)
-        return batch["x"], None
+        return batch["x"], None, batch["x"].mean(1)
 
-    keeping = PoolAndStore(tokens, pool_tokens, TokenStore())
+    keeping = PoolAndStore(tokens, TokenStore())
     x = torch.randn(4, 3, 2)
     assert torch.equal(keeping({"x": x, "source": ["a", "a", "b", "b"]}), x.mean(1))
     assert torch.equal(keeping({"x": x[:2], "source": ["c", "c"]}), x[:2].mean(1))

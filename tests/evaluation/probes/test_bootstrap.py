@@ -70,3 +70,20 @@ def test_what_is_not_finite_has_no_score():
     outcome = Outcome("accuracy", np.zeros(5, dtype=np.int64), np.full(5, np.nan), train=3)
     assert np.isnan(outcome.score)
     assert np.isnan(bootstrap([outcome]).low)
+
+
+def test_several_runs_count_each_as_one():
+    """Against a plain loop: the spread of the runs' means, beside that over test samples."""
+    rng = np.random.default_rng(4)
+    right = rng.random((3, 2, 200)) < np.array([0.4, 0.5, 0.7])[:, None, None]
+    found = bootstrap([judged(draw) for run in right for draw in run], runs=3, seed=5)
+    means = [float(np.mean([draw.mean() for draw in run])) for run in right]
+    drawn = np.random.default_rng(5).integers(200, size=(1000, 200))
+    samples = [np.mean([draw[rows].mean() for run in right for draw in run]) for rows in drawn]
+    low, high = np.percentile(samples, [2.5, 97.5])
+    mean = sum(means) / 3
+    spread = (sum((one - mean) ** 2 for one in means) / 2) ** 0.5
+    half = 4.302652729911275 * spread / 3**0.5  # Student's t of 2 degrees of freedom
+    assert (found.mean, found.std, found.count) == (pytest.approx(mean), pytest.approx(spread), 3)
+    assert found.low == pytest.approx(mean - ((mean - low) ** 2 + half**2) ** 0.5)
+    assert found.high == pytest.approx(mean + ((high - mean) ** 2 + half**2) ** 0.5)

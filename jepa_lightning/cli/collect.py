@@ -1,0 +1,19 @@
+"""`jepa-collect`: record episodes of an environment from a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jepa_lightning.cli.options import command
+
+
+def collect(args: Sequence[str] | None = None) -> None:
+    """Entry point of `jepa-collect`. Mistakes of the user end in a few lines and exit code 2."""
+    from jepa_lightning.data.trajectories.collect import collect as record
+
+    with command("jepa-collect", record, args) as settings:
+        found = record(**settings)
+        out = settings["out"]
+        print(f"{out}: {found['episodes']} episodes, {found['observations']:,} observations")
+        print(f"return of random actions {found['return']:.1f}")
+        print(f"next: jepa-fit --config world.yaml --data.environment null --data.root {out}")

@@ -1,0 +1,58 @@
+"""Environments of gymnasium, seen as small pictures: what `Gym` and `jepa-collect` share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jepa_lightning.config.extras import extra
+from jepa_lightning.environments.spaces import ActionSpace, Box, Discrete
+
+
+def make(name: str) -> Any:
+    """Make an environment that renders pictures.
+
+    Raises:
+        ValueError: gymnasium does not know it.
+        ImportError: gymnasium, or what the environment needs, is not installed.
+    """
+    with extra("world", who="environments need", packages=("gymnasium",), broken="gymnasium does not load ({})".format):
+        import gymnasium
+    try:
+        return gymnasium.make(name, render_mode="rgb_array")
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ImportError(f"{name} cannot be made: {error}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError, TypeError) as error:
+        raise ValueError(f"expected the id of an environment of gymnasium, such as Pendulum-v1: {error}") from error
+
+
+def space_of(env: Any) -> ActionSpace:
+    """The actions of an environment.
+
+    Raises:
+        ValueError: they are neither a vector between finite bounds nor choices.
+    """
+    space = env.action_space
+    kind = type(space).__name__
+    if kind == "Discrete":
+        return Discrete(int(space.n))
+    if kind != "Box" or len(space.shape) != 1 or not space.is_bounded():
+        raise ValueError(f"expected actions that are choices, or a vector between finite bounds, got {space}")
+    return Box(space.low.tolist(), space.high.tolist())
+
+
+def as_asked(space: ActionSpace, env: Any, action: Tensor) -> Any:
+    """An action (A,) as the environment takes it."""
+    if isinstance(space, Discrete):
+        return int(action.argmax()) + int(env.action_space.start)
+    return action.numpy().astype(env.action_space.dtype)
+
+
+def picture(env: Any, size: int) -> Tensor:
+    """What the environment shows, (3, size, size) uint8; averaged over areas."""
+    rendered = Image.fromarray(env.render()).convert("RGB").resize((size, size), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(rendered)).movedim(-1, 0).contiguous()

@@ -1,0 +1,118 @@
+"""The commands on a run of images with captions: fit, resume, load, probe, embed, view."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from short_runs import SHORT, Run
+
+import jepa_lightning
+from jepa_lightning.callbacks import OnlineProbe
+from jepa_lightning.config.plugins import load_plugins
+from jepa_lightning.config.rebuild import build_model
+
+_ENCODER = SHORT.index("--model.modality.encoder.width")
+PAIRS = [*SHORT[:_ENCODER], *SHORT[_ENCODER + 6 :]]  # which is of a single modality
+
+
+def fit(folder, *words):
+    load_plugins()
+    Run(["fit", "--config", "textimage.yaml", *PAIRS, "--trainer.default_root_dir", str(folder), *words])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory):
+    """Pictures with captions and no labels."""
+    folder = tmp_path_factory.mktemp("emoji")
+    rows = [["path", "caption", "split"]]
+    for i in range(40):
+        Picture.new("RGB", (48, 48), (6 * i, 0, 255 - 6 * i)).save(folder / f"{i}.png")
+        rows.append([f"{i}.png", f"colour number {i}", "train" if i < 28 else "test"])
+    with (folder / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return str(folder / "captions.csv")
+
+
+def test_load_embeds_pairs(run):
+    encoder = jepa_lightning.load(run)
+    pair = {"image": Picture.new("RGB", (60, 60)), "text": "a small disc on stripes at 45 degrees"}
+    [vector] = encoder([pair])
+    assert vector.shape == (192,)
+    assert set(encoder.modality.apart(vector[None])) == {"image", "text"}
+    [other] = encoder([{**pair, "text": "two bars"}])
+    assert torch.equal(vector[:96], other[:96])
+    assert not torch.equal(vector[96:], other[96:])
+    with pytest.raises(ValueError, match="expected a dict with image and text, got str"):
+        encoder("photo.jpg")
+
+
+class Killed(BaseException):
+    pass
+
+
+def stop(self, trainer, *others):
+    """End the run before its second step, as a kill would."""
+    if trainer.global_step == 1:
+        raise Killed
+
+
+def test_resuming_changes_nothing(run, tmp_path, monkeypatch):
+    written = ["--checkpoint.every_n_train_steps", "1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(OnlineProbe, "on_train_batch_start", stop, raising=False)
+        with pytest.raises(Killed):
+            fit(tmp_path, *written)
+    fit(tmp_path, *written, "--auto_resume", "true")
+    whole, resumed = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (run, tmp_path))
+    assert whole["global_step"] == resumed["global_step"] == 2
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name
+
+
+def test_embed_writes_the_vectors_of_each(run, emoji, tmp_path):
+    shapes = jepa_lightning.embed(run, tmp_path / "f.npz", data={"csv": emoji})
+    assert shapes["features"] == (40, 192)
+    assert shapes["features.image"] == shapes["features.text"] == (40, 96)
+    found = np.load(tmp_path / "f.npz")
+    assert np.array_equal(found["features"], np.concatenate([found["features.image"], found["features.text"]], axis=1))
+
+
+def test_probe_reports_retrieval_without_labels(run, emoji, tmp_path, no_plots):
+    report = jepa_lightning.evaluate(run, data={"csv": emoji}, out=tmp_path)
+    assert set(report.retrieval) == {"trained", "untrained"}
+    [first, *_] = report.retrieval["trained"]
+    assert (first.query, first.gallery, first.k, first.candidates) == ("image", "text", 1, 12)
+    assert "image to text, recall among 12" in report.table()
+    stored = json.loads((tmp_path / "report.json").read_text())
+    assert [recall["k"] for recall in stored["retrieval"]["trained"]] == [1, 5, 10] * 2
+    assert "<h2>Retrieval</h2>" in (tmp_path / "report.html").read_text()
+
+
+def test_probe_with_labels_has_both(run, tmp_path, no_plots):
+    report = jepa_lightning.evaluate(run, data={"samples": 128}, out=tmp_path, probes=["knn"], labels=["stripes"])
+    assert report.score("trained", "stripes", "knn").chance > 0
+    assert set(report.retrieval) == {"trained", "untrained"}
+
+
+def test_view_draws_pairs(run, tmp_path):
+    jepa_lightning.view(run, ["masks", "features", "neighbours", "error"], out=tmp_path, samples=2)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"masks_1.png", "features.png", "neighbours.png", "error.png"} <= names
+
+
+def test_loading_reads_no_weights_that_encoders_began_with(run):
+    """They are in the checkpoint, and the file may be gone."""
+    config = jepa_lightning.load(run).config["model"]
+    config["modality"]["init_args"]["modalities"]["image"]["init_args"]["encoder"]["init_args"]["weights"] = "gone.pth"
+    build_model(config, pretrained=False)
+    with pytest.raises(ValueError, match=r"gone\.pth"):
+        build_model(config, pretrained=True)

@@ -1,0 +1,48 @@
+"""Pendulum from pixels: collect, fit and plan, by the three commands."""
+
+import json
+
+import pytest
+
+from jepa_lightning.cli.collect import collect
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.cli.plan import plan
+
+pytest.importorskip("gymnasium", reason="needs gymnasium, of the extra world")
+pytest.importorskip("pygame", reason="needs pygame, of the extra world")
+
+
+def test_a_pendulum_is_collected_fitted_and_planned_with(tmp_path, capsys):
+    episodes, run = tmp_path / "episodes", tmp_path / "run"
+    collect(["Pendulum-v1", str(episodes), "--episodes=6", "--length=8", "--image_size=16"])
+    small = ["--model.modality.image_size=16", "--model.modality.patch_size=16", "--model.modality.encoder.dim=8"]
+    few = [
+        "--data.window=8",
+        "--data.windows=2",
+        "--data.batch_size=4",
+        "--data.probe_samples=5",
+        "--data.num_workers=0",
+    ]
+    quiet = ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    data = ["--data.environment=null", f"--data.root={episodes}", f"--trainer.default_root_dir={run}"]
+    fit(["--config", "recipes/world_pendulum", *small, *few, *quiet, *data])
+    gym = [
+        "--environment=Gym",
+        "--environment.id=Pendulum-v1",
+        "--environment.image_size=16",
+        "--environment.angles=[0]",
+    ]
+    goal = ["--environment.goal=[0,0]", "--environment.measured=[0]", "--episodes=3", "--budget=4"]
+    planner = ["--planner=CEM", "--planner.samples=4", "--planner.elites=2", "--planner.horizon=4"]
+    with pytest.raises(SystemExit):
+        plan(["--checkpoint", str(run), *planner])
+    assert "expected an environment to act in, since the run's data are files" in capsys.readouterr().err
+    plan(["--checkpoint", str(run), *gym, *goal, *planner])
+    rows = json.loads((run / "plan.json").read_text())["rows"]
+    assert list(rows) == ["world", "untrained", "nothing", "random", "straight line", "oracle"]
+    for row in rows.values():
+        assert row["return_interval"][0] <= row["return"] <= row["return_interval"][1]
+        assert row["return"] < 0
+    said = capsys.readouterr().out
+    assert "ms a plan  return  95% interval" in said
+    assert "cos_0" in said
