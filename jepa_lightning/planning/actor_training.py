@@ -92,7 +92,7 @@ class ActorTraining(ABC):
 
         Args:
             world: whose states it sees.
-            walks: to learn from.
+            walks: to train on.
             space: of the actions.
             seed: of the weights and of what is drawn.
         """

@@ -92,7 +92,8 @@ def test_episodes_are_collected_and_read(tmp_path, capsys):
     collect_command(
         ["Pendulum-v1", str(tmp_path), "--episodes=5", "--length=9", "--image_size=16", "--val_fraction=0.2"]
     )
-    assert "5 episodes, 45 observations, return of random actions" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "5 episodes, 45 observations\nreturn of random actions -" in said
     data = TrajectoryData(root=str(tmp_path), key="image", window=6, batch_size=2, num_workers=0)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))

@@ -83,7 +83,7 @@ def test_embed_and_view(run, tmp_path, capsys):
         ({"checkpoint": []}, "expected the folder of a run, or several, got none"),
         ({"which": "first"}, "expected which to be last or best"),
         ({"encoder": "teacher"}, "expected the encoder target or context"),
-        ({"pooling": "sum"}, "expected the pooling mean, max or mean"),
+        ({"pooling": "sum"}, "expected the pooling mean, max, mean"),
     ],
 )
 def test_mistakes(run, tmp_path, settings, says):
