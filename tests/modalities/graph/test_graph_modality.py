@@ -15,6 +15,7 @@ from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import Random, RandomCount
 from jepa_lightning.modality import Modality
 from jepa_lightning.objectives import Hyperbola, SmoothL1
+from jepa_lightning.pictures.drawing import CONTEXT, UNUSED
 from jepa_lightning.predictors import MLPPredictor, TransformerPredictor
 from jepa_lightning.pretexts import Masked
 from jepa_lightning.regularizers import VICReg
@@ -285,7 +286,7 @@ def test_nodes_have_the_colour_of_their_patches_role(drawn):
     ((graphs, panels),) = drawn
     assert len(panels) == 2
     nodes_of = [set(graphs.members[graphs.patch == slot].tolist()) for slot in range(4 * 30)]
-    blue, grey = (0.15, 0.4, 0.85), (0.75, 0.75, 0.75)
+    blue, grey = CONTEXT, UNUSED
     for mask, panel in zip(masks, panels, strict=True):
         context, targets = set(), set()
         for b in range(4):
