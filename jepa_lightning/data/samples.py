@@ -239,6 +239,11 @@ class ReportingLoader(DataLoader[Batch]):
                 if batch is None:
                     return
                 yield with_first_view(self.unreadable.take(batch))
+        except (ConnectionError, EOFError) as error:
+            if not self.num_workers or str(error).startswith("Caught "):  # in a worker, which lives
+                raise
+            self._iterator = None
+            raise RuntimeError("DataLoader worker (pid unknown) exited while it passed a batch") from error
         except RuntimeError:
             self._iterator = (
                 None  # its workers are dead: torch must not find that out later, in the midst of other work

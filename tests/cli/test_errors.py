@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image as PILImage
 from short_runs import IMAGE, SHORT
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from jepa_lightning import JEPA
 from jepa_lightning.cli.errors import explain, short_errors
@@ -70,6 +70,18 @@ def test_a_killed_data_worker(tmp_path, monkeypatch, capsys):
     assert code == 1
     assert "A data worker died, most likely for want of memory: lower data.num_workers" in message
     assert last(tmp_path) >= 1
+
+
+@pytest.mark.parametrize("kind", [ConnectionResetError, EOFError])
+def test_a_data_worker_that_dies_while_it_passes_a_batch(tmp_path, monkeypatch, capsys, kind):
+    def broken(loader):
+        raise kind
+        yield
+
+    monkeypatch.setattr(DataLoader, "__iter__", broken)
+    code, message = ended(capsys, tmp_path, "--data.num_workers", "1", "--data.samples", "160")
+    assert code == 1
+    assert "A data worker died" in message
 
 
 def test_a_full_disk_while_the_checkpoint_is_written(tmp_path, monkeypatch, capsys):
