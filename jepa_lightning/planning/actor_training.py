@@ -52,9 +52,9 @@ def encode_walks(world: World, data: TrajectoryData) -> Walks:
     observe = world.observations or data.batch_transform()
     states, goals = [], []
     for part in torch.cat([episode.observations for episode in train.episodes]).split(_PART):
-        batch = {observe.key: observe.prepare(part)}
-        states.append(world.encode(batch))
-        goals.append(world.encode_goal(batch))
+        both = world.encode_both({observe.key: observe.prepare(part)})
+        states.append(both[0])
+        goals.append(both[1])
     actions = [F.pad(episode.actions.float(), (0, 0, 0, 1)) for episode in train.episodes]
     length = torch.tensor([len(episode.observations) for episode in train.episodes])
     end = length.cumsum(0)

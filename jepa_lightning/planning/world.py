@@ -101,6 +101,15 @@ class World(nn.Module):
         tokens = self.tokenizer(self.batch(observations))
         return self.pretext.states(self.target(tokens), tokens).float()
 
+    @torch.no_grad()
+    def encode_both(self, observations: Tensor | Batch) -> tuple[Tensor, Tensor]:
+        """What `encode` and `encode_goal` give; the encoder runs once where the target is the encoder itself."""
+        tokens = self.tokenizer(self.batch(observations))
+        encoded = self.encoder(tokens)
+        shared = self.target.of_encoded(encoded)
+        goals = self.target(tokens) if shared is None else shared
+        return self.pretext.states(encoded, tokens).float(), self.pretext.states(goals, tokens).float()
+
     def past(self, states: Tensor) -> Past:
         """The past of episodes that begin in `states` (B, S, D)."""
         return self.pretext.past(states.unsqueeze(1), 1, self.positions)
@@ -165,7 +174,7 @@ class World(nn.Module):
         folded = frames({**given, "actions": actions})
         seen = folded["observations"] if set(folded) == {"observations"} else folded
         steps = trajectory_length({"actions": actions}) - 1
-        states, targets = (made.unflatten(0, (-1, steps + 1)) for made in (self.encode(seen), self.encode_goal(seen)))
+        states, targets = (made.unflatten(0, (-1, steps + 1)) for made in self.encode_both(seen))
         told = self.pretext.standardized(actions.to(self.device)).flatten(0, 1)
         predicted = predict_next(self.predictor, self.pretext.past(states, steps, self.positions), told)
         return (targets[:, 1:] - predicted.unflatten(0, (-1, steps))).square().mean((-1, -2)).sqrt()
