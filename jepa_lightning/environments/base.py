@@ -86,6 +86,10 @@ class Environment(ABC):
         """What is given for actions (..., A) in states (..., P): (...); None where nothing is."""
         return None
 
+    def transition(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `step` and `rewards` give, for environments that compute both in one."""
+        return self.step(states, actions), self.rewards(states, actions)
+
     def towards(self, states: Tensor, goals: Tensor) -> Tensor | None:
         """Actions (..., A) that head straight for the goals, obstacles or not; None where that means nothing."""
         return None

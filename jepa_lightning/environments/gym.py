@@ -111,13 +111,14 @@ class Gym(Environment):
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         """One step of each, one after another."""
-        return self._each(states, actions)[0]
+        return self.transition(states, actions)[0]
 
     def rewards(self, states: Tensor, actions: Tensor) -> Tensor:
         """What the environment gives for actions."""
-        return self._each(states, actions)[1]
+        return self.transition(states, actions)[1]
 
-    def _each(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def transition(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, of one simulation."""
         lead = states.shape[:-1]
         actions = self.space.project(actions).expand(*lead, -1).reshape(-1, self.space.dim)
         after, rewards = [], []

@@ -85,11 +85,11 @@ def run_episodes(environment: Environment, tasks: Tasks, policy: Policy, *, budg
         actions = environment.space.project(policy.act(states))
         seconds += time.process_time() - began
         decisions += len(running)
-        rewards = environment.rewards(states, actions)
+        after, rewards = environment.transition(states, actions)
         if rewards is not None:
             returns = torch.zeros(len(steps)) if returns is None else returns
             returns[running] += rewards
-        states = environment.step(states, actions)
+        states = after
         there = environment.reached(states, goals)
         first = running[there]
         steps[first] = torch.where(steps[first] == 0, step, steps[first])
