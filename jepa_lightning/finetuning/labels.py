@@ -42,6 +42,10 @@ class Goal:
         place = torch.searchsorted(known, label).clamp(max=len(known) - 1)
         return torch.where(known[place] == label, place, -1)
 
+    def known(self, truth: Tensor) -> Tensor:
+        """Tell which of these, as `truth` has them, there are: (n,) bool."""
+        return truth.isfinite().all(1) if self.classes is None else truth >= 0
+
 
 def find_goal(data: JEPADataModule, labels: dict[str, Tensor], asked: str | None) -> Goal:
     """Find the label to predict: `asked`, or the data's primary one.

@@ -145,7 +145,7 @@ class PooledTask(Task):
         rows = self.frozenly.rows(indices)
         features = torch.cat([self.frozenly.features(name, "train")[rows], self.frozenly.features(name, scored_on)])
         labels = torch.cat([self.truth("train")[rows], self.truth(scored_on)])
-        known = (labels >= 0) if self.goal.classes else labels.isfinite().all(1)
+        known = self.goal.known(labels)
         number = torch.arange(len(labels))
         split = Split(number[known & (number < len(rows))].numpy(), number[known & (number >= len(rows))].numpy())
         values = labels.numpy() if self.goal.classes else labels.double().numpy()
@@ -155,7 +155,7 @@ class PooledTask(Task):
         """Begin with the probe of the frozen features."""
         rows = self.frozenly.rows(indices)
         labels = self.truth("train")[rows]
-        known = (labels >= 0) if self.goal.classes else labels.isfinite().all(1)
+        known = self.goal.known(labels)
         labels = labels[known]
         if not self.goal.classes:
             model.target_mean.copy_(labels.mean(0))
@@ -173,6 +173,6 @@ class PooledTask(Task):
         model.to(self.device)
         found, truth = outputs_of(model, self.batches(split)), self.truth(split)
         model.cpu()
-        known = (truth >= 0) if self.goal.classes else truth.isfinite().all(1)
+        known = self.goal.known(truth)
         measure: Literal["accuracy", "R2"] = "accuracy" if self.goal.classes else "R2"
         return Outcome(measure, truth[known].numpy(), found[known].cpu().numpy(), train=train)
