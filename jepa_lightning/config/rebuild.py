@@ -47,10 +47,8 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
         settings["build"] = settings.get("build") or like
         _without_weights(settings["build"])
     if not pretrained:
-        several = _inside(config, "modality", "init_args", "modalities")
-        others = [_inside(several, name, "init_args", "encoder") for name in several]
-        for part in (encoder, *others, _inside(config, "predictor")):
-            _without_weights(part)
+        for part in ("modality", "predictor"):
+            _without_weights(_inside(config, part))
     model = {"class_path": config.pop("_class_path", "jepa_lightning.JEPA"), "init_args": config}
     return _build(JEPA, model, what="model", trust=trust)
 
@@ -119,15 +117,17 @@ def _in_a_line(error: BaseException) -> str:
 
 
 def _without_weights(part: dict[str, Any]) -> None:
-    """Have an encoder or predictor of any class begin with random weights: `pretrained` and `weights` name others.
+    """Have a part, and all parts within, begin with random weights: `pretrained` and `weights` name others.
 
     `jepa-fit` stores all settings, also those that are defaults.
     """
-    settings = part.get("init_args") or {}
-    if settings.get("pretrained") is True:
-        settings["pretrained"] = False
-    if isinstance(settings.get("weights"), str):
-        settings["weights"] = None
+    for name, value in part.items():
+        if isinstance(value, dict):
+            _without_weights(value)
+        elif name == "pretrained" and value is True:
+            part[name] = False
+        elif name == "weights" and isinstance(value, str):
+            part[name] = None
 
 
 def strings(value: Any) -> Iterator[str]:
