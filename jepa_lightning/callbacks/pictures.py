@@ -79,8 +79,8 @@ class Pictures(Shown, Callback):
             features = represent(pl_module.evaluated_encoder, tokens)
         colours = pca_colours(features, tokens.valid)
         pictures = pl_module.modality.draw_features(self._batch, tokens, colours)
-        when = f"at step {trainer.global_step}" if trainer.global_step else "before training"
-        self._write(trainer, f"features_{trainer.global_step:06d}", pictures, f"{FEATURES_LEGEND} {when.capitalize()}.")
+        when = f"At step {trainer.global_step}" if trainer.global_step else "Before training"
+        self._write(trainer, f"features_{trainer.global_step:06d}", pictures, f"{FEATURES_LEGEND} {when}.")
 
     @rank_zero_only
     def _write(self, trainer: Trainer, name: str, pictures: list[Tensor] | None, legend: str) -> None:

@@ -153,7 +153,9 @@ class Frozen(hub.HubModel, nn.Module):
         """
         return self.encode(batch, pooling=pooling, layers=layers)[2]
 
-    def encode(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Any:
+    def encode(
+        self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Encode a batch: its tokens and which are real, as `tokens`, and the features of `embed`."""
         with self._gradients(), autocast_in_half(self.device):
             tokens = self._tokens(batch)

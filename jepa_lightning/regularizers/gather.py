@@ -41,7 +41,7 @@ def gather_over_ranks(value: Tensor) -> Tensor:
     """Gather (B, D) of all ranks below each other, in the order of ranks; `value` itself in a run of one process.
 
     Differentiable, as `sum_over_ranks`, which it is of rows that are zero but on one rank. Ranks may have different
-    numbers of rows.
+    numbers of rows, so the host waits once for the counts.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return value
