@@ -68,6 +68,7 @@ class Multimodal(Modality):
             raise ValueError(f"expected a width of at least 1, or null for the widest encoder's, got {width}")
         self.modalities = dict(modalities)
         self.name = "+".join(modalities)
+        self.masks_legend = " ".join(f"{name.capitalize()}: {part.masks_legend}" for name, part in modalities.items())
         parts = list(modalities.values())
         self.tokenizer = JointTokenizer({name: part.tokenizer for name, part in modalities.items()})
         self.masker = EachMasker({name: part.masker for name, part in modalities.items()})

@@ -107,6 +107,8 @@ def test_view_draws_pairs(run, tmp_path):
     jepa_lightning.view(run, ["masks", "features", "neighbours", "error"], out=tmp_path, samples=2)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"masks_1.png", "features.png", "neighbours.png", "error.png"} <= names
+    both = jepa_lightning.load(run).modality
+    assert all(part.masks_legend in both.masks_legend for part in both.modalities.values())
 
 
 def test_loading_reads_no_weights_that_encoders_began_with(run):
