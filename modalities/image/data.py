@@ -197,20 +197,15 @@ class ImageData(PictureDataModule):
 
     def generate(self) -> dict[str, Dataset[Any]]:
         """Draw images; see `GeneratedImages`."""
-        counts = {"train": self.samples, "val": self.samples // 8}
-        return {
-            split: GeneratedImages(
-                count, image_size=self.drawn_size, channels=self.channel_count, seed=self.seed, split=split
-            )
-            for split, count in counts.items()
-        }
+        return self._drawn(GeneratedImages)
 
     def generate_pairs(self) -> dict[str, Dataset[Any]]:
         """Draw images with captions, under `text`; see `CaptionedImages`."""
+        return self._drawn(CaptionedImages)
+
+    def _drawn(self, kind: type[GeneratedImages]) -> dict[str, Dataset[Any]]:
         return {
-            split: CaptionedImages(
-                count, image_size=self.drawn_size, channels=self.channel_count, seed=self.seed, split=split
-            )
+            split: kind(count, image_size=self.drawn_size, channels=self.channel_count, seed=self.seed, split=split)
             for split, count in {"train": self.samples, "val": self.samples // 8}.items()
         }
 
