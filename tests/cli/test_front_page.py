@@ -119,6 +119,14 @@ def test_short_forms_reach_the_settings(capsys):
         ("image.yaml --patch_size 4", "no option --patch_size; did you mean --model.modality.patch_size?"),
         ("image.yaml --trainer.max_stepz 4", "no option --trainer.max_stepz; did you mean --trainer.max_steps?"),
         ("image.yaml --qqq 4", "no option --qqq; jepa-fit CONFIG --print_config shows all settings"),
+        (
+            "image.yaml --data.dataset torchvision.datasets.CIFAR10",
+            "data.dataset: CIFAR10: the following arguments are required: root",
+        ),
+        (
+            "image.yaml --trainer.callbacks EarlyStopping",
+            "trainer.callbacks: EarlyStopping: the following arguments are required: monitor",
+        ),
         ("image.yaml --seed_everything 1 photos", "expected an option before 'photos', such as --data.root photos"),
     ],
 )

@@ -108,6 +108,7 @@ def test_words_become_arguments(program, words, expected):
         ("jepa-probe", "a --k", "expected a value after --k, got none"),
         ("jepa-probe", "a --labels --k 3", "expected a value after --labels, got none"),
         ("jepa-embed", "a b.npz c", "got 'c'"),
+        ("jepa-view", "--chekpoint runs/image", "no option --chekpoint; did you mean --checkpoint?"),
         ("jepa-view", "a --samples two", "samples: expected int, got two"),
     ],
 )
