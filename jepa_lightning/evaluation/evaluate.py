@@ -38,6 +38,7 @@ def evaluate(
     encoder: Literal["target", "context"] | None = None,
     pooling: Literal["mean", "max", "mean+max", "quarters"] = "mean",
     layers: int = 1,
+    energy: bool = False,
     device: str = "auto",
     trust: Sequence[str] = (),
 ) -> Report:
@@ -76,6 +77,8 @@ def evaluate(
         encoder: the "target" or the "context" encoder; None: the run's default (see `Target.evaluated`).
         pooling: how a sample's tokens are pooled.
         layers: number of last layers to concatenate, as I-JEPA does with 4; 1: the encoder's output.
+        energy: also measure how well the energy, the error of predicting hidden tokens, tells broken samples (tokens
+            shuffled, or half of them another sample's) from the same ones unbroken, beside the untrained model.
         device: "auto" (a GPU if available), "cpu", "cuda", "cuda:1", ...
         trust: packages whose classes the runs' configurations may name, in addition to ours and plug-ins.
 
@@ -115,6 +118,7 @@ def evaluate(
             seed=seed,
         ),
         k=k,
+        energy=energy,
         settings=EncoderSettings(
             which=which, encoder=encoder, pooling=pooling, layers=layers, device=device, trust=trust
         ),

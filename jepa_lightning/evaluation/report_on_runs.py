@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from jepa_lightning.evaluation.energies import energies
 from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, Report, evaluate_features
 from jepa_lightning.evaluation.features.extraction import Embed, Extracted, PoolAndStore, Splits, extract_splits
 from jepa_lightning.evaluation.features.token_store import TokenStore
@@ -64,6 +65,7 @@ def report_on_runs(
     labels: Sequence[str] | None,
     protocol: Protocol,
     k: int,
+    energy: bool,
     settings: EncoderSettings,
 ) -> Report:
     """Evaluate runs on data and write the report; the arguments are those of `evaluate`."""
@@ -81,6 +83,10 @@ def report_on_runs(
         found = _Encoding(runs, opened, protocol, settings).encode(example, tokens="attentive" in probes)
         found.record["folder"] = str(out)
         report = _evaluate(found, probes=probes, labels=labels, k=k)
+        if energy:
+            split = [*found.splits.samples][-1]
+            told = energies(runs, partial(found.splits.batches, split), settings, report.notes, seed=protocol.seed)
+            report = dataclasses.replace(report, energy=told)
         curves = find_curves(runs, report.notes)
         try:
             write_report(report, out, runs=curves)

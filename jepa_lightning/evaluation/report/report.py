@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from jepa_lightning.evaluation.auroc import Detection
 from jepa_lightning.evaluation.collapse import Collapse
 from jepa_lightning.evaluation.probes.protocols import Interval
 from jepa_lightning.evaluation.probes.tasks import Task
@@ -35,6 +36,7 @@ class Report:
         ids: names of all samples, those of the training part first; empty where they are not known.
         neighbours: nearest neighbours of some samples, or None.
         retrieval: of several modalities, the recalls of each encoder.
+        energy: how well the energy of each model tells broken samples, by what is broken.
     """
 
     scores: list[Score]
@@ -48,6 +50,7 @@ class Report:
     ids: Sequence[str] = ()
     neighbours: Neighbours | None = None
     retrieval: Mapping[str, Sequence[Recall]] = field(default_factory=dict)
+    energy: Mapping[str, Mapping[str, Detection]] = field(default_factory=dict)
 
     @property
     def encoders(self) -> list[str]:
@@ -81,7 +84,7 @@ class Report:
     def sections(self) -> list[Section]:
         """The tables of all labels, and the collapse report."""
         of_labels = (section for task in self.tasks for section in self.label_sections(task))
-        return [*of_labels, *self.retrieval_sections(), self.collapse_section()]
+        return [*of_labels, *self.retrieval_sections(), *self.energy_sections(), self.collapse_section()]
 
     def retrieval_sections(self) -> list[Section]:
         """The recalls from each modality to each other; none of a single modality."""
@@ -98,6 +101,16 @@ class Report:
             heading = f"{query} to {gallery}, recall among {one[0].candidates} (cosine; interval over queries)"
             found.append((heading, ["features", *(f"R@{recall.k}" for recall in one)], rows))
         return found
+
+    def energy_sections(self) -> list[Section]:
+        """The AUROC of energies; none where they were not asked for."""
+        if not self.energy:
+            return []
+        kinds = list(dict.fromkeys(name for of in self.energy.values() for name in of))
+        rows = [[name, *(str(of[kind]) if kind in of else "-" for kind in kinds)] for name, of in self.energy.items()]
+        pairs = max(found.pairs for of in self.energy.values() for found in of.values())
+        heading = f"energy of {pairs} broken samples against the same unbroken (AUROC, 0.5 is chance)"
+        return [(heading, ["model", *kinds], rows)]
 
     def collapse_section(self) -> Section:
         """The collapse report of all encoders."""
@@ -161,6 +174,7 @@ class Report:
                 "collapse": {name: asdict(found) for name, found in self.collapses.items()},
                 "confusions": [asdict(found) for found in self.confusions],
                 "retrieval": {name: [asdict(recall) for recall in of] for name, of in self.retrieval.items()},
+                "energy": {name: {kind: asdict(d) for kind, d in of.items()} for name, of in self.energy.items()},
                 "notes": self.notes,
             }
         )
