@@ -19,10 +19,12 @@ from jepa_lightning.evaluation.features.token_store import TokenStore
 from jepa_lightning.evaluation.features.views import Views, training_views
 from jepa_lightning.evaluation.open_data import OpenedData, errors_with, open_data
 from jepa_lightning.evaluation.probes.probing import Probe
+from jepa_lightning.evaluation.prompts import Prompts, asked_prompts, score_prompts
 from jepa_lightning.evaluation.report.results import RAW
 from jepa_lightning.evaluation.report.write import notes_on_plots, write_report
 from jepa_lightning.evaluation.retrieval import Recall, retrieval
-from jepa_lightning.evaluation.runs import EncoderSettings, Run, file_hash, find_curves, load_runs, untrained_twins
+from jepa_lightning.evaluation.runs import EncoderSettings, Run, file_hash, find_curves, is_multimodal, load_runs
+from jepa_lightning.evaluation.runs import untrained_twins as build_twins
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
 from jepa_lightning.multimodal.modality import Multimodal
@@ -65,6 +67,7 @@ def report_on_runs(
     protocol: Protocol,
     k: int,
     settings: EncoderSettings,
+    prompts: Prompts | None = None,
 ) -> Report:
     """Evaluate runs on data and write the report; the arguments are those of `evaluate`."""
     with locked(out / ".lock", f"expected {out} for this report, but another one is being written"):
@@ -78,9 +81,17 @@ def report_on_runs(
                 raise ValueError(
                     f"no label {label!r} in the data: it has {sorted(example['labels'])}{_more(label, opened.config)}"
                 )
+        asked = (
+            None if prompts is None else asked_prompts(prompts, encoder, opened.module, [*example["labels"]], labels)
+        )
         found = _Encoding(runs, opened, protocol, settings).encode(example, tokens="attentive" in probes)
         found.record["folder"] = str(out)
         report = _evaluate(found, probes=probes, labels=labels, k=k)
+        if asked is not None:
+            last = [*found.splits.samples][-1]
+            features = {name: found.extracted[name].features[last] for name in found.encoders}
+            scores = score_prompts(found.encoders, features, *asked, pooling=settings.pooling, layers=settings.layers)
+            report = dataclasses.replace(report, zero_shot=scores)
         curves = find_curves(runs, report.notes)
         try:
             write_report(report, out, runs=curves)
@@ -116,6 +127,7 @@ class _Encoding:
         record: settings that the report keeps.
         splits: of the data.
         extracted: by name, the features by split.
+        encoders: by name, trained and untrained.
     """
 
     def __init__(self, runs: Sequence[Run], opened: OpenedData, protocol: Protocol, settings: EncoderSettings) -> None:
@@ -126,12 +138,13 @@ class _Encoding:
         self.record: dict[str, Any] = {}
         self.extracted: dict[str, Extracted] = {}
         self.splits: Splits
+        self.encoders: dict[str, Frozen]
 
     def encode(self, example: Batch, *, tokens: bool) -> _Encoding:
         """Encode the data in one pass; with `tokens`, keep those for the attentive probe."""
         runs, how = self.runs, self.settings
-        twins, untrained = untrained_twins(runs, self.notes)
-        encoders = {run.name: run.encoder for run in runs} | untrained
+        twins, untrained = build_twins(runs, self.notes)
+        encoders = self.encoders = {run.name: run.encoder for run in runs} | untrained
         embedders: dict[str, Embed] = {
             name: partial(which.embed, pooling=how.pooling, layers=how.layers) for name, which in encoders.items()
         }
@@ -228,11 +241,6 @@ def _evaluate(found: _Encoding, *, probes: Sequence[Probe], labels: Sequence[str
     ids = [name for names in next(iter(found.extracted.values())).ids.values() for name in names]
     notes = [*found.notes, *report.notes, *notes_on_plots()]
     return dataclasses.replace(report, notes=notes, ids=ids, neighbours=near, retrieval=_retrieval(found))
-
-
-def is_multimodal(encoder: Frozen) -> bool:
-    """Return whether a run is one of several modalities, which retrieval evaluates without labels."""
-    return isinstance(encoder.modality, Multimodal)
 
 
 def _retrieval(found: _Encoding) -> dict[str, list[Recall]]:

@@ -14,6 +14,7 @@ from jepa_lightning.encoders.pooling import Pooling
 from jepa_lightning.evaluation.report.metrics import read_metrics
 from jepa_lightning.evaluation.report.results import RAW, UNTRAINED
 from jepa_lightning.loading import Frozen, WhichEncoder, load
+from jepa_lightning.multimodal.modality import Multimodal
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
 
 TRAINED = "trained"
@@ -111,6 +112,11 @@ def _names(files: Sequence[Path], folders: Sequence[Path | None]) -> list[str]:
             number, free = number + 1, f"{name} {number}"
         names.append(free)
     return names
+
+
+def is_multimodal(encoder: Frozen) -> bool:
+    """Return whether a run is one of several modalities, which retrieval evaluates without labels."""
+    return isinstance(encoder.modality, Multimodal)
 
 
 def untrained_twins(runs: Sequence[Run], notes: list[str]) -> tuple[dict[str, str], dict[str, Frozen]]:

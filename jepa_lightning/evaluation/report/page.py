@@ -42,6 +42,8 @@ def html_page(report: Report, plots: Plots) -> str:
             parts += [_plots(row, names) for row in plots.labels.get(task.name, [])]
     retrieval = report.retrieval_sections()
     parts += ["<h2>Retrieval</h2>", *map(_table, retrieval)] if retrieval else []
+    prompted = report.zero_shot_sections()
+    parts += ["<h2>Zero-shot classification</h2>", *map(_table, prompted)] if prompted else []
     names = _Names(report, next((task for task in report.tasks if task.classes), None))
     parts += ["<h2>Collapse</h2>", _table(("", *report.collapse_section()[1:])), _plots(plots.collapse, names)]
     if report.neighbours is not None:

@@ -12,6 +12,7 @@ from jepa_lightning.evaluation.probes.tasks import Task
 from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Neighbours, Score
 from jepa_lightning.evaluation.report.table import table
 from jepa_lightning.evaluation.retrieval import Recall
+from jepa_lightning.evaluation.zero_shot import ZeroShot
 from jepa_lightning.run.writing import plain
 
 TITLE = "Evaluation of frozen features"
@@ -35,6 +36,7 @@ class Report:
         ids: names of all samples, those of the training part first; empty where they are not known.
         neighbours: nearest neighbours of some samples, or None.
         retrieval: of several modalities, the recalls of each encoder.
+        zero_shot: the accuracies by prompts of each encoder.
     """
 
     scores: list[Score]
@@ -48,6 +50,7 @@ class Report:
     ids: Sequence[str] = ()
     neighbours: Neighbours | None = None
     retrieval: Mapping[str, Sequence[Recall]] = field(default_factory=dict)
+    zero_shot: Mapping[str, Sequence[ZeroShot]] = field(default_factory=dict)
 
     @property
     def encoders(self) -> list[str]:
@@ -81,7 +84,7 @@ class Report:
     def sections(self) -> list[Section]:
         """The tables of all labels, and the collapse report."""
         of_labels = (section for task in self.tasks for section in self.label_sections(task))
-        return [*of_labels, *self.retrieval_sections(), self.collapse_section()]
+        return [*of_labels, *self.retrieval_sections(), *self.zero_shot_sections(), self.collapse_section()]
 
     def retrieval_sections(self) -> list[Section]:
         """The recalls from each modality to each other; none of a single modality."""
@@ -98,6 +101,16 @@ class Report:
             heading = f"{query} to {gallery}, recall among {one[0].candidates} (cosine; interval over queries)"
             found.append((heading, ["features", *(f"R@{recall.k}" for recall in one)], rows))
         return found
+
+    def zero_shot_sections(self) -> list[Section]:
+        """The accuracies by prompts; none without prompts."""
+        if not self.zero_shot:
+            return []
+        one = next(iter(self.zero_shot.values()))
+        rows = [[name, *map(str, of)] for name, of in self.zero_shot.items()]
+        rows.append(["chance", *(f"{found.chance:.3f}" for found in one)])
+        about = f"{one[0].label} by prompts, zero-shot ({one[0].classes} classes, accuracy; {one[0].samples} samples)"
+        return [(about, ["features", *(found.query for found in one)], rows)]
 
     def collapse_section(self) -> Section:
         """The collapse report of all encoders."""
@@ -161,6 +174,7 @@ class Report:
                 "collapse": {name: asdict(found) for name, found in self.collapses.items()},
                 "confusions": [asdict(found) for found in self.confusions],
                 "retrieval": {name: [asdict(recall) for recall in of] for name, of in self.retrieval.items()},
+                "zero_shot": {name: [asdict(score) for score in of] for name, of in self.zero_shot.items()},
                 "notes": self.notes,
             }
         )
