@@ -29,6 +29,7 @@ def evaluate(
     group: str | None = None,
     label_shares: Sequence[float] = (),
     label_draws: int = 5,
+    prompts: str | Path | None = None,
     shots: Sequence[int] = (),
     ways: int | None = None,
     episodes: int = 2000,
@@ -68,6 +69,8 @@ def evaluate(
         group: class label that defines the groups of "groups", such as speaker.
         label_shares: shares of the training labels to also probe with, such as 0.01 0.1.
         label_draws: random draws of the labels at each share, for "split".
+        prompts: of text with another modality, a YAML or JSON file of `class: prompt` or `class: [prompt, ...]` for the
+            classes of the first of `labels` (or the data's own label): samples are classified by the nearest class.
         shots: labelled samples per class of few-shot episodes, such as 1 5.
         ways: classes per episode; None: 5, or all if there are fewer.
         episodes: number of episodes, a multiple of 100.
@@ -89,8 +92,9 @@ def evaluate(
         ValueError: a run, its data or a setting cannot be used; the message says what to do.
     """
     from jepa_lightning.evaluation.probes.tasks import Protocol
-    from jepa_lightning.evaluation.report_on_runs import report_folder, report_on_runs
-    from jepa_lightning.evaluation.runs import EncoderSettings
+    from jepa_lightning.evaluation.prompts import read_prompts
+    from jepa_lightning.evaluation.report_on_runs import report_on_runs
+    from jepa_lightning.evaluation.runs import EncoderSettings, report_folder
 
     for name, number, least in (("folds", folds, 2), ("repeats", repeats, 1), ("k", k, 1)):
         if number < least:
@@ -119,6 +123,7 @@ def evaluate(
         ),
         k=k,
         energy=energy,
+        prompts=None if prompts is None else read_prompts(prompts),
         settings=EncoderSettings(
             which=which, encoder=encoder, pooling=pooling, layers=layers, device=device, trust=trust
         ),
