@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with official_step(args.ijepa, args.model, **sizes, device=device, tuned=False, bf16=False) as official:
             times = alternate({"official": official, **steps}, args.rounds)
     first = next(iter(times))
-    results = {
+    results: dict[str, dict[str, Any]] = {
         name: {
             "ms": report.quartiles(own)[1],
             "ratio": report.quartiles([a / b for a, b in zip(own, times[first], strict=True)]),
