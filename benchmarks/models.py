@@ -31,6 +31,7 @@ def build(
     predictor_depth: int | None = None,
     fixed_size: bool = False,
     compile: bool = False,
+    shared_context: bool = False,
 ) -> JEPA:
     """A JEPA on square RGB images with I-JEPA's masks.
 
@@ -42,6 +43,7 @@ def build(
         predictor_depth: None is I-JEPA's: 6 up to an encoder 768 wide (ViT-B), else 12.
         fixed_size: the same token counts at each step.
         compile: compile every block.
+        shared_context: the predictor encodes the context once for all blocks; see `TransformerPredictor`.
     """
     if predictor_width < HEAD or predictor_width % HEAD:
         raise ValueError(f"the predictor's width must be a multiple of {HEAD}, got {predictor_width}")
@@ -52,7 +54,10 @@ def build(
 
     def predictor(spec: PredictorSpec) -> TransformerPredictor:
         depth = predictor_depth or (6 if spec.dim <= 768 else 12)
-        return TransformerPredictor(spec, width=predictor_width, depth=depth, heads=predictor_width // HEAD)
+        heads = predictor_width // HEAD
+        return TransformerPredictor(
+            spec, width=predictor_width, depth=depth, heads=heads, shared_context=shared_context
+        )
 
     masker = MultiBlock(fixed_size=fixed_size)
     modality = Image(image_size=image_size, patch_size=patch_size, encoder=encoder, masker=masker)

@@ -1,4 +1,5 @@
-"""A training step of the official I-JEPA from a clone of its repository, for `benchmarks.gpu --ijepa DIR`.
+"""A training step of the official I-JEPA from a clone of its repository, for `benchmarks.gpu` and
+`benchmarks.against_official`.
 
 The code there is under a non-commercial licence: it is imported for measurement, and no part of it is here.
 """
@@ -21,9 +22,17 @@ Step = Callable[[int], Any]
 
 @contextmanager
 def official_step(
-    clone: Path, model: str, *, image_size: int, patch_size: int, batch: int, device: torch.device, tuned: bool
+    clone: Path,
+    model: str,
+    *,
+    image_size: int,
+    patch_size: int,
+    batch: int,
+    device: torch.device,
+    tuned: bool,
+    bf16: bool = True,
 ) -> Iterator[Step]:
-    """One step of it, bf16 autocast, masks of its own collator drawn before; inside, it can be called.
+    """One step of it, masks of its own collator drawn before; inside, it can be called.
 
     Args:
         clone: the repository's folder.
@@ -32,6 +41,7 @@ def official_step(
         patch_size: pixels.
         batch: samples.
         device: where it runs.
+        bf16: under autocast; else in float32.
         tuned: attention by SDPA, fused AdamW on CUDA, EMA in foreach kernels: what a user would change first.
     """
     before, disabled = sys.path[:], logging.root.manager.disable
@@ -96,7 +106,7 @@ def official_step(
             kept, hidden = masks[number % 4]
             rates.step()
             decays.step()
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 with torch.no_grad():
                     h = target(images)
                     h = F.layer_norm(h, (h.shape[-1],))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -17,7 +18,7 @@ from jepa_lightning.names.shown import Shown, ShownModule
 from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.tokens import Masks, Tokens
 
-__all__ = ["Batch", "EncoderFactory", "IncompleteModality", "Modality", "Tokenizer", "estimate_statistics"]
+__all__ = ["Batch", "EncoderFactory", "Extent", "IncompleteModality", "Modality", "Tokenizer", "estimate_statistics"]
 
 STATISTICS_BATCHES = 32  # training batches that a tokenizer's statistics are estimated from
 
@@ -26,6 +27,35 @@ Batch = dict[str, Any]
 
 With several views, `views` is a list of dicts with the modality's own key; the first holds the batch's own tensors.
 """
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The sizes of a raw sample, so that longer samples can be cut into segments of this size (`Segments`).
+
+    Attributes:
+        key: of the samples in a batch: (B, C, *sizes), or (B, *sizes).
+        sizes: of a sample along the axes that can be cut: the last ones of the tensor.
+        tokens: number of tokens of a sample.
+        cut: settings of the data that are sizes along these axes, in order: {"frames": 16, "image_size": (32, 32)}.
+        same: settings of the data that segments share with the whole: {"channels": 3}.
+    """
+
+    key: str
+    sizes: tuple[int, ...]
+    tokens: int
+    cut: Mapping[str, Any]
+    same: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, parts: Sequence[int]) -> dict[str, Any]:
+        """Return the settings of data whose samples are `parts` times as long along each axis."""
+        found, left = dict(self.same), list(parts)
+        for name, value in self.cut.items():
+            if isinstance(value, tuple):
+                found[name] = tuple(size * left.pop(0) for size in value)
+            else:
+                found[name] = value * left.pop(0)
+        return found
 
 
 _MUST_SET = ("name", "spec", "tokenizer", "masker", "encoder")
@@ -47,10 +77,12 @@ class Modality(Shown, ABC):
         tokenizer: parameter-free module that maps a batch to `Tokens`.
         masker: draws contexts and targets.
         encoder: the context encoder; the target is built from it.
+        extent: sizes of a sample, of a modality whose samples can be cut into segments; else None.
         masks_legend: what the pictures of `draw_masks` show, to be written below them.
     """
 
     name: str
+    extent: Extent | None = None
     masks_legend: str = "What the context shows, and the target blocks."
     spec: TokenSpec
     tokenizer: Tokenizer

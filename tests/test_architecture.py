@@ -12,7 +12,10 @@ CORE = sorted((ROOT / "jepa_lightning").rglob("*.py"))
 MODALITIES = sorted(path for path in (ROOT / "modalities").iterdir() if (path / "__init__.py").is_file())
 OURS = [*CORE, *sorted((ROOT / "modalities").rglob("*.py"))]
 EXTRAS = ("torchaudio", "torchcodec", "torch_geometric", "av", "h5py", "soundfile", "pymetis")
-LAZY = {"jepa_lightning/data/files/hdf5.py": ("h5py",)}  # within a function: the extra world
+LAZY = {  # within a function: the extra world
+    "jepa_lightning/data/files/hdf5.py": ("h5py",),
+    "jepa_lightning/data/trajectories/lerobot.py": ("av",),
+}
 TEST_ONLY = ("pytest",)
 PLOTS = ("matplotlib",)
 # Reports are drawn by these two files, which nothing imports before a report is written.

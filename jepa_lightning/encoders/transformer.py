@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.layers import layer_numbers, stack_layers
 from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.rotary import RotaryForm, rotary, scaled
-from jepa_lightning.encoders.transformer_layer import TransformerLayer
+from jepa_lightning.encoders.transformer_layer import SharedContext, TransformerLayer
 
 _WIDEST, _DEEPEST = 2**16, 1000  # far beyond any that was trained
 
@@ -96,6 +96,7 @@ class Transformer(nn.Module):
         *,
         layers: Sequence[int] = (),
         start: int = 0,
+        shared: SharedContext | None = None,
     ) -> Tensor:
         """Run the layers and the norm.
 
@@ -107,6 +108,7 @@ class Transformer(nn.Module):
             layers: indices of the layers to return; see `jepa_lightning.encoders.Encoder.forward`.
             start: return only tokens from this one on, without `layers`. The last layer does not compute
                 the others (except with rotary attention, whose layers are timm's own).
+            shared: attention in which blocks share a context, with validity of its own; not with rotary attention.
 
         Returns:
             (B, N - start, W), or with L `layers` (B, N, L, W).
@@ -122,7 +124,11 @@ class Transformer(nn.Module):
         if positions is not None and self.rotary is not None:
             if self.rotary_scale is not None:
                 positions = scaled(positions, self.rotary_scale)
+            if shared is not None:
+                raise ValueError("rotary attention has no shared context: leave out rotary, or shared_context")
             given["rope"] = rotary(positions, self.head_dim, form=self.rotary)  # once for all layers
+        if shared is not None:
+            given = {"shared": shared}
         outputs: dict[int, Tensor] = {}
         for number, layer in enumerate(islice(self.layers, max(numbers, default=last) + 1)):
             if start and number == last and self.rotary is None:

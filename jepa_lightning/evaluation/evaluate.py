@@ -29,6 +29,7 @@ def evaluate(
     group: str | None = None,
     label_shares: Sequence[float] = (),
     label_draws: int = 5,
+    prompts: str | Path | None = None,
     shots: Sequence[int] = (),
     ways: int | None = None,
     episodes: int = 2000,
@@ -38,6 +39,7 @@ def evaluate(
     encoder: Literal["target", "context"] | None = None,
     pooling: Literal["mean", "max", "mean+max", "quarters"] = "mean",
     layers: int = 1,
+    energy: bool = False,
     device: str = "auto",
     trust: Sequence[str] = (),
 ) -> Report:
@@ -67,6 +69,8 @@ def evaluate(
         group: class label that defines the groups of "groups", such as speaker.
         label_shares: shares of the training labels to also probe with, such as 0.01 0.1.
         label_draws: random draws of the labels at each share, for "split".
+        prompts: of text with another modality, a YAML or JSON file of `class: prompt` or `class: [prompt, ...]` for the
+            classes of the first of `labels` (or the data's own label): samples are classified by the nearest class.
         shots: labelled samples per class of few-shot episodes, such as 1 5.
         ways: classes per episode; None: 5, or all if there are fewer.
         episodes: number of episodes, a multiple of 100.
@@ -76,6 +80,8 @@ def evaluate(
         encoder: the "target" or the "context" encoder; None: the run's default (see `Target.evaluated`).
         pooling: how a sample's tokens are pooled.
         layers: number of last layers to concatenate, as I-JEPA does with 4; 1: the encoder's output.
+        energy: also measure how well the energy, the error of predicting hidden tokens, tells broken samples (tokens
+            shuffled, or half of them another sample's) from the same ones unbroken, beside the untrained model.
         device: "auto" (a GPU if available), "cpu", "cuda", "cuda:1", ...
         trust: packages whose classes the runs' configurations may name, in addition to ours and plug-ins.
 
@@ -86,8 +92,9 @@ def evaluate(
         ValueError: a run, its data or a setting cannot be used; the message says what to do.
     """
     from jepa_lightning.evaluation.probes.tasks import Protocol
-    from jepa_lightning.evaluation.report_on_runs import report_folder, report_on_runs
-    from jepa_lightning.evaluation.runs import EncoderSettings
+    from jepa_lightning.evaluation.prompts import read_prompts
+    from jepa_lightning.evaluation.report_on_runs import report_on_runs
+    from jepa_lightning.evaluation.runs import EncoderSettings, report_folder
 
     for name, number, least in (("folds", folds, 2), ("repeats", repeats, 1), ("k", k, 1)):
         if number < least:
@@ -115,6 +122,8 @@ def evaluate(
             seed=seed,
         ),
         k=k,
+        energy=energy,
+        prompts=None if prompts is None else read_prompts(prompts),
         settings=EncoderSettings(
             which=which, encoder=encoder, pooling=pooling, layers=layers, device=device, trust=trust
         ),

@@ -13,46 +13,27 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from jepa_lightning.evaluation.energies import energies
 from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, Report, evaluate_features
 from jepa_lightning.evaluation.features.extraction import Embed, Extracted, PoolAndStore, Splits, extract_splits
 from jepa_lightning.evaluation.features.token_store import TokenStore
 from jepa_lightning.evaluation.features.views import Views, training_views
 from jepa_lightning.evaluation.open_data import OpenedData, errors_with, open_data
 from jepa_lightning.evaluation.probes.probing import Probe
+from jepa_lightning.evaluation.prompts import Prompts, asked_prompts, score_prompts
 from jepa_lightning.evaluation.report.results import RAW
 from jepa_lightning.evaluation.report.write import notes_on_plots, write_report
 from jepa_lightning.evaluation.retrieval import Recall, retrieval
-from jepa_lightning.evaluation.runs import EncoderSettings, Run, file_hash, find_curves, load_runs, untrained_twins
+from jepa_lightning.evaluation.runs import EncoderSettings, Run, file_hash, find_curves, is_multimodal, load_runs
+from jepa_lightning.evaluation.runs import untrained_twins as build_twins
 from jepa_lightning.loading import Frozen
 from jepa_lightning.modality import Batch
 from jepa_lightning.multimodal.modality import Multimodal
 from jepa_lightning.names.printable import printable
 from jepa_lightning.pictures.report import draw_neighbours
-from jepa_lightning.run.checkpoints import Which, find_checkpoint
 from jepa_lightning.run.locks import locked
 
 RAW_WIDTH = 4096  # numbers of a sample's raw features, at most
-
-
-def report_folder(checkpoints: Sequence[str | Path], out: str | Path | None, *, which: Which = "last") -> Path:
-    """Where a report goes: `out`, or else `probe` in the folder of the only run.
-
-    Raises:
-        ValueError: there is no such folder, or `out` is a file.
-    """
-    if not checkpoints:
-        raise ValueError("expected the folder of a run, or several, got none")
-    if out is not None:
-        folder = Path(out).expanduser()
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"expected a folder for out, got the file {folder}")
-        return folder
-    first = Path(checkpoints[0]).expanduser()
-    found = find_checkpoint(first, which)  # which says if it does not exist at all
-    if len(checkpoints) > 1 or found == first:
-        what = "several checkpoints" if len(checkpoints) > 1 else "a checkpoint that is no run's folder"
-        raise ValueError(f"expected out, a folder, with {what}: their report has no place of its own")
-    return first / "probe"
 
 
 def report_on_runs(
@@ -64,7 +45,9 @@ def report_on_runs(
     labels: Sequence[str] | None,
     protocol: Protocol,
     k: int,
+    energy: bool,
     settings: EncoderSettings,
+    prompts: Prompts | None = None,
 ) -> Report:
     """Evaluate runs on data and write the report; the arguments are those of `evaluate`."""
     with locked(out / ".lock", f"expected {out} for this report, but another one is being written"):
@@ -78,9 +61,20 @@ def report_on_runs(
                 raise ValueError(
                     f"no label {label!r} in the data: it has {sorted(example['labels'])}{_more(label, opened.config)}"
                 )
+        asked = (
+            None if prompts is None else asked_prompts(prompts, encoder, opened.module, [*example["labels"]], labels)
+        )
         found = _Encoding(runs, opened, protocol, settings).encode(example, tokens="attentive" in probes)
         found.record["folder"] = str(out)
         report = _evaluate(found, probes=probes, labels=labels, k=k)
+        last = [*found.splits.samples][-1]
+        if energy:
+            told = energies(runs, partial(found.splits.batches, last), settings, report.notes, seed=protocol.seed)
+            report = dataclasses.replace(report, energy=told)
+        if asked is not None:
+            features = {name: found.extracted[name].features[last] for name in found.encoders}
+            scores = score_prompts(found.encoders, features, *asked, pooling=settings.pooling, layers=settings.layers)
+            report = dataclasses.replace(report, zero_shot=scores)
         curves = find_curves(runs, report.notes)
         try:
             write_report(report, out, runs=curves)
@@ -116,6 +110,7 @@ class _Encoding:
         record: settings that the report keeps.
         splits: of the data.
         extracted: by name, the features by split.
+        encoders: by name, trained and untrained.
     """
 
     def __init__(self, runs: Sequence[Run], opened: OpenedData, protocol: Protocol, settings: EncoderSettings) -> None:
@@ -126,12 +121,13 @@ class _Encoding:
         self.record: dict[str, Any] = {}
         self.extracted: dict[str, Extracted] = {}
         self.splits: Splits
+        self.encoders: dict[str, Frozen]
 
     def encode(self, example: Batch, *, tokens: bool) -> _Encoding:
         """Encode the data in one pass; with `tokens`, keep those for the attentive probe."""
         runs, how = self.runs, self.settings
-        twins, untrained = untrained_twins(runs, self.notes)
-        encoders = {run.name: run.encoder for run in runs} | untrained
+        twins, untrained = build_twins(runs, self.notes)
+        encoders = self.encoders = {run.name: run.encoder for run in runs} | untrained
         embedders: dict[str, Embed] = {
             name: partial(which.embed, pooling=how.pooling, layers=how.layers) for name, which in encoders.items()
         }
@@ -228,11 +224,6 @@ def _evaluate(found: _Encoding, *, probes: Sequence[Probe], labels: Sequence[str
     ids = [name for names in next(iter(found.extracted.values())).ids.values() for name in names]
     notes = [*found.notes, *report.notes, *notes_on_plots()]
     return dataclasses.replace(report, notes=notes, ids=ids, neighbours=near, retrieval=_retrieval(found))
-
-
-def is_multimodal(encoder: Frozen) -> bool:
-    """Return whether a run is one of several modalities, which retrieval evaluates without labels."""
-    return isinstance(encoder.modality, Multimodal)
 
 
 def _retrieval(found: _Encoding) -> dict[str, list[Recall]]:

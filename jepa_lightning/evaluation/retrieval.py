@@ -89,24 +89,3 @@ def _ranks(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
         above.append((cosines > own + _EQUAL).sum(1))
         equal.append(((cosines - own).abs() <= _EQUAL).sum(1).clamp(min=1))
     return torch.cat(above), torch.cat(equal)
-
-
-def zero_shot(images: Tensor, prompts: Tensor, labels: Tensor) -> float:
-    """Compute the accuracy of classifying by the nearest prompt, by cosine.
-
-    Args:
-        images: (n, D) of the samples, of any modality.
-        prompts: (C, D), one a class, such as "a photo of a cat"; or (C, P, D) for several, whose mean is taken.
-        labels: (n,) class of each.
-
-    Example:
-        >>> import torch
-        >>> from jepa_lightning.evaluation.retrieval import zero_shot
-        >>> zero_shot(torch.eye(3), torch.eye(3), torch.tensor([0, 1, 0]))  # doctest: +ELLIPSIS
-        0.666...
-    """
-    of_class = F.normalize(prompts.double(), dim=-1)
-    if of_class.ndim == 3:
-        of_class = F.normalize(of_class.mean(1), dim=-1)
-    predicted = (F.normalize(images.double(), dim=-1) @ of_class.T).argmax(1)
-    return float((predicted == labels).double().mean())

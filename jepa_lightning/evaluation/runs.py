@@ -14,6 +14,7 @@ from jepa_lightning.encoders.pooling import Pooling
 from jepa_lightning.evaluation.report.metrics import read_metrics
 from jepa_lightning.evaluation.report.results import RAW, UNTRAINED
 from jepa_lightning.loading import Frozen, WhichEncoder, load
+from jepa_lightning.multimodal.modality import Multimodal
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
 
 TRAINED = "trained"
@@ -76,6 +77,27 @@ class Run:
     encoder: Frozen
 
 
+def report_folder(checkpoints: Sequence[str | Path], out: str | Path | None, *, which: Which = "last") -> Path:
+    """Where a report goes: `out`, or else `probe` in the folder of the only run.
+
+    Raises:
+        ValueError: there is no such folder, or `out` is a file.
+    """
+    if not checkpoints:
+        raise ValueError("expected the folder of a run, or several, got none")
+    if out is not None:
+        folder = Path(out).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"expected a folder for out, got the file {folder}")
+        return folder
+    first = Path(checkpoints[0]).expanduser()
+    found = find_checkpoint(first, which)  # which says if it does not exist at all
+    if len(checkpoints) > 1 or found == first:
+        what = "several checkpoints" if len(checkpoints) > 1 else "a checkpoint that is no run's folder"
+        raise ValueError(f"expected out, a folder, with {what}: their report has no place of its own")
+    return first / "probe"
+
+
 def load_runs(checkpoints: Sequence[str | Path], settings: EncoderSettings) -> list[Run]:
     """Load the encoders of checkpoints, or of the folders of runs.
 
@@ -111,6 +133,11 @@ def _names(files: Sequence[Path], folders: Sequence[Path | None]) -> list[str]:
             number, free = number + 1, f"{name} {number}"
         names.append(free)
     return names
+
+
+def is_multimodal(encoder: Frozen) -> bool:
+    """Return whether a run is one of several modalities, which retrieval evaluates without labels."""
+    return isinstance(encoder.modality, Multimodal)
 
 
 def untrained_twins(runs: Sequence[Run], notes: list[str]) -> tuple[dict[str, str], dict[str, Frozen]]:

@@ -19,14 +19,14 @@ from jepa_lightning.encoders import Encoder
 from jepa_lightning.encoders.last_layers import encode_last, encode_layers
 from jepa_lightning.encoders.pooling import Pooling, pool_sample, train_unfrozen
 from jepa_lightning.loading import hub
+from jepa_lightning.loading.untrained import untrained_jepa
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.pretexts.trajectories import frames
-from jepa_lightning.randomness import isolate_rng, seeded
+from jepa_lightning.randomness import isolate_rng
 from jepa_lightning.run.checkpoints import mismatch
 from jepa_lightning.tokens import Tokens
-from jepa_lightning.weights.start import initialise
 
 WhichEncoder = Literal["target", "context"]
 _AT_ONCE = 64  # inputs that are encoded together
@@ -220,14 +220,10 @@ class Frozen(hub.HubModel, nn.Module):
         Raises:
             ValueError: there is no configuration to build it from, or a saved folder does not hold what it began with.
         """
-        config = hub.to_build_again(self.config, pretrained=pretrained)
-        state = {f"tokenizer.{name}": value for name, value in self.tokenizer.state_dict().items()}
-        with seeded(config["seed_everything"] if seed is None else seed), building_from(state):
-            module = build_model(config["model"], pretrained=pretrained, trust=self.trust)
-        if pretrained and config.get("init"):
-            initialise(module, config["init"], encoder=config.get("init_encoder"), predictor=False)
-        module.tokenizer.load_state_dict(self.tokenizer.state_dict())
-        return Frozen(module, encoder=self.which, config=config, trust=self.trust).to(self.device)
+        module = untrained_jepa(
+            self.config, self.tokenizer, seed=seed, pretrained=pretrained, predictor=False, trust=self.trust
+        )
+        return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
 
     def data(self, **overrides: Any) -> LightningDataModule:
         """Build the run's data module, with other settings if given: `encoder.data(root="photos", samples=64)`.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.encoders.base import Encoder, TokenSpec
-from jepa_lightning.joint_tokens import JointMasks, JointTokens
+from jepa_lightning.joint_tokens import JointMasks, JointTokens, join_tokens
 from jepa_lightning.modality import Batch, Modality, Tokenizer
 from jepa_lightning.multimodal.encoder import MultimodalEncoder
 from jepa_lightning.multimodal.masker import EachMasker
@@ -92,6 +92,12 @@ class Multimodal(Modality):
     def apart(self, features: Tensor) -> dict[str, Tensor]:
         """Cut pooled features (n, M D) of all modalities into those of each, (n, D)."""
         return dict(zip(self.modalities, features.chunk(len(self.modalities), dim=1), strict=True))
+
+    def tokens_of(self, name: str, batch: Batch) -> JointTokens:
+        """Return the tokens of one modality alone, for the encoder of all; the others may lack in the batch."""
+        assert isinstance(self.tokenizer, JointTokenizer)
+        part = self.tokenizer.tokenizers[name]
+        return join_tokens({name: part(batch)}, numbers=self.tokenizer.numbers)
 
     def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor] | None:
         """Draw each modality's masks, one below the other."""

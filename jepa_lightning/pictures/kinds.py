@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jepa_lightning.evaluation.token_errors import token_errors
 from jepa_lightning.names.nearest import nearest_names
 from jepa_lightning.pictures.attention import attention_of_probe, find_label
-from jepa_lightning.pictures.errors import token_errors
 from jepa_lightning.pictures.files import GAP, beside, stack, write_picture
 from jepa_lightning.pictures.legend import FEATURES_LEGEND, Legend, with_name
 from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label

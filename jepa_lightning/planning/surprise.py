@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc
 
 from jepa_lightning.environments import Environment, Wandering
+from jepa_lightning.evaluation.auroc import detect
 from jepa_lightning.planning.world import World
 
-_DRAWS = 100  # of the bootstrap
 _PART = 500  # walks that are encoded at once
 
 
@@ -77,14 +75,9 @@ def detection(
             continue
         states = torch.cat([drawn.states[broken.index, :-1], broken.last.unsqueeze(1)], 1)
         actions = torch.cat([drawn.actions[broken.index, :-1], broken.action.unsqueeze(1)], 1)
-        scores = torch.stack([true[broken.index], _last_surprise(world, environment, states, actions)], 1)
-        low, high = np.percentile([_auroc(part) for part in _resampled(scores, seed)], [2.5, 97.5])
-        found[broken.name] = {
-            "auroc": _auroc(scores),
-            "low": float(low),
-            "high": float(high),
-            "transitions": len(broken.index),
-        }
+        scores = _last_surprise(world, environment, states, actions)
+        told = detect(true[broken.index], scores, seed=seed)
+        found[broken.name] = {"auroc": told.auroc, "low": told.low, "high": told.high, "transitions": told.pairs}
     return found
 
 
@@ -93,14 +86,3 @@ def _last_surprise(world: World, environment: Environment, states: Tensor, actio
     seen = world.history + 1
     parts = zip(states[:, -seen:].split(_PART), actions[:, 1 - seen :].split(_PART), strict=True)
     return torch.cat([world.surprise(environment.observe(part), done)[:, -1].cpu() for part, done in parts])
-
-
-def _auroc(scores: Tensor) -> float:
-    """Of scores (n, 2), true and broken."""
-    return float(binary_auroc(scores.flatten(), torch.arange(2).repeat(len(scores)), validate_args=False))
-
-
-def _resampled(scores: Tensor, seed: int) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(_DRAWS):
-        yield scores[torch.randint(len(scores), (len(scores),), generator=generator)]

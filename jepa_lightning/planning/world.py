@@ -10,10 +10,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from jepa_lightning.config.rebuild import build_data, build_model
+from jepa_lightning.config.rebuild import Config, build_data
 from jepa_lightning.data.trajectories import Observations, TrajectoryData
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.loading import load_jepa_and_config
+from jepa_lightning.loading.untrained import untrained_jepa
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.planning.cost import Cost
@@ -21,7 +22,6 @@ from jepa_lightning.planning.planners.base import Energy
 from jepa_lightning.predictors.rollout import Past, predict_next, rollout
 from jepa_lightning.pretexts import Rollout
 from jepa_lightning.pretexts.trajectories import frames, trajectory_length
-from jepa_lightning.randomness import seeded
 from jepa_lightning.run.checkpoints import Which
 
 
@@ -46,7 +46,7 @@ class World(nn.Module):
         jepa: JEPA,
         *,
         observations: Observations | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Config | None = None,
         trust: Collection[str] = (),
     ) -> None:
         super().__init__()
@@ -185,11 +185,7 @@ class World(nn.Module):
         Raises:
             ValueError: there is no configuration to build it from.
         """
-        if self.config is None:
-            raise ValueError("expected a checkpoint of jepa-fit, got a module built in Python: build a fresh one")
-        with seeded(self.config["seed_everything"]):
-            jepa = build_model(self.config["model"], pretrained=True, trust=self.trust)
-        jepa.tokenizer.load_state_dict(self.tokenizer.state_dict())
+        jepa = untrained_jepa(self.config, self.tokenizer, trust=self.trust)
         jepa.pretext.load_state_dict(self.pretext.state_dict())
         return World(jepa, observations=self.observations, config=self.config, trust=self.trust).to(self.device)
 

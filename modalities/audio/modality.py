@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
 from jepa_lightning.maskers import Masker, Random
-from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.modality import Batch, EncoderFactory, Extent, Modality
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.audio import pictures
 from modalities.audio.front_end import EPSILON, LogMel
@@ -103,6 +104,13 @@ class Audio(Modality):
         )
         self.grid = self.tokenizer.grid
         self.spec = TokenSpec(shape=(1, *patch), grid=self.grid, positions=SinCosPositions)
+        self.extent = Extent(
+            key="waveform",
+            sizes=(self.samples,),
+            tokens=math.prod(self.grid),
+            cut={"seconds": seconds},
+            same={"sample_rate": sample_rate},
+        )
         self.masker = masker or Random(target_ratio=0.6)
         self.encoder = encoder(self.spec)
 

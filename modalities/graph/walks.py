@@ -12,6 +12,8 @@ from torch import Tensor
 from modalities.graph.requirements import sparse
 
 _BLOCK = 512  # nodes whose walks are followed at a time: bounds the memory of large graphs
+_LARGE = 2048  # nodes from which on the walks of a block are kept sparse as long as they reach few nodes
+_FEW = 0.05  # share of the nodes
 
 
 def random_walks(edges: Tensor, *, nodes: int, steps: int) -> Tensor:
@@ -21,7 +23,8 @@ def random_walks(edges: Tensor, *, nodes: int, steps: int) -> Tensor:
     self-loop is an edge; an edge that is listed several times is one edge; a walk that reaches a node without edges
     ends there, so that isolated nodes have zeros. PyG's `AddRandomWalkPE` gives the same (but where edges repeat), and
     takes seconds for graphs of thousands of nodes: it multiplies n x n matrices. Here the powers stay sparse times
-    dense, and only half of them are needed: a walk of a + b steps is one of a and one of b.
+    dense, and only half of them are needed: a walk of a + b steps is one of a and one of b. On large graphs they are
+    sparse as long as walks reach few nodes, so the cost grows with the nodes reached, not with the square of all.
 
     Args:
         edges: (2, E) int64.
@@ -39,17 +42,33 @@ def random_walks(edges: Tensor, *, nodes: int, steps: int) -> Tensor:
     back = onward if symmetric else onward.T.tocsr()
     for start in range(0, nodes, _BLOCK):
         part = np.arange(start, min(start + _BLOCK, nodes))
-        there: NDArray[Any] = np.zeros((nodes, len(part)))
-        there[part, part - start] = 1
+        there: Any = sparse.csr_array((np.ones(len(part)), (part, part - start)), shape=(nodes, len(part)))
+        there = there if nodes > _LARGE else there.toarray()
         here = there
         for step in range(steps):
             if step % 2 == 0:
                 before = there
-                there = onward @ there
+                there = _step(onward, there)
                 if symmetric:
-                    found[step, part] = np.einsum("ij,ij->j", there, before)
+                    found[step, part] = _products(there, before)
                     continue
             else:
-                here = there if symmetric else back @ here
-            found[step, part] = np.einsum("ij,ij->j", there, here)
+                here = there if symmetric else _step(back, here)
+            found[step, part] = _products(there, here)
     return torch.from_numpy(found.T.astype(np.float32))
+
+
+def _step(moves: Any, walks: Any) -> Any:
+    """Follow walks (nodes, starts), sparse or dense, by one step; dense once they reach many nodes."""
+    walks = moves @ walks
+    if sparse.issparse(walks) and walks.nnz > _FEW * walks.shape[0] * walks.shape[1]:
+        return walks.toarray()
+    return walks
+
+
+def _products(left: Any, right: Any) -> NDArray[Any]:
+    """Products of two matrices (nodes, starts), summed over the nodes: (starts,)."""
+    if sparse.issparse(left) and sparse.issparse(right):
+        return np.asarray(left.multiply(right).sum(axis=0)).ravel()
+    left, right = (each.toarray() if sparse.issparse(each) else each for each in (left, right))
+    return np.einsum("ij,ij->j", left, right)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
 from jepa_lightning.maskers import Masker, MultiBlock
-from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.modality import Batch, EncoderFactory, Extent, Modality
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.image import pictures
 from modalities.image.tokenizer import PatchTokenizer
@@ -59,6 +61,13 @@ class Image(Modality):
         )
         self.grid = self.tokenizer.grid
         self.spec = TokenSpec(shape=(channels, *self.patch_size), grid=self.grid, positions=SinCosPositions)
+        self.extent = Extent(
+            key="image",
+            sizes=self.image_size,
+            tokens=math.prod(self.grid),
+            cut={"image_size": self.image_size},
+            same={"channels": channels},
+        )
         self.masker = masker or MultiBlock()
         self.encoder = encoder(self.spec)
 

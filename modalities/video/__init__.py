@@ -4,7 +4,8 @@ from modalities.video.data import VideoData
 from modalities.video.files import ArrayClips
 from modalities.video.generated import GeneratedClips
 from modalities.video.modality import Video
+from modalities.video.slow import SlowClips
 from modalities.video.tokenizer import TubeletTokenizer
 from modalities.video.transforms import VideoViews
 
-__all__ = ["ArrayClips", "GeneratedClips", "TubeletTokenizer", "Video", "VideoData", "VideoViews"]
+__all__ = ["ArrayClips", "GeneratedClips", "SlowClips", "TubeletTokenizer", "Video", "VideoData", "VideoViews"]

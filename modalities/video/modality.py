@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from jepa_lightning.data.pixels import usual_statistics
 from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
 from jepa_lightning.maskers import BlockUnion, Masker, MultiMasker
-from jepa_lightning.modality import Batch, EncoderFactory, Modality
+from jepa_lightning.modality import Batch, EncoderFactory, Extent, Modality
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.video import pictures
 from modalities.video.tokenizer import TubeletTokenizer
@@ -79,6 +81,13 @@ class Video(Modality):
         )
         self.grid = self.tokenizer.grid
         self.spec = TokenSpec(shape=(channels, *self.tokenizer.tubelet), grid=self.grid, positions=SinCosPositions)
+        self.extent = Extent(
+            key="video",
+            sizes=(frames, *self.image_size),
+            tokens=math.prod(self.grid),
+            cut={"frames": frames, "image_size": self.image_size},
+            same={"channels": channels},
+        )
         self.masker = masker or vjepa_masks()
         self.encoder = encoder(self.spec)
 

@@ -13,6 +13,7 @@ import jepa_lightning
 from jepa_lightning.callbacks import OnlineProbe
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.rebuild import build_model
+from jepa_lightning.evaluation.prompts import embed_prompts
 
 _ENCODER = SHORT.index("--model.modality.encoder.width")
 PAIRS = [*SHORT[:_ENCODER], *SHORT[_ENCODER + 6 :]]  # which is of a single modality
@@ -101,6 +102,23 @@ def test_probe_with_labels_has_both(run, tmp_path, no_plots):
     report = jepa_lightning.evaluate(run, data={"samples": 128}, out=tmp_path, probes=["knn"], labels=["stripes"])
     assert report.score("trained", "stripes", "knn").chance > 0
     assert set(report.retrieval) == {"trained", "untrained"}
+
+
+def test_probe_classifies_by_prompts(run, tmp_path, no_plots):
+    classes = jepa_lightning.load(run).data(samples=64).classes or []
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({name: [f"stripes at {name}", f"a disc on stripes at {name}"] for name in classes}))
+    settings = {"data": {"samples": 128}, "out": tmp_path / "p", "probes": ["knn"], "prompts": prompts}
+    report = jepa_lightning.evaluate(run, labels=["stripes"], **settings)
+    [found] = report.zero_shot["trained"]
+    assert (found.label, found.query, found.classes, found.samples) == ("stripes", "image", 8, 16)
+    assert "stripes by prompts, zero-shot (8 classes, accuracy; 16 samples)" in report.table()
+    assert set(json.loads((tmp_path / "p" / "report.json").read_text())["zero_shot"]) == {"trained", "untrained"}
+    assert "<h2>Zero-shot classification</h2>" in (tmp_path / "p" / "report.html").read_text()
+    encoder = jepa_lightning.load(run)
+    pair = {"image": Picture.new("RGB", (48, 48)), "text": "stripes at 45 degrees"}
+    alone = embed_prompts(encoder, [pair["text"]])[0]
+    torch.testing.assert_close(alone, encoder([pair])[0, 96:], rtol=0, atol=1e-5)
 
 
 def test_view_draws_pairs(run, tmp_path):

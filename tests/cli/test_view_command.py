@@ -11,12 +11,12 @@ from variants import TwoViews
 
 from jepa_lightning import Frozen, load, load_jepa
 from jepa_lightning.cli.view import view
+from jepa_lightning.evaluation.token_errors import token_errors
 from jepa_lightning.modality import Modality
 from jepa_lightning.objectives import MSE
 from jepa_lightning.pictures.attention import attention_of_probe
 from jepa_lightning.pictures.chosen import ChosenSamples
 from jepa_lightning.pictures.drawing import HOT
-from jepa_lightning.pictures.errors import token_errors
 from jepa_lightning.pictures.legend import WIDTH
 from jepa_lightning.pictures.letters import LINE
 from jepa_lightning.pictures.neighbours import chance_of_same, nearest, same_label

@@ -44,7 +44,13 @@ def test_data_as_a_module_or_as_a_configuration(run, tmp_path):
     assert data.modality.image_size in (32, (32, 32))
     assert first.settings["data"]["settings"]["batch_size"] == 64
     config = {"class_path": "modalities.image.ImageData", "init_args": {"samples": 40, "num_workers": 0}}
-    second = jepa_lightning.evaluate([run], data=config, out=tmp_path / "b", **KNN)
+    second = jepa_lightning.evaluate([run], data=config, out=tmp_path / "b", energy=True, **KNN)
+    assert {name: set(of) for name, of in second.energy.items()} == {
+        name: {"shuffled", "half another's"} for name in ("trained", "untrained")
+    }
+    assert "energy of " in second.table()
+    assert "half another" in (tmp_path / "b" / "report.html").read_text()
+    assert not first.energy
     assert [score.estimate.mean for score in first.scores] == [score.estimate.mean for score in second.scores]
     with pytest.raises(ValueError, match="expected a JEPADataModule, got LightningDataModule"):
         jepa_lightning.evaluate(run, data=LightningDataModule(), out=tmp_path / "c", **KNN)

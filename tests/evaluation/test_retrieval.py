@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jepa_lightning.evaluation.retrieval import retrieval, zero_shot
+from jepa_lightning.evaluation.retrieval import retrieval
 
 
 def pair(count=30, width=6, noise=1.0, seed=0):
@@ -59,10 +59,3 @@ def test_what_does_not_fit():
         retrieval({"image": torch.ones(3, 4), "text": torch.ones(3, 5)})
     with pytest.raises(ValueError, match="two modalities or more"):
         retrieval({"image": torch.ones(3, 4)})
-
-
-def test_zero_shot_takes_the_mean_of_several_prompts():
-    images = torch.tensor([[1.0, 0.1], [0.2, 1.0], [1.0, 0.9]])
-    prompts = torch.tensor([[[1.0, 0.0], [1.0, 0.2]], [[0.0, 1.0], [0.0, 2.0]]])
-    assert zero_shot(images, prompts, torch.tensor([0, 1, 0])) == 1.0
-    assert zero_shot(images, prompts, torch.tensor([1, 1, 0])) == pytest.approx(2 / 3)

@@ -312,3 +312,65 @@ def test_stored_positions(inputs):
     plain.load_state_dict(weights)
     stored.positions.table.copy_(sincos(grid_positions(TOKEN.grid).double(), W)[0])
     torch.testing.assert_close(stored(*asked(*inputs)), plain(*asked(*inputs)))
+
+
+def shared_mask():
+    """Which token sees which of [context, block 1, ..., block M]: (N, N)."""
+    owner = torch.cat([torch.zeros(K), torch.arange(1, M + 1).repeat_interleave(T)])
+    return (owner[None, :] == 0) | (owner[:, None] == owner[None, :])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("with_context", [False, True])
+def test_a_shared_context_is_plain_attention_with_a_mask(inputs, validity, padded, with_context):
+    torch.manual_seed(0)
+    spec = replace(SPEC, predict_context=with_context)
+    p = disturbed(TransformerPredictor(spec, width=W, depth=3, heads=2, shared_context=True))
+    context, context_positions, target_positions = inputs
+    valid = validity if padded else (None, None)
+    found = p(*asked(*inputs, *valid))
+
+    seen = p.embed(context) + sincos(context_positions, W)
+    x = torch.cat([seen, (p.mask_token + sincos(target_positions, W)).flatten(1, 2)], dim=1)
+    mask = shared_mask().expand(B, 1, -1, -1)
+    if padded:
+        mask = mask & torch.cat([valid[0], valid[1].flatten(1)], dim=1)[:, None, None, :]
+    for layer in p.transformer.layers:
+        x = layer(x, attn_mask=mask)
+    x = p.transformer.norm(x)
+    expected = p.project(x[:, K:]).unflatten(1, (M, T))
+    if with_context:
+        own = p.project_context(x[:, :K]).unsqueeze(1).expand(-1, M, -1, -1)
+        expected = torch.cat([own, expected], dim=2)
+    torch.testing.assert_close(found, expected)
+    gradients = torch.autograd.grad(found.square().sum(), list(p.parameters()), retain_graph=True)
+    for mine, plain_one in zip(
+        gradients, torch.autograd.grad(expected.square().sum(), list(p.parameters())), strict=True
+    ):
+        torch.testing.assert_close(mine, plain_one)
+
+
+def test_a_shared_context_does_not_see_the_queries_and_is_the_same_function_for_one_layer(inputs):
+    """In one layer the queries see the context before it could have seen them."""
+    made = []
+    for shared in (False, True):
+        torch.manual_seed(0)
+        made.append(disturbed(TransformerPredictor(SPEC, width=W, depth=1, heads=2, shared_context=shared)))
+    torch.testing.assert_close(made[0](*asked(*inputs)), made[1](*asked(*inputs)))
+    deep = [disturbed(TransformerPredictor(SPEC, width=W, depth=2, heads=2, shared_context=s)) for s in (False, True)]
+    deep[1].load_state_dict(deep[0].state_dict())
+    assert (deep[0](*asked(*inputs)) - deep[1](*asked(*inputs))).abs().max() > 1e-3
+
+
+def test_a_shared_context_behind_a_condition(inputs, told, validity):
+    """The condition belongs to the context: its padding has no effect, its values do."""
+    p = disturbed(TransformerPredictor(TOLD, width=W, depth=2, heads=2, shared_context=True))
+    found = p(*asked(*inputs, *validity), told)
+    padding = replace(told, values=torch.where(told.valid[..., None], told.values, told.values + 1))
+    torch.testing.assert_close(p(*asked(*inputs, *validity), padding), found)
+    assert (p(*asked(*inputs, *validity), replace(told, values=told.values + 1)) - found).abs().max() > 1e-3
+
+
+def test_rotary_attention_has_no_shared_context():
+    with pytest.raises(ValueError, match="leave out rotary, or shared_context"):
+        TransformerPredictor(SPEC, width=W, depth=1, heads=2, rotary="interleaved", shared_context=True)

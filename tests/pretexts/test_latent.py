@@ -8,9 +8,9 @@ from variants import TwoMasks
 
 from jepa_lightning import JEPA
 from jepa_lightning.encoders import ViT
+from jepa_lightning.evaluation.token_errors import token_errors
 from jepa_lightning.maskers import Masker, Random
 from jepa_lightning.objectives import MSE
-from jepa_lightning.pictures.errors import token_errors
 from jepa_lightning.predictors import TransformerPredictor
 from jepa_lightning.pretexts import LatentCodes, Masked
 from jepa_lightning.targets import RawTokens

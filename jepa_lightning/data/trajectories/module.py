@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.shared import DataSettings, Unpack
 from jepa_lightning.data.split import draw
 from jepa_lightning.data.trajectories.episodes import Episode, Episodes, Window
+from jepa_lightning.data.trajectories.lerobot import is_lerobot, read_lerobot
 from jepa_lightning.data.trajectories.reading import find_episode_files, read_episodes
 from jepa_lightning.environments import Environment, TwoRooms
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import derive_seed
 
 _log = logging.getLogger(__name__)
+_OBSERVATIONS, _ACTIONS = "observations", "actions"  # names in files where nothing else is said
 
 
 class TrajectoryData(JEPADataModule):
@@ -39,7 +41,8 @@ class TrajectoryData(JEPADataModule):
 
     Args:
         root: a file of episodes, or a folder of them whose names may tell splits (`train.npz`, `test.h5`); see
-            `jepa_lightning.data.trajectories.reading.read_episodes` for the layouts. None: an agent that wanders in
+            `jepa_lightning.data.trajectories.reading.read_episodes` for the layouts; or a folder of LeRobot, whose
+            pictures are scaled to the model's size. None: an agent that wanders in
             `environment`.
         environment: what is simulated where there are no files; `TwoRooms` by default.
         episodes: number of generated training episodes (an eighth as many for validation).
@@ -47,8 +50,8 @@ class TrajectoryData(JEPADataModule):
         window: observations of a sample. Shorter episodes are left out.
         windows: samples of an epoch from each episode.
         key: of the observations in a batch: what the modality reads. None: the model's modality's name.
-        observations: name of the observations in files.
-        actions: name of the actions in files.
+        observations: name of the observations in files; of LeRobot its only camera, where nothing else is said.
+        actions: name of the actions in files; LeRobot's is action.
         labels: names of arrays in files that are labels; None: all with a number for each observation or episode.
         mean: of images, subtracted after scaling to 0-1.
         std: of images, divided by.
@@ -77,8 +80,8 @@ class TrajectoryData(JEPADataModule):
         window: int = 12,
         windows: int = 1,
         key: str | None = None,
-        observations: str = "observations",
-        actions: str = "actions",
+        observations: str = _OBSERVATIONS,
+        actions: str = _ACTIONS,
         labels: list[str] | None = None,
         mean: float = 0.1,
         std: float = 0.25,
@@ -152,8 +155,7 @@ class TrajectoryData(JEPADataModule):
     def _read(self, root: Path) -> dict[str, list[Episode]]:
         names: dict[str, Any] = {"observations": self.observations, "actions": self.actions, "labels": self.labels}
         found: dict[str, list[Episode]] = {}
-        for split, files in find_episode_files(root).items():
-            every = [episode for file in files for episode in read_episodes(file, **names)]
+        for split, every in (self._read_lerobot(root) if is_lerobot(root) else _from_files(root, names)).items():
             found[split] = [episode for episode in every if len(episode.observations) >= self.window]
             if not found[split]:
                 longest = max((len(episode.observations) for episode in every), default=0)
@@ -165,6 +167,18 @@ class TrajectoryData(JEPADataModule):
                 _log.warning("%d of %d episodes are shorter than a window", len(every) - len(found[split]), len(every))
         return found
 
+    def _read_lerobot(self, root: Path) -> dict[str, list[Episode]]:
+        size = getattr(self.modality, "image_size", None)
+        return {
+            "train": read_lerobot(
+                root,
+                observations=None if self.observations == _OBSERVATIONS else self.observations,
+                actions="action" if self.actions == _ACTIONS else self.actions,
+                labels=self.labels,
+                size=(size, size) if isinstance(size, int) else size,
+            )
+        }
+
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """A window anywhere for training, the first one for evaluation."""
         return Window(self.name, self.window, random=True), Window(self.name, self.window, random=False)
@@ -172,6 +186,12 @@ class TrajectoryData(JEPADataModule):
     def batch_transform(self) -> Observations:
         """Images as normalised floats."""
         return Observations(self.observation_key, mean=self.mean, std=self.std)
+
+
+def _from_files(root: Path, names: Mapping[str, Any]) -> dict[str, list[Episode]]:
+    """Read the episodes of each split."""
+    found = find_episode_files(root)
+    return {split: [one for file in files for one in read_episodes(file, **names)] for split, files in found.items()}
 
 
 class Observations:

@@ -40,8 +40,13 @@ def html_page(report: Report, plots: Plots) -> str:
             parts += [_table(section) for section in sections]
             names = _Names(report, task)
             parts += [_plots(row, names) for row in plots.labels.get(task.name, [])]
-    retrieval = report.retrieval_sections()
-    parts += ["<h2>Retrieval</h2>", *map(_table, retrieval)] if retrieval else []
+    more = {
+        "Retrieval": report.retrieval_sections(),
+        "Zero-shot classification": report.zero_shot_sections(),
+        "Energy": report.energy_sections(),
+    }
+    for title, sections in more.items():
+        parts += [f"<h2>{title}</h2>", *map(_table, sections)] if sections else []
     names = _Names(report, next((task for task in report.tasks if task.classes), None))
     parts += ["<h2>Collapse</h2>", _table(("", *report.collapse_section()[1:])), _plots(plots.collapse, names)]
     if report.neighbours is not None:

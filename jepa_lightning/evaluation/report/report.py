@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from jepa_lightning.evaluation.auroc import Detection
 from jepa_lightning.evaluation.collapse import Collapse
 from jepa_lightning.evaluation.probes.protocols import Interval
 from jepa_lightning.evaluation.probes.tasks import Task
 from jepa_lightning.evaluation.report.results import Confusion, Difference, Embedding, Neighbours, Score
 from jepa_lightning.evaluation.report.table import table
 from jepa_lightning.evaluation.retrieval import Recall
+from jepa_lightning.evaluation.zero_shot import ZeroShot
 from jepa_lightning.run.writing import plain
 
 TITLE = "Evaluation of frozen features"
@@ -35,6 +37,8 @@ class Report:
         ids: names of all samples, those of the training part first; empty where they are not known.
         neighbours: nearest neighbours of some samples, or None.
         retrieval: of several modalities, the recalls of each encoder.
+        energy: how well the energy of each model tells broken samples, by what is broken.
+        zero_shot: the accuracies by prompts of each encoder.
     """
 
     scores: list[Score]
@@ -48,6 +52,8 @@ class Report:
     ids: Sequence[str] = ()
     neighbours: Neighbours | None = None
     retrieval: Mapping[str, Sequence[Recall]] = field(default_factory=dict)
+    energy: Mapping[str, Mapping[str, Detection]] = field(default_factory=dict)
+    zero_shot: Mapping[str, Sequence[ZeroShot]] = field(default_factory=dict)
 
     @property
     def encoders(self) -> list[str]:
@@ -81,7 +87,8 @@ class Report:
     def sections(self) -> list[Section]:
         """The tables of all labels, and the collapse report."""
         of_labels = (section for task in self.tasks for section in self.label_sections(task))
-        return [*of_labels, *self.retrieval_sections(), self.collapse_section()]
+        others = [*self.retrieval_sections(), *self.zero_shot_sections(), *self.energy_sections()]
+        return [*of_labels, *others, self.collapse_section()]
 
     def retrieval_sections(self) -> list[Section]:
         """The recalls from each modality to each other; none of a single modality."""
@@ -98,6 +105,26 @@ class Report:
             heading = f"{query} to {gallery}, recall among {one[0].candidates} (cosine; interval over queries)"
             found.append((heading, ["features", *(f"R@{recall.k}" for recall in one)], rows))
         return found
+
+    def energy_sections(self) -> list[Section]:
+        """The AUROC of energies; none where they were not asked for."""
+        if not self.energy:
+            return []
+        kinds = list(dict.fromkeys(name for of in self.energy.values() for name in of))
+        rows = [[name, *(str(of[kind]) if kind in of else "-" for kind in kinds)] for name, of in self.energy.items()]
+        pairs = max(found.pairs for of in self.energy.values() for found in of.values())
+        heading = f"energy of {pairs} broken samples against the same unbroken (AUROC, 0.5 is chance)"
+        return [(heading, ["model", *kinds], rows)]
+
+    def zero_shot_sections(self) -> list[Section]:
+        """The accuracies by prompts; none without prompts."""
+        if not self.zero_shot:
+            return []
+        one = next(iter(self.zero_shot.values()))
+        rows = [[name, *map(str, of)] for name, of in self.zero_shot.items()]
+        rows.append(["chance", *(f"{found.chance:.3f}" for found in one)])
+        about = f"{one[0].label} by prompts, zero-shot ({one[0].classes} classes, accuracy; {one[0].samples} samples)"
+        return [(about, ["features", *(found.query for found in one)], rows)]
 
     def collapse_section(self) -> Section:
         """The collapse report of all encoders."""
@@ -161,6 +188,8 @@ class Report:
                 "collapse": {name: asdict(found) for name, found in self.collapses.items()},
                 "confusions": [asdict(found) for found in self.confusions],
                 "retrieval": {name: [asdict(recall) for recall in of] for name, of in self.retrieval.items()},
+                "energy": {name: {kind: asdict(d) for kind, d in of.items()} for name, of in self.energy.items()},
+                "zero_shot": {name: [asdict(score) for score in of] for name, of in self.zero_shot.items()},
                 "notes": self.notes,
             }
         )

@@ -8,6 +8,7 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import AddRandomWalkPE
 
+from modalities.graph import walks
 from modalities.graph.graphs import RawGraph
 from modalities.graph.patching import cut
 from modalities.graph.walks import random_walks
@@ -198,3 +199,16 @@ def test_walks_on_a_ring():
     assert around.tolist() == [[0, 0, 0, 0, 0, 1]] * 6
     back = random_walks(torch.cat([ring, ring.flip(0)], dim=1), nodes=6, steps=4)
     torch.testing.assert_close(back, torch.tensor([[0, 1 / 2, 0, 3 / 8]] * 6))
+
+
+@pytest.mark.parametrize("few", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("both", [False, True])
+def test_sparse_walks_are_the_dense_ones(monkeypatch, both, few):
+    """Sparse until they reach a share of the nodes, early, late or never, on a directed and an undirected graph."""
+    edges = make(60, 90, both=both).edges
+    dense = random_walks(edges, nodes=60, steps=9)
+    monkeypatch.setattr(walks, "_LARGE", 0)
+    monkeypatch.setattr(walks, "_FEW", few)
+    sparse = random_walks(edges, nodes=60, steps=9)
+    assert dense.any()
+    torch.testing.assert_close(sparse, dense, rtol=1e-6, atol=1e-12)

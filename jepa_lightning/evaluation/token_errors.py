@@ -39,7 +39,9 @@ class TokenErrors:
 
 
 @torch.no_grad()
-def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = ENOUGH, seed: int = 0) -> TokenErrors:
+def token_errors(
+    jepa: JEPA, batch: Batch | Tokens, *, draws: int = DRAWS, enough: int = ENOUGH, seed: int = 0
+) -> TokenErrors:
     """The error of predicting each token, under masks of the JEPA's own masker.
 
     A token is scored when it is a target, by the JEPA's objective, whose distance is one number a token (smooth L1 or
@@ -48,7 +50,7 @@ def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = 
 
     Args:
         jepa: in eval mode, as `load_jepa` gives it.
-        batch: on any device.
+        batch: on any device, or its tokens on the JEPA's.
         draws: of masks, at most.
         enough: how often each token is scored at least, if `draws` allow it.
         seed: of the masks.
@@ -63,7 +65,7 @@ def token_errors(jepa: JEPA, batch: Batch, *, draws: int = DRAWS, enough: int = 
         raise ValueError(
             f"errors of tokens are those of masked prediction, and this model's pretext is {type(pretext).__name__}"
         )
-    tokens = jepa.tokenizer(move_data_to_device(batch, jepa.device))
+    tokens = batch if isinstance(batch, Tokens) else jepa.tokenizer(move_data_to_device(batch, jepa.device))
     generator = torch.Generator().manual_seed(seed)
     summed = torch.zeros(tokens.batch_size, tokens.count, device=tokens.device)
     times = torch.zeros_like(summed)

@@ -1,0 +1,141 @@
+"""Does the second level of a hierarchy tell the slow variable better than the mean of the first?
+
+    python -m benchmarks.hierarchy --seeds 0 1 2 --threads 1
+
+For each seed: trains recipes/hierarchy_first, then recipes/hierarchy_second on it, on long clips (`SlowClips`),
+and probes the class of the slow drift (kNN, logistic regression) on frozen features of 2,000 training clips, scored
+on 1,000 test clips. Features of the first level are its pooled segments, averaged over the clip, before and after
+training; of the second its tokens, averaged, before its training (on the trained first level) and after. The settings
+were not chosen by these scores. `--joint` trains both levels together instead (hierarchy.yaml).
+
+What lies in `--out` is not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import machine, options, table, write_json
+from jepa_lightning import load
+from jepa_lightning.cli.fit import fit
+from jepa_lightning.config.plugins import load_plugins
+from jepa_lightning.encoders import Encoder
+from jepa_lightning.encoders.pooling import evaluating, pooled_features
+from jepa_lightning.evaluation import Features, probe
+from jepa_lightning.evaluation.probes.protocols import interval
+from jepa_lightning.hierarchy import SegmentEncoder, SegmentTokenizer, SegmentTokens
+from jepa_lightning.loading import Frozen
+from modalities.video import SlowClips
+
+TRAIN, TEST, BATCH = 2000, 1000, 100
+QUIET = ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0", "--probe.enabled", "false"]
+QUIET += ["--pictures.enabled", "false", "--trainer.enable_progress_bar", "false"]
+WEIGHTS = "--model.modality.level.encoder.weights"
+ROWS = ("first, untrained", "first", "second, untrained", "second")
+
+
+def train(config: str, folder: Path, *, seed: int, words: list[str]) -> Frozen:
+    """Train a shipped configuration, unless its run is there, and load it."""
+    if not (folder / "summary.json").is_file():
+        fit(["--config", config, "--seed_everything", str(seed), "--trainer.default_root_dir", str(folder), *words])
+    return load(folder)
+
+
+@torch.no_grad()
+def features(clips: SlowClips, embed: Callable[[SegmentTokens], Tensor], tokenizer: SegmentTokenizer) -> Features:
+    """Embed all clips."""
+    found = []
+    for videos in torch.from_numpy(clips.videos).split(BATCH):
+        found.append(embed(tokenizer({"video": videos.permute(0, 4, 1, 2, 3)})))
+    return Features(torch.cat(found), {"drift": torch.from_numpy(clips.targets)})
+
+
+def mean_of_first(first: Encoder, like: SegmentEncoder) -> Callable[[SegmentTokens], Tensor]:
+    """Return what pools each segment as the second level is given it, and averages over segments."""
+    levels = SegmentEncoder(first, like.second, pooling=like.pooling)
+
+    def embed(tokens: SegmentTokens) -> Tensor:
+        with evaluating(levels):
+            return levels.segments(tokens).mean(1)
+
+    return embed
+
+
+def measure(seed: int, given: Any, words: list[str]) -> dict[str, float]:
+    """Train both levels with one seed and score them: "row probe" to accuracy."""
+    out = given.out / str(seed)
+    if given.joint:
+        second = train("hierarchy.yaml", out / "joint", seed=seed, words=[*QUIET, *words])
+        before = second.untrained()
+        firsts = [_levels(before).first, _levels(second).first]
+    else:
+        first = train("recipes/hierarchy_first.yaml", out / "first", seed=seed, words=[*QUIET, *words])
+        on_it = [WEIGHTS, str(out / "first")]
+        second = train("recipes/hierarchy_second.yaml", out / "second", seed=seed, words=[*QUIET, *on_it, *words])
+        before = second.untrained()
+        firsts = [first.untrained().encoder, first.encoder]
+    levels, tokenizer = _levels(second), second.tokenizer
+    assert isinstance(tokenizer, SegmentTokenizer)
+    embedders = [mean_of_first(each, levels) for each in firsts]
+    embedders += [lambda tokens, of=each.encoder: pooled_features(of, tokens) for each in (before, second)]  # type: ignore[misc]
+    train_clips = SlowClips(TRAIN, seed=seed)
+    test_clips = SlowClips(TEST, seed=seed, split="test")
+    found = {}
+    for row, embed in zip(ROWS, embedders, strict=True):
+        scores = probe(features(train_clips, embed, tokenizer), features(test_clips, embed, tokenizer))
+        found |= {f"{row} {name}": scores[name] for name in ("linear", "knn")}
+    return found
+
+
+def _levels(frozen: Frozen) -> SegmentEncoder:
+    assert isinstance(frozen.encoder, SegmentEncoder)
+    return frozen.encoder
+
+
+def main(args: list[str] | None = None) -> dict[str, Any]:
+    """Train and score what is missing, print the table."""
+    parser = options(__doc__, "hierarchy")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--joint", action="store_true", help="train both levels together")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/hierarchy"))
+    given, words = parser.parse_known_args(args)
+    torch.set_num_threads(given.threads)
+    load_plugins()
+    results = []
+    for seed in given.seeds:
+        path = given.out / f"{seed}{'_joint' if given.joint else ''}.json"
+        if not path.is_file():
+            found = measure(seed, given, words)
+            path.write_text(json.dumps(found, indent=2) + "\n")
+        results.append(json.loads(path.read_text()))
+    rows = [
+        [row, *(_spread([result[f"{row} {name}"] for result in results]) for name in ("linear", "knn"))] for row in ROWS
+    ]
+    for row in ROWS[:3]:
+        cells = [
+            _spread([result[f"second {name}"] - result[f"{row} {name}"] for result in results])
+            for name in ("linear", "knn")
+        ]
+        rows.append([f"second - {row}", *cells])
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
+    write_json(given.json, {**settings, **machine()}, {"rows": results})
+    print(table(["features", "logistic", "kNN"], rows))
+    return {"rows": results}
+
+
+def _spread(values: list[float]) -> str:
+    """Mean and 95% interval over seeds."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}"
+    found = interval(values)  # type: ignore[arg-type]
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

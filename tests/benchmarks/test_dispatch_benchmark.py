@@ -1,0 +1,17 @@
+"""What a step dispatches, counted."""
+
+import json
+
+from benchmarks.dispatch import main
+from jepa_lightning.targets import half
+
+
+def test_short_cuts_dispatch_less(tmp_path, capsys):
+    before = set(half.DEVICES)
+    main(["--steps", "1", "--json", str(tmp_path / "found.json")])
+    assert before == half.DEVICES
+    counted = json.loads((tmp_path / "found.json").read_text())["results"]["operations"]
+    plain, short = (sum(counted[name].values()) for name in ("plain", "short cuts"))
+    assert short < 0.8 * plain
+    assert counted["short cuts"]["masker"] == counted["plain"]["masker"]
+    assert "together" in capsys.readouterr().out
