@@ -2,5 +2,6 @@
 
 from jepa_lightning.loading.from_runs import load, load_jepa, load_jepa_and_config
 from jepa_lightning.loading.frozen import Frozen, WhichEncoder
+from jepa_lightning.loading.part import part_of
 
-__all__ = ["Frozen", "WhichEncoder", "load", "load_jepa", "load_jepa_and_config"]
+__all__ = ["Frozen", "WhichEncoder", "load", "load_jepa", "load_jepa_and_config", "part_of"]

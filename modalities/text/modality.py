@@ -90,6 +90,11 @@ class Text(Modality):
         self.masker = masker or TimeSpans(spans=4, scale=(0.1, 0.15), separate=True)
         self.encoder = encoder(self.spec)
 
+    def example(self, count: int, generator: torch.Generator) -> Batch:
+        """Make texts of random letters."""
+        drawn = torch.randint(ord("a"), ord("z") + 1, (count, min(self.length, 24)), generator=generator)
+        return {"text": ["".join(map(chr, row)) for row in drawn.tolist()]}
+
     @torch.no_grad()
     def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor]:
         """A column a sample: for each draw the text, hidden tokens as boxes, and below it the text with its targets."""

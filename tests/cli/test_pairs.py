@@ -14,6 +14,7 @@ from jepa_lightning.callbacks import OnlineProbe
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.rebuild import build_model
 from jepa_lightning.evaluation.prompts import embed_prompts
+from jepa_lightning.loading import part_of
 
 _ENCODER = SHORT.index("--model.modality.encoder.width")
 PAIRS = [*SHORT[:_ENCODER], *SHORT[_ENCODER + 6 :]]  # which is of a single modality
@@ -127,6 +128,22 @@ def test_view_draws_pairs(run, tmp_path):
     assert {"masks_1.png", "features.png", "neighbours.png", "error.png"} <= names
     both = jepa_lightning.load(run).modality
     assert all(part.masks_legend in both.masks_legend for part in both.modalities.values())
+
+
+@pytest.mark.parametrize(("part", "to"), [("image", "timm"), ("text", "safetensors")])
+def test_export_of_one_modality(run, tmp_path, part, to):
+    assert jepa_lightning.export(str(run), to, str(tmp_path / "out"), part=part) <= 1e-4
+    whole = jepa_lightning.load(run)
+    pair = {"image": Picture.new("RGB", (48, 48), (9, 200, 3)), "text": "stripes at 45 degrees"}
+    alone = part_of(whole, part)([pair[part]])
+    torch.testing.assert_close(alone, whole.modality.apart(whole([pair]))[part], rtol=0, atol=1e-5)
+
+
+def test_export_says_which_modality(run, tmp_path):
+    with pytest.raises(ValueError, match="expected the modality to export, image or text: set part"):
+        jepa_lightning.export(str(run), "safetensors", str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="expected one of the modalities image, text, got part 'sound'"):
+        jepa_lightning.export(str(run), "safetensors", str(tmp_path / "out"), part="sound")
 
 
 def test_loading_reads_no_weights_that_encoders_began_with(run):

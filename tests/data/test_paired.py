@@ -2,6 +2,8 @@
 
 import csv
 import logging
+import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,10 +11,19 @@ import torch
 from PIL import Image as Picture
 from torch.utils.data import Dataset
 
-from jepa_lightning.data import DataError, JEPADataModule, PairedData
+from jepa_lightning import JEPA
+from jepa_lightning.data import DataError, HuggingFace, JEPADataModule, PairedData, Shards
+from jepa_lightning.encoders import ViT
+from jepa_lightning.evaluation.retrieval import retrieval
+from jepa_lightning.multimodal import Multimodal
+from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.pretexts import CrossModal
+from modalities.audio import Audio as AudioModality
+from modalities.audio import AudioData
 from modalities.image import CaptionedImages, ImageData
-from modalities.text import TextData
+from modalities.text import Text, TextData
 
+SMALL = partial(ViT, width=16, depth=1, heads=2)
 SHARED = {"batch_size": 2, "num_workers": 0}
 
 
@@ -144,6 +155,63 @@ def test_own_sources_are_paired_in_order(tmp_path, rows):
     own["text"] = TextData(characters=100)
     with pytest.raises(DataError, match="one of image and none of text"):
         PairedData(modalities=own, **SHARED)
+
+
+def test_shards_and_tables_of_the_hub_are_paired(tmp_path):
+    """WebDataset: N.jpg and N.txt in a tar file; Hugging Face: a column of images and one of captions."""
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for i in range(12):
+            picture(tmp_path, f"{i:02}.png", 20 * i)
+            (tmp_path / f"{i:02}.txt").write_text(f"red {i}")
+            for ending in ("png", "txt"):
+                tar.add(tmp_path / f"{i:02}.{ending}", f"{i:02}.{ending}")
+    shards = {kind: Shards(str(tmp_path / "0.tar"), input=kind) for kind in ("png", "txt")}
+    of_shards = {
+        "image": ImageData(image_size=16, channels=3, dataset=shards["png"]),
+        "text": TextData(characters=100, dataset=shards["txt"]),
+    }
+    datasets = pytest.importorskip("datasets")
+    columns = {"image": [str(tmp_path / f"{i:02}.png") for i in range(12)], "caption": [f"red {i}" for i in range(12)]}
+    table = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    table.save_to_disk(str(tmp_path / "saved"))
+    of_hub = {
+        "image": ImageData(image_size=16, channels=3, dataset=HuggingFace(str(tmp_path / "saved"), input="image")),
+        "text": TextData(characters=100, dataset=HuggingFace(str(tmp_path / "saved"), input="caption")),
+    }
+    for own in (of_shards, of_hub):
+        data = PairedData(modalities=own, val_fraction=0.25, batch_size=3, num_workers=0)
+        seen = {}
+        for batch in (*data.train_dataloader(), *data.val_dataloader()):
+            seen |= dict(zip(batch["text"], batch["image"], strict=True))
+        assert set(seen) == {f"red {i}" for i in range(12)}
+        for text, image in seen.items():
+            red = (image[0] * 0.229 + 0.485) * 255
+            torch.testing.assert_close(red, torch.full_like(red, 20.0 * int(text[4:])), atol=1.0, rtol=0)
+
+
+class Spoken(Dataset):
+    """Tones with the names of their digits."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        wave = torch.sin(torch.arange(1600) * (0.05 + 0.02 * index))
+        return {"waveform": wave, "text": f"digit {index}"}
+
+
+def test_audio_with_text_trains_as_any_pair():
+    audio = AudioModality(sample_rate=1600, seconds=1.0, mels=16, patch_size=(8, 8), encoder=SMALL)
+    both = Multimodal(modalities={"audio": audio, "text": Text(vocabulary=256, length=16, encoder=SMALL)})
+    parts = {"audio": AudioData(), "text": TextData()}
+    data = PairedData(modalities=parts, dataset=Spoken(), val_dataset=Spoken(), **SHARED).bind(both)
+    batch = next(iter(data.train_dataloader()))
+    predictor = partial(TransformerPredictor, width=16, depth=1, heads=2)
+    jepa = JEPA(both, pretext=CrossModal(), predictor=predictor)
+    losses = jepa.losses(jepa.step(batch, torch.Generator().manual_seed(0)))
+    assert all(value.isfinite() for value in losses.values())
+    found = retrieval(both.apart(jepa.embed(next(iter(data.val_dataloader())))), ks=[1])
+    assert [(recall.query, recall.gallery) for recall in found] == [("audio", "text"), ("text", "audio")]
 
 
 def test_arguments():

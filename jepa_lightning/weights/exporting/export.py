@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jepa_lightning.loading import Frozen, WhichEncoder, load_jepa_and_config
+from jepa_lightning.loading import Frozen, WhichEncoder, load_jepa_and_config, part_of
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
+from jepa_lightning.multimodal.modality import Multimodal
 from jepa_lightning.run.checkpoint_io import publish
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
 from jepa_lightning.run.writing import unfinished
@@ -35,6 +36,7 @@ def export(
     to: Format,
     out: str,
     *,
+    part: str | None = None,
     which: Which = "last",
     encoder: WhichEncoder | None = None,
     mean: list[float] | None = None,
@@ -57,6 +59,7 @@ def export(
             from the raw tensor to the vector and the tokens; graphs from their subgraphs' tensors), "safetensors" (any,
             as `Frozen.save_pretrained` writes it).
         out: folder to write; it must not exist.
+        part: of a run of several modalities, the one whose encoder is exported, such as image.
         which: checkpoint of a folder, "last" or "best".
         encoder: "target" or "context"; None: the run's evaluated encoder.
         mean: of each channel, for the preprocessing; None: that of the run's data.
@@ -77,6 +80,10 @@ def export(
     module, config = load_jepa_and_config(file, which=which, trust=trust)
     module.float().train(False)
     frozen = Frozen(module, encoder=encoder, config=config, trust=trust)
+    if part is not None:
+        frozen = part_of(frozen, part)
+    elif isinstance(frozen.modality, Multimodal):
+        raise ValueError(f"expected the modality to export, {' or '.join(frozen.modality.modalities)}: set part")
     batches = [_example(frozen, count) for count in _BATCHES]
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = unfinished(folder)
