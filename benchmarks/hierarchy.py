@@ -86,7 +86,7 @@ def measure(seed: int, given: Any, words: list[str]) -> dict[str, float]:
     embedders += [lambda tokens, of=each.encoder: pooled_features(of, tokens) for each in (before, second)]  # type: ignore[misc]
     train_clips = SlowClips(TRAIN, seed=seed)
     test_clips = SlowClips(TEST, seed=seed, split="test")
-    found = {}
+    found: dict[str, float] = {}
     for row, embed in zip(ROWS, embedders, strict=True):
         scores = probe(features(train_clips, embed, tokenizer), features(test_clips, embed, tokenizer))
         found |= {f"{row} {name}": scores[name] for name in ("linear", "knn")}

@@ -28,11 +28,10 @@ _NOISE = 0.06  # of each pixel of each frame, of 1: the largest deviation
 class SlowClips(Shown, Dataset[dict[str, Any]]):
     """A dim light drifts slowly over the ground while small bright objects dart about before it.
 
-    The class is the direction of the drift, in quarters of a turn; over a few frames the light hardly moves. The light
-    passes the middle of the frame at a random time and place, so where it is says little of where it goes: the mean of
-    what short segments show does not tell the class, their order does. Objects take a new direction every four frames,
-    and leave the frame on one side to come back on the other. All clips are drawn when the set is built and kept as
-    uint8. Clip i depends on the seed, the split and i alone, and the classes are equally frequent.
+    The class is the direction of the drift, in quarters of a turn: about a fifteenth of the side in four frames of 32.
+    The light passes a random place about the middle of the frame half way through. Objects take a new direction every
+    four frames, and leave the frame on one side to come back on the other. All clips are drawn when the set is built
+    and kept as uint8. Clip i depends on the seed, the split and i alone, and the classes are equally frequent.
 
     Args:
         samples: number of clips.
