@@ -20,6 +20,7 @@ WIDE = 4 * GAP  # pixels between samples under each other
 STRIP = 8  # frames in a strip, at most
 STRIPS = 3  # samples that get a strip, at most
 FRAME = 125  # milliseconds that a frame of a GIF is shown
+SEEN = 2**15  # pixels whose colours a GIF is written in
 
 
 def write_pictures(
@@ -71,8 +72,14 @@ def strip(picture: Tensor) -> Tensor:
 
 
 def write_gif(frames: Tensor, path: Path) -> None:
-    """Write (F, 3, H, W) uint8 as an endless GIF."""
-    images = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    """Write (F, 3, H, W) uint8 as an endless GIF, its 256 colours those of all frames: each pixel's nearest."""
+    pixels = frames.permute(0, 2, 3, 1).reshape(-1, 3)
+    some = pixels[:: max(1, len(pixels) // SEEN)].contiguous()  # to choose among all takes a second
+    colours = Image.fromarray(some.unsqueeze(0).numpy()).quantize(256)
+    images = [
+        Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).quantize(palette=colours, dither=Image.Dither.NONE)
+        for frame in frames
+    ]
     images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME, loop=0)
 
 

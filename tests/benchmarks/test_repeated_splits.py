@@ -10,6 +10,7 @@ import yaml
 
 from benchmarks import repeated_splits
 from jepa_lightning.encoders.pooling import pool_tokens
+from jepa_lightning.evaluation.probes import protocols
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,9 @@ def write_clouds(path, labels, seed):
 
 
 @pytest.fixture
-def words(tmp_path):
+def words(tmp_path, monkeypatch):
+    monkeypatch.setattr(protocols, "C_GRID", (0.1, 1.0))  # most of the time
+    monkeypatch.setattr(protocols, "_INNER_FOLDS", 2)
     root = tmp_path / "clouds"
     root.mkdir()
     write_clouds(root / "train.h5", [0, 1] * 9, seed=0)

@@ -15,7 +15,7 @@ SHORT = [
     *("--trainer.max_epochs=-1", "--trainer.max_steps=4", "--trainer.accelerator=cpu", "--data.samples=96"),
     *("--data.num_workers=0", "--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null"),
     *("--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false", "--probe.c=1"),
-    "--trainer.num_sanity_val_steps=0",
+    *("--trainer.num_sanity_val_steps=0", "--pictures.samples=2"),
 ]
 
 

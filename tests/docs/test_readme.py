@@ -118,15 +118,19 @@ def run(tmp_path_factory):
     return folder
 
 
-def released():
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
     """An official file's layout, with random weights of the width that the README says, and of one layer."""
     width = 1280
     state = {**lay.patch(width=width), **lay.layers("blocks.", width, 1, width), **lay.norm("norm", width)}
-    return {"target_encoder": lay.wrapped({**state, "pos_embed": lay.published((4, 4), width)[None]}), "epoch": 300}
+    state = lay.wrapped({**state, "pos_embed": lay.published((4, 4), width)[None]})
+    path = tmp_path_factory.mktemp("released") / "IN1K-vit.h.14-300e.pth.tar"
+    torch.save({"target_encoder": state, "epoch": 300}, path)
+    return path
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
+def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run, released):
     """A working folder with what the README supposes there: the reader's own data, and the YAML that it shows."""
     monkeypatch.chdir(tmp_path)
     for i in range(COUNT):
@@ -134,7 +138,7 @@ def folder(tmp_path, monkeypatch, videos, sounds, clouds, graphs, run):
         path.parent.mkdir(parents=True, exist_ok=True)
         PILImage.new("RGB", (32, 32), (2 * i, 200 - 2 * i, 90)).save(path)
     PILImage.new("RGB", (60, 40), (90, 20, 200)).save(tmp_path / "photo.jpg")
-    torch.save(released(), tmp_path / "IN1K-vit.h.14-300e.pth.tar")
+    (tmp_path / released.name).symlink_to(released)
     (tmp_path / "my_videos").symlink_to(videos)
     (tmp_path / "my_audio").symlink_to(sounds)
     (tmp_path / "my_clouds").symlink_to(clouds)

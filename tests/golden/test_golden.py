@@ -38,7 +38,7 @@ QUIET = [
     *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.num_sanity_val_steps", "0"),
     *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
     *("--probe.enabled", "false", "--pictures.enabled", "false", "--trainer.limit_val_batches", "0"),
-    *("--data.num_workers", "0", "--data.samples", "640"),
+    *("--data.num_workers", "0", "--data.samples", "640", "--trainer.enable_checkpointing", "false"),
 ]
 
 

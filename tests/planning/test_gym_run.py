@@ -31,6 +31,7 @@ def test_a_pendulum_is_collected_fitted_and_planned_with(tmp_path, capsys):
         "--environment.id=Pendulum-v1",
         "--environment.image_size=16",
         "--environment.angles=[0]",
+        "--environment.walks=24",  # each picture takes a millisecond
     ]
     goal = ["--environment.goal=[0,0]", "--environment.measured=[0]", "--episodes=3", "--budget=4"]
     planner = ["--planner=CEM", "--planner.samples=4", "--planner.elites=2", "--planner.horizon=4"]

@@ -86,7 +86,7 @@ def run_probe(
         predicted: NDArray[Any] = np.full(truth.shape, np.nan)
     elif probe == "svm":
         model = LinearClassifier("svm").fit(train.numpy(), known)
-        chosen = float(getattr(model, "best_params_", {"classify__C": 1.0})["classify__C"])
+        chosen = float(model["classify"].C)
         predicted = model.predict(test.numpy())
     elif probe == "knn":
         predicted = knn_predict(train, torch.from_numpy(known), test, k=k).numpy()
