@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Time the steps in turn, print the table, write the JSON file."""
     parser = report.options(__doc__, "against_official")
     parser.add_argument("--ijepa", type=Path, help="a clone of the official repository; without it, ours alone")
-    parser.add_argument("--model", default="vit_tiny", choices=sorted(set(SIZES) - {"vit_mini"}))
+    parser.add_argument("--model", default="vit_tiny", choices=list(SIZES))
     parser.add_argument("--image-size", type=int, default=224, help="pixels")
     parser.add_argument("--patch-size", type=int, default=16, help="pixels")
     parser.add_argument("--batch", type=int, default=4, help="samples a batch")
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fixed-size", action="store_true", help="ours with the same token counts at each step")
     args = parser.parse_args(argv)
     report.at_least(parser, args, image_size=1, patch_size=1, batch=1, rounds=1, threads=1)
+    if args.ijepa is not None and args.model == "vit_mini":
+        parser.error("the official repository has no vit_mini: use vit_tiny")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     exact, flops = our_step(args, shared_context=False)
@@ -65,18 +67,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         with official_step(args.ijepa, args.model, **sizes, device=device, tuned=False, bf16=False) as official:
             times = alternate({"official": official, **steps}, args.rounds)
     first = next(iter(times))
-    results: dict[str, dict[str, Any]] = {
-        name: {
-            "ms": report.quartiles(own)[1],
-            "ratio": report.quartiles([a / b for a, b in zip(own, times[first], strict=True)]),
-        }
-        for name, own in times.items()
+    median = {name: report.quartiles(own)[1] for name, own in times.items()}
+    ratios = {
+        name: report.quartiles([a / b for a, b in zip(own, times[first], strict=True)]) for name, own in times.items()
     }
-    results["exact"]["flops"], results["shared context"]["flops"] = flops, shared_flops
+    counted = {"exact": flops, "shared context": shared_flops}
     rows = [
-        (name, f"{r['ms']:.0f}", "{1:.3f} ({0:.3f}-{2:.3f})".format(*r["ratio"]), f"{r.get('flops', 0) / 1e9:.1f}")
-        for name, r in results.items()
+        (name, f"{ms:.0f}", "{1:.3f} ({0:.3f}-{2:.3f})".format(*ratios[name]), f"{counted.get(name, 0.0) / 1e9:.1f}")
+        for name, ms in median.items()
     ]
+    results = {name: {"ms": ms, "ratio": ratios[name], "flops": counted.get(name)} for name, ms in median.items()}
     print(report.table(("step", "CPU ms (median)", f"over {first}, of each round (quartiles)", "model GFLOP"), rows))
     settings = {name: str(value) for name, value in vars(args).items() if name != "json"}
     report.write_json(args.json, {**settings, **report.machine()}, results)

@@ -63,7 +63,7 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         found = [gradient for gradient in gradients if gradient is not None]
         wide = [torch.empty_like(gradient, dtype=torch.float32) for gradient in found]
         if found:

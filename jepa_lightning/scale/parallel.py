@@ -70,7 +70,7 @@ def cast_together(layers: Iterable[nn.Module]) -> None:
     """Let each layer cast its weights together under autocast, once; see `CastTogether`."""
     for layer in layers:
         if not isinstance(layer.forward, CastTogether):
-            layer.forward = CastTogether(layer)  # type: ignore[assignment]
+            layer.forward = CastTogether(layer)
 
 
 def prepare_layers(layers: Iterable[nn.Module], *, checkpoint_activations: bool = False, compile: bool = False) -> None:
