@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa_lightning.precision import is_norm
-from jepa_lightning.scale.casts import CastTogether
 
 
 def parallelize(
@@ -42,8 +41,6 @@ def parallelize(
     """
     encoder, predictor, target = jepa.encoder, jepa.predictor, jepa.target
     for layers in (encoder.layers, predictor.layers):
-        if mesh is None and not compile:
-            cast_together(layers)
         prepare_layers(layers, checkpoint_activations=checkpoint_activations, compile=compile)
     if target.owns_encoder:
         prepare_layers(target.encoder.layers, compile=compile)
@@ -64,13 +61,6 @@ def parallelize(
             "fsdp2 shards the encoder, the predictor, the pretext, the objective and the regularizers, but there is "
             f"also {whole[0]}: use --trainer.strategy ddp"
         )
-
-
-def cast_together(layers: Iterable[nn.Module]) -> None:
-    """Let each layer cast its weights together under autocast, once; see `CastTogether`."""
-    for layer in layers:
-        if not isinstance(layer.forward, CastTogether):
-            layer.forward = CastTogether(layer)
 
 
 def prepare_layers(layers: Iterable[nn.Module], *, checkpoint_activations: bool = False, compile: bool = False) -> None:
