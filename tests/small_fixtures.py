@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.connectors import callback_connector
 from short_runs import fit_shortly
 
 from jepa_lightning import JEPA
@@ -54,6 +55,15 @@ def short_run(tmp_path_factory):
         return runs[key]
 
     return get
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting():
+    """Nothing waits for the disk, which only a loss of power would need, nor looks for Lightning's plug-ins in vain."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda file: None)
+        patch.setattr(callback_connector, "_load_external_callbacks", lambda group: [])
+        yield
 
 
 @pytest.fixture(autouse=True)
