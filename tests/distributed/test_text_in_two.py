@@ -36,3 +36,16 @@ def test_two_processes(tmp_path, strategy):
     resumed = load(tmp_path / "run")
     assert torch.equal(resumed.tokenizer.merges, merges)  # not fitted a second time
     assert not torch.equal(resumed.embed(text), first.embed(text))
+
+
+def test_pairs_in_two_sharded(tmp_path):
+    small = [f"--model.modality.modalities.{name}.init_args.encoder.init_args" for name in ("image", "text")]
+    words = ["--config", "textimage.yaml", "--data.samples", "64", "--data.batch_size", "8", "--data.num_workers", "0"]
+    words += [w for part in small for w in (f"{part}.width", "16", f"{part}.depth", "1", f"{part}.heads", "2")]
+    words += WORDS[WORDS.index("--probe.enabled") :]
+    words += ["--trainer.strategy", "fsdp2", "--trainer.default_root_dir", str(tmp_path / "run")]
+    in_two(tmp_path, two_processes.command, [*words, "--trainer.max_steps", "2"])
+    found = load(tmp_path / "run")
+    assert (found.tokenizer.tokenizers["text"].merges[:, 0] >= 0).any()  # short captions have few pairs
+    batch = {"image": torch.randn(2, 3, 48, 48), "text": ["a large disc", "two bars"]}
+    assert torch.isfinite(found.embed(batch)).all()
