@@ -185,6 +185,8 @@ class World(nn.Module):
         Raises:
             ValueError: there is no configuration to build it from.
         """
+        if self.config is None:
+            raise ValueError("expected a checkpoint of jepa-fit, got a module built in Python: build a fresh one")
         jepa = untrained_jepa(self.config, self.tokenizer, trust=self.trust)
         jepa.pretext.load_state_dict(self.pretext.state_dict())
         return World(jepa, observations=self.observations, config=self.config, trust=self.trust).to(self.device)

@@ -152,7 +152,7 @@ def test_what_is_refused():
         Agent(world(), Disc(3.0), CEM(), memory=jepa_lightning.planning.Memory(2))
     with pytest.raises(ValueError, match="nobody knows how this world's data were normalised"):
         World(module()).encode(pictures())
-    with pytest.raises(ValueError, match="got a model built in Python"):
+    with pytest.raises(ValueError, match="got a module built in Python"):
         world().untrained()
     with pytest.raises(ValueError, match="episodes and budget must be at least 1"):
         plan(world(), episodes=0)
