@@ -31,7 +31,25 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 """The shapes: name to signed distance from the outline, for coordinates scaled to a radius of 1."""
 
 
-class GeneratedClips(Shown, Dataset[dict[str, Any]]):
+class DrawnClips(Shown, Dataset[dict[str, Any]]):
+    """Clips that are all drawn when the set is built: `videos` (N, T, H, W, C) uint8."""
+
+    videos: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(frames, height, width, channels)."""
+        return self.videos.shape[1:]
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Give clips (B, T, H, W, C) and labels of many samples."""
+        return self[indices]
+
+
+class GeneratedClips(DrawnClips):
     """Objects that drift over a still ground, all with one velocity; the class is the direction, in eighths of a turn.
 
     What leaves the frame on one side comes back on the other, and places are uniform, so a single frame says nothing of
@@ -87,18 +105,6 @@ class GeneratedClips(Shown, Dataset[dict[str, Any]]):
         for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
             drawn = [values[: part.stop - part.start] for values in _draw(rng, frames, height, width, channels)]
             self.videos[part], self.targets[part], self.shapes[part], self.velocities[part] = drawn
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(frames, height, width, channels)."""
-        return self.videos.shape[1:]
-
-    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
-        """Give clips (B, T, H, W, C) and labels of many samples."""
-        return self[indices]  # type: ignore[index]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         labels = {"direction": self.targets[index], "shape": self.shapes[index], "velocity": self.velocities[index]}

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
 from jepa_lightning.data.generation import chunks
-from jepa_lightning.names.shown import Shown
+from modalities.video.generated import DrawnClips
 
 Array = NDArray[Any]  # float32
 _CHUNK = 32  # clips drawn at a time. Another number draws other clips
@@ -25,7 +24,7 @@ _TURN = 4  # frames after which an object takes another direction
 _NOISE = 0.06  # of each pixel of each frame, of 1: the largest deviation
 
 
-class SlowClips(Shown, Dataset[dict[str, Any]]):
+class SlowClips(DrawnClips):
     """A dim light drifts slowly over the ground while small bright objects dart about before it.
 
     The class is the direction of the drift, in quarters of a turn: about a fifteenth of the side in four frames of 32.
@@ -67,18 +66,6 @@ class SlowClips(Shown, Dataset[dict[str, Any]]):
         for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
             drawn = [values[: part.stop - part.start] for values in _draw(rng, frames, image_size)]
             self.videos[part], self.targets[part], self.lights[part] = drawn
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(frames, height, width, channels)."""
-        return self.videos.shape[1:]
-
-    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
-        """Give clips (B, T, H, W, C) and labels of many samples."""
-        return self[indices]  # type: ignore[index]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"video": self.videos[index], "labels": {"drift": self.targets[index], "light": self.lights[index]}}
