@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from jepa_lightning.evaluation.probes.protocols import with_interval
+
 _DRAWS = 100  # of the bootstrap
 
 
@@ -29,7 +31,7 @@ class Detection:
     pairs: int
 
     def __str__(self) -> str:
-        return f"{self.auroc:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return with_interval(self.auroc, self.low, self.high)
 
 
 def detect(true: Tensor, broken: Tensor, *, seed: int = 0) -> Detection:

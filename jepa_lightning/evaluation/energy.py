@@ -19,6 +19,7 @@ from jepa_lightning.module import JEPA
 from jepa_lightning.tokens import Ragged, Tokens, take
 
 DRAWS = 8  # of masks
+_NEVER = 2**31  # times that a token is to be hidden before fewer masks are drawn
 
 
 @torch.no_grad()
@@ -49,7 +50,7 @@ def energy(jepa: JEPA, batch: Batch | Tokens, *, draws: int = DRAWS, seed: int =
         >>> energy(jepa, {"image": torch.randn(5, 3, 48, 48)}).shape
         torch.Size([5])
     """
-    return _of_samples(token_errors(jepa, batch, draws=draws, enough=2**31, seed=seed))
+    return _of_samples(token_errors(jepa, batch, draws=draws, enough=_NEVER, seed=seed))
 
 
 def break_tokens(tokens: Tokens, generator: torch.Generator) -> Iterator[tuple[str, Tokens]]:
@@ -93,7 +94,7 @@ def detection(jepa: JEPA, batches: Iterable[Batch], *, draws: int = DRAWS, seed:
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[Tensor]] = {}
     for number, batch in enumerate(batches):
-        how = {"draws": draws, "enough": 2**31, "seed": seed + number}
+        how = {"draws": draws, "enough": _NEVER, "seed": seed + number}
         errors = token_errors(jepa, batch, **how)
         true = _of_samples(errors)
         for name, broken in break_tokens(errors.tokens, generator):

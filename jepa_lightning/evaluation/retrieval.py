@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lightning.evaluation.probes.protocols import wilson
+from jepa_lightning.evaluation.probes.protocols import wilson, with_interval
 
 _EQUAL = 1e-6  # cosines that differ by less are one
 _ROWS = 1024  # queries whose cosines are held at once
@@ -41,7 +41,7 @@ class Recall:
     candidates: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return with_interval(self.value, self.low, self.high)
 
 
 def retrieval(vectors: Mapping[str, Tensor], *, ks: Sequence[int] = (1, 5, 10)) -> list[Recall]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lightning.evaluation.probes.protocols import wilson
+from jepa_lightning.evaluation.probes.protocols import wilson, with_interval
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ZeroShot:
     classes: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return with_interval(self.value, self.low, self.high)
 
 
 def zero_shot(

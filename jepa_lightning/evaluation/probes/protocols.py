@@ -193,7 +193,12 @@ class Interval:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return with_interval(self.mean, self.low, self.high)
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """Write a value and its interval as tables have them: 0.500 [0.400, 0.600]."""
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def interval(values: Array, *, test_over_train: float = 0.0, level: float = 0.95) -> Interval:
