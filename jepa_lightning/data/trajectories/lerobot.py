@@ -87,7 +87,9 @@ def _info(root: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"expected LeRobot's settings, cannot read {path}: {error}") from error
-    if not isinstance(info, dict) or not isinstance(info.get("features"), dict) or not info.get("fps"):
+    features = info.get("features") if isinstance(info, dict) else None
+    known = isinstance(features, dict) and all(isinstance(of, dict) for of in features.values())
+    if not known or not isinstance(info.get("fps"), int | float) or info["fps"] <= 0:
         raise DataError(
             f"expected features and fps in {path}, it has {sorted(info) if isinstance(info, dict) else info}"
         )
@@ -162,10 +164,13 @@ def _picture(cell: Any, size: tuple[int, int] | None, name: str) -> Tensor:
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(content, bytes):
         raise DataError(f"expected pictures of {name} as bytes in the table, got {type(content).__name__}")
-    with Image.open(io.BytesIO(content)) as opened:
-        shown = opened.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            shown = opened.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"expected a picture of {name}, cannot read it: {error}") from error
     if size is not None:
-        shown = shown.resize((size[1], size[0]), Image.Resampling.BOX, reducing_gap=None)
+        shown = shown.resize((size[1], size[0]), Image.Resampling.BOX)
     return torch.from_numpy(np.array(shown)).movedim(-1, 0).contiguous()
 
 

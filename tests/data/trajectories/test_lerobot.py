@@ -152,6 +152,16 @@ def test_what_is_refused(tmp_path):
     (root / OLD["video_path"].format(episode_chunk=0, episode_index=1, video_key=CAMERA)).write_bytes(b"no video")
     with pytest.raises(DataError, match="expected a video, cannot read"):
         read_lerobot(root)
-    (root / "meta" / "info.json").write_text("{}")
-    with pytest.raises(DataError, match="expected features and fps"):
+    for content in ("{}", "[]", '{"fps": "ten", "features": {}}', '{"fps": 10, "features": {"action": 3}}'):
+        (root / "meta" / "info.json").write_text(content)
+        with pytest.raises(DataError, match="expected features and fps"):
+            read_lerobot(root)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    root = write(tmp_path, 2, kind="image")
+    path = root / OLD["data_path"].format(episode_chunk=0, episode_index=1)
+    broken = [{"bytes": b"no picture", "path": "x.png"}] * LENGTHS[1]
+    parquet.write_table(pa.table(rows(1, cells=broken)), path)
+    with pytest.raises(DataError, match=r"expected a picture of observation\.images\.top, cannot read it"):
         read_lerobot(root)
