@@ -76,14 +76,15 @@ def write_gif(frames: Tensor, path: Path) -> None:
     pixels = frames.permute(0, 2, 3, 1).reshape(-1, 3)
     some = pixels[:: max(1, len(pixels) // SEEN)].contiguous()  # to choose among all takes a second
     colours = Image.fromarray(some.unsqueeze(0).numpy()).quantize(256)
-    palette = torch.tensor(colours.getpalette()).view(-1, 3)
+    table = colours.getpalette() or []
+    palette = torch.tensor(table).view(-1, 3)
     codes, index = (pixels.int() * torch.tensor([65536, 256, 1])).sum(1).unique(return_inverse=True)
     each = torch.stack([codes // 65536, codes // 256 % 256, codes % 256], dim=1)
     nearest = torch.cat([torch.cdist(part.float(), palette.float()).argmin(1) for part in each.split(SEEN)])
     images = []
     for frame in nearest[index].to(torch.uint8).view(len(frames), *frames.shape[2:]):
-        image = Image.fromarray(frame.numpy(), "P")
-        image.putpalette(colours.getpalette())
+        image = Image.fromarray(frame.numpy())
+        image.putpalette(table)
         images.append(image)
     images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME, loop=0)
 
