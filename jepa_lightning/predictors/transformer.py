@@ -43,8 +43,9 @@ class TransformerPredictor(Predictor):
             (`Query.mask`, modulo their number).
         shared_context: encode the context once for all blocks of a sample, without sight of the queries: its tokens
             attend to each other only, those of a block to the context and to themselves. This is another function than
-            I-JEPA's, where each block has a copy of the context that sees its queries; it saves 27 to 30% of a ViT-S
-            step's FLOPs with four blocks, and nothing with one. Not with rotary attention.
+            I-JEPA's, where each block has a copy of the context that sees its queries; it saves 41% of a ViT-Ti/16
+            step's FLOPs with four blocks (`benchmarks.against_official`), and nothing with one. Not with rotary
+            attention.
         weights: likewise: weights to begin with, from a source that has a predictor.
 
     Example:
