@@ -98,12 +98,19 @@ def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collectio
     try:
         with only_trusted(trust):
             # without jsonargparse's copy of all defaults, which takes twice as long as the rest: constructors have them
-            found = parser.parse_object({what: dict(config)}, defaults=False)
+            found = parser.parse_object({what: _containers(config)}, defaults=False)
             return parser.instantiate_classes(found)[what]
     except Untrusted:
         raise
     except _BUILD_ERRORS as error:
         raise ValueError(_in_a_line(error)) from error
+
+
+def _containers(value: Any) -> Any:
+    """Copy dicts and lists, for a parser that writes into them; what they hold stays, such as a dataset."""
+    if isinstance(value, Mapping):
+        return {name: _containers(item) for name, item in value.items()}
+    return [_containers(item) for item in value] if isinstance(value, list) else value
 
 
 def _in_a_line(error: BaseException) -> str:
