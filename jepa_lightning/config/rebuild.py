@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 
 from jepa_lightning.config.bounded_yaml import MODE, check_values
 from jepa_lightning.config.messages import shorten
+from jepa_lightning.config.stored import rebuilding
 from jepa_lightning.config.trust import Untrusted, library_classes, only_trusted
 from jepa_lightning.data import JEPADataModule
 from jepa_lightning.modality import Modality
@@ -39,18 +40,17 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
     """
     check_values(hyperparameters)
     config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, BY_CLI)})
-    encoder, target = _inside(config, "modality", "init_args", "encoder"), _inside(config, "target")
+    target = _inside(config, "target")
     if str(target.get("class_path", "")).endswith(".Pretrained"):  # its weights are in the checkpoint
         settings = target.setdefault("init_args", {})
         settings.pop("checkpoint", None)
-        like = copy.deepcopy(encoder) or {"class_path": "jepa_lightning.encoders.ViT"}
-        settings["build"] = settings.get("build") or like
-        _without_weights(settings["build"])
+        _without_weights(settings.get("build") or {})
     if not pretrained:
         for part in ("modality", "predictor"):
             _without_weights(_inside(config, part))
     model = {"class_path": config.pop("_class_path", "jepa_lightning.JEPA"), "init_args": config}
-    return _build(JEPA, model, what="model", trust=trust)
+    with rebuilding():
+        return _build(JEPA, model, what="model", trust=trust)
 
 
 def build_data(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.config.rebuild import Config
+from jepa_lightning.data.inputs import is_batch
 from jepa_lightning.finetuning.heads import HEADS, DenseHead
 from jepa_lightning.loading import Frozen
 from jepa_lightning.loading.hub import HubModel
@@ -134,13 +135,13 @@ class FineTuned(HubModel):
             inputs: as `jepa_lightning.Frozen` takes them; (outputs,) of one input, else (B, outputs). A dense head
                 gives (outputs, H, W) at the size in which the encoder sees images.
         """
-        batch = inputs if isinstance(inputs, dict) else self.encoder.preprocess(inputs)
+        batch = inputs if is_batch(inputs) else self.encoder.preprocess(inputs)
         found = self.outputs(batch)
         if self.classifies:
             found = found.softmax(1)
         else:
             found = found * self._along(self.target_scale) + self._along(self.target_mean)
-        if isinstance(inputs, dict):
+        if is_batch(inputs):
             return found
         several = isinstance(inputs, list)
         found = found.unflatten(0, (len(inputs) if several else 1, -1)).mean(1)  # over the clips of a video

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
-from short_runs import SHORT, Run
+from short_runs import PAIRS, Run
 
 import jepa_lightning
 from jepa_lightning.callbacks import OnlineProbe
@@ -15,9 +15,6 @@ from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.rebuild import build_model
 from jepa_lightning.evaluation.prompts import embed_prompts
 from jepa_lightning.loading import part_of
-
-_ENCODER = SHORT.index("--model.modality.encoder.width")
-PAIRS = [*SHORT[:_ENCODER], *SHORT[_ENCODER + 6 :]]  # which is of a single modality
 
 
 def fit(folder, *words):
@@ -181,6 +178,7 @@ def test_finetune_both_or_one(run, coloured, tmp_path, part, dim):
     pairs = [{"image": str(coloured / f"{i}.png"), "text": f"a {c} square"} for i, c in enumerate(("red", "blue"))]
     inputs = pairs if part is None else [pair[part] for pair in pairs]
     assert model.predict(inputs) == ["red", "blue"]
+    assert model.predict(inputs[1]) == "blue"
     model.encoder.requires_grad_(True)
     model(inputs)[:, 0].sum().backward()
     whole = model.encoder.encoder
