@@ -37,8 +37,8 @@ def part_of(frozen: Frozen, name: str) -> Frozen:
     together = {key: value for key, value in (data.get("init_args") or {}).items() if value is not None}
     parts = together.pop("modalities", None)
     if isinstance(parts, dict):
-        alone = parts[name] if isinstance(parts[name], dict) else {"class_path": parts[name]}
-        config["data"] = {**alone, "init_args": {**(alone.get("init_args") or {}), **together}}
+        single = parts[name] if isinstance(parts[name], dict) else {"class_path": parts[name]}
+        config["data"] = {**single, "init_args": {**(single.get("init_args") or {}), **together}}
     own = frozen.modality.modalities[name]
     weights = {f"tokenizer.{key}": value for key, value in own.tokenizer.state_dict().items()}
     weights |= {f"encoder.{key}": value for key, value in own.encoder.state_dict().items()}
