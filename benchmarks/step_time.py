@@ -78,6 +78,9 @@ def training_step(
     generator = model.mask_generator("train", step, 0)
     device_type = model.device.type
     with torch.autocast(device_type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+        if model.cuda_graphs:  # one part
+            loss = sum(model.losses(model.step(batch, generator), step).values(), torch.zeros((), device=model.device))
+            return _update(model, optimizer, loss, step, lap)
         tokens = model.tokenizer(batch)
         lap("tokenizer")
         masks = Masked().masks(model.networks, tokens, generator)
@@ -95,6 +98,10 @@ def training_step(
         ]
         loss = torch.stack(losses).mean()
         lap("objective")
+    return _update(model, optimizer, loss, step, lap)
+
+
+def _update(model: JEPA, optimizer: Optimizer, loss: Tensor, step: int, lap: Callable[[str], None]) -> Tensor:
     loss.backward()
     lap("backward")
     for group in optimizer.param_groups:

@@ -22,7 +22,7 @@ from jepa_lightning.module import BY_CLI, JEPA
 Config = dict[str, Any]
 
 _BUILD_ERRORS = (ArgumentError, ValueError, TypeError, ImportError, AttributeError, KeyError, RuntimeError)
-_ONLY_TO_TRAIN = ("optimizer", "checkpoint_activations", "compile")
+_ONLY_TO_TRAIN = ("optimizer", "checkpoint_activations", "compile", "cuda_graphs")
 
 
 def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: Collection[str] = ()) -> JEPA:
