@@ -178,9 +178,9 @@ def _content(file: str) -> Tensor:
     Raises:
         ValueError: there is no such file.
     """
-    kept = stored("tokenizer.content")
-    if kept is not None:
-        return kept.clone()
+    kept = stored("content", of="tokenizer.")
+    if len(kept) == 1:
+        return kept[0].clone()
     path = Path(file).expanduser()
     if path.is_dir():
         path = path / "tokenizer.json"
