@@ -36,7 +36,7 @@ class ShortHelp(DefaultHelpFormatter):
 class Parser(LightningArgumentParser):
     """Lightning's parser with errors of a few lines and short help, which reads YAML within bounds."""
 
-    typed: Sequence[str] = ()  # all words of the command; of the class, for subcommands have parsers of their own
+    typed: Sequence[str] = ()  # all words of the command
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if str(kwargs.get("description")).startswith("Help for --"):  # on a class: all of it stands below
@@ -46,11 +46,6 @@ class Parser(LightningArgumentParser):
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """As jsonargparse's, without a second validation of the settings, which takes most of the time."""
         return str(super().dump(*args, **{**kwargs, "skip_validation": True}))
-
-    def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; a mistyped option may have meant one of theirs."""
-        self.by_name: Any = super().add_subcommands(*args, **kwargs)
-        return self.by_name
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, with the nearest name where one was mistyped, and exit with code 2."""
