@@ -43,6 +43,10 @@ class Parser(LightningArgumentParser):
             kwargs["usage"] = argparse.SUPPRESS
         super().__init__(*args, **{"parser_mode": MODE, "formatter_class": ShortHelp, **kwargs})
 
+    def parse_object(self, obj: Any, namespace: Any = None, **kwargs: Any) -> Any:
+        """As jsonargparse's, without merging settings with themselves: each level of classes would double the work."""
+        return super().parse_object(obj, None if namespace == obj else namespace, **kwargs)
+
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """As jsonargparse's, without a second validation of the settings, which takes most of the time."""
         return str(super().dump(*args, **{**kwargs, "skip_validation": True}))
