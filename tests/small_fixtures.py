@@ -1,6 +1,7 @@
 """A JEPA, data and a trainer that are small enough for a test, shared by all tests; conftest.py names this file."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from short_runs import fit_shortly
 
 from jepa_lightning import JEPA
 from jepa_lightning.encoders import ViT
+from jepa_lightning.evaluation.probes import probing
 from jepa_lightning.evaluation.probes.attentive import fit_attentive
 from jepa_lightning.evaluation.report.results import Plots
 from jepa_lightning.maskers import Random
@@ -76,6 +78,25 @@ def _no_seed_of_another_run(monkeypatch):
 def no_plots(monkeypatch):
     """Reports without plots, which take as long as all the rest, where a test asks for something else."""
     monkeypatch.setattr("jepa_lightning.evaluation.report.plots.draw_plots", lambda report, runs: Plots())
+
+
+@pytest.fixture
+def few_plots(monkeypatch):
+    """Reports without confusion matrices, and with one encoder's embedding: most of the time that plots take."""
+    from jepa_lightning.evaluation.report import plots
+
+    draw = plots.draw_plots
+
+    def draw_few(report, runs=None):
+        return draw(replace(report, confusions=[], embeddings=report.embeddings[:1]), runs)
+
+    monkeypatch.setattr(plots, "draw_plots", draw_few)
+
+
+@pytest.fixture
+def quick_logistic(monkeypatch):
+    """Logistic regressions in reports with a choice of two penalties, of which the weaker takes little time."""
+    monkeypatch.setattr(probing, "choose_stratified_c", partial(probing.choose_stratified_c, grid=(0.01, 0.1)))
 
 
 @pytest.fixture
