@@ -96,7 +96,7 @@ class JEPACLI(LightningCLI):
     def start(self) -> None:
         """Train or validate, as the command says."""
         getattr(self, f"before_{self.command}")()
-        given = {name: self.config_init[name] for name in self._arguments}
+        given = {name: self.config_init[name] for name in self.arguments}
         owner = self if self.command == "fit" else self.trainer
         getattr(owner, self.command)(model=self.model, datamodule=self.datamodule, **given)
 
@@ -127,7 +127,7 @@ class JEPACLI(LightningCLI):
             "where it holds none; do nothing where the run is finished",
         )
         skipped: set[str | int] = {*LightningCLI.subcommands()[self.command]}
-        self._arguments = parser.add_method_arguments(Trainer, self.command, skip=skipped)
+        self.arguments = parser.add_method_arguments(Trainer, self.command, skip=skipped)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Find shipped configs, and parse what was typed. sys.argv stays: DDP's child processes read it too."""
