@@ -78,13 +78,16 @@ def training_step(
     generator = model.mask_generator("train", step, 0)
     device_type = model.device.type
     with torch.autocast(device_type, torch.bfloat16) if bf16 else contextlib.nullcontext():
-        if model.cuda_graphs:  # one part
-            loss = sum(model.losses(model.step(batch, generator), step).values(), torch.zeros((), device=model.device))
-            return _update(model, optimizer, loss, step, lap)
         tokens = model.tokenizer(batch)
         lap("tokenizer")
         masks = Masked().masks(model.networks, tokens, generator)
         lap("masker")
+        if model.cuda_graphs:  # target, context and predictor are one
+            outcome = model.pretext.predict(model.networks, tokens, masks)  # type: ignore[operator]
+            lap("predictor")
+            loss = model.losses(outcome, step)["prediction"]
+            lap("objective")
+            return _update(model, optimizer, loss, step, lap)
         targets, _ = Masked().targets(model.target, tokens, masks)
         lap("target")
         nets = model.networks

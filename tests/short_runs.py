@@ -35,7 +35,7 @@ class Run(JEPACLI):
 class Built(JEPACLI):
     """`jepa-fit` that builds everything and runs nothing."""
 
-    def _run_subcommand(self, subcommand):
+    def start(self):
         pass
 
 
