@@ -221,15 +221,8 @@ class Frozen(hub.HubModel, nn.Module):
         Raises:
             ValueError: there is no configuration to build it from, or a saved folder does not hold what it began with.
         """
-        module = untrained_jepa(
-            self.config,
-            self.tokenizer,
-            encoder=self.encoder,
-            seed=seed,
-            pretrained=pretrained,
-            predictor=False,
-            trust=self.trust,
-        )
+        how: dict[str, Any] = {"seed": seed, "pretrained": pretrained, "predictor": False, "trust": self.trust}
+        module = untrained_jepa(self.config, self.tokenizer, encoder=self.encoder, **how)
         return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
 
     def data(self, **overrides: Any) -> LightningDataModule:
