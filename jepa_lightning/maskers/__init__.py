@@ -2,6 +2,7 @@
 
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.blocks import MultiBlock
+from jepa_lightning.maskers.future import Future
 from jepa_lightning.maskers.mixed import MixedMasker
 from jepa_lightning.maskers.multi import MultiMasker
 from jepa_lightning.maskers.order import OrderedRuns
@@ -15,6 +16,7 @@ from jepa_lightning.maskers.units import WholeUnits
 
 __all__ = [
     "BlockUnion",
+    "Future",
     "RandomCount",
     "Masker",
     "MixedMasker",

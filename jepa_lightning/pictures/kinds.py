@@ -13,9 +13,10 @@ from torch import Tensor
 from jepa_lightning.evaluation.token_errors import token_errors
 from jepa_lightning.names.nearest import nearest_names
 from jepa_lightning.pictures.attention import attention_of_probe, find_label
-from jepa_lightning.pictures.files import GAP, beside, stack, write_picture
+from jepa_lightning.pictures.files import GAP, WIDE, beside, stack
 from jepa_lightning.pictures.legend import FEATURES_LEGEND, Legend, with_name
 from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label
+from jepa_lightning.pictures.predictions import DifferentTokens, Expected, distances, expected, nearest_samples
 from jepa_lightning.pictures.scene import Scene
 from jepa_lightning.pictures.tokens import draw_features, draw_heat, draw_masks, tokens_and_features
 from jepa_lightning.tokens import Tokens
@@ -101,9 +102,7 @@ def _draw_neighbours(scene: Scene, found: list[list[int]], queries: list[int]) -
     legend = Legend(
         "Each row: a sample, and right of the line its nearest neighbours by the cosine of pooled features."
     )
-    scene.wrote(write_picture(whole, scene.out, "neighbours", legend))
-    if whole.ndim == 4:
-        scene.wrote(write_picture(whole[len(whole) // 2], scene.out, "neighbours", legend))
+    scene.draw_one(whole, "neighbours", legend)
 
 
 def attention(scene: Scene) -> None:
@@ -159,12 +158,93 @@ def error(scene: Scene) -> None:
     )
 
 
+def predictions(scene: Scene) -> None:
+    """What is expected of the hidden part: for each prediction, the samples whose hidden part is nearest to it."""
+    if not scene.hides("predictions"):
+        return
+    jepa, samples = scene.jepa(), scene.samples
+    own = scene.batch["position"]
+    places = sorted({*samples.spread(scene.gallery), *own})
+    try:
+        found = expected(jepa, scene.batch, seed=scene.seed)
+        apart, positions, ids = distances(jepa, found, samples.batches(places))
+    except DifferentTokens as error:
+        scene.say(f"predictions: left out, since {error}")
+        return
+    if len(positions) < 2:
+        raise ValueError(f"expected at least 2 samples in the split {samples.split} to compare predictions with, got 1")
+    indices, values = nearest_samples(apart, positions, own, k=scene.k)
+    _draw_predictions(scene, found, [[[positions[i] for i in row] for row in code] for code in indices.tolist()])
+    objective = type(jepa.objective).__name__
+    best, codes = found.errors.argmin(0).tolist(), len(found.errors)
+    mean = f"mean prediction error: {float(found.errors.amin(0).mean()):.4f} ({objective} of a token)"
+    if codes > 1:
+        single = float(found.errors.mean(1).min())
+        mean += f" of the best of {codes} codes, {single:.4f} of the one code that is best on average"
+    scene.say(mean)
+    of_samples = [
+        {
+            "id": name,
+            "labels": scene.named(scene.batch["labels"], row),
+            "best": best[row],
+            "predictions": [
+                {
+                    "error": float(found.errors[code, row]),
+                    "nearest": [
+                        {"id": ids[i], "distance": distance}
+                        for i, distance in zip(indices[code, row].tolist(), values[code, row].tolist(), strict=True)
+                    ],
+                }
+                for code in range(codes)
+            ],
+        }
+        for row, name in enumerate(scene.batch["id"])
+    ]
+    scene.save(
+        "predictions", {"objective": objective, "gallery": len(ids), "split": samples.split, "samples": of_samples}
+    )
+
+
+def _draw_predictions(scene: Scene, found: Expected, nearest: list[list[list[int]]]) -> None:
+    """A block a sample: its masks, a line, and a row of nearest samples for each prediction, the best one first."""
+    modality = scene.encoder.modality
+    masked = modality.draw_masks(scene.batch, [found.masks])
+    batch = scene.samples.read(list(dict.fromkeys(place for code in nearest for row in code for place in row)))
+    drawn = modality.draw_samples(batch)
+    if not masked or not drawn:
+        scene.say(f"predictions: the modality {modality.name} draws no samples, so there is no picture")
+        return
+    pictures = dict(reversed(list(zip(batch["position"], drawn, strict=True))))
+    blocks = []
+    for row, left in enumerate(masked):
+        errors = found.errors[:, row]
+        rows = []
+        for code in errors.argsort().tolist():
+            line = beside([pictures[place] for place in nearest[code][row]], gap=GAP)
+            name = (
+                f"code {code}: error {float(errors[code]):.3f}" if len(errors) > 1 else f"error {float(errors[0]):.3f}"
+            )
+            rows.append(with_name(line, name))
+        right = stack(rows, gap=GAP)
+        height = max(left.shape[-2], right.shape[-2])
+        line = torch.full((*right.shape[:-2], height, 2), LINE, dtype=torch.uint8)
+        blocks.append(beside([left, line, right], gap=2 * GAP))
+    several = len(found.errors) > 1
+    legend = Legend(
+        f"{modality.masks_legend} Right of the line, "
+        + ("a row for each code of z, the best one first: " if several else "")
+        + "the other samples whose hidden part is nearest to what is predicted."
+    )
+    scene.draw_one(stack(blocks, gap=WIDE), "predictions", legend, at=found.middle)
+
+
 KINDS: dict[str, Callable[[Scene], None]] = {
     "masks": masks,
     "features": features,
     "neighbours": neighbours,
     "attention": attention,
     "error": error,
+    "predictions": predictions,
 }
 
 

@@ -16,7 +16,7 @@ from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.names.printable import printable
 from jepa_lightning.pictures.chosen import ChosenSamples
-from jepa_lightning.pictures.files import write_pictures
+from jepa_lightning.pictures.files import write_picture, write_pictures
 from jepa_lightning.pictures.legend import Legend
 from jepa_lightning.pretexts import Masked
 from jepa_lightning.run.writing import named, plain
@@ -66,6 +66,12 @@ class Scene:
         if not pictures:
             self.say(f"{name}: the modality {self.encoder.modality.name} draws none")
         self.wrote(write_pictures(pictures, self.out, name, legend))
+
+    def draw_one(self, whole: Tensor, name: str, legend: Legend, *, at: float = 0.5) -> None:
+        """Write one picture of all samples, with a legend; of a moving one a GIF, and as PNG a frame, `at` 0 to 1."""
+        self.wrote(write_picture(whole, self.out, name, legend))
+        if whole.ndim == 4:
+            self.wrote(write_picture(whole[min(int(at * len(whole)), len(whole) - 1)], self.out, name, legend))
 
     def wrote(self, files: list[Path]) -> None:
         """Print files, and keep their names."""

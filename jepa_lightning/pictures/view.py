@@ -43,7 +43,8 @@ def view(
         pictures: kinds to draw. masks: context and targets, for three draws of the run's masker; features: the first
             three principal components of token features as colours, trained and untrained; neighbours: each sample
             and its nearest neighbours by cosine similarity of pooled features; attention: where an attentive probe
-            attends to predict a label; error: the prediction error of each token when it is hidden.
+            attends to predict a label; error: the prediction error of each token when it is hidden; predictions: the
+            samples whose hidden part is nearest to what is predicted, for one draw of masks and each code of a z.
         data: data to draw samples from. Settings, {"root": "my_images"}, override those of the run's data; a
             "class_path" with "init_args" selects another data module; or a data module. Classes in a stored
             configuration that are neither ours nor a plug-in's need `trust`. None: the run's data.
@@ -51,8 +52,8 @@ def view(
         samples: number of samples, spread evenly over the split.
         ids: ids of the samples, as `jepa_lightning.embed` writes them; `samples` is then ignored.
         split: split of the samples.
-        neighbours: number of neighbours of each sample.
-        gallery: number of samples of the split to search for neighbours.
+        neighbours: number of neighbours of each sample, and of each prediction.
+        gallery: number of samples of the split to search for them.
         label: label that the attentive probe predicts; None: the first class label.
         seed: seed of the masks and of the attentive probe.
         which: checkpoint of a run's folder to use, last or best.

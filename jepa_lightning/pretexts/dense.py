@@ -112,9 +112,10 @@ class Dense(Masked):
             encoded = [self.encode(nets, tokens, mask) for mask in masks]
             asked = [ask(tokens, mask, number) for number, mask in enumerate(masks)]
             predicted = [nets.predictor(fused, query) for (fused, _), query in zip(encoded, asked, strict=True)]
-        seen = self.every_target(nets.target, tokens)
+        targets, (target,) = self.targets(nets.target, tokens, masks)
+        seen = target.values
         hidden, visible = [], []
-        for guess, mask in zip(predicted, masks, strict=True):
+        for guess, own, mask in zip(predicted, targets, masks, strict=True):
             kept, count = mask.context.shape[1], mask.targets.shape[2]
             if guess.shape[2] != kept + count:
                 raise ValueError(
@@ -124,13 +125,12 @@ class Dense(Masked):
             hidden.append(
                 Prediction(
                     predicted=guess[:, :, kept:],
-                    target=take(seen, mask.targets),
+                    target=own,
                     valid=mask.targets_valid,
                     share=1 / len(masks),
                 )
             )
             visible.append(self.of_context(guess[:, :, :kept], tokens, seen, mask, share=1 / len(masks)))
-        target = Latents(values=seen, positions=tokens.positions, valid=tokens.valid)
         return Outcome(predictions=hidden + visible, context=[last for _, last in encoded], target=[target])
 
     def encode(self, nets: Networks, tokens: Tokens, mask: Masks) -> tuple[Latents, Latents]:
@@ -147,10 +147,12 @@ class Dense(Masked):
         given, last = (Latents(values=v, positions=positions, valid=mask.context_valid) for v in (fused, last))
         return given, last
 
-    def every_target(self, target: Target, tokens: Tokens) -> Tensor:
-        """Encode all tokens: each layer normed, side by side, (B, N, L D)."""
+    def targets(self, target: Target, tokens: Tokens, masks: list[Masks]) -> tuple[list[Tensor], list[Latents]]:
+        """Encode all tokens, each layer normed, side by side: (B, M, T, L D) for each mask, and (B, N, L D) of all."""
         values = target(tokens, layers=self.layers) if self.layers else target(tokens).unsqueeze(2)
-        return F.layer_norm(values, values.shape[-1:]).flatten(2)
+        seen = F.layer_norm(values, values.shape[-1:]).flatten(2)
+        every = Latents(values=seen, positions=tokens.positions, valid=tokens.valid)
+        return [take(seen, mask.targets) for mask in masks], [every]
 
     def of_context(self, guess: Tensor, tokens: Tokens, seen: Tensor, mask: Masks, *, share: float) -> Prediction:
         """Make the prediction of the context's tokens: `guess` (B, M, K, L D) beside each block."""

@@ -11,6 +11,7 @@ from jepa_lightning.encoders import ViT
 from jepa_lightning.evaluation.token_errors import token_errors
 from jepa_lightning.maskers import Masker, Random
 from jepa_lightning.objectives import MSE
+from jepa_lightning.pictures.predictions import distances, expected, nearest_samples
 from jepa_lightning.predictors import TransformerPredictor
 from jepa_lightning.pretexts import LatentCodes, Masked
 from jepa_lightning.targets import RawTokens
@@ -90,6 +91,13 @@ def test_the_best_of_four_tells_two_equally_likely_futures_apart():
     code = errors.argmin(0)
     for future in (0, 1):
         assert not set(code[which == future].tolist()) & set(code[which != future].tolist())
+    batch = {"image": images, "position": list(range(64)), "id": [f"{i}" for i in range(64)]}
+    given = expected(jepa.eval(), batch)
+    apart, positions, _ = distances(jepa, given, [batch])
+    nearest = which[nearest_samples(apart, positions, positions, k=3)[0]]  # (4, 64, 3): futures
+    assert (nearest == nearest[:, :1, :1]).all()  # those of a code are all of one future
+    assert set(nearest[:, 0, 0].tolist()) == {0, 1}
+    assert (nearest[given.errors.argmin(0), torch.arange(64), 0] == which).all()
 
 
 def test_pictures_of_errors_show_those_of_the_best_code(make_jepa):
