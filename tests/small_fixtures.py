@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.connectors import callback_connector
+from process_state import changes, forget_seed, process_state
 from short_runs import fit_shortly
 
 from jepa_lightning import JEPA
@@ -89,9 +90,14 @@ def _one_parser():
 
 
 @pytest.fixture(autouse=True)
-def _no_seed_of_another_run(monkeypatch):
-    """A run that an earlier test of this process began leaves its seed behind, which data and models then take."""
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+def _nothing_is_left_behind():
+    """A test fails that leaves the process another than it was; but the seed of a run may stay, and is taken away."""
+    forget_seed()
+    before = process_state()
+    yield
+    forget_seed()
+    left = changes(before, process_state())
+    assert not left, f"left behind, with what was before: {left}"
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def run(tmp_path_factory):
         yield folder
 
 
-@pytest.mark.usefixtures("no_plots")
+@pytest.mark.usefixtures("no_plots", "quick_logistic")
 @pytest.mark.parametrize(("page", "block"), [(page, b) for page in sorted(RUN) for b in blocks(PAGES[page], "python")])
 def test_python_runs(run, page, block):
     exec(compile(block, page, "exec"), {"__name__": "page"})

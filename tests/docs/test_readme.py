@@ -156,7 +156,7 @@ def test_there_are_commands():
     assert blocks(README, "python")
 
 
-@pytest.mark.usefixtures("no_plots", "quick_attentive")
+@pytest.mark.usefixtures("no_plots", "quick_attentive", "quick_logistic")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(folder, command):
     name, *words = shlex.split(command, comments=True)
@@ -168,7 +168,7 @@ def test_command(folder, command):
     assert (folder / left.get(name, "runs")).exists()
 
 
-@pytest.mark.usefixtures("no_plots")
+@pytest.mark.usefixtures("no_plots", "quick_logistic")
 @pytest.mark.parametrize("block", blocks(README, "python"))
 def test_python(folder, block):
     exec(compile(block.replace("max_steps=100", "max_steps=2"), "README.md", "exec"), {"__name__": "readme"})

@@ -228,6 +228,7 @@ def test_views_of_some_samples_give_the_alignment():
     assert report.collapses["e"].alignment == pytest.approx(float(apart.square().sum(1).mean()), rel=1e-5)
 
 
+@pytest.mark.usefixtures("quick_logistic")
 def test_the_same_features_do_not_differ_and_better_ones_do():
     data = {"again": encoded(weak), "untrained": encoded(weak), "raw": encoded(perfect)}
     for protocol in kinds(shots=(1,), episodes=200, label_shares=(0.2,), label_draws=2)[:2]:

@@ -203,6 +203,7 @@ def test_from_yaml(tmp_path, monkeypatch, capsys):
             container.mux(stream.encode(None))
     words = ["--data.root=clips", "--data.batch_size=8", "--data.val_fraction=0.2", "--data.num_workers=0"]
     words += ["--data.decoder=pyav", "--data.eval_clips=2", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
+    words += ["--model.modality.encoder.depth=1", "--model.predictor.depth=1", "--probe.c=1", "--pictures.samples=2"]
     fit(["--config", "video.yaml", *words, "--trainer.check_val_every_n_epoch=1"])
     printed = capsys.readouterr().out
     assert "modality           video" in printed
