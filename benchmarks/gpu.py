@@ -4,12 +4,13 @@
     python -m benchmarks.gpu --minutes 8 --ijepa DIR       (beside the official I-JEPA, of which DIR is a clone)
     python -m benchmarks.gpu --minutes 1 --device cpu --tiny
 
-Rows come in the order of their importance: checks of the device's own paths, steps of ViT-L/16, S/16, a CIFAR-size
-model and H/14 (bf16 autocast) with fixed mask sizes, eager and compiled, beside the official step and the same with
-SDPA, fused AdamW and a foreach EMA; `jepa-fit` on generated images beside the bare step; the parts of a step; the step
-without the short cuts of this version ("plain"); a batch of two, whose time is what the CPU takes to launch a step. A
-row starts only where its usual time is left. Each is printed when it is done and the JSON file is written anew, so a
-run that is cut off keeps its rows; a row that fails holds its error.
+Rows come in the order of their importance: checks of the device's own paths, steps of ViT-S/16, L/16, a CIFAR-size
+model and H/14 (bf16 autocast) with fixed mask sizes, compiled and recorded as CUDA graphs, and eager, beside the
+official step; `jepa-fit` on generated images beside the bare step, and with five of the shipped configurations; the
+step compiled alone, recorded alone, without the short cuts of this package ("plain"), and in parts; the official step
+with SDPA, fused AdamW and a foreach EMA; a batch of two, whose time is what the CPU takes to launch a step. A row
+starts only where its usual time is left. Each is printed when it is done and the JSON file is written anew, so a run
+that is cut off keeps its rows; a row that fails holds its error.
 
 Steps are timed one by one between CUDA events, without waiting for the device: the median of at least 20 after a
 warm-up, drawing of masks included (the official masks are drawn before).
@@ -48,6 +49,7 @@ from jepa_lightning.targets import EMA
 
 Found = dict[str, Any]
 IMAGENET = 1_281_167  # training images
+SHIPPED = ("image.yaml", "video.yaml", "audio.yaml", "pointcloud.yaml", "graph.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,27 +136,37 @@ class Bench:
             name = f"{size} ours, {', '.join(words) or 'eager'}"
             return Row(name, seconds, lambda: self.step(size, **settings))
 
-        def official(size: str, seconds: float) -> list[Row]:
+        def official(size: str, seconds: float, tuned: bool = False) -> list[Row]:
             if self.clone is None:
                 return []
-            return [
-                Row(f"{size} official", seconds, lambda: self.official(size, tuned=False)),
-                Row(f"{size} official, tuned", seconds, lambda: self.official(size, tuned=True)),
-            ]
+            name = f"{size} official, tuned" if tuned else f"{size} official"
+            return [Row(name, seconds, lambda: self.official(size, tuned=tuned))]
 
-        rows += [ours(large, 15), ours(small, 10), ours(large, 15, plain=True), ours(small, 10, plain=True)]
-        rows += [*official(large, 25), *official(small, 20)]
-        rows += [ours(large, 75, compiled=True), ours(small, 60, compiled=True)]
-        rows += [ours(cifar, 8), ours(cifar, 8, plain=True), ours(huge, 20), *official(huge, 25)]
+        both = {"compiled": True, "graphs": True}
+        rows += [ours(small, 35, **both), ours(large, 20, **both), ours(cifar, 25, **both), ours(huge, 30, **both)]
+        rows += [ours(large, 8), ours(small, 6)]
+        rows += [*official(small, 12), *official(large, 15), *official(huge, 15)]
+        rows += [
+            Row("192x12 jepa-fit, compiled, graphs", 45, lambda: self.fit(cifar, fast=True)),
+            Row("S/16 jepa-fit, compiled, graphs", 60, lambda: self.fit(small, fast=True, samples=4096)),
+            *(Row(f"jepa-fit {name}", 30, partial(self.shipped, name)) for name in SHIPPED),
+        ]
+        rows += [
+            ours(large, 75, compiled=True),
+            ours(small, 60, compiled=True),
+            ours(cifar, 8),
+            ours(cifar, 8, graphs=True),
+        ]
+        rows += [ours(huge, 20), ours(huge, 30, compiled=True), ours(cifar, 40, compiled=True)]
+        rows += [*official(small, 12, tuned=True), *official(large, 15, tuned=True), *official(huge, 15, tuned=True)]
+        rows += [ours(large, 15, plain=True), ours(small, 10, plain=True), ours(cifar, 8, plain=True)]
         rows += [ours(least, 5), ours(least, 5, plain=True)]  # what the CPU takes to launch a step
         rows += [
-            Row("192x12 jepa-fit, one thread", 60, lambda: self.fit(cifar, threads="1")),
             ours(large, 15, parts=True),
             ours(small, 10, parts=True),
             ours(cifar, 8, parts=True),
-            ours(cifar, 40, compiled=True),
-            ours(huge, 90, compiled=True),
-            Row("192x12 jepa-fit, default threads", 60, lambda: self.fit(cifar, threads=None)),
+            Row("192x12 jepa-fit, default threads", 60, lambda: self.fit(cifar)),
+            Row("192x12 jepa-fit, one thread", 60, lambda: self.fit(cifar, threads="1")),
             ours(large, 15, variable_sizes=True),
             ours(small, 10, variable_sizes=True),
         ]
@@ -165,6 +177,7 @@ class Bench:
         size: str,
         *,
         compiled: bool = False,
+        graphs: bool = False,
         parts: bool = False,
         plain: bool = False,
         variable_sizes: bool = False,
@@ -174,6 +187,7 @@ class Bench:
         Args:
             size: name of the model.
             compiled: `torch.compile` every layer.
+            graphs: recorded as CUDA graphs.
             parts: split into its parts, each by itself.
             plain: without LayerNorm in autocast's type, fused AdamW and the target's half-precision copy.
             variable_sizes: masks whose sizes change from step to step.
@@ -186,7 +200,7 @@ class Bench:
         flops = _step_flops(s, variable_sizes)
         torch.manual_seed(0)
         with torch.device(self.device):
-            model = _model(s, fixed_size=not variable_sizes, compile=compiled)
+            model = _model(s, fixed_size=not variable_sizes, compile=compiled, cuda_graphs=graphs)
         model.to(self.device).train()
         model.total_steps = 10_000
         if plain:
@@ -201,7 +215,9 @@ class Bench:
         def run(step: int, lap: Callable[[str], None] = no_lap) -> Tensor:
             return training_step(model, optimizer, batch, step, bf16=self.bf16, lap=lap)
 
-        found = self.timed(run, s.batch, warmup=2 if self.tiny else 8 if compiled else 6)
+        found = self.timed(run, s.batch, warmup=2 if self.tiny else 8 if compiled or graphs else 6)
+        if graphs and self.device.type == "cuda":  # whose memory is not counted as allocated
+            found["gib"] = torch.cuda.max_memory_reserved(self.device) / 2**30
         found["tflops"] = flops / found["ms"] / 1e9
         best = peak(torch.cuda.get_device_name(self.device), "bf16") if self.device.type == "cuda" else None
         found["peak_share"] = found["tflops"] * 1e12 / best if best else None
@@ -240,24 +256,21 @@ class Bench:
             found["gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         return found
 
-    def fit(self, size: str, *, threads: str | None) -> Found:
-        """`jepa-fit` on generated images, with OMP_NUM_THREADS=1 or as it is: samples a second, share of the step's.
+    def fit(self, size: str, *, threads: str | None = None, fast: bool = False, samples: int | None = None) -> Found:
+        """`jepa-fit` on generated images in memory: samples a second, share of the step's.
 
-        The rate is the median of those that are logged after the first hundred steps, in which workers start.
+        Args:
+            size: name of the model.
+            threads: value of OMP_NUM_THREADS, or None.
+            fast: compiled and recorded as CUDA graphs.
+            samples: generated images; None: a hundred batches.
         """
         s = self.sizes[size]
         width, depth, heads = SIZES[s.model]
-        steps = 2 if self.tiny else 300
         words = {
-            "trainer.accelerator": "cpu" if self.device.type == "cpu" else "gpu",
-            "trainer.devices": 1,
-            "trainer.precision": "bf16-mixed",
-            "trainer.max_steps": steps,
-            "trainer.max_epochs": -1,
             "trainer.limit_val_batches": 0,
             "trainer.num_sanity_val_steps": 0,
             "trainer.enable_progress_bar": "false",
-            "trainer.log_every_n_steps": 1 if self.tiny else 25,
             "probe.enabled": "false",
             "pictures.enabled": "false",
             "model.regularizers": "null",
@@ -267,10 +280,35 @@ class Bench:
             "model.modality.encoder.depth": depth,
             "model.modality.encoder.heads": heads,
             "model.predictor.width": s.predictor_width,
-            "model.predictor.depth": s.predictor_depth,
+            "model.predictor.depth": s.predictor_depth or 6,
             "model.predictor.heads": s.predictor_width // 32,
             "data.batch_size": s.batch,
-            "data.samples": 8 * s.batch if self.tiny else 100 * s.batch,
+            "data.samples": 8 * s.batch if self.tiny else samples or 100 * s.batch,
+        }
+        if fast:
+            words |= {"model.compile": str(not self.tiny).lower(), "model.cuda_graphs": "true"}
+        found = self.command("image.yaml", steps=2 if self.tiny else 300, threads=threads, **words)
+        found["ms"] = s.batch / found["samples_per_second"] * 1e3
+        if size in self.bare:
+            found["share_of_the_step"] = found["samples_per_second"] / self.bare[size]
+        return found
+
+    def shipped(self, name: str) -> Found:
+        """A shipped configuration as it is, for a few steps."""
+        return self.command(name, steps=2 if self.tiny else 100)
+
+    def command(self, config: str, *, steps: int, threads: str | None = None, **words: Any) -> Found:
+        """`jepa-fit` in a process of its own.
+
+        The rate is the median of those that are logged, without the first, in which workers start and torch compiles.
+        """
+        words |= {
+            "trainer.accelerator": "cpu" if self.device.type == "cpu" else "gpu",
+            "trainer.devices": 1,
+            "trainer.precision": "bf16-mixed",
+            "trainer.max_steps": steps,
+            "trainer.max_epochs": -1,
+            "trainer.log_every_n_steps": 1 if self.tiny else 25,
         }
         if self.tiny:
             words["data.num_workers"] = 0
@@ -279,7 +317,7 @@ class Bench:
         if threads is not None:
             environment["OMP_NUM_THREADS"] = threads
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-c", "from jepa_lightning.cli.fit import fit; fit()", "--config", "image.yaml"]
+            command = [sys.executable, "-c", "from jepa_lightning.cli.fit import fit; fit()", "--config", config]
             command += [word for name, value in words.items() for word in (f"--{name}", str(value))]
             command += ["--trainer.default_root_dir", folder]
             started = time.monotonic()
@@ -291,15 +329,12 @@ class Bench:
             with (Path(folder) / "metrics.csv").open(newline="") as lines:
                 logged = [row.get("train/samples_per_second") for row in csv.DictReader(lines)]
         rates = [float(value) for value in logged if value]
-        rate = statistics.median(rates[0 if self.tiny else 4 :])
-        found = {"samples_per_second": rate, "ms": s.batch / rate * 1e3, "steps": steps}
-        found |= {
+        return {
+            "samples_per_second": statistics.median(rates[len(rates) // 3 :]),
+            "steps": steps,
             "samples_per_second_of_the_run": summary["samples_per_second"],
             "seconds_in_all": round(time.monotonic() - started, 1),
         }
-        if size in self.bare:
-            found["share_of_the_step"] = rate / self.bare[size]
-        return found
 
 
 def _model(size: Size, **settings: Any) -> JEPA:
@@ -376,8 +411,9 @@ def cells(found: Found) -> tuple[str, ...]:
         note = found["error"].splitlines()[0][:100]
     elif "right" in found:
         note = f"{'right' if found['right'] else 'WRONG'}: off by {found['difference']:.1e}, limit {found['limit']:.0e}"
-    elif "share_of_the_step" in found:
-        note = f"{found['share_of_the_step']:.0%} of the bare step; {found['seconds_in_all']:.0f} s in all"
+    elif "seconds_in_all" in found:
+        share = f"{found['share_of_the_step']:.0%} of the bare step; " if "share_of_the_step" in found else ""
+        note = f"{share}{found['steps']} steps, {found['seconds_in_all']:.0f} s in all"
     elif "parts_ms" in found:
         note = ", ".join(f"{name} {ms:.1f}" for name, ms in found["parts_ms"].items())
     elif found["row"].startswith("H/14") and "hours_300_epochs" in found:

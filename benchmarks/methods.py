@@ -123,7 +123,7 @@ def train(
 def score(run: ClockedRun, split: str, *, seed: int) -> dict[str, float]:
     """Probe the trained and the untrained encoder: accuracies by "encoder probe"; "4 ..." of quarters."""
     module = run.model.cpu().eval()
-    settings = run.config["fit"]["data"]["init_args"].as_dict()
+    settings = run.config["data"]["init_args"].as_dict()
     data = type(run.datamodule)(**{**settings, "probe_samples": LABELS, "views": 1, "view_transform": None})
     data.trainer = run.trainer  # which has the model, whose sizes the data takes
     loader = data.val_dataloader if split == "val" else data.test_dataloader

@@ -31,6 +31,7 @@ def build(
     predictor_depth: int | None = None,
     fixed_size: bool = False,
     compile: bool = False,
+    cuda_graphs: bool = False,
     shared_context: bool = False,
 ) -> JEPA:
     """A JEPA on square RGB images with I-JEPA's masks.
@@ -43,6 +44,7 @@ def build(
         predictor_depth: None is I-JEPA's: 6 up to an encoder 768 wide (ViT-B), else 12.
         fixed_size: the same token counts at each step.
         compile: compile every block.
+        cuda_graphs: record the step; see `JEPA`.
         shared_context: the predictor encodes the context once for all blocks; see `TransformerPredictor`.
     """
     if predictor_width < HEAD or predictor_width % HEAD:
@@ -61,4 +63,4 @@ def build(
 
     masker = MultiBlock(fixed_size=fixed_size)
     modality = Image(image_size=image_size, patch_size=patch_size, encoder=encoder, masker=masker)
-    return JEPA(modality, predictor=predictor, compile=compile)
+    return JEPA(modality, predictor=predictor, compile=compile, cuda_graphs=cuda_graphs)

@@ -199,7 +199,7 @@ def _embedders(run: Run, *, pooled: bool = True, raw: bool = True) -> Embedders:
 
 def _encode(run: Run, embedders: Embedders, *, folds: bool) -> dict[str, Encoded]:
     """Features of up to 10,000 training samples and of the test split; of everything, for folds."""
-    settings = run.config["fit"]["data"]["init_args"].as_dict()
+    settings = run.config["data"]["init_args"].as_dict()
     if folds:
         settings |= {"val_fraction": 0.0, "drop_last": False}
     data = type(run.datamodule)(**{**settings, "probe_samples": LABELS})

@@ -82,6 +82,12 @@ def training_step(
         lap("tokenizer")
         masks = Masked().masks(model.networks, tokens, generator)
         lap("masker")
+        if model.cuda_graphs:  # target, context and predictor are one
+            outcome = model.pretext.predict(model.networks, tokens, masks)  # type: ignore[operator]
+            lap("predictor")
+            loss = model.losses(outcome, step)["prediction"]
+            lap("objective")
+            return _update(model, optimizer, loss, step, lap)
         targets, _ = Masked().targets(model.target, tokens, masks)
         lap("target")
         nets = model.networks
@@ -95,6 +101,10 @@ def training_step(
         ]
         loss = torch.stack(losses).mean()
         lap("objective")
+    return _update(model, optimizer, loss, step, lap)
+
+
+def _update(model: JEPA, optimizer: Optimizer, loss: Tensor, step: int, lap: Callable[[str], None]) -> Tensor:
     loss.backward()
     lap("backward")
     for group in optimizer.param_groups:

@@ -35,6 +35,17 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     return picked.view(*index.shape, *values.shape[2:])
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device without waiting for it.
+
+    A copy from ordinary memory to a CUDA device waits for all that the device has been given before, so that a step
+    could not be launched while the last one runs. This one goes through pinned memory.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def pool(features: Tensor, valid: Tensor | None = None) -> Tensor:
     """Average tokens where `valid` (B, N) is True, or all: (B, N, D) to (B, D), or (B, N, L, D) to (B, L, D)."""
     if valid is None:
@@ -125,11 +136,11 @@ class Masks:
         """Copy the masks to `device` without synchronisation."""
 
         def move(index: Tensor | None) -> Tensor | None:
-            return None if index is None else index.to(device, non_blocking=True)
+            return None if index is None else send(index, device)
 
         return Masks(
-            context=self.context.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
+            context=send(self.context, device),
+            targets=send(self.targets, device),
             context_valid=move(self.context_valid),
             targets_valid=move(self.targets_valid),
         )

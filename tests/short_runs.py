@@ -13,6 +13,8 @@ SHORT = [
     *("--model.modality.encoder.heads", "2", "--model.predictor.width", "8", "--model.predictor.depth", "1"),
     *("--model.predictor.heads", "2", "--data.samples", "48", "--data.batch_size", "16"),
 ]
+_ENCODER = SHORT.index("--model.modality.encoder.width")
+PAIRS = [*SHORT[:_ENCODER], *SHORT[_ENCODER + 6 :]]  # without sizes of a single modality's encoder
 IMAGE = ["--model.modality.image_size", "32", "--model.modality.masker.min_context", "2"]
 
 
@@ -33,7 +35,7 @@ class Run(JEPACLI):
 class Built(JEPACLI):
     """`jepa-fit` that builds everything and runs nothing."""
 
-    def _run_subcommand(self, subcommand):
+    def start(self):
         pass
 
 

@@ -1,6 +1,7 @@
 """A JEPA, data and a trainer that are small enough for a test, shared by all tests; conftest.py names this file."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +12,9 @@ from lightning.pytorch.trainer.connectors import callback_connector
 from short_runs import fit_shortly
 
 from jepa_lightning import JEPA
+from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.encoders import ViT
+from jepa_lightning.evaluation.probes import probing
 from jepa_lightning.evaluation.probes.attentive import fit_attentive
 from jepa_lightning.evaluation.report.results import Plots
 from jepa_lightning.maskers import Random
@@ -66,6 +69,25 @@ def _no_waiting():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_parser():
+    """The parsers of `jepa-fit` are built once, a sixth of a short run's time; each parse begins with the same one."""
+    built = {}
+    build = JEPACLI.setup_parser
+
+    def setup_parser(self, *settings):
+        key = type(self), self.model_class, self.command
+        if key not in built:
+            build(self, *settings)
+            built[key] = self.parser, self.arguments, tuple(self.parser.callback_keys)
+        self.parser, self.arguments, keys = built[key]
+        self.parser.callback_keys = list(keys)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JEPACLI, "setup_parser", setup_parser)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_seed_of_another_run(monkeypatch):
     """A run that an earlier test of this process began leaves its seed behind, which data and models then take."""
@@ -76,6 +98,25 @@ def _no_seed_of_another_run(monkeypatch):
 def no_plots(monkeypatch):
     """Reports without plots, which take as long as all the rest, where a test asks for something else."""
     monkeypatch.setattr("jepa_lightning.evaluation.report.plots.draw_plots", lambda report, runs: Plots())
+
+
+@pytest.fixture
+def few_plots(monkeypatch):
+    """Reports without confusion matrices, and with one encoder's embedding: most of the time that plots take."""
+    from jepa_lightning.evaluation.report import plots
+
+    draw = plots.draw_plots
+
+    def draw_few(report, runs=None):
+        return draw(replace(report, confusions=[], embeddings=report.embeddings[:1]), runs)
+
+    monkeypatch.setattr(plots, "draw_plots", draw_few)
+
+
+@pytest.fixture
+def quick_logistic(monkeypatch):
+    """Logistic regressions in reports with a choice of two penalties, of which the weaker takes little time."""
+    monkeypatch.setattr(probing, "choose_stratified_c", partial(probing.choose_stratified_c, grid=(0.01, 0.1)))
 
 
 @pytest.fixture

@@ -52,8 +52,7 @@ from jepa_lightning.run.resume import (
 from jepa_lightning.run.signals import asks_for_resume
 from jepa_lightning.scale.strategies import refuse_fsdp1
 
-SUBCOMMANDS = ("fit", "validate")
-HELP = (["-h"], ["--help"])
+COMMANDS = {"fit": "Train a model.", "validate": "Compute the losses of a trained model on validation data."}
 INSTEAD = {
     "predict": "jepa-embed --checkpoint RUN --out features.npz writes the features of a data set",
     "test": "jepa-probe --checkpoint RUN evaluates the encoder on the test split",
@@ -77,7 +76,7 @@ class JEPACLI(LightningCLI):
         self._moved: Path | None = None  # where files of an earlier run went
         words = list(sys.argv[1:] if args is None else args)
         named = names_model_class(words)
-        self._only = _subcommand(words)  # the others' parsers take as long to build
+        self.command = words[0] if words and words[0] in COMMANDS else "fit"
         super().__init__(
             LightningModule if named else JEPA,
             LightningDataModule,
@@ -88,16 +87,21 @@ class JEPACLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={"default_root_dir": "runs"},
+            parser_kwargs={"prog": f"jepa-fit {self.command}", "description": COMMANDS[self.command]},
             args=None if args is None else list(args),
+            run=False,  # parsers within a parser, one for each command of Lightning's, take twice as long
         )
+        self.start()
 
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Lightning's subcommands that a JEPA has a step for; the one that is meant where that is known."""
-        return {n: LightningCLI.subcommands()[n] for n in (SUBCOMMANDS if self._only is None else [self._only])}
+    def start(self) -> None:
+        """Train or validate, as the command says."""
+        getattr(self, f"before_{self.command}")()
+        given = {name: self.config_init[name] for name in self.arguments}
+        owner = self if self.command == "fit" else self.trainer
+        getattr(owner, self.command)(model=self.model, datamodule=self.datamodule, **given)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What watches a run is always on and has its own settings; the pretext is `Masked` unless another is named."""
-        self._settings = parser  # of the one subcommand that is meant
         if not self.subclass_mode_model:
             parser.set_defaults({"model.pretext": {"class_path": "jepa_lightning.pretexts.Masked"}})
         for watcher, key in (
@@ -122,37 +126,32 @@ class JEPACLI(LightningCLI):
             help="resume from checkpoints/last.ckpt of the run's folder if it holds an unfinished run; start anew "
             "where it holds none; do nothing where the run is finished",
         )
+        skipped: set[str | int] = {*LightningCLI.subcommands()[self.command]}
+        self.arguments = parser.add_method_arguments(Trainer, self.command, skip=skipped)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Type `fit` for the user, and find shipped configs. sys.argv stays: DDP's child processes read it too."""
+        """Find shipped configs, and parse what was typed. sys.argv stays: DDP's child processes read it too."""
         words = find_configs(sys.argv[1:] if args is None else args)
         if words[:1] and words[0] in INSTEAD:
             fail(f"there is no jepa-fit {words[0]}: {INSTEAD[words[0]]}")
-        if words[:1] not in HELP and words[:1] != [self._only]:
-            words = ["fit", *words]
-        Parser.typed = words
-        self.config = parser.parse_args(words)
-        # Lightning has a checkpoint's settings replace what was typed, if it is named by its file; here none does.
-        self._resumed: str | None = self.config[self.config.subcommand].pop("ckpt_path", None)
+        if words[:1] == [self.command]:
+            del words[0]
+        assert isinstance(parser, Parser)
+        parser.typed = words
+        self.config: Any = parser.parse_args(words)
 
     def before_instantiate_classes(self) -> None:
-        """The checkpoint is among the settings again, and the loggers' files go into the run's folder."""
-        self._given["ckpt_path"] = self._resumed
-        keep_in_folder(self._given["trainer"].get("logger"), self._given["trainer"]["default_root_dir"])
-
-    @property
-    def _given(self) -> Any:
-        return self.config[str(self.subcommand)]  # the settings, as they were typed
-
-    @property
-    def _built(self) -> Any:
-        return self.config_init[str(self.subcommand)]  # the settings, with what was built of them
+        """The loggers' files go into the run's folder."""
+        keep_in_folder(self.config["trainer"].get("logger"), self.config["trainer"]["default_root_dir"])
 
     def instantiate_classes(self) -> None:
         """Build what the configuration names; files that PyG's datasets read meanwhile are data, and run nothing."""
-        data = self._given.get("data") or {}
+        data = self.config.get("data") or {}
         datasets = [(data.get("init_args") or {}).get(f"{part}dataset") for part in ("", "val_", "test_")]
         ours = all("torch_geometric" not in str((dataset or {}).get("class_path")) for dataset in datasets)
+        text = self.parser.dump(self.config, skip_none=False)  # once: it takes as long as to build the model
+        self.config_dump = load_yaml(text)  # from which Lightning takes the hyperparameters
+        self.save_config_kwargs = {"text": text}
         with nullcontext() if ours else weights_only():
             super().instantiate_classes()
 
@@ -161,22 +160,22 @@ class JEPACLI(LightningCLI):
 
         Only `fit` writes into the run's folder: validating a run changes nothing of it.
         """
-        config = self._built["trainer"]
+        config = self.config_init["trainer"]
         refuse_fsdp1(config.get("strategy"))  # which Lightning would refuse on a CPU only
         callbacks = config.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         if config.get("barebones"):  # steps and nothing else, to see how fast they are
             self.save_config_callback = None
-            self._settings.callback_keys = []
+            self.parser.callback_keys = []
             bare = [callback for callback in callbacks if not isinstance(callback, (Checkpoint, ProgressBar))]
             return super().instantiate_trainer(callbacks=bare, logger=False, **NOT_BARE, **kwargs)
         callbacks += [BestCheckpoint(), RunSummary()]
         if config.get("enable_checkpointing") is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
-            self._settings.callback_keys.remove("checkpoint")
+            self.parser.callback_keys.remove("checkpoint")
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(LossBar())
-        if self.subcommand != "fit":
+        if self.command != "fit":
             self.save_config_callback = None
             kwargs["logger"] = config.get("logger") or False
         elif config.get("logger") in (None, True) and not config.get("fast_dev_run"):
@@ -186,7 +185,7 @@ class JEPACLI(LightningCLI):
         if config.get("enable_model_summary") is None and not self.subclass_mode_model:
             kwargs["enable_model_summary"] = False  # RunSummary's lines say what the parts are
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        minutes = self._built["process_timeout"]
+        minutes = self.config_init["process_timeout"]
         if not minutes > 0:
             raise ValueError(f"expected a process_timeout of more than 0 minutes, got {minutes:g}")
         if getattr(trainer.strategy, "_timeout", None) == default_pg_timeout:  # else it was set with the strategy
@@ -209,8 +208,8 @@ class JEPACLI(LightningCLI):
 
         Nothing is touched where no step is left to make: the program ends.
         """
-        if any(self._given["trainer"].get(name) for name in ("fast_dev_run", "barebones")):
-            start_from(self._given, self.model)
+        if any(self.config["trainer"].get(name) for name in ("fast_dev_run", "barebones")):
+            start_from(self.config, self.model)
             return
         folder = Path(self.trainer.default_root_dir)
         first = getattr(rank_zero_only, "rank", 0) == 0
@@ -219,17 +218,17 @@ class JEPACLI(LightningCLI):
                 lock = Lock(folder / LOCK, f"expected {folder} for this run, but one is under way")
                 lock.acquire()
                 held.callback(lock.release)
-            self._prepare(folder, auto=bool(self._given.get("auto_resume")), first=first)
+            self._prepare(folder, auto=bool(self.config.get("auto_resume")), first=first)
             self._held = held.pop_all()
 
     def _prepare(self, folder: Path, *, auto: bool, first: bool) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, LastCheckpoint):
                 callback.requeue = auto
-        path = find_resumable(folder, "last" if auto else self._given.get("ckpt_path"), tidied=first)
-        self._built["ckpt_path"] = None if path is None else str(path)
+        path = find_resumable(folder, "last" if auto else self.config.get("ckpt_path"), tidied=first)
+        self.config_init["ckpt_path"] = None if path is None else str(path)
         if path is None:
-            start_from(self._given, self.model)  # which may name the run that is about to be set aside
+            start_from(self.config, self.model)  # which may name the run that is about to be set aside
             self._moved = set_aside(folder) if first else None
             if self._moved is not None:
                 rank_zero_info(f"The files of an earlier run were moved to {self._moved}")
@@ -244,8 +243,7 @@ class JEPACLI(LightningCLI):
                 "trainer.max_epochs or trainer.max_steps to train on"
             )
             sys.exit(0)
-        settings = load_yaml(self._settings.dump(self._given, skip_none=False))
-        changed = changed_settings(earlier_settings(path, content), settings)
+        changed = changed_settings(earlier_settings(path, content), self.config_dump)
         refuse_other_weights(path, content, self.model, changed)
         if changed:
             kept = keep_config(folder) if getattr(rank_zero_only, "rank", 0) == 0 else None
@@ -255,17 +253,10 @@ class JEPACLI(LightningCLI):
     def before_validate(self) -> None:
         """Find the checkpoint, and see that it is one for this model."""
         folder = Path(self.trainer.default_root_dir)
-        path = find_resumable(folder, self._given["ckpt_path"], tidied=False, needed=True)
-        self._built["ckpt_path"] = None if path is None else str(path)
+        path = find_resumable(folder, self.config["ckpt_path"], tidied=False, needed=True)
+        self.config_init["ckpt_path"] = None if path is None else str(path)
         if path is not None and not is_remote(path):
             refuse_other_weights(Path(path), read_weights(Path(path)), self.model)
-
-
-def _subcommand(words: list[str]) -> str | None:
-    """The subcommand that command-line words mean, which is fit where none is named; None for help on all of them."""
-    if words[:1] in HELP:
-        return None
-    return words[0] if words and words[0] in SUBCOMMANDS else "fit"
 
 
 def names_model_class(words: Sequence[str]) -> bool:
@@ -281,7 +272,7 @@ def run(args: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else args
     with short_errors("jepa-fit"), stops_before_training(requeue=asks_for_resume(words)):
         try:
-            words = spell_out(words, subcommands=(*SUBCOMMANDS, *INSTEAD))
+            words = spell_out(words, subcommands=(*COMMANDS, *INSTEAD))
             folders = [Path(find_config(config)).parent for config, _ in read_configs(words)]
         except ValueError as error:  # there is no such config, or it is no YAML
             fail(str(error))

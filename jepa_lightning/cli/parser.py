@@ -36,21 +36,20 @@ class ShortHelp(DefaultHelpFormatter):
 class Parser(LightningArgumentParser):
     """Lightning's parser with errors of a few lines and short help, which reads YAML within bounds."""
 
-    typed: Sequence[str] = ()  # all words of the command; of the class, for subcommands have parsers of their own
+    typed: Sequence[str] = ()  # all words of the command
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if str(kwargs.get("description")).startswith("Help for --"):  # on a class: all of it stands below
             kwargs["usage"] = argparse.SUPPRESS
         super().__init__(*args, **{"parser_mode": MODE, "formatter_class": ShortHelp, **kwargs})
 
+    def parse_object(self, obj: Any, namespace: Any = None, **kwargs: Any) -> Any:
+        """As jsonargparse's, without merging settings with themselves: each level of classes would double the work."""
+        return super().parse_object(obj, None if namespace == obj else namespace, **kwargs)
+
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """As jsonargparse's, without a second validation of the settings, which takes most of the time."""
         return str(super().dump(*args, **{**kwargs, "skip_validation": True}))
-
-    def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; a mistyped option may have meant one of theirs."""
-        self.by_name: Any = super().add_subcommands(*args, **kwargs)
-        return self.by_name
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, with the nearest name where one was mistyped, and exit with code 2."""

@@ -43,7 +43,7 @@ _NAME_FIRST = "name a class first, as --{} CLASS or class_path in the YAML, then
 
 def shorten(message: str, parser: Any = None) -> str:
     """The useful lines of an error message; `parser` knows the options that exist, and, as `typed`, all words."""
-    message = message.strip()
+    message = re.sub(r"Group '(\S+)' does not accept option '", r"Option '\1.", message.strip())
     if "Original Traceback" in message:  # from a data loader's worker: behind it stands what happened
         said = list(re.finditer(r"^(?:\w+\.)*\w+(?=: )", message, re.MULTILINE))
         return message[said[-1].start() :] if said else message.splitlines()[-1]
@@ -67,7 +67,7 @@ def shorten(message: str, parser: Any = None) -> str:
     loose = re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
     if loose:
         return f"expected an option before {loose[1]!r}, such as --data.root {loose[1]}"
-    setting = re.search(r"(?:Subcommand|Group) '\S+' does not accept option '([^']+)'", message)
+    setting = re.search(r"Option '([^']+)'", message)
     if setting:
         place = config_settings(getattr(parser, "typed", ())).get(setting[1])
         return f"no setting {setting[1]}{f' (in {place})' if place else ''}{_meant(setting[1], parser)}"
@@ -78,7 +78,7 @@ def shorten(message: str, parser: Any = None) -> str:
         return f"no option {ambiguous[1]}{meant}"
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
-        options = [f"--{name.removeprefix('fit.')}" for name in required[1].split(", ")]
+        options = [f"--{name}" for name in required[1].split(", ")]
         hint = "; a shipped config gives them: jepa-fit image.yaml" if "--config" in _option_names(parser) else ""
         return f"{' and '.join(options)} must be given{hint}"
     lines = [line for line in message.splitlines() if line.strip()]
@@ -216,7 +216,4 @@ def known_classes() -> set[str]:
 
 
 def _option_names(parser: Any) -> list[str]:
-    """Every option of a parser and of its subcommands."""
-    names: list[str] = re.findall(r"--[\w.-]+", "" if parser is None else parser.format_help())
-    subcommands = getattr(getattr(parser, "by_name", None), "choices", None) or {}
-    return names + [name for sub in subcommands.values() for name in _option_names(sub)]
+    return re.findall(r"--[\w.-]+", "" if parser is None else parser.format_help())

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 
 from jepa_lightning.config.bounded_yaml import MODE, check_values
 from jepa_lightning.config.messages import shorten
+from jepa_lightning.config.stored import rebuilding
 from jepa_lightning.config.trust import Untrusted, library_classes, only_trusted
 from jepa_lightning.data import JEPADataModule
 from jepa_lightning.modality import Modality
@@ -21,7 +22,7 @@ from jepa_lightning.module import BY_CLI, JEPA
 Config = dict[str, Any]
 
 _BUILD_ERRORS = (ArgumentError, ValueError, TypeError, ImportError, AttributeError, KeyError, RuntimeError)
-_ONLY_TO_TRAIN = ("optimizer", "checkpoint_activations", "compile")
+_ONLY_TO_TRAIN = ("optimizer", "checkpoint_activations", "compile", "cuda_graphs")
 
 
 def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: Collection[str] = ()) -> JEPA:
@@ -39,18 +40,17 @@ def build_model(hyperparameters: Mapping[str, Any], *, pretrained: bool, trust: 
     """
     check_values(hyperparameters)
     config = copy.deepcopy({k: v for k, v in hyperparameters.items() if k not in (*_ONLY_TO_TRAIN, BY_CLI)})
-    encoder, target = _inside(config, "modality", "init_args", "encoder"), _inside(config, "target")
+    target = _inside(config, "target")
     if str(target.get("class_path", "")).endswith(".Pretrained"):  # its weights are in the checkpoint
         settings = target.setdefault("init_args", {})
         settings.pop("checkpoint", None)
-        like = copy.deepcopy(encoder) or {"class_path": "jepa_lightning.encoders.ViT"}
-        settings["build"] = settings.get("build") or like
-        _without_weights(settings["build"])
+        _without_weights(settings.get("build") or {})
     if not pretrained:
         for part in ("modality", "predictor"):
             _without_weights(_inside(config, part))
     model = {"class_path": config.pop("_class_path", "jepa_lightning.JEPA"), "init_args": config}
-    return _build(JEPA, model, what="model", trust=trust)
+    with rebuilding():
+        return _build(JEPA, model, what="model", trust=trust)
 
 
 def build_data(
@@ -98,12 +98,19 @@ def _build(base: type, config: Mapping[str, Any], *, what: str, trust: Collectio
     try:
         with only_trusted(trust):
             # without jsonargparse's copy of all defaults, which takes twice as long as the rest: constructors have them
-            found = parser.parse_object({what: dict(config)}, defaults=False)
+            found = parser.parse_object({what: _containers(config)}, defaults=False)
             return parser.instantiate_classes(found)[what]
     except Untrusted:
         raise
     except _BUILD_ERRORS as error:
         raise ValueError(_in_a_line(error)) from error
+
+
+def _containers(value: Any) -> Any:
+    """Copy dicts and lists, for a parser that writes into them; what they hold stays, such as a dataset."""
+    if isinstance(value, Mapping):
+        return {name: _containers(item) for name, item in value.items()}
+    return [_containers(item) for item in value] if isinstance(value, list) else value
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -15,6 +15,11 @@ from jepa_lightning.data.samples import READ_ERRORS, Samples
 from jepa_lightning.modality import Batch
 
 
+def is_batch(inputs: Any) -> bool:
+    """Tell a batch dict from one input: of several modalities it is a dict, too, of a text or a path among others."""
+    return isinstance(inputs, dict) and not any(isinstance(value, str | PathLike) for value in inputs.values())
+
+
 def batch_of(data: JEPADataModule, inputs: Sequence[Any]) -> Batch:
     """Make a batch of inputs that are not among the data, with the evaluation transform.
 

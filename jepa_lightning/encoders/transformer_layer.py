@@ -29,7 +29,9 @@ class SharedContext:
 
 
 class TransformerLayer(TimmBlock):
-    """timm's pre-norm block. With `start`, only the tokens from there on are returned and computed.
+    """timm's pre-norm block, whose gradients of queries, keys and values are put together without a second copy.
+
+    With `start`, only the tokens from there on are returned and computed.
 
     All tokens are keys and values; queries, projection and MLP are computed for the returned tokens only. This is
     exact, since their outputs do not depend on the other tokens' outputs. With `shared`, attention is that of a
@@ -40,14 +42,12 @@ class TransformerLayer(TimmBlock):
         self, x: Tensor, attn_mask: Tensor | None = None, *, start: int = 0, shared: SharedContext | None = None
     ) -> Tensor:
         """Run the block: (B, N, W) to (B, N - start, W)."""
-        if shared is None and start == 0:
-            return super().forward(x, attn_mask=attn_mask)
         attn: Attention = self.attn  # type: ignore[assignment]
         if shared is None:
             seen = attend_from(attn, self.norm1(x), start, attn_mask)
         else:
             seen = attend_shared(attn, self.norm1(x), shared, start)
-        x = x[:, start:] + self.drop_path1(self.ls1(seen))
+        x = (x[:, start:] if start else x) + self.drop_path1(self.ls1(seen))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
@@ -60,8 +60,6 @@ def attend_from(attn: Attention, x: Tensor, start: int, attn_mask: Tensor | None
         start: index of the first query.
         attn_mask: (B, 1, 1, N) bool, the same for all queries.
     """
-    if start == 0:
-        return attn(x, attn_mask=attn_mask)
     queries, keys, values = project_from(attn, x, start)
     seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
     return attn.proj(seen.transpose(1, 2).flatten(2))
@@ -71,12 +69,12 @@ def project_from(attn: Attention, x: Tensor, start: int) -> tuple[Tensor, Tensor
     """Return queries (B, H, N - start, C) of the tokens from `start` on, and keys and values (B, H, N, C) of all."""
     weight, bias, heads = attn.qkv.weight, attn.qkv.bias, attn.num_heads
     if start == 0:
-        queries, keys, values = F.linear(x, weight, bias).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-        return queries, keys, values
+        queries, keys, values = attn.qkv(x).unflatten(2, (3, heads, -1)).unbind(2)
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
     width = len(weight) // 3
     queries = F.linear(x[:, start:], weight[:width], bias[:width]).unflatten(2, (heads, -1)).transpose(1, 2)
-    keys, values = F.linear(x, weight[width:], bias[width:]).unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
-    return queries, keys, values
+    keys, values = F.linear(x, weight[width:], bias[width:]).unflatten(2, (2, heads, -1)).unbind(2)
+    return queries, keys.transpose(1, 2), values.transpose(1, 2)
 
 
 def attend_shared(attn: Attention, x: Tensor, shared: SharedContext, start: int = 0) -> Tensor:

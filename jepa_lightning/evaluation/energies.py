@@ -43,7 +43,7 @@ def energies(
             continue
         name = UNTRAINED if len(runs) == 1 else f"{UNTRAINED} {run.name}"
         try:
-            before = untrained_jepa(run.encoder.config, jepa.tokenizer, trust=settings.trust)
+            before = untrained_jepa(run.encoder.config, jepa.tokenizer, encoder=jepa.encoder, trust=settings.trust)
         except (ValueError, OSError) as error:
             notes.append(f"energy: no {name} beside {run.name!r}: {error}")
             continue

@@ -21,6 +21,7 @@ def finetune(
     data: LightningDataModule | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     label: str | None = None,
+    part: str | None = None,
     head: Literal["linear", "attentive", "dense"] = "linear",
     unfreeze: Literal["all", "none"] | int = "all",
     epochs: int | Sequence[int] = 20,
@@ -66,6 +67,8 @@ def finetune(
         out: folder of finetune.json, finetune.txt, moments.npz and the model. None: `finetune` in the run's folder. Of
             several runs each has that folder, and `out` holds their joint table, if given.
         label: label column to predict, classes or values; None: the primary one.
+        part: of a run of several modalities, the one whose encoder is fine-tuned, such as image, on data of it alone;
+            None: all of them together, on pairs.
         head: "linear" on the mean of the tokens, or "attentive" over all tokens; or "dense" for a label that is a map
             (H, W) of the image's pixels, whole numbers (segmentation) or numbers with a point (depth): linear on each
             token, interpolated. The frozen probe is then this head, trained alone.
@@ -130,6 +133,7 @@ def finetune(
             folder / "finetune" if out is None or len(runs) > 1 else Path(out).expanduser(),
             data=data,
             label=label,
+            part=part,
             head=head,
             trust=trust,
             encoder=encoder,

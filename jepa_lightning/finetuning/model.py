@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.config.rebuild import Config
+from jepa_lightning.data.inputs import is_batch
 from jepa_lightning.finetuning.heads import HEADS, DenseHead
 from jepa_lightning.loading import Frozen
 from jepa_lightning.loading.hub import HubModel
 from jepa_lightning.modality import Batch
+from jepa_lightning.multimodal.modality import Multimodal
 from jepa_lightning.run.checkpoints import mismatch
 
 
@@ -22,6 +24,8 @@ class FineTuned(HubModel):
 
         model = jepa_lightning.load_finetuned("runs/image/finetune")
         model.predict("photo.jpg")  # "cat"
+
+    Of several modalities, the head takes the pooled features of each, side by side.
 
     Args:
         encoder: of which a copy is not made.
@@ -34,6 +38,9 @@ class FineTuned(HubModel):
 
     Attributes:
         names: as given.
+
+    Raises:
+        ValueError: there is no such head, or it is not for several modalities; or neither classes nor values are given.
     """
 
     classes: Tensor
@@ -54,6 +61,12 @@ class FineTuned(HubModel):
         super().__init__()
         if head not in HEADS:
             raise ValueError(f"expected the head {', '.join(HEADS)}, got {head!r}")
+        self.modalities = list(encoder.modality.modalities) if isinstance(encoder.modality, Multimodal) else []
+        if self.modalities and head != "linear":
+            raise ValueError(
+                f"expected the head linear for {' and '.join(self.modalities)} together, got {head}: set part to one "
+                "of them"
+            )
         if (classes is None) == (values < 1):
             raise ValueError(f"expected classes or a number of values, got {classes} and {values}")
         self.encoder, self.label, self.names = encoder, label, list(names or map(str, classes or ()))
@@ -61,7 +74,7 @@ class FineTuned(HubModel):
         self._made |= {"names": self.names, "values": values, "heads": heads}
         outputs = values if classes is None else len(classes)
         more = {"heads": heads} if head == "attentive" else {}
-        self.head = HEADS[head](encoder.dim, outputs, **more)
+        self.head = HEADS[head](encoder.dim * max(1, len(self.modalities)), outputs, **more)
         self.register_buffer("classes", torch.tensor([] if classes is None else list(classes), dtype=torch.int64))
         self.register_buffer("target_mean", torch.zeros(values))
         self.register_buffer("target_scale", torch.ones(values))
@@ -81,6 +94,8 @@ class FineTuned(HubModel):
         if isinstance(self.head, DenseHead):
             height, width = batch[self.encoder.modality.name].shape[-2:]
             return self.head.pixels(self.encoder.feature_maps(batch), (height, width))
+        if self.modalities:
+            return self.head(self.encoder.embed(batch).unsqueeze(1))
         return self.head(*self.encoder.tokens(batch))
 
     def goal(self, batch: Batch) -> Tensor:
@@ -120,13 +135,13 @@ class FineTuned(HubModel):
             inputs: as `jepa_lightning.Frozen` takes them; (outputs,) of one input, else (B, outputs). A dense head
                 gives (outputs, H, W) at the size in which the encoder sees images.
         """
-        batch = inputs if isinstance(inputs, dict) else self.encoder.preprocess(inputs)
+        batch = inputs if is_batch(inputs) else self.encoder.preprocess(inputs)
         found = self.outputs(batch)
         if self.classifies:
             found = found.softmax(1)
         else:
             found = found * self._along(self.target_scale) + self._along(self.target_mean)
-        if isinstance(inputs, dict):
+        if is_batch(inputs):
             return found
         several = isinstance(inputs, list)
         found = found.unflatten(0, (len(inputs) if several else 1, -1)).mean(1)  # over the clips of a video

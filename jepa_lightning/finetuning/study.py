@@ -29,7 +29,7 @@ from jepa_lightning.finetuning.maps import MapTask
 from jepa_lightning.finetuning.model import FineTuned
 from jepa_lightning.finetuning.outcome import FINETUNED, FROZEN, SCRATCH, UNTRAINED, FineTuneReport
 from jepa_lightning.finetuning.tasks import PooledTask, Task
-from jepa_lightning.loading import WhichEncoder, load
+from jepa_lightning.loading import WhichEncoder, load, part_of
 from jepa_lightning.randomness import seeded
 
 _SEED = "PL_GLOBAL_SEED"  # which Lightning's seed_everything sets
@@ -45,6 +45,7 @@ class Study:
         *,
         data: LightningDataModule | Mapping[str, Any] | None,
         label: str | None,
+        part: str | None,
         head: str,
         trust: Sequence[str],
         encoder: WhichEncoder | None,
@@ -58,6 +59,8 @@ class Study:
         where = "cpu" if trainer["accelerator"] == "cpu" else "auto"
         self.device = EncoderSettings(device=where).chosen_device
         self.trained = load(checkpoint, encoder=encoder, trust=trust, map_location=self.device)
+        if part is not None:
+            self.trained = part_of(self.trained, part)
         stored = ((self.trained.config or {}).get("data") or {}).get("init_args") or {}
         own = not isinstance(data, LightningDataModule) and "class_path" not in (data or {})
         if own and stored.get("views", 1) != 1:
@@ -76,6 +79,7 @@ class Study:
             "learning_rates": rates,
             **how,
             **trainer,
+            **({} if part is None else {"part": part}),
         }
 
     def run(self, *, shares: Sequence[float], draws: int, baselines: bool, seed: int, resume: bool) -> FineTuneReport:

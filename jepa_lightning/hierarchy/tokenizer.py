@@ -11,7 +11,7 @@ import torch
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.modality import Batch, Extent, Tokenizer
 from jepa_lightning.patches import patchify, unpatchify
-from jepa_lightning.tokens import Tokens
+from jepa_lightning.tokens import Tokens, send
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def some_segments(tokens: SegmentTokens, count: int | None, generator: torch.Gen
     if count is None or count >= total:
         return tokens
     keys = torch.rand(tokens.batch_size, total, generator=generator)
-    keep = keys.argsort(1)[:, :count].to(tokens.device, non_blocking=True)
+    keep = send(keys.argsort(1)[:, :count], tokens.device)
     taken = tokens.take(keep)
     assert isinstance(taken, SegmentTokens)
     return taken

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jepa_lightning.config.rebuild import Config, build_data, build_model
 from jepa_lightning.config.stored import building_from
 from jepa_lightning.data import JEPADataModule
-from jepa_lightning.data.inputs import batch_of
+from jepa_lightning.data.inputs import batch_of, is_batch
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.encoders.last_layers import encode_last, encode_layers
 from jepa_lightning.encoders.pooling import Pooling, pool_sample, train_unfrozen
@@ -95,11 +95,12 @@ class Frozen(hub.HubModel, nn.Module):
         Args:
             inputs: one input: (D,). A list of them: (B, D); forms may be mixed. A batch dict: (B, D), see `embed`. What
                 an input may be, the modality's data module says: a file's path, an image of Pillow, an array, a
-                tensor, a graph; see `preprocess`.
+                tensor, a graph; see `preprocess`. Of several modalities it is a dict of them, in a list where none
+                of them is a text or a path.
             pooling: how an input's tokens are pooled.
             layers: number of last layers to concatenate.
         """
-        if isinstance(inputs, dict):
+        if is_batch(inputs):
             return self.embed(inputs, pooling=pooling, layers=layers)
         if not isinstance(inputs, list):
             return self.forward([inputs], pooling=pooling, layers=layers)[0]
@@ -178,7 +179,7 @@ class Frozen(hub.HubModel, nn.Module):
         Raises:
             ValueError: the tokens lie on no grid, or there is no such layer.
         """
-        batch = inputs if isinstance(inputs, dict) else self.preprocess(inputs)
+        batch = inputs if is_batch(inputs) else self.preprocess(inputs)
         wanted = [layers] if isinstance(layers, int) else list(layers)
         with self._gradients(), autocast_in_half(self.device):
             tokens = self._tokens(batch)
@@ -221,7 +222,13 @@ class Frozen(hub.HubModel, nn.Module):
             ValueError: there is no configuration to build it from, or a saved folder does not hold what it began with.
         """
         module = untrained_jepa(
-            self.config, self.tokenizer, seed=seed, pretrained=pretrained, predictor=False, trust=self.trust
+            self.config,
+            self.tokenizer,
+            encoder=self.encoder,
+            seed=seed,
+            pretrained=pretrained,
+            predictor=False,
+            trust=self.trust,
         )
         return Frozen(module, encoder=self.which, config=self.config, trust=self.trust).to(self.device)
 

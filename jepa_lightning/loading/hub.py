@@ -20,7 +20,9 @@ from jepa_lightning.weights.formats.sources import is_hub_id
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 LIBRARY = "jepa-lightning"
-_OF_FILES = ("root", "csv", "dataset", "val_dataset", "test_dataset")  # where the data of a run lay
+_SPLITS = ("dataset", "val_dataset", "test_dataset", "csv", "val_csv", "test_csv")
+_OF_FILES = ("root", *_SPLITS, "unlabelled", "log_mel_cache")
+"""Settings that say where the data of a run lay."""
 
 
 class HubModel(nn.Module):
@@ -207,8 +209,15 @@ def public(data: Any) -> dict[str, Any] | None:
         return None
     settings = dict(data.get("init_args") or {})
     files = any(settings.get(name) is not None for name in ("root", "csv"))
-    settings = {name: value for name, value in settings.items() if name not in _OF_FILES}
-    return {"class_path": data["class_path"], "init_args": {**settings, **({"root": "data"} if files else {})}}
+    known = {name: value for name, value in settings.items() if name not in _OF_FILES}
+    parts = known.get("modalities")
+    if not isinstance(parts, dict):
+        return {"class_path": data["class_path"], "init_args": {**known, **({"root": "data"} if files else {})}}
+    own = {name: public(part) or {"class_path": part, "init_args": {}} for name, part in parts.items()}  # of pairs
+    if any("root" in part["init_args"] for part in own.values()):  # which all have a source of their own
+        own = {name: {**part, "init_args": {**part["init_args"], "root": "data"}} for name, part in own.items()}
+    known["modalities"] = own
+    return {"class_path": data["class_path"], "init_args": {**known, **({"csv": "data.csv"} if files else {})}}
 
 
 def public_source(config: Mapping[str, Any]) -> dict[str, Any]:

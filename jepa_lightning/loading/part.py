@@ -15,7 +15,8 @@ def part_of(frozen: Frozen, name: str) -> Frozen:
         vector = image("photo.jpg")  # (D,)
 
     It is the encoder itself, in front of the linear map that `Multimodal` puts behind it where a width is set. Its
-    `untrained()` has weights of another draw than the run began with.
+    `untrained()` has weights of another draw than the run began with. Its data are those of the modality, from the
+    run's table or dataset, without the others.
 
     Args:
         frozen: of a run of `jepa-fit`.
@@ -33,11 +34,11 @@ def part_of(frozen: Frozen, name: str) -> Frozen:
     model["modality"] = config["model"]["modality"]["init_args"]["modalities"][name]
     config["model"] = model
     data = (frozen.config or {}).get("data") or {}
-    parts = (data.get("init_args") or {}).get("modalities")
+    together = {key: value for key, value in (data.get("init_args") or {}).items() if value is not None}
+    parts = together.pop("modalities", None)
     if isinstance(parts, dict):
-        config["data"] = (
-            {"init_args": {}, **parts[name]} if isinstance(parts[name], dict) else {"class_path": parts[name]}
-        )
+        single = parts[name] if isinstance(parts[name], dict) else {"class_path": parts[name]}
+        config["data"] = {**single, "init_args": {**(single.get("init_args") or {}), **together}}
     own = frozen.modality.modalities[name]
     weights = {f"tokenizer.{key}": value for key, value in own.tokenizer.state_dict().items()}
     weights |= {f"encoder.{key}": value for key, value in own.encoder.state_dict().items()}

@@ -18,6 +18,7 @@ def untrained_jepa(
     config: Config | None,
     tokenizer: nn.Module,
     *,
+    encoder: nn.Module | None = None,
     seed: int | None = None,
     pretrained: bool = True,
     predictor: bool | None = None,
@@ -28,6 +29,7 @@ def untrained_jepa(
     Args:
         config: of the run.
         tokenizer: of the trained JEPA, whose statistics come from the data and are kept.
+        encoder: of the trained JEPA, whose buffers may hold what it was built from.
         seed: of the weights; None: the run's.
         pretrained: load again what the run began with (`init`, `weights`, `pretrained`); False: random weights.
         predictor: whether `init` gives the predictor's weights, too; None: where it has them.
@@ -38,6 +40,8 @@ def untrained_jepa(
     """
     config = to_build_again(config, pretrained=pretrained)
     state = {f"tokenizer.{name}": value for name, value in tokenizer.state_dict().items()}
+    if encoder is not None:
+        state |= {f"encoder.{name}": value for name, value in encoder.named_buffers()}
     with seeded(config["seed_everything"] if seed is None else seed), building_from(state):
         jepa = build_model(config["model"], pretrained=pretrained, trust=trust)
     if pretrained and config.get("init"):

@@ -18,6 +18,11 @@ class Masker(Shown, ABC):
     no GPU sync) and returns index tensors on the tokens' device.
     """
 
+    @property
+    def reads_shapes_only(self) -> bool:
+        """Whether masks depend on the number of samples and the grid alone, and can be drawn ahead."""
+        return False
+
     @abstractmethod
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw masks for a batch of tokens; most maskers return one `Masks`, V-JEPA's two."""

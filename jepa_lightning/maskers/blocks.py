@@ -22,7 +22,7 @@ from jepa_lightning.maskers.grids import (
     sorted_slots,
     without_padding,
 )
-from jepa_lightning.tokens import Masks, Tokens, take
+from jepa_lightning.tokens import Masks, Tokens, send, take
 
 _ATTEMPTS = 100  # draws of targets for samples where the first ones hide too much; nearly always two are enough
 _ATTEMPTS_FIXED = 4  # the same with fixed sizes, where every attempt is made for the whole batch
@@ -168,6 +168,11 @@ class MultiBlock(Masker):
         self.leading_scale = checked_range("leading_scale", leading_scale, most=1.0)
         self.fixed_size = fixed_size
 
+    @property
+    def reads_shapes_only(self) -> bool:
+        """Return True, of tokens without padding."""
+        return True
+
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """One `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
         grid, draws = full_grid(tokens, "MultiBlock", padding=True), 1 if tokens.valid is None else _DRAWS
@@ -195,10 +200,8 @@ class MultiBlock(Masker):
     ) -> Masks:
         """Masks of the valid tokens (B, N), from several draws (B draws, ...) of targets and context blocks."""
         keys = torch.rand(valid.shape, generator=generator, device=generator.device)
-        keys = keys.to(valid.device, non_blocking=True)
-        drawn = [
-            part.to(valid.device, non_blocking=True).unflatten(0, (-1, _DRAWS)) for part in (targets, hidden, inside)
-        ]
+        keys = send(keys, valid.device)
+        drawn = [send(part, valid.device).unflatten(0, (-1, _DRAWS)) for part in (targets, hidden, inside)]
         best = fitting_draw(drawn[1], valid, self.min_context) + _DRAWS * torch.arange(len(valid), device=valid.device)
         targets, hidden, inside = (part.flatten(0, 1)[best] for part in drawn)
 

@@ -46,6 +46,11 @@ class MixedMasker(Masker):
         self.maskers = list(maskers)
         self.shares = list(shares)
 
+    @property
+    def reads_shapes_only(self) -> bool:
+        """Return whether all maskers do."""
+        return all(masker.reads_shapes_only for masker in self.maskers)
+
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw `Masks` with one of the maskers, on the tokens' device."""
         drawn = float(torch.rand((), generator=generator)) * sum(self.shares)

@@ -39,6 +39,11 @@ class MultiMasker(Masker):
                 raise ValueError(f"maskers must hold maskers, got {masker!r}: give class paths or instances of Masker")
         self.maskers = list(maskers)
 
+    @property
+    def reads_shapes_only(self) -> bool:
+        """Return whether all maskers do."""
+        return all(masker.reads_shapes_only for masker in self.maskers)
+
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw all `Masks`, on the tokens' device."""
         return [masks for masker in self.maskers for masks in masker(tokens, generator)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.maskers.grids import marked_slots
 from jepa_lightning.maskers.shares import ShareMasker, check_tokens, length_of, lengths, size_of, sized
-from jepa_lightning.tokens import Masks, Tokens
+from jepa_lightning.tokens import Masks, Tokens, send
 
 
 class OrderedRuns(ShareMasker):
@@ -70,7 +70,7 @@ class OrderedRuns(ShareMasker):
         valid = tokens.valid
         if valid is None:
             valid = torch.ones(batch, count, dtype=torch.bool, device=generator.device)
-        chance = chance.to(valid.device, non_blocking=True)
+        chance = send(chance, valid.device)
         own = valid.sum(1)  # (B,) tokens of each sample
 
         length = lengths(own, share=self._drawn(self.target_share, chance[0]), blocks=self.targets)
@@ -79,7 +79,7 @@ class OrderedRuns(ShareMasker):
         rest = left.sum(1)
         if self.fixed_size:
             table = [self._fixed_context(n) for n in range(count + 1)]
-            keep = torch.tensor(table).to(own.device, non_blocking=True)[own]
+            keep = send(torch.tensor(table), own.device)[own]
         else:
             keep = sized(self._drawn(self.context_share, chance[1]), rest)
         shown = _run(left[:, None], _place(chance[2:3].t(), rest[:, None], keep[:, None]), keep[:, None]).squeeze(1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.grids import sorted_slots
-from jepa_lightning.tokens import Masks, Tokens
+from jepa_lightning.tokens import Masks, Tokens, send
 
 
 class Random(Masker):
@@ -58,6 +58,11 @@ class Random(Masker):
         self.context_ratio = context_ratio
         self.targets = targets
 
+    @property
+    def reads_shapes_only(self) -> bool:
+        """Return True, of tokens without padding."""
+        return True
+
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw one `Masks`: context (B, K) and targets (B, M, T), on the tokens' device."""
         batch, count = tokens.batch_size, tokens.count
@@ -70,7 +75,7 @@ class Random(Masker):
         if tokens.valid is not None:
             if tokens.valid.shape != keys.shape:
                 raise ValueError(f"Tokens.valid must be {tuple(keys.shape)} (B, N), got {tuple(tokens.valid.shape)}")
-            return [self._among_valid(keys.to(tokens.device, non_blocking=True), tokens.valid)]
+            return [self._among_valid(send(keys, tokens.device), tokens.valid)]
         keep, hide = self._counts(count)
         order = keys.argsort(dim=1)
         context = order[:, :keep].sort(dim=1).values
@@ -84,9 +89,7 @@ class Random(Masker):
         """Masks that draw among the valid tokens only; `keys` (B, N) in [0, 1) are the draw."""
         device, count = valid.device, valid.shape[1]
         keep, hide = self._counts(count)
-        table = table_of_counts(count, self.target_ratio, self.context_ratio, self.targets).to(
-            device, non_blocking=True
-        )
+        table = send(table_of_counts(count, self.target_ratio, self.context_ratio, self.targets), device)
         keeps, hides = table[valid.sum(1)].unbind(1)  # (B,) each
         order = keys.masked_fill(~valid, 2.0).argsort(dim=1)  # padding last
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.grids import checked_range, sorted_slots
 from jepa_lightning.maskers.shares import check_tokens, size_of, sized
-from jepa_lightning.tokens import Masks, Tokens
+from jepa_lightning.tokens import Masks, Tokens, send
 
 
 class RandomCount(Masker):
@@ -59,8 +59,8 @@ class RandomCount(Masker):
         if self.context_share is not None:
             low, high = self.context_share
             share = low + (high - low) * torch.rand(batch, generator=generator, device=generator.device)
-            share = share.to(tokens.device, non_blocking=True)
-        keys = keys.to(tokens.device, non_blocking=True)
+            share = send(share, tokens.device)
+        keys = send(keys, tokens.device)
         valid = torch.ones_like(keys, dtype=torch.bool) if tokens.valid is None else tokens.valid
         real = valid.sum(1)
         asked = torch.full_like(real, self.context) if share is None else sized(share, real)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.grids import by, checked_range, full_grid, marked_slots
-from jepa_lightning.tokens import Masks, Tokens
+from jepa_lightning.tokens import Masks, Tokens, send
 
 
 class TimeSpans(Masker):
@@ -75,7 +75,7 @@ class TimeSpans(Masker):
         if low < high:
             share += (high - low) * float(torch.rand((), generator=generator, device=generator.device))
         keys = torch.rand(tokens.batch_size, steps, generator=generator, device=generator.device)
-        keys = keys.to(tokens.device, non_blocking=True)
+        keys = send(keys, tokens.device)
         plans = [span_plan(n, share=share, spans=self.spans) for n in range(steps + 1)]
         if tokens.valid is None:
             valid = torch.ones(1, rows, steps, dtype=torch.bool, device=tokens.device).expand(tokens.batch_size, -1, -1)
@@ -86,7 +86,7 @@ class TimeSpans(Masker):
         blocks = plans[-1][0] if self.separate else 1
         length = max(plans[n][1] if self.separate else math.prod(plans[n]) for n in sizes)
         kept = max(n - math.prod(plans[n]) for n in sizes)
-        table = torch.tensor(plans).to(tokens.device, non_blocking=True)
+        table = send(torch.tensor(plans), tokens.device)
         covered = _cover(keys, valid.any(1), table, plans[-1][0])  # (B, spans, steps)
 
         hidden = covered if self.separate else covered.any(1, keepdim=True)

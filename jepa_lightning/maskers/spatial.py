@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jepa_lightning.maskers.grids import as_slots, cover, sorted_slots
 from jepa_lightning.maskers.shares import ShareMasker, check_tokens, length_of, lengths, size_of, sized
-from jepa_lightning.tokens import Masks, Tokens, take
+from jepa_lightning.tokens import Masks, Tokens, send, take
 
 
 class SpatialBlocks(ShareMasker):
@@ -66,7 +66,7 @@ class SpatialBlocks(ShareMasker):
         batch, count, device = tokens.batch_size, tokens.count, tokens.device
         check_tokens(tokens, self.targets, "target blocks")
         chance = torch.rand(3 + self.targets, batch, generator=generator, device=generator.device)
-        chance = chance.to(device, non_blocking=True)
+        chance = send(chance, device)
         valid = torch.ones(batch, count, dtype=torch.bool, device=device) if tokens.valid is None else tokens.valid
         own = valid.sum(1)  # (B,) tokens of each sample
 
@@ -86,7 +86,7 @@ class SpatialBlocks(ShareMasker):
         order = distance[:, 0].masked_fill(~left, torch.inf).argsort(1)
         if self.fixed_size:
             table = [self._fixed_context(n) for n in range(count + 1)]
-            keep = torch.tensor(table).to(device, non_blocking=True)[own]
+            keep = send(torch.tensor(table), device)[own]
         else:
             size = sized(self._drawn(self.context_share, chance[1]), own)
             block = distance[:, 0].argsort(1).argsort(1) < size[:, None]

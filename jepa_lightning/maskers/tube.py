@@ -41,6 +41,11 @@ class Tube(Masker):
     def __init__(self, masker: Masker | None = None) -> None:
         self.masker = Random(target_ratio=0.9) if masker is None else masker
 
+    @property
+    def reads_shapes_only(self) -> bool:
+        """Return whether the frame's masker does."""
+        return self.masker.reads_shapes_only
+
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """The frame's masks over the whole grid: with F frames, contexts (B, F K) and targets (B, M, F T)."""
         grid = full_grid(tokens, "Tube")

@@ -22,7 +22,7 @@ from jepa_lightning.maskers.grids import (
     marked_slots,
     without_padding,
 )
-from jepa_lightning.tokens import Masks, Tokens
+from jepa_lightning.tokens import Masks, Tokens, send
 
 _ATTEMPTS = 100  # draws for samples where the first ones hide too much; nearly always two are enough
 _CANDIDATES = 4  # unions drawn for each sample of a fixed size, of which the nearest to that size is taken
@@ -104,6 +104,11 @@ class BlockUnion(Masker):
         self.fixed_size = fixed_size
         self.min_context = min_context
 
+    @property
+    def reads_shapes_only(self) -> bool:
+        """Return True, of tokens without padding."""
+        return True
+
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """One `Masks`: context (B, K) and targets (B, 1, T), on the tokens' device."""
         grid = full_grid(tokens, "BlockUnion", padding=True)
@@ -136,8 +141,8 @@ class BlockUnion(Masker):
     def _among_valid(self, hidden: Tensor, valid: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What samples show and hide of their valid tokens (B, N), from several draws of unions (B draws, N)."""
         keys = torch.rand(valid.shape, generator=generator, device=generator.device)
-        keys = keys.to(valid.device, non_blocking=True)
-        draws = hidden.to(valid.device, non_blocking=True).unflatten(0, (-1, _DRAWS))
+        keys = send(keys, valid.device)
+        draws = send(hidden, valid.device).unflatten(0, (-1, _DRAWS))
         best = fitting_draw(draws, valid, self.min_context) + _DRAWS * torch.arange(len(valid), device=valid.device)
         return without_padding(draws.flatten(0, 1)[best], valid, self.min_context, keys)
 

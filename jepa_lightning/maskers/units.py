@@ -9,7 +9,7 @@ from jepa_lightning.maskers.base import Masker
 from jepa_lightning.maskers.grids import marked_slots
 from jepa_lightning.maskers.random import table_of_counts
 from jepa_lightning.maskers.shares import check_tokens
-from jepa_lightning.tokens import Masks, Tokens
+from jepa_lightning.tokens import Masks, Tokens, send
 
 
 class WholeUnits(Masker):
@@ -64,10 +64,10 @@ class WholeUnits(Masker):
         batch, count = tokens.batch_size, tokens.count
         unit = tokens.units[self.unit]  # type: ignore[index]
         keys = torch.rand(batch, count, generator=generator, device=generator.device)
-        keys = keys.to(tokens.device, non_blocking=True)
+        keys = send(keys, tokens.device)
         valid = torch.ones_like(unit, dtype=torch.bool) if tokens.valid is None else tokens.valid
         sizes = table_of_counts(count, self.target_ratio, None, self.targets)[:, 1]  # of a block, by the tokens
-        size = sizes.to(tokens.device, non_blocking=True)[valid.sum(1)]  # (B,)
+        size = send(sizes, tokens.device)[valid.sum(1)]  # (B,)
 
         free = valid & (unit >= 0)
         key = keys.gather(1, unit.clamp(min=0))  # of each token's unit

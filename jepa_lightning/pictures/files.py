@@ -90,7 +90,12 @@ def write_gif(frames: Tensor, path: Path) -> None:
 
 
 def _joined(pictures: Sequence[Tensor], *, dim: int, gap: int) -> Tensor:
-    """In a row or a column, padded with white to one size across; moving ones stop at their last frame."""
+    """In a row or a column, padded with white to one size across; moving ones stop at their last frame.
+
+    Beside a moving picture a still one is one of a single frame.
+    """
+    if any(picture.ndim == 4 for picture in pictures):
+        pictures = [picture if picture.ndim == 4 else picture.unsqueeze(0) for picture in pictures]
     across = -1 if dim == -2 else -2
     size = max(picture.shape[across] for picture in pictures)
     padded = []

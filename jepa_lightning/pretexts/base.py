@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from jepa_lightning.encoders.base import Encoder
 from jepa_lightning.names.shown import ShownModule
 from jepa_lightning.objectives import Over, PredictionLoss, mean_of
 from jepa_lightning.predictors.base import Predictor, PredictorSpec
+from jepa_lightning.scale.ahead import MasksAhead
 from jepa_lightning.schedules import Schedule, value_at
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Tokens
@@ -143,6 +144,12 @@ class Pretext(ShownModule, nn.Module, ABC):
 
     needs_regularizer: bool = False
     """Whether its representations collapse without a regularizer, whatever the target."""
+
+    recordable: ClassVar[bool] = False
+    """Whether it has a method `predict` whose outcome depends on the tensors in tokens and masks alone."""
+
+    ahead: MasksAhead | None = None
+    """Draws the masks of the next step ahead of it, where the pretext draws masks."""
 
     def estimate(self, batches: Iterable[Batch]) -> None:
         """Learn the data's statistics from training batches, and keep them in buffers."""

@@ -69,6 +69,8 @@ class CrossModal(Masked):
         (2, ['alignment', 'prediction'])
     """
 
+    recordable = False
+
     def __init__(
         self,
         *,

@@ -61,6 +61,8 @@ class Hierarchy(Masked):
         [(2, 6, 32), (12, 32, 32)]
     """
 
+    recordable = False
+
     def __init__(
         self,
         *,

@@ -12,7 +12,7 @@ from torch import Tensor
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.pretexts.contract import check_masks
-from jepa_lightning.scale.threads import one_thread
+from jepa_lightning.scale.ahead import MasksAhead
 from jepa_lightning.targets.base import Target
 from jepa_lightning.tokens import Latents, Masks, Query, Tokens, take
 
@@ -51,6 +51,8 @@ class Masked(Pretext):
         torch.Size([2, 36, 32])
     """
 
+    recordable = True
+
     def __init__(
         self,
         *,
@@ -63,6 +65,7 @@ class Masked(Pretext):
             raise ValueError(f"target_sees must be all or targets, got {target_sees!r}")
         self.target_sees = target_sees
         self._checked = False  # the masker's masks
+        self.ahead: MasksAhead = MasksAhead()
         self.norm_targets = norm_targets
         self.one_call = one_call
 
@@ -85,9 +88,8 @@ class Masked(Pretext):
         return Outcome(predictions=predictions, context=context, target=seen)
 
     def masks(self, nets: Networks, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
-        """Draw masks with the modality's masker, on one CPU thread; see `one_thread`."""
-        with one_thread():
-            masks = nets.modality.masker(tokens, generator)
+        """Draw masks with the modality's masker, or take those that were drawn ahead; see `MasksAhead`."""
+        masks = self.ahead.draw(nets.modality.masker, tokens, generator)
         if not self._checked:
             check_masks(masks, tokens, nets.modality.masker)
             self._checked = True

@@ -24,17 +24,21 @@ class SaveConfig(SaveConfigCallback):
     """Write config.yaml into the run's folder, whatever the loggers, and hand the settings to them.
 
     Lightning's own goes by the first logger's folder, which may be the working directory, or none.
+
+    Args:
+        text: of config.yaml.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, text: str, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+        self._text = text
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write and log the settings; Lightning calls this on the first process."""
         path = Path(trainer.default_root_dir) / self.config_filename
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=self.multifile)
-        log_settings(trainer.loggers, path.read_text())
+        path.write_text(self._text)
+        log_settings(trainer.loggers, self._text)
 
 
 def log_settings(loggers: Iterable[Logger], text: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa_lightning.precision import is_norm
+from jepa_lightning.scale.graphs import Recorded, refuse_recording
 
 
 def parallelize(
@@ -19,10 +20,11 @@ def parallelize(
     *,
     checkpoint_activations: bool = False,
     compile: bool = False,
+    cuda_graphs: bool = False,
     mesh: Any = None,
     norms_apart: bool = False,
 ) -> None:
-    """Change the parts of a JEPA in place: checkpoint activations, then compile, then shard.
+    """Change the parts of a JEPA in place: checkpoint activations, then compile, then record or shard.
 
     The order matters: what is recomputed is inside what is compiled, and both are inside what is gathered. Compiled and
     sharded are single layers; the rest of each part (embedding, positions, last norm, mask token) is sharded as one.
@@ -33,12 +35,17 @@ def parallelize(
         jepa: a JEPA, with `encoder`, `predictor`, `target`, `pretext`, `objective` and `regularizers`.
         checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
         compile: `torch.compile` each layer.
+        cuda_graphs: record the prediction as CUDA graphs; see `Recorded`.
         mesh: device mesh to shard over (FSDP2); None for no sharding.
         norms_apart: shard norms by themselves, since FSDP2 takes trained parameters of one type together only.
 
     Raises:
-        ValueError: the mesh splits single layers, or a trained parameter is left unsharded.
+        ValueError: the mesh splits single layers, a trained parameter is left unsharded, or what cannot be recorded
+            is to be.
     """
+    if cuda_graphs:
+        refuse_recording(jepa.pretext, checkpoint_activations=checkpoint_activations, sharded=mesh is not None)
+        jepa.pretext.predict = Recorded(jepa.pretext.predict)
     encoder, predictor, target = jepa.encoder, jepa.predictor, jepa.target
     for layers in (encoder.layers, predictor.layers):
         prepare_layers(layers, checkpoint_activations=checkpoint_activations, compile=compile)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection
 from typing import Any
 
+from jepa_lightning.config.stored import is_rebuilding
 from jepa_lightning.encoders.base import Encoder, EncoderFactory, TokenSpec
 from jepa_lightning.targets.base import FrozenTarget
 
@@ -47,7 +48,7 @@ class Pretrained(FrozenTarget):
         build: EncoderFactory | None = None,
         trust: Collection[str] = (),
     ) -> None:
-        if checkpoint is None and build is None:
+        if checkpoint is None and build is None and not is_rebuilding():
             raise ValueError("Pretrained needs weights: give checkpoint (a run), or build (an encoder)")
         frozen = copy.deepcopy(encoder) if build is None else build(spec)
         if checkpoint is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ def graphs(batch: GraphBatch, colours: Sequence[Tensor]) -> list[Tensor]:
     for sample in range(len(batch)):
         nodes = torch.nonzero(owner == sample).squeeze(1)
         mine = torch.searchsorted(nodes, edges[:, owner[edges[0]] == sample])
-        places = layout(len(nodes), mine)
+        places = _places(len(nodes), tuple(mine.flatten().tolist()))
         for panel, colour in zip(drawn, colours, strict=True):
             panel.append(_paint(places, mine, colour.detach().float().cpu()[nodes]))
     return panels([torch.stack(panel) for panel in drawn])
@@ -51,6 +52,12 @@ def type_colours(nodes: Tensor) -> Tensor:
     kind = nodes.argmax(1) if one_hot else torch.zeros(len(nodes), dtype=torch.int64)
     table = torch.tensor([CONTEXT, *TARGETS]) if one_hot else torch.tensor([UNUSED])
     return table[kind % len(table)] * _SHADE ** (kind // len(table)).unsqueeze(1)
+
+
+@lru_cache(maxsize=64)
+def _places(count: int, edges: tuple[int, ...]) -> Tensor:
+    """The layout of one graph, which several pictures of it share."""
+    return layout(count, torch.tensor(edges, dtype=torch.int64).view(2, -1))
 
 
 def layout(count: int, edges: Tensor) -> Tensor:

@@ -92,7 +92,9 @@ def _large(image: Any, channels: int) -> Tensor | None:
         image = np.asarray(image).reshape(image.height, image.width, channels)
     elif not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (channels,):
         return None
-    return torch.from_numpy(image.copy()).permute(2, 0, 1) if math.prod(image.shape[:2]) > _LARGE else None
+    if math.prod(image.shape[:2]) <= _LARGE:
+        return None
+    return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
 
 
 class CentreCrop(_Crop):

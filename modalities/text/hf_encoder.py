@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from jepa_lightning.config.stored import stored
 from jepa_lightning.encoders import Encoder, TokenSpec
 from jepa_lightning.encoders.layers import layer_numbers
 from jepa_lightning.randomness import isolate_rng
@@ -23,7 +25,8 @@ class HFTextEncoder(Encoder):
     Models that take the positions of tokens can run on a part of a text: BERT, RoBERTa, XLM-R, MPNet, ELECTRA, ERNIE,
     ModernBERT and others. Kept tokens are gathered first and given their own positions; hidden ones are not seen.
     With all tokens kept, the output is the model's `last_hidden_state`. Nothing of a repository is executed; weights
-    are read from safetensors only.
+    are read from safetensors only. The model's configuration is kept in the checkpoint, so that a run's folder is
+    enough to load it.
 
     The modality's `tokenizer` must be the model's own tokenizer.json, and `special_tokens: true` is what it was trained
     with. `pip install transformers`.
@@ -58,14 +61,18 @@ class HFTextEncoder(Encoder):
         except ImportError as error:
             raise ValueError(f"HFTextEncoder needs transformers: pip install transformers ({error})") from error
         try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False, **(options or {}))
+            kept = _kept(name)
+            if kept is None:
+                config = AutoConfig.from_pretrained(name, trust_remote_code=False, **(options or {}))
+            else:
+                config = AutoConfig.for_model(kept.pop("model_type"), **kept)
             if pretrained:
                 with isolate_rng():
                     model = AutoModel.from_pretrained(
                         name, config=config, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
                     )
             else:
-                model = AutoModel.from_config(config, trust_remote_code=False)
+                model = AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32)
         except Exception as error:  # no such name, no network, an option that it does not have, no safetensors
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"expected a text encoder of transformers, cannot build {name}: {reason}") from error
@@ -84,6 +91,8 @@ class HFTextEncoder(Encoder):
         for unused in ("pooler",):
             if getattr(model, unused, None) is not None:
                 setattr(model, unused, None)
+        description = json.dumps({"name": name, "config": json.loads(config.to_json_string(use_diff=False))})
+        self.register_buffer("description", torch.tensor(list(description.encode()), dtype=torch.uint8))
         self.model = model
         self.dim = config.hidden_size
         self.first = _first_position(model)
@@ -126,6 +135,15 @@ class HFTextEncoder(Encoder):
             return last
         states = found.hidden_states[1:]  # the first is the embedding
         return torch.stack([last if n == self.depth - 1 else states[n] for n in numbers], dim=2)
+
+
+def _kept(name: str) -> dict[str, Any] | None:
+    """The configuration of the model `name` in the checkpoint that is loaded; None if there is none."""
+    for content in stored("description"):
+        found = json.loads(bytes(content.tolist()))
+        if found["name"] == name:
+            return found["config"]
+    return None
 
 
 def _vocabulary(spec: TokenSpec) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jepa_lightning.config.stored import stored
 from jepa_lightning.modality import Batch, Tokenizer
-from jepa_lightning.tokens import Tokens
+from jepa_lightning.tokens import Tokens, send
 from modalities.text.vocabulary import BYTES, Vocabulary, fit_merges, from_file, from_merges
 
 _MULTIPLE = 8  # N is one, so that fewer sizes occur
@@ -140,13 +140,13 @@ class TextTokenizer(Tokenizer):
         sentences = np.where(words >= 0, ends.cumsum(1) - ends, -1)
         device = self.device
         return Tokens(
-            values=torch.from_numpy(ids).to(device, non_blocking=True),
+            values=send(torch.from_numpy(ids), device),
             positions=torch.arange(count, device=device, dtype=torch.float32)[None, :, None],
             grid=(count,),
-            valid=torch.from_numpy(np.arange(count) < counts[:, None]).to(device, non_blocking=True),
+            valid=send(torch.from_numpy(np.arange(count) < counts[:, None]), device),
             units={
-                "word": torch.from_numpy(words).to(device, non_blocking=True),
-                "sentence": torch.from_numpy(sentences).to(device, non_blocking=True),
+                "word": send(torch.from_numpy(words), device),
+                "sentence": send(torch.from_numpy(sentences), device),
             },
         )
 
@@ -178,9 +178,9 @@ def _content(file: str) -> Tensor:
     Raises:
         ValueError: there is no such file.
     """
-    kept = stored("tokenizer.content")
-    if kept is not None:
-        return kept.clone()
+    kept = stored("content", of="tokenizer.")
+    if len(kept) == 1:
+        return kept[0].clone()
     path = Path(file).expanduser()
     if path.is_dir():
         path = path / "tokenizer.json"

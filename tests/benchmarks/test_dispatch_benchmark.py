@@ -15,4 +15,6 @@ def test_short_cuts_dispatch_less(tmp_path, capsys):
     assert short < plain
     assert counted["short cuts"]["target"] < 0.7 * counted["plain"]["target"]  # the teacher's weights are cast already
     assert counted["short cuts"]["masker"] == counted["plain"]["masker"]
+    assert sum(counted["recorded"].values()) < 0.5 * plain
+    assert sum(counted["recorded"][part] for part in ("target", "context", "predictor", "backward")) < 20
     assert "together" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
-from short_runs import SHORT, Run
+from short_runs import PAIRS, Run
 
 import jepa_lightning
 from jepa_lightning.callbacks import OnlineProbe
@@ -15,9 +15,6 @@ from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.config.rebuild import build_model
 from jepa_lightning.evaluation.prompts import embed_prompts
 from jepa_lightning.loading import part_of
-
-_ENCODER = SHORT.index("--model.modality.encoder.width")
-PAIRS = [*SHORT[:_ENCODER], *SHORT[_ENCODER + 6 :]]  # which is of a single modality
 
 
 def fit(folder, *words):
@@ -153,3 +150,59 @@ def test_loading_reads_no_weights_that_encoders_began_with(run):
     build_model(config, pretrained=False)
     with pytest.raises(ValueError, match=r"gone\.pth"):
         build_model(config, pretrained=True)
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory):
+    """Pictures whose caption and colour say the class."""
+    folder = tmp_path_factory.mktemp("coloured")
+    rows = [["path", "caption", "split", "label"]]
+    for i in range(36):
+        name = ("red", "blue")[i % 2]
+        Picture.new("RGB", (48, 48), (200 - i, 0, i) if i % 2 == 0 else (i, 0, 200 - i)).save(folder / f"{i}.png")
+        rows.append([f"{i}.png", f"a {name} square", "train" if i < 24 else "test", name])
+    with (folder / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+@pytest.mark.parametrize(("part", "dim"), [(None, 192), ("image", 96), ("text", 96)])
+def test_finetune_both_or_one(run, coloured, tmp_path, part, dim):
+    settings = {"epochs": 1, "accelerator": "cpu", "baselines": False, "part": part}
+    data = {"csv": str(coloured / "captions.csv"), "batch_size": 8}
+    report = jepa_lightning.finetune(run, data=data, out=tmp_path, **settings)
+    scores = {score.encoder: score.estimate.mean for score in report.scores}
+    assert scores["frozen"] == 1.0  # the colour, and its name, are there in any network's features
+    model = jepa_lightning.load_finetuned(tmp_path)
+    assert model.head.mean.shape == (dim,)
+    pairs = [{"image": str(coloured / f"{i}.png"), "text": f"a {c} square"} for i, c in enumerate(("red", "blue"))]
+    inputs = pairs if part is None else [pair[part] for pair in pairs]
+    assert model.predict(inputs) == ["red", "blue"]
+    assert model.predict(inputs[1]) == "blue"
+    model.encoder.requires_grad_(True)
+    model(inputs)[:, 0].sum().backward()
+    whole = model.encoder.encoder
+    for name in ("image", "text") if part is None else (part,):
+        own = whole.part(name) if part is None else whole
+        assert all(p.grad is not None and p.grad.any() for p in own.layers[0].attn.parameters()), name
+
+
+def test_finetune_says_what_fits(run, coloured, tmp_path):
+    data = {"csv": str(coloured / "captions.csv")}
+    with pytest.raises(
+        ValueError, match="expected the head linear for image and text together, got attentive: set part"
+    ):
+        jepa_lightning.finetune(run, data=data, out=tmp_path / "a", head="attentive", accelerator="cpu")
+    with pytest.raises(ValueError, match="expected one of the modalities image, text, got part 'sound'"):
+        jepa_lightning.finetune(run, data=data, out=tmp_path / "b", part="sound", accelerator="cpu")
+
+
+def test_the_data_of_a_part_are_those_of_the_pairs(run):
+    """The table's settings, and the part's own."""
+    whole = jepa_lightning.load(run)
+    whole.config["data"]["init_args"] |= {"csv": "captions.csv", "batch_size": 7}
+    found = part_of(whole, "image").config["data"]
+    assert found["class_path"].endswith("ImageData")
+    settings = found["init_args"]
+    assert (settings["csv"], settings["batch_size"], settings["crop_scale"]) == ("captions.csv", 7, [0.8, 1.0])
+    assert "modalities" not in settings

@@ -86,11 +86,11 @@ LABELS = {
 }
 
 
+@pytest.mark.usefixtures("quick_logistic")
 @pytest.mark.parametrize("name", LABELS)
 def test_every_modality(short_run, tmp_path, name, capsys, request):
     drawn = name == "image"  # plots, which are the same for all
-    if not drawn:
-        request.getfixturevalue("no_plots")
+    request.getfixturevalue("few_plots" if drawn else "no_plots")
     folder, _ = short_run(name)
     words = ["--checkpoint", str(folder), "--protocol", "repeated", "--repeats", "3", "--k", "5", "--probes", "knn"]
     if name == "image":  # a class and a number: each has plots of its own
@@ -227,7 +227,7 @@ def test_the_attentive_probe_in_a_report(short_run, tmp_path, capsys, protocol):
     assert next(line for line in table.splitlines() if line.startswith("raw ")).split()[1] == "-"
 
 
-@pytest.mark.usefixtures("quick_attentive")
+@pytest.mark.usefixtures("quick_attentive", "few_plots")
 def test_a_low_label_curve_and_episodes_from_the_command(short_run, tmp_path):
     folder, _ = short_run("image")
     words = ["--checkpoint", str(folder), "--probes", "knn", "attentive", "--labels", "shape", "--protocol", "repeated"]

@@ -122,7 +122,7 @@ def state(module):
     return {name: whole(value).detach().clone() for name, value in module.state_dict().items()}
 
 
-def fit(folder, module, *callbacks, strategy="auto", devices=1, batch=BATCH, ckpt_path=None, **settings):
+def fit(folder, module, *callbacks, samples=None, strategy="auto", devices=1, batch=BATCH, ckpt_path=None, **settings):
     for name in ("lightning", "torch"):
         warnings.filterwarnings("ignore", module=rf"{name}\..*")
     defaults = dict(
@@ -139,7 +139,7 @@ def fit(folder, module, *callbacks, strategy="auto", devices=1, batch=BATCH, ckp
         gradient_clip_val=CLIP,
     )
     trainer = Trainer(strategy=strategy, devices=devices, callbacks=list(callbacks), **{**defaults, **settings})
-    data = Samples()
+    data = samples or Samples()
     sampler = DistributedSampler(data, devices, int(os.environ.get("RANK", 0)), shuffle=False)
     trainer.fit(module, DataLoader(data, batch_size=batch, sampler=sampler), ckpt_path=ckpt_path)
     return trainer

@@ -29,7 +29,7 @@ def parse():
 
     def settings(words):
         cli.parse_arguments(cli.parser, words)
-        return cli.config.fit.model
+        return cli.config.model
 
     return settings
 

@@ -10,8 +10,12 @@ from PIL import Image as Pictures
 
 import jepa_lightning
 from jepa_lightning import Frozen, load
+from jepa_lightning.config.rebuild import build_data
 from jepa_lightning.data import DataError
 from jepa_lightning.loading import hub
+from jepa_lightning.multimodal import Multimodal
+from modalities.image import Image
+from modalities.text import Text
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
@@ -277,3 +281,37 @@ def test_the_hub(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert "me/model" in encoder.push_to_hub("me/model", private=True, token="secret")
     assert torch.equal(Frozen.from_pretrained("me/model")(PIXELS), encoder(PIXELS))
+
+
+def test_where_the_data_lay_is_left_out_of_pairs_too():
+    """Each modality's own files, and those that only texts and audio have; what is left can be built."""
+    image = {"class_path": "ImageData", "init_args": {"root": "/home/me/images", "flip": True}}
+    text = {"class_path": "TextData", "init_args": {"csv": "/home/me/a.csv", "val_csv": "/home/me/b.csv", "seed": 1}}
+    pairs = {"class_path": "PairedData", "init_args": {"modalities": {"image": image, "text": text}, "seed": 2}}
+    found = hub.public(pairs)
+    assert "/home" not in json.dumps(found)
+    parts = found["init_args"]["modalities"]
+    assert parts["image"]["init_args"] == {"flip": True, "root": "data"}
+    assert parts["text"]["init_args"] == {"seed": 1, "root": "data"}
+    assert found["init_args"]["seed"] == 2
+    plain = {"image": "ImageData", "text": {"class_path": "TextData"}}
+    table = {"class_path": "PairedData", "init_args": {"modalities": plain, "csv": "/home/me/c.csv", "root": "/home"}}
+    assert hub.public(table)["init_args"] == {
+        "csv": "data.csv",
+        "modalities": {
+            name: {"class_path": path, "init_args": {}} for name, path in (("image", "ImageData"), ("text", "TextData"))
+        },
+    }
+    text["init_args"] |= {"unlabelled": ["/home/me/c.txt"]}
+    assert "/home" not in json.dumps(hub.public(text))
+
+
+def test_building_data_leaves_the_configuration_as_it_is():
+    config = {
+        "class_path": "PairedData",
+        "init_args": {"modalities": {n: {"class_path": f"{n}Data"} for n in ("Image", "Text")}},
+    }
+    before = json.dumps(config)
+    parts = {"Image": Image(image_size=32, patch_size=8), "Text": Text(vocabulary=256)}
+    build_data(config, {}, Multimodal(modalities=parts))
+    assert json.dumps(config) == before

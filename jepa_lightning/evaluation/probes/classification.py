@@ -75,27 +75,28 @@ def fit_linear(
     """
     if not features.isfinite().all():
         raise ValueError("expected finite features, got NaN or infinity: the model they come from has diverged")
-    with torch.inference_mode(False), torch.enable_grad():
-        # Tensors made in inference mode (`trainer.validate`) cannot take part in a backward pass, their copies can.
-        return _minimise(features.clone(), labels.clone(), c=c, steps=steps, start=start)
+    return _minimise(features, labels, c=c, steps=steps, start=start)
 
 
 def _minimise(features: Tensor, labels: Tensor, *, c: float, steps: int, start: Linear | None) -> Linear:
     samples, classes = len(features), int(labels.max()) + 1
     if start is None:
         start = features.new_zeros(classes, features.shape[1]), features.new_zeros(classes)
-    weight, bias = (value.clone().requires_grad_() for value in start)
+    weight, bias = (value.clone() for value in start)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+    truth = F.one_hot(labels, classes).to(features.dtype)
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(F.linear(features, weight, bias), labels)
-        loss = loss + weight.square().sum() / (2 * c * samples)
-        loss.backward()
+    @torch.no_grad()
+    def closure() -> Tensor:  # the gradient by hand: autograd takes half the time of small fits
+        logs = F.linear(features, weight, bias).log_softmax(1)
+        loss = weight.square().sum() / (2 * c * samples) - (logs * truth).sum() / samples
+        wrong = (logs.exp() - truth) / samples
+        weight.grad = wrong.T @ features + weight / (c * samples)
+        bias.grad = wrong.sum(0)
         return loss
 
     optimizer.step(closure)
-    return weight.detach(), bias.detach()
+    return weight, bias
 
 
 def linear_predict(train: Tensor, labels: Tensor, test: Tensor, *, c: float) -> Tensor:
