@@ -68,6 +68,11 @@ class Clock(Callback):
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.begin = 0.0
+
+    def on_train_start(self, *_: Any) -> None:
+        """Note the time before the first step."""
+        self.begin = time.process_time()
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         """Note the time."""
@@ -78,6 +83,11 @@ class Clock(Callback):
         """Return the median of a step's CPU seconds, after the first ones."""
         ends = self.ends[_WARM - 1 :]
         return statistics.median(after - before for before, after in pairwise(ends))
+
+    @property
+    def seconds(self) -> float:
+        """Return the CPU seconds of all steps."""
+        return self.ends[-1] - self.begin
 
 
 class ClockedRun(Run):
@@ -90,9 +100,20 @@ class ClockedRun(Run):
         self.trainer.callbacks.append(self.clock)  # type: ignore[attr-defined]
 
 
-def train(name: str, root: Path, folder: Path, *, seed: int, steps: int, words: list[str]) -> ClockedRun:
-    """Train a method for so many steps."""
-    config, changed = METHODS[name]
+def train_equally(
+    method: tuple[str, list[str]], root: Path, folder: Path, *, seed: int, minutes: float, words: list[str]
+) -> ClockedRun:
+    """Train a method for as many steps as fit into the CPU minutes, by the time of a step of a short run."""
+    short = train(method, root, folder / "timed", seed=seed, steps=_WARM + _TIMED, words=words)
+    steps = max(round(minutes * 60 / short.clock.step), 1)
+    return train(method, root, folder / "run", seed=seed, steps=steps, words=words)
+
+
+def train(
+    method: tuple[str, list[str]], root: Path, folder: Path, *, seed: int, steps: int, words: list[str]
+) -> ClockedRun:
+    """Train a method, a shipped configuration and what is changed in it, for so many steps."""
+    config, changed = method
     fixed = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps), "--trainer.limit_val_batches", "0"]
     fixed += ["--probe.enabled", "false", "--pictures.enabled", "false", "--trainer.enable_progress_bar", "false"]
     fixed += ["--seed_everything", str(seed), "--data.root", str(root), "--data.val_fraction", "0.1"]
@@ -124,10 +145,8 @@ def _embed(module: JEPA, encoder: Encoder, pooling: Pooling, batch: Batch) -> Te
 def measure(name: str, given: Any, *, seed: int, words: list[str]) -> dict[str, Any]:
     """Time, train and score one method with one seed."""
     root, folder = given.data / "cifar10_jpg", given.out / f"{name}_{seed}"
-    step = train(name, root, folder / "timed", seed=seed, steps=_WARM + _TIMED, words=words).clock.step
-    steps = max(round(given.minutes * 60 / step), 1)
-    run = train(name, root, folder / "run", seed=seed, steps=steps, words=words)
-    seconds = run.clock.ends[-1] - run.clock.ends[0] + step  # of all steps, the first of which has no beginning
+    run = train_equally(METHODS[name], root, folder, seed=seed, minutes=given.minutes, words=words)
+    steps, seconds = len(run.clock.ends), run.clock.seconds
     found = {"method": name, "seed": seed, "split": given.split, "steps": steps, "cpu_seconds": seconds}
     return {**found, "samples": steps * run.datamodule.batch_size, **score(run, given.split, seed=seed)}
 

@@ -2,10 +2,20 @@
 
 from modalities.video.data import VideoData
 from modalities.video.files import ArrayClips
+from modalities.video.forked import ForkedClips
 from modalities.video.generated import GeneratedClips
 from modalities.video.modality import Video
 from modalities.video.slow import SlowClips
 from modalities.video.tokenizer import TubeletTokenizer
 from modalities.video.transforms import VideoViews
 
-__all__ = ["ArrayClips", "GeneratedClips", "SlowClips", "TubeletTokenizer", "Video", "VideoData", "VideoViews"]
+__all__ = [
+    "ArrayClips",
+    "ForkedClips",
+    "GeneratedClips",
+    "SlowClips",
+    "TubeletTokenizer",
+    "Video",
+    "VideoData",
+    "VideoViews",
+]
