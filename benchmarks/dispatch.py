@@ -66,7 +66,7 @@ def stand_in(module: torch.nn.Module, inputs: tuple[Tensor, ...], **words: Any) 
             return tuple(t.detach() for t in outputs)
 
         @staticmethod
-        def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
             return *[None] * len(inputs), *[None if g is None else g.detach() for g in gradients]
 
     return lambda *given: Replay.apply(*given, *weights)

@@ -33,7 +33,7 @@ def test_all_checks_are_right_on_a_cpu(tmp_path, capsys):
 def test_steps_and_what_fails_beside_them(tmp_path, capsys):
     """A folder that is no clone gives rows with an error, and the rest goes on."""
     rows = run(tmp_path, "--only", "L/16", "192x12 32 px B512 ours, eager", "--ijepa", str(tmp_path))
-    assert next(iter(rows)) == "L/16 B128 ours, eager"
+    assert next(iter(rows)) == "L/16 B128 ours, compiled, graphs"
     assert {"L/16 B128 official", "L/16 B128 official, tuned"} <= rows.keys()
     for name, row in rows.items():
         if "official" in name:
