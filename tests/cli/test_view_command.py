@@ -356,7 +356,7 @@ def test_what_cannot_be_drawn_is_said(short_run, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["eror"], "among masks, features, neighbours, attention, error, got 'eror'; did you mean error?"),
+        (["eror"], "among masks, features, neighbours, attention, error, predictions, got 'eror'; did you mean error?"),
         (["--sampels", "3"], "did you mean --samples?"),
         (["--samples", "0"], "expected samples of at least 1, got 0"),
         (["--ids", "val[9999]"], "expected ids of the split val, got 'val[9999]'"),

@@ -15,10 +15,10 @@ DEFAULTS = {"pretext": "Masked", "target": "EMA", "predictor": "TransformerPredi
 
 
 def rows():
-    found = [
-        re.split(r"\s*\|\s*", line.strip("| ")) for line in PAGES["methods.md"].splitlines() if line.startswith("|")
-    ]
-    head, _, *cells = found
+    """Rows of the page's first table."""
+    table = re.search(r"(?:^\|.*\n)+", PAGES["methods.md"], re.MULTILINE)
+    assert table is not None
+    head, _, *cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in table[0].splitlines()]
     return [dict(zip(head, row, strict=True)) for row in cells]
 
 
