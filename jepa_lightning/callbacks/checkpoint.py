@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jepa_lightning.names.shown import Shown
 from jepa_lightning.optimization import is_accumulating, is_logged
 from jepa_lightning.run.checkpoint_io import protect, publish, tidy
 from jepa_lightning.run.folder import Place
-from jepa_lightning.run.interruption import StopSignals, requeues
+from jepa_lightning.run.interruption import Fault, StopSignals, requeues
 from jepa_lightning.run.resume import refuse_other_optimizer
 from jepa_lightning.run.signals import Interrupted, requeue_slurm
 from jepa_lightning.run.writing import unfinished
@@ -192,7 +193,8 @@ class LastCheckpoint(Shown, Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the last checkpoint and name it; save nothing of a run that has failed."""
         if self._saved_step:
-            self._publish(trainer)
+            with suppress(Fault):  # the run's folder is gone; a second error would leave the signal handlers
+                self._publish(trainer)
         if (last := last_path(trainer)).exists():  # the setup may have failed
             exception.add_note(f"{last} is complete: --auto_resume true resumes from it.")
 
