@@ -7,7 +7,7 @@ import sys
 import torch
 
 SEED = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which a run of Lightning's leaves behind; the next would take it
-OF_PYTEST = ("PYTEST_CURRENT_TEST",)
+OF_OTHERS = ("PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT")  # of pytest, and of importing gymnasium beside pygame
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGALRM)
 
 
@@ -18,7 +18,7 @@ def forget_seed():
 
 def process_state():
     """The state by name; equal values are the same state."""
-    found = {f"variable {name}": value for name, value in os.environ.items() if name not in OF_PYTEST}
+    found = {f"variable {name}": value for name, value in os.environ.items() if name not in OF_OTHERS}
     found |= {f"handler of {number.name}": signal.getsignal(number) for number in SIGNALS}
     return found | {
         "working directory": os.getcwd(),
