@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,31 @@ def chunks(samples: int, *, size: int, seed: int, split: str) -> Iterator[tuple[
     """
     for number, start in enumerate(range(0, samples, size)):
         yield slice(start, min(start + size, samples)), sample_rng(seed, split, number)
+
+
+def fill(
+    columns: Sequence[NDArray[Any]],
+    draw: Callable[[np.random.Generator], Sequence[NDArray[Any]]],
+    *,
+    size: int,
+    seed: int,
+    split: str,
+) -> None:
+    """Fill the arrays of a generated set, a row a sample, chunk by chunk; see `chunks`.
+
+    Args:
+        columns: arrays (N, ...).
+        draw: draws a whole chunk of each, in their order: arrays (size, ...).
+        size: samples in a chunk.
+        seed: of the set.
+        split: as in `sample_rng`.
+
+    Raises:
+        DataError: another split.
+    """
+    for part, rng in chunks(len(columns[0]), size=size, seed=seed, split=split):
+        for column, values in zip(columns, draw(rng), strict=True):
+            column[part] = values[: part.stop - part.start]
 
 
 def smooth_fields(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
-from jepa_lightning.data.generation import chunks
+from jepa_lightning.data.generation import fill
 from jepa_lightning.names.shown import Shown
 
 Array = NDArray[Any]  # float32
@@ -97,10 +98,8 @@ class GeneratedAudio(Shown, Dataset[dict[str, Any]]):
             self.pitches,
             self.rates,
         )
-        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
-            drawn = _draw(rng, self.waveforms.shape[1], sample_rate)
-            for column, values in zip(columns, drawn, strict=True):
-                column[part] = values[: part.stop - part.start]
+        draw = partial(_draw, length=self.waveforms.shape[1], sample_rate=sample_rate)
+        fill(columns, draw, size=_CHUNK, seed=seed, split=split)
 
     def __len__(self) -> int:
         return len(self.waveforms)

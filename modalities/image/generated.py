@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
-from jepa_lightning.data.generation import chunks, smooth_fields
+from jepa_lightning.data.generation import fill, smooth_fields
 from jepa_lightning.names.shown import Shown
 
 Array = NDArray[Any]  # float32
@@ -73,11 +74,9 @@ class GeneratedImages(Shown, Dataset[dict[str, Any]]):
         self.shapes = np.empty(samples, dtype=np.int64)
         self.positions = np.empty((samples, 2), dtype=np.float32)
         self.sizes = np.empty(samples, dtype=np.float32)
-        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
-            drawn = _draw(rng, height, width, channels)
-            count = part.stop - part.start
-            self.images[part], self.targets[part] = drawn[0][:count], drawn[1][:count]
-            self.shapes[part], self.positions[part], self.sizes[part] = (values[:count] for values in drawn[2:])
+        draw = partial(_draw, height=height, width=width, channels=channels)
+        columns = (self.images, self.targets, self.shapes, self.positions, self.sizes)
+        fill(columns, draw, size=_CHUNK, seed=seed, split=split)
 
     def __len__(self) -> int:
         return len(self.images)

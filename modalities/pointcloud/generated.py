@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
-from jepa_lightning.data.generation import chunks
+from jepa_lightning.data.generation import fill
 from jepa_lightning.names.shown import Shown
 
 Array = NDArray[Any]  # float
@@ -73,11 +73,12 @@ class GeneratedClouds(Shown, Dataset[dict[str, Any]]):
         self.targets = np.empty(samples, dtype=np.int64)
         self.labels = {name: np.empty(samples, dtype=np.float32) for name in ("elongation", "flatness", "noise")}
         columns: tuple[Array, ...] = (self.points, self.targets, *self.labels.values())
-        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
+
+        def draw(rng: np.random.Generator) -> tuple[Array, ...]:
             cloud, *labels = _draw(rng, points)
-            drawn = (cloud[..., : self.points.shape[2]], *labels)
-            for column, values in zip(columns, drawn, strict=True):
-                column[part] = values[: part.stop - part.start]
+            return cloud[..., : self.points.shape[2]], *labels
+
+        fill(columns, draw, size=_CHUNK, seed=seed, split=split)
 
     def __len__(self) -> int:
         return len(self.points)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
-from jepa_lightning.data.generation import chunks, smooth_fields
+from jepa_lightning.data.generation import fill, smooth_fields
 from jepa_lightning.names.shown import Shown
 
 Array = NDArray[Any]  # float32
@@ -102,9 +103,9 @@ class GeneratedClips(DrawnClips):
         self.targets = np.empty(samples, dtype=np.int64)
         self.shapes = np.empty(samples, dtype=np.int64)
         self.velocities = np.empty((samples, 2), dtype=np.float32)
-        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
-            drawn = [values[: part.stop - part.start] for values in _draw(rng, frames, height, width, channels)]
-            self.videos[part], self.targets[part], self.shapes[part], self.velocities[part] = drawn
+        draw = partial(_draw, frames=frames, height=height, width=width, channels=channels)
+        columns = (self.videos, self.targets, self.shapes, self.velocities)
+        fill(columns, draw, size=_CHUNK, seed=seed, split=split)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         labels = {"direction": self.targets[index], "shape": self.shapes[index], "velocity": self.velocities[index]}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_lightning.data import DataError
-from jepa_lightning.data.generation import chunks
+from jepa_lightning.data.generation import fill
 from modalities.video.generated import DrawnClips
 
 Array = NDArray[Any]  # float32
@@ -67,9 +68,8 @@ class SlowClips(DrawnClips):
         self.videos = np.empty((samples, frames, image_size, image_size, 1), dtype=np.uint8)
         self.targets = np.empty(samples, dtype=np.int64)
         self.lights = np.empty((samples, 2), dtype=np.float32)
-        for part, rng in chunks(samples, size=_CHUNK, seed=seed, split=split):
-            drawn = [values[: part.stop - part.start] for values in _draw(rng, frames, image_size)]
-            self.videos[part], self.targets[part], self.lights[part] = drawn
+        draw = partial(_draw, frames=frames, side=image_size)
+        fill((self.videos, self.targets, self.lights), draw, size=_CHUNK, seed=seed, split=split)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"video": self.videos[index], "labels": {"way": self.targets[index], "light": self.lights[index]}}

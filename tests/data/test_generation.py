@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jepa_lightning.data import DataError
-from jepa_lightning.data.generation import chunks, sample_rng, smooth_fields
+from jepa_lightning.data.generation import chunks, fill, sample_rng, smooth_fields
 
 
 def drawn(samples, **settings):
@@ -33,3 +33,13 @@ def test_fields_go_through_a_grid_of_random_values():
     np.testing.assert_allclose(fields[..., ::10, ::5], grid, rtol=1e-5)
     between = (grid[..., :1, :1] + grid[..., 1:2, :1]) / 2  # halfway from the first row to the second
     np.testing.assert_allclose(fields[..., 5:6, :1], between, rtol=1e-4, atol=1e-6)
+
+
+def test_arrays_are_filled_by_whole_chunks_that_are_cut():
+    columns = np.empty((7, 2), dtype=np.float16), np.empty(7, dtype=np.int64)
+    fill(columns, lambda rng: (rng.random((3, 2)), rng.integers(9, size=3)), size=3, seed=0, split="val")
+    for start in range(0, 7, 3):
+        rng = sample_rng(0, "val", start // 3)
+        expected = rng.random((3, 2)), rng.integers(9, size=3)
+        for column, values in zip(columns, expected, strict=True):
+            assert np.array_equal(column[start : start + 3], values[: 7 - start].astype(column.dtype))
