@@ -14,7 +14,6 @@ What lies in `--out` is not trained again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from benchmarks.hierarchy import spread
-from benchmarks.methods import train_equally
-from benchmarks.report import machine, options, table, write_json
+from benchmarks.methods import measure_missing, train_equally
+from benchmarks.report import options, table
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders.pooling import evaluating
 from jepa_lightning.evaluation.probes.classification import fit_linear
@@ -133,17 +132,7 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     given, words = parser.parse_known_args(args)
     torch.set_num_threads(given.threads)
     load_plugins()
-    results = []
-    for method in METHODS:
-        for seed in given.seeds:
-            path = given.out / f"{method}_{seed}_{given.split}_{given.minutes:g}.json"
-            if not path.is_file():
-                found = measure(method, given, seed=seed, words=words)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(found, indent=2) + "\n")
-            results.append(json.loads(path.read_text()))
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-    write_json(given.json, {**settings, **machine()}, {"rows": results})
+    results = measure_missing(measure, METHODS, given, words)
     print(table(["tokens of", "CPU minutes", "steps", *COLUMNS], rows_of(results)))
     return results
 

@@ -6,7 +6,7 @@ For each seed: trains recipes/latent_fork (four codes) and the same with one pre
 that their errors have one scale, and predicts the second half of 1,000 test clips (`ForkedClips`) from the first. Rows:
 the error of the single prediction, of the best of four, and of the mean of four; and how well the best code tells the
 future: its class is the more frequent one among clips of the validation split with that code. Chance is 0.5. A table of
-codes and futures follows, summed over seeds. `--samples` makes it quick, for a test.
+codes and futures follows for each seed. `--samples` makes it quick, for a test.
 
 What lies in `--out` is not trained again.
 """

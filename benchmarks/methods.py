@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -151,6 +152,24 @@ def measure(name: str, given: Any, *, seed: int, words: list[str]) -> dict[str, 
     return {**found, "samples": steps * run.datamodule.batch_size, **score(run, given.split, seed=seed)}
 
 
+def measure_missing(
+    measure: Callable[..., dict[str, Any]], names: Iterable[str], given: Any, words: list[str]
+) -> list[dict[str, Any]]:
+    """Measure each method with each seed, unless its file lies in `--out`, and write all into one file."""
+    results: list[dict[str, Any]] = []
+    for name in names:
+        for seed in given.seeds:
+            path = given.out / f"{name}_{seed}_{given.split}_{given.minutes:g}.json"
+            if not path.is_file():
+                found = measure(name, given, seed=seed, words=words)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(found, indent=2) + "\n")
+            results.append(json.loads(path.read_text()))
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
+    write_json(given.json, {**settings, **machine()}, {"rows": results})
+    return results
+
+
 def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     """Train and score what is missing, print the table."""
     parser = options(__doc__, "methods")
@@ -163,17 +182,7 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     given, words = parser.parse_known_args(args)
     torch.set_num_threads(given.threads)
     load_plugins()
-    results: list[dict[str, Any]] = []
-    for name in given.methods:
-        for seed in given.seeds:
-            path = given.out / f"{name}_{seed}_{given.split}_{given.minutes:g}.json"
-            if not path.is_file():
-                found = measure(name, given, seed=seed, words=words)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(found, indent=2) + "\n")
-            results.append(json.loads(path.read_text()))
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-    write_json(given.json, {**settings, **machine()}, {"rows": results})
+    results = measure_missing(measure, given.methods, given, words)
     print(table(["method", "seeds", "CPU minutes", "steps", "samples", *COLUMNS], rows_of(results)))
     return results
 
