@@ -68,7 +68,7 @@ class JEPA(LightningModule):
         checkpoint_activations: recompute activations in the backward pass, to save memory.
         compile: `torch.compile` every block. Use it with a masker of fixed size.
         cuda_graphs: record a training step's prediction and its backward pass as CUDA graphs, which are launched at
-            once: up to twice as fast for small models, together with `compile`. For one CUDA device, a masker of fixed
+            once: several times as fast for small models, with `compile`. For one CUDA device, a masker of fixed
             size, and masked prediction of one modality; no effect on other devices. See docs/many-gpus.md.
     """
 

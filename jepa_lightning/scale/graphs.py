@@ -106,19 +106,19 @@ class _Recording(nn.Module):
         if isinstance(owner := getattr(predict, "__self__", None), nn.Module):
             self.parts.append(owner)
         self.predict, self.nets = predict, nets
-        self.like = (tokens, masks)
-        self.made: Outcome | None = None
-        self.found: list[Tensor] = []
+        self.like: Any = with_tensors((tokens, masks), lambda t: t.new_empty(0))
+        self.made: Any = None
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Predict from the tensors of tokens and masks: all tensors of the outcome that are not inputs."""
         given = iter(inputs)
         tokens, masks = with_tensors(self.like, lambda _: next(given))
-        self.made = self.predict(self.nets, tokens, masks)
-        self.found = [t for t in tensors_of(self.made) if not any(t is i for i in inputs)]
-        self.places = [next((n for n, i in enumerate(inputs) if t is i), None) for t in tensors_of(self.made)]
-        self.trained = [t.requires_grad for t in self.found]
-        return tuple(self.found)
+        made = self.predict(self.nets, tokens, masks)
+        self.places = [next((n for n, i in enumerate(inputs) if t is i), None) for t in tensors_of(made)]
+        found = [t for t, place in zip(tensors_of(made), self.places, strict=True) if place is None]
+        self.trained = [t.requires_grad for t in found]
+        self.made = with_tensors(made, lambda t: t.new_empty(0))  # its form alone
+        return tuple(found)
 
     def outcome(self, outputs: tuple[Tensor, ...], inputs: list[Tensor]) -> Outcome:
         """The outcome of these outputs, without gradient for those that had none when it was recorded."""
