@@ -191,9 +191,15 @@ class LastCheckpoint(Shown, Checkpoint):
         self._publish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep the last checkpoint and name it; save nothing of a run that has failed."""
+        """Keep the last checkpoint and name it; save nothing of a run that has failed. Remove the signal handlers.
+
+        They go here, since Lightning gives them back only if nothing else fails while it ends the run: a dead data
+        worker raises its error anew whenever another one ends.
+        """
+        if self.signals is not None:
+            self.signals.uninstall()
         if self._saved_step:
-            with suppress(Fault):  # the run's folder is gone; a second error would leave the signal handlers
+            with suppress(Fault):  # the run's folder is gone
                 self._publish(trainer)
         if (last := last_path(trainer)).exists():  # the setup may have failed
             exception.add_note(f"{last} is complete: --auto_resume true resumes from it.")

@@ -52,7 +52,9 @@ def stops_before_training(*, requeue: bool = False) -> Iterator[None]:
             requeue_slurm()
         raise NotBegun(signum)
 
-    before = {signum: signal.signal(signum, stop) for signum in STOPPING}
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}  # SIGINT as well, which training handles
+    for signum in STOPPING:
+        signal.signal(signum, stop)
     try:
         yield
     finally:
@@ -89,10 +91,11 @@ class StopSignals:
 
     def uninstall(self) -> None:
         """Give the handlers back that were there before."""
-        for signum, handler in self._before.items():
+        while self._before:  # one by one: the handler of a dead data worker may raise between any two lines
+            signum = next(iter(self._before))
             if signal.getsignal(signum) == self._note:
-                signal.signal(signum, handler)
-        self._before = {}
+                signal.signal(signum, self._before[signum])
+            del self._before[signum]
         self._group, self._asked = None, None
 
     def _note(self, signum: int, frame: FrameType | None) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image as PILImage
 from short_runs import IMAGE, SHORT
 from torch.utils.data import DataLoader, get_worker_info
 
 from jepa_lightning import JEPA
+from jepa_lightning.callbacks import LastCheckpoint
 from jepa_lightning.cli.errors import explain, short_errors
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.output import ClosableOutput
@@ -82,6 +84,29 @@ def test_a_data_worker_that_dies_while_it_passes_a_batch(tmp_path, monkeypatch, 
     code, message = ended(capsys, tmp_path, "--data.num_workers", "1", "--data.samples", "160")
     assert code == 1
     assert "A data worker died" in message
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(LastCheckpoint, "on_exception"), (SingleDeviceStrategy, "on_exception"), (SingleDeviceStrategy, "teardown")],
+)
+def test_an_error_while_a_failed_run_ends_leaves_no_signal_handler(tmp_path, monkeypatch, capsys, owner, name):
+    """A dead data worker raises its error anew whenever another worker ends, so at any place."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    failed = []
+
+    def fail(*args, **kwargs):
+        failed.append(name)
+        raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed.")
+
+    def act():
+        monkeypatch.setattr(owner, name, fail)
+        fail()
+
+    at_step(monkeypatch, 2, act)
+    assert ended(capsys, tmp_path)[0] == 1
+    assert len(failed) == 2
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_a_full_disk_while_the_checkpoint_is_written(tmp_path, monkeypatch, capsys):
