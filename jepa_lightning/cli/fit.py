@@ -61,7 +61,7 @@ def fit(args: Sequence[str] | None = None) -> None:
         from jepa_lightning._version import __version__
 
         print(f"jepa-lightning {__version__}")
-    elif words[0] == "list":
+    elif words[0] in ("list", "--list"):
         from jepa_lightning.cli.listing import print_lists
 
         print_lists(words[1:])

@@ -63,7 +63,10 @@ def test_lists_name_everything_with_a_line_each(capsys):
 
 def test_one_list_and_a_kind_that_there_is_not(capsys):
     fit(["list", "targets"])
-    assert capsys.readouterr().out.splitlines()[0] == "targets"
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0] == "targets"
+    fit(["--list", "targets"])
+    assert capsys.readouterr().out == shown
     assert "did you mean encoders?" in said(["list", "encoder"], capsys)
 
 
