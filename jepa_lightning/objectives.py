@@ -70,7 +70,7 @@ class PredictionLoss(ShownModule, nn.Module, ABC):
 class SmoothL1(PredictionLoss):
     """Smooth L1 (Huber over `beta`), mean over D. I-JEPA's released configuration and Point-JEPA (beta 2).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.objectives import SmoothL1
         >>> SmoothL1(beta=2.0)(torch.zeros(2, 4, 3, 8), 4 * torch.ones(2, 4, 3, 8))
@@ -91,7 +91,7 @@ class SmoothL1(PredictionLoss):
 class L1(PredictionLoss):
     """Mean absolute difference, V-JEPA's loss (Bardes et al. 2024, equation 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.objectives import L1
         >>> L1()(torch.zeros(2, 4, 3, 8), torch.ones(2, 4, 3, 8))
@@ -106,7 +106,7 @@ class L1(PredictionLoss):
 class MSE(PredictionLoss):
     """Mean squared difference, the distance in I-JEPA's paper (Assran et al. 2023, section 3).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.objectives import MSE
         >>> MSE()(torch.zeros(2, 4, 3, 8), 2 * torch.ones(2, 4, 3, 8))
@@ -121,7 +121,7 @@ class MSE(PredictionLoss):
 class Cosine(PredictionLoss):
     """One minus the cosine similarity.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.objectives import Cosine
         >>> Cosine()(torch.ones(2, 4, 3, 8), 2 * torch.ones(2, 4, 3, 8)).round(decimals=4).abs()
@@ -147,7 +147,7 @@ class Hyperbola(PredictionLoss):
     Args:
         beta: where the loss turns from quadratic to linear, as in `SmoothL1`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.objectives import Hyperbola
         >>> predicted = torch.zeros(2, 4, 3, 8)

@@ -43,7 +43,7 @@ def _progress(step: int, total: float) -> float:
 class Constant(Schedule):
     """Always `value` (V-JEPA 2's main phase).
 
-    Example:
+    Examples:
         >>> from jepa_lightning.schedules import Constant
         >>> Constant(0.1)(step=50, total=100)
         0.1
@@ -63,7 +63,7 @@ class Constant(Schedule):
 class LinearRamp(Schedule):
     """Linear from `start` to `end` over `stretch` times the run (I-JEPA's momentum).
 
-    Example:
+    Examples:
         >>> from jepa_lightning.schedules import LinearRamp
         >>> LinearRamp(start=0.0, end=1.0)(step=50, total=100)
         0.5
@@ -92,7 +92,7 @@ class DelayedRamp(Schedule):
         begin: share of the run at which the ramp begins.
         stop: share of the run at which it ends.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.schedules import DelayedRamp
         >>> schedule = DelayedRamp(start=0.0, end=0.5, begin=0.1, stop=0.2)
         >>> [round(schedule(step, total=100), 4) for step in (0, 10, 15, 20, 100)]
@@ -120,7 +120,7 @@ class DelayedRamp(Schedule):
 class CosineRamp(Schedule):
     """Half a cosine from `start` to `end` over `stretch` times the run (DINO's weight decay).
 
-    Example:
+    Examples:
         >>> from jepa_lightning.schedules import CosineRamp
         >>> round(CosineRamp(start=0.04, end=0.4)(step=50, total=100), 4)
         0.22
@@ -151,7 +151,7 @@ class WarmupCosine(Schedule):
         warmup: share of the run spent in warm-up, 0 to 1 (15 of 300 epochs in the paper: 0.05).
         stretch: length of the cosine as a multiple of the run, which cuts it off (1.25 in V-JEPA, appendix).
 
-    Example:
+    Examples:
         >>> from jepa_lightning.schedules import WarmupCosine
         >>> schedule = WarmupCosine(peak=1.0, warmup=0.1)
         >>> [round(schedule(step, total=100), 4) for step in (0, 5, 10, 100)]

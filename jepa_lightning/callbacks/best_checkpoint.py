@@ -19,7 +19,7 @@ class BestCheckpoint(Shown, ModelCheckpoint):
     Best is the highest `probe/linear` if the data have classes (a falling loss proves nothing in a JEPA), or the
     highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import BestCheckpoint
         >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[BestCheckpoint()])

@@ -52,7 +52,7 @@ class LastCheckpoint(Shown, Checkpoint):
         requeue: whether SIGUSR1 requeues a SLURM job after saving; for a command that resumes by itself.
         best_model_path: path of last.ckpt once written; Lightning and its loggers read this name.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import LastCheckpoint
         >>> callbacks = [LastCheckpoint(every_n_train_steps=100)]

@@ -48,7 +48,7 @@ class CollapseMonitor(Shown, Callback):
             step's loss; null disables.
         enabled: False disables the callback.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import CollapseMonitor
         >>> callbacks = [CollapseMonitor(every_n_steps=50, min_rank=4.0)]

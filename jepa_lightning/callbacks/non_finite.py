@@ -35,7 +35,7 @@ class NonFiniteGuard(Shown, Callback):
     Args:
         action: "stop" or "skip". Fifty skipped steps in a row stop the run, too.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import NonFiniteGuard
         >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[NonFiniteGuard(action="skip")])

@@ -35,7 +35,7 @@ class Pictures(Shown, Callback):
         samples: number of samples, the first of the validation set.
         enabled: False disables the callback.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import Pictures
         >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[Pictures(samples=3)])

@@ -44,7 +44,7 @@ class OnlineProbe(Shown, Callback):
             a fifth of its training features.
         enabled: False switches it off.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import OnlineProbe
         >>> callbacks = [OnlineProbe(label="shape", k=5)]

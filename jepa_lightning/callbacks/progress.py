@@ -21,7 +21,7 @@ class LossBar(Shown, TQDMProgressBar):
     Args:
         refresh_rate: steps between two updates.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import LossBar
         >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[LossBar(refresh_rate=5)])

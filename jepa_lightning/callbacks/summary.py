@@ -43,7 +43,7 @@ class RunSummary(Shown, Callback):
     `seconds` is the wall time of fit. Samples per second counts the samples of all ranks and only the time of training
     batches, not of validation.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import RunSummary
         >>> trainer = Trainer(max_steps=10, accelerator="cpu", logger=False, callbacks=[RunSummary()])

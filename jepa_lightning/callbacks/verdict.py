@@ -31,7 +31,7 @@ class Probed:
     def verdict(self, trained: float, untrained: float) -> str:
         """Say whether training helps by an accuracy; the interval takes both scores for independent (it is wide).
 
-        Example:
+        Examples:
             >>> from jepa_lightning.callbacks.verdict import Probed
             >>> Probed(label="shape", classes=5, chance=0.2, train=800, test=400).verdict(0.6, 0.4)
             'training helps: +0.200 [0.132, 0.268]'
@@ -69,7 +69,7 @@ def asked(train: Features, test: Features, label: str | None) -> Probed | None:
 def progress(epoch: int, metrics: Mapping[str, float]) -> str | None:
     """Describe a validation in a line: each probe's score beside the untrained one's; None without scores.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.callbacks.verdict import progress
         >>> progress(0, {"probe/linear": 0.424, "probe/linear_untrained": 0.315, "collapse/effective_rank": 18.46})
         'epoch 1: linear 0.424 (untrained 0.315), effective rank 18.5'

@@ -39,7 +39,7 @@ def classes_of(kind: str) -> list[type]:
     Args:
         kind: a key of `KINDS` that has classes.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.config.kinds import classes_of
         >>> [cls.__name__ for cls in classes_of("schedules")][:2]
         ['Constant', 'CosineRamp']

@@ -58,7 +58,7 @@ def suggest(option: str, known: Iterable[str], *, foreign: bool = False) -> list
         At most three options without dashes: what another program's word stands for; those whose last part it is; else
         the one that is most like it.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.config.suggestions import suggest
         >>> suggest("--epochs", [], foreign=True), suggest("--data.widht", ["data.width", "data.height"])
         (['trainer.max_epochs'], ['data.width'])

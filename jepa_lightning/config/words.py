@@ -100,7 +100,7 @@ def _where(error: yaml.YAMLError) -> str:
 def config_settings(words: Sequence[str]) -> dict[str, str]:
     """The settings that the configs hold, each by its option's name, and the config that it is in.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.config.words import config_settings
         >>> config_settings(["--config", "image.yaml"])["model.modality.patch_size"]
         'image.yaml'

@@ -23,7 +23,7 @@ def jitter(pixels: Tensor, factors: Tensor, order: Tensor, chosen: Tensor) -> Te
         order: (B, 4) int64: which of the four comes first, second, ...
         chosen: (B,) bool, which images are changed at all.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.data.colours import jitter
         >>> grey = torch.full((1, 1, 1, 2), 100.0)

@@ -44,7 +44,7 @@ class PairedData(FileDataModule):
     Raises:
         DataError: arguments that do not fit each other or the data.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.data import PairedData
         >>> from modalities.image import ImageData
         >>> from modalities.text import TextData

@@ -18,7 +18,7 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def usual_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Give mean and std of each channel to normalise values from 0 to 1 by: ImageNet's of three, else 0.5 and 0.25.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.data.pixels import usual_statistics
         >>> usual_statistics(1)
         ((0.5,), (0.25,))

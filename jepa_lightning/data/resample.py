@@ -26,7 +26,7 @@ def crop_and_resize(images: Tensor, boxes: Tensor, size: tuple[int, int], *, fli
     Returns:
         (B, C, h, w) float32 in the images' own range; of uint8 images, from 0 to 255.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.data.resample import crop_and_resize
         >>> images = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4)

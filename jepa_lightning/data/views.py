@@ -22,7 +22,7 @@ class ViewTransform(Shown, ABC):
     Attributes:
         name: key of the input it is for (`image`, `waveform`, ...); None: of any.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.data import ViewTransform
         >>> class Shifted(ViewTransform):

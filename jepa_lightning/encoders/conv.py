@@ -35,7 +35,7 @@ class ConvEncoder(Encoder):
     Raises:
         ValueError: a setting is out of range, or tokens are no pixels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning.encoders import ConvEncoder

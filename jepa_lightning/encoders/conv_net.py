@@ -66,7 +66,7 @@ class TimmConvNet(Encoder):
         ValueError: the tokens are not image patches, timm has no such model or it may not be masked, an option is
             wrong, or patches are no multiple of the stride.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning.encoders import TimmConvNet

@@ -23,7 +23,7 @@ def layer_numbers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     Raises:
         ValueError: an index is out of range; the message gives the range.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.encoders import layer_numbers
         >>> layer_numbers((3, -1), 12)
         (3, 11)

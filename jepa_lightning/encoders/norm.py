@@ -17,7 +17,7 @@ class LayerNorm(nn.LayerNorm):
     nothing is lost but the last bits of the weights, which are stored in float32. Outside autocast it is
     `nn.LayerNorm`, bit for bit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.encoders.norm import LayerNorm
         >>> with torch.autocast("cpu", torch.bfloat16):

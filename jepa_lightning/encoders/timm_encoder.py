@@ -51,7 +51,7 @@ class TimmEncoder(Encoder):
         ValueError: the tokens are not patches or tubelets, timm has no model `name` or cannot run it on a subset of
             patches, an option is wrong, or the weights do not load or do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, TimmEncoder

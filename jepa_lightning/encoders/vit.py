@@ -46,7 +46,7 @@ class ViT(Encoder):
         ValueError: a setting is out of range, rotary is combined with positions at every layer or stored ones, or the
             weights do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT

@@ -38,7 +38,7 @@ class Gym(Environment):
         ValueError: gymnasium does not know the id, the environment has no such state, or a setting does not fit it.
         ImportError: gymnasium is not installed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Gym
         >>> pendulum = Gym(id="Pendulum-v1", image_size=32, angles=[0], goal=[0, 0])

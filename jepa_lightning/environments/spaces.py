@@ -46,7 +46,7 @@ class Box(ActionSpace):
     Raises:
         ValueError: the bounds are not finite, or not in order.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Box
         >>> Box([-1, 0], [1, 4]).project(torch.tensor([2.0, 3.0]))
@@ -89,7 +89,7 @@ class Disc(ActionSpace):
     Raises:
         ValueError: one is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Disc
         >>> Disc(5.0).project(torch.tensor([[6.0, 8.0], [1.0, 0.0]]))
@@ -133,7 +133,7 @@ class Discrete(ActionSpace):
     Raises:
         ValueError: there are fewer than two.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Discrete
         >>> Discrete(3).project(torch.tensor([0.2, 0.9, -1.0]))

@@ -40,7 +40,7 @@ class TwoRooms(Environment):
     Raises:
         ValueError: a setting is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import TwoRooms
         >>> rooms = TwoRooms(rooms="other")

@@ -42,7 +42,7 @@ def detect(true: Tensor, broken: Tensor, *, seed: int = 0) -> Detection:
         broken: (n,) likewise, sample by sample.
         seed: of the bootstrap.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.evaluation.auroc import detect
         >>> detect(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.9, 0.8, 0.25])).auroc  # doctest: +ELLIPSIS

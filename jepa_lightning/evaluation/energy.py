@@ -39,7 +39,7 @@ def energy(jepa: JEPA, batch: Batch | Tokens, *, draws: int = DRAWS, seed: int =
     Raises:
         ValueError: the pretext hides nothing.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

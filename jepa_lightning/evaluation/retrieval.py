@@ -57,7 +57,7 @@ def retrieval(vectors: Mapping[str, Tensor], *, ks: Sequence[int] = (1, 5, 10)) 
     Raises:
         ValueError: modalities with other numbers of samples or widths, or a single one.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.evaluation.retrieval import retrieval
         >>> one = torch.eye(8)

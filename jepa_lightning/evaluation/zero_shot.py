@@ -58,7 +58,7 @@ def zero_shot(
     Raises:
         ValueError: no sample has a class, or one has a class without prompts.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.evaluation.zero_shot import zero_shot
         >>> found = zero_shot(torch.eye(3), torch.eye(3).split(1), torch.tensor([0, 1, 0]))

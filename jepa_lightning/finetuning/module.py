@@ -42,7 +42,7 @@ class FineTuning(LightningModule):
     Raises:
         ValueError: a setting is out of range or does not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA, Frozen

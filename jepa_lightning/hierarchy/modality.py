@@ -46,7 +46,7 @@ class Segments(Modality):
     Raises:
         ValueError: samples of the first level cannot be cut, or `parts` do not fit them.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning.encoders import ViT

@@ -134,7 +134,7 @@ class MultiBlock(Masker):
     Raises:
         ValueError: a setting is out of range; when called: the tokens fill no grid, or the masks do not fit it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import MultiBlock

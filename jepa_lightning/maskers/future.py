@@ -24,7 +24,7 @@ class Future(Masker):
     Raises:
         ValueError: `ratio` is out of range; when called: the tokens fill no grid, have padding, or only one step.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import Future

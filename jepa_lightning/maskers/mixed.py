@@ -24,7 +24,7 @@ class MixedMasker(Masker):
     Raises:
         ValueError: the list is empty or holds something other than a masker, or shares do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import MixedMasker, MultiBlock, Random

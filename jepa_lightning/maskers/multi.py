@@ -20,7 +20,7 @@ class MultiMasker(Masker):
     Raises:
         ValueError: the list is empty or holds something other than a masker.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import BlockUnion, MultiMasker

@@ -42,7 +42,7 @@ class OrderedRuns(ShareMasker):
         ValueError: a setting is out of range, or the targets could cover everything; when called: there are fewer than
             M + 1 tokens, or `valid` does not have the shape (B, N).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import OrderedRuns

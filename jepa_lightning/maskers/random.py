@@ -34,7 +34,7 @@ class Random(Masker):
         ValueError: a setting is out of range; when called: there are fewer than M + 1 tokens, or `valid` does not
             have the shape (B, N).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import Random

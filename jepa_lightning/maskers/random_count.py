@@ -32,7 +32,7 @@ class RandomCount(Masker):
         ValueError: a setting is out of range; when called: there are no tokens, or `valid` does not have the shape (B,
             N).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import RandomCount

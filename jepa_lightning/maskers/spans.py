@@ -39,7 +39,7 @@ class TimeSpans(Masker):
         ValueError: a setting is out of range, or the spans could cover everything; when called: the tokens fill no
             grid, or there are fewer than spans + 1 time steps.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import TimeSpans

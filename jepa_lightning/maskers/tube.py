@@ -28,7 +28,7 @@ class Tube(Masker):
     Raises:
         ValueError: when called: the tokens fill no grid of at least two axes, or have padding.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import Random, Tube

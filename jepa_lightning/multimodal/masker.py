@@ -17,7 +17,7 @@ class EachMasker(Masker):
     Args:
         maskers: by modality.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.joint_tokens import join_tokens
         >>> from jepa_lightning.maskers import Random

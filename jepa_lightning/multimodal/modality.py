@@ -36,7 +36,7 @@ class Multimodal(Modality):
     Raises:
         ValueError: fewer than two modalities, or an unknown one in `frozen`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning.encoders import ViT

@@ -15,7 +15,7 @@ def nearest_names(name: str, known: Iterable[str], *, count: int = 1, cutoff: fl
         count: names at most.
         cutoff: how like it they must be, from 0 to 1.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.names.nearest import nearest_names
         >>> nearest_names("colour", ["size", "color", "mode"])
         ['color']

@@ -17,7 +17,7 @@ def printable(words: object, *, lines: bool = False) -> str:
         words: anything that has a name.
         lines: keep new lines and tabs: for a whole message, whose names have been made printable.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.names.printable import printable
         >>> print(printable("cat\x1b[31m\n.png"))
         cat\x1b[31m\n.png
@@ -31,7 +31,7 @@ def say(message: object) -> None:
     It is written in one piece that ends in a new line. Rich's live display keeps the rest of a piece that does not,
     and in a notebook, where each drawing flushes standard output, draws that rest again without end.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.names.printable import say
         >>> say("two\\nlines")
         two

@@ -33,7 +33,7 @@ class Shown(_Remembered):
 
     A base class. Arguments are shown as they were given, also where the object keeps something else of them.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.names.shown import Shown
         >>> class Walk(Shown):
         ...     def __init__(self, steps=10, *, seed=0):

@@ -30,7 +30,7 @@ class Actor(nn.Module):
     Raises:
         ValueError: a setting is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Disc
         >>> from jepa_lightning.planning import Actor
@@ -124,7 +124,7 @@ class Reactive:
         world: encodes.
         actor: acts.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

@@ -136,7 +136,7 @@ class Imitate(ActorTraining):
     Raises:
         ValueError: a setting is out of range.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.planning import Imitate
         >>> Imitate(steps=1000).within is None
         True
@@ -184,7 +184,7 @@ class Imagine(ActorTraining):
     Raises:
         ValueError: a setting is out of range, or the space is one of choices.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.planning import Imagine
         >>> Imagine(horizon=8).cost.reduce
         'mean'

@@ -35,7 +35,7 @@ class Agent:
     Raises:
         ValueError: the memory holds fewer states than the predictor sees, or `execute` exceeds the planner's horizon.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

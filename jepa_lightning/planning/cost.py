@@ -43,7 +43,7 @@ class GoalDistance(Cost):
     Raises:
         ValueError: a setting is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.planning import GoalDistance
         >>> states = torch.tensor([3.0, 1.0, 2.0]).view(3, 1, 1)
@@ -78,7 +78,7 @@ class ActionPenalty(Cost):
     Args:
         scale: what counts as a length of one, for each number of an action.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.planning import ActionPenalty
         >>> float(ActionPenalty(scale=[2.0, 2.0])(torch.zeros(1, 1, 1), torch.tensor([[2.0, 0.0]]), torch.zeros(1, 1)))
@@ -108,7 +108,7 @@ class WeightedSum(Cost):
     Raises:
         ValueError: their numbers differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.planning import ActionPenalty, GoalDistance, WeightedSum
         >>> cost = WeightedSum([GoalDistance(reduce="last"), ActionPenalty()], weights=[1.0, 0.5])

@@ -17,7 +17,7 @@ class Memory:
     Raises:
         ValueError: it is below 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.planning import Memory
         >>> memory = Memory(3)

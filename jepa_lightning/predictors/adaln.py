@@ -66,7 +66,7 @@ class AdaLNPredictor(Predictor):
     Raises:
         ValueError: a setting is out of range, or the spec has no condition.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
         >>> from jepa_lightning.predictors import AdaLNPredictor, PredictorSpec

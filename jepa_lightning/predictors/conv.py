@@ -33,7 +33,7 @@ class ConvPredictor(Predictor):
     Raises:
         ValueError: a setting is out of range, tokens do not lie on a grid, or there is a condition.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
         >>> from jepa_lightning.encoders.positions import grid_positions

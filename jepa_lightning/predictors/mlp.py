@@ -26,7 +26,7 @@ class MLPPredictor(Predictor):
         width: width of the hidden layers.
         depth: number of linear layers; the hidden ones are followed by LayerNorm and GELU.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
         >>> from jepa_lightning.predictors import MLPPredictor, PredictorSpec

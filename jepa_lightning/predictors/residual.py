@@ -27,7 +27,7 @@ class ResidualPredictor(Predictor):
         ValueError: a setting is out of range, the spec has no condition, or predictions are of another width than
             states.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
         >>> from jepa_lightning.predictors import Past, PredictorSpec, ResidualPredictor
@@ -78,7 +78,7 @@ class GRUPredictor(Predictor):
     Raises:
         ValueError: the spec has no condition, more than one past state, or predictions of another width than states.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
         >>> from jepa_lightning.predictors import GRUPredictor, Past, PredictorSpec, rollout

@@ -80,7 +80,7 @@ def rollout(predictor: Predictor, past: Past, actions: Tensor) -> Tensor:
     Returns:
         (B, H, S, D); gradients flow to the past, the actions and the predictor.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
         >>> from jepa_lightning.predictors import Past, PredictorSpec, ResidualPredictor, rollout

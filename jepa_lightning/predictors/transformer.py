@@ -48,7 +48,7 @@ class TransformerPredictor(Predictor):
             attention.
         weights: likewise: weights to begin with, from a source that has a predictor.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec
         >>> from jepa_lightning.predictors import PredictorSpec, TransformerPredictor

@@ -65,7 +65,7 @@ class InfoNCE(Alignment):
     Raises:
         ValueError: a temperature that is not above 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import InfoNCE
         >>> vectors = torch.eye(4)
@@ -100,7 +100,7 @@ class Sigmoid(Alignment):
     Raises:
         ValueError: a scale that is not above 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Sigmoid
         >>> vectors = torch.eye(4)
@@ -131,7 +131,7 @@ class Nearness(Alignment):
     Args:
         weight: weight in the loss, a number or a schedule.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Nearness
         >>> float(Nearness()([torch.zeros(4, 8), torch.ones(4, 8)]))

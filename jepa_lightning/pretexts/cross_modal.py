@@ -48,7 +48,7 @@ class CrossModal(Masked):
     Raises:
         ValueError: the model has a single modality, or `predict` names none of its own.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

@@ -51,7 +51,7 @@ class Dense(Masked):
         ValueError: the encoder has no such layers, the last one is missing, or the predictor does not predict the
             context.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

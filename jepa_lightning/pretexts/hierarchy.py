@@ -42,7 +42,7 @@ class Hierarchy(Masked):
     Raises:
         ValueError: the modality is no `Segments`, its first level is frozen, or the levels have different widths.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

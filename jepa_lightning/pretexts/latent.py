@@ -43,7 +43,7 @@ class LatentCodes(Masked):
     Raises:
         ValueError: a setting is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

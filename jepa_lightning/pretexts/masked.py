@@ -35,7 +35,7 @@ class Masked(Pretext):
             batch; shorter contexts are padded. Faster where single calls leave a GPU idle, slower where they do not.
             The values are the same, except of encoders that draw (stochastic depth) or normalise over the batch.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

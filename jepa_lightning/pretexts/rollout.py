@@ -49,7 +49,7 @@ class Rollout(Pretext):
     Raises:
         ValueError: a setting is out of range, or states and predictions differ in width where predictions are fed back.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

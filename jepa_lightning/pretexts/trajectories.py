@@ -35,7 +35,7 @@ def frames(batch: Batch) -> Batch:
     Raises:
         ValueError: an entry does not have T observations.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts.trajectories import frames
         >>> batch = {"image": torch.zeros(2, 3, 1, 8, 8), "actions": torch.zeros(2, 2, 5), "id": ["a", "b"]}

@@ -44,7 +44,7 @@ class Views(Pretext):
     Raises:
         ValueError: a setting is out of range, the target is not `Online`, or a training batch has fewer views.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning import JEPA

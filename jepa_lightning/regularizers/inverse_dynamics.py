@@ -31,7 +31,7 @@ class InverseDynamics(Regularizer):
     Raises:
         ValueError: a setting is out of range, or the pretext has no actions.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Outcome
         >>> from jepa_lightning.regularizers import InverseDynamics, RegularizerSpec

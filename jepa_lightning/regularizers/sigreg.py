@@ -36,7 +36,7 @@ class SIGReg(Regularizer):
         gather: compute statistic and gradient over the samples of all ranks instead of each rank's own.
         per_sample: divide by N, so that the gradient does not grow with the batch.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Outcome
         >>> from jepa_lightning.regularizers import RegularizerSpec, SIGReg

@@ -32,7 +32,7 @@ class SubspaceSIGReg(SIGReg):
     Raises:
         ValueError: a subspace would be larger than the space, or directions are no multiple of the subspaces.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Outcome
         >>> from jepa_lightning.regularizers import RegularizerSpec, SubspaceSIGReg

@@ -37,7 +37,7 @@ class TrajectoryVICReg(VICReg):
     Raises:
         ValueError: a setting is out of range, or the outcome holds no trajectories.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Outcome
         >>> from jepa_lightning.regularizers import RegularizerSpec, TrajectoryVICReg
@@ -105,7 +105,7 @@ class TemporalSimilarity(Regularizer):
     Raises:
         ValueError: the outcome holds no trajectories.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Outcome
         >>> from jepa_lightning.regularizers import RegularizerSpec, TemporalSimilarity
@@ -137,7 +137,7 @@ class Straightening(Regularizer):
     Raises:
         ValueError: the outcome holds no trajectories of at least three states.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Outcome
         >>> from jepa_lightning.regularizers import RegularizerSpec, Straightening

@@ -39,7 +39,7 @@ class VICReg(Regularizer):
         gather: compute statistics over the samples of all ranks instead of each rank's own; values and gradient are
             those of one process with the whole batch.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Outcome
         >>> from jepa_lightning.regularizers import RegularizerSpec, VICReg

@@ -38,7 +38,7 @@ class VISReg(Regularizer):
         on: representations to regularize: context, target or predicted.
         weight: weight in the loss, a number or a schedule.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.pretexts import Outcome
         >>> from jepa_lightning.regularizers import RegularizerSpec, VISReg

@@ -24,7 +24,7 @@ class MasksAhead:
     number of samples and the grid alone (`Masker.reads_shapes_only`), those of the next step are drawn on a thread as
     soon as its seed is known. The masks are the same, since a generator is seeded for each step.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.maskers import MultiBlock

@@ -44,7 +44,7 @@ class EMA(FrozenTarget):
     Raises:
         ValueError: the encoder has fewer layers than are averaged, or gives its last one only.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
         >>> from jepa_lightning.schedules import LinearRamp
         >>> from jepa_lightning.targets import EMA

@@ -25,7 +25,7 @@ class Online(Target):
         spec: the tokens' spec, given by the module.
         stop_gradient: whether to stop the gradient at the targets.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
         >>> from jepa_lightning.targets import Online
         >>> spec = TokenSpec(shape=(3, 8, 8), grid=(4, 4), positions=SinCosPositions)

@@ -28,7 +28,7 @@ class Pretrained(FrozenTarget):
     Raises:
         ValueError: neither a checkpoint nor an encoder is given, or the weights do not fit it.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
         >>> from jepa_lightning.targets import Pretrained

@@ -31,7 +31,7 @@ class RawTokens(Target):
     Raises:
         ValueError: tokens have a modality's own embedding (points, subgraphs): distances of raw values mean little.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning import Tokens
         >>> from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT

@@ -53,7 +53,7 @@ class AudioData(FileDataModule):
     Raises:
         DataError: arguments that do not fit each other or the data.
 
-    Example:
+    Examples:
         >>> from modalities.audio import AudioData
         >>> data = AudioData(seconds=1.0, sample_rate=8000, samples=64, batch_size=16, num_workers=0)
         >>> batch = next(iter(data.train_dataloader()))

@@ -54,7 +54,7 @@ class LogMel(ShownModule, nn.Module):
     Raises:
         ValueError: a setting is out of range; when called: the waveforms are not (B, L), or have no samples.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalities.audio import LogMel
         >>> front_end = LogMel(sample_rate=8000, mels=32)

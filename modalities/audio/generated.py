@@ -58,7 +58,7 @@ class GeneratedAudio(Shown, Dataset[dict[str, Any]]):
     Raises:
         DataError: an argument out of range.
 
-    Example:
+    Examples:
         >>> from modalities.audio import GeneratedAudio
         >>> clips = GeneratedAudio(16, seconds=0.5, seed=1)
         >>> clips

@@ -119,7 +119,7 @@ class AudioViews(ViewTransform):
     Raises:
         DataError: a setting is out of range, or gain with `log_mel_cache`.
 
-    Example:
+    Examples:
         ```yaml
         data:
           class_path: AudioData

@@ -53,7 +53,7 @@ class GraphData(SourcedDataModule):
     Raises:
         DataError: arguments that do not fit each other or the data.
 
-    Example:
+    Examples:
         >>> from modalities.graph import GraphData
         >>> cut = {"features": 4, "edge_features": 0, "patches": 4, "hops": 1, "walk": 8}
         >>> data = GraphData(**cut, samples=64, batch_size=16, num_workers=0)

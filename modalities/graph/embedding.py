@@ -30,7 +30,7 @@ class GINE(nn.Module):
         edge_dim: numbers of an edge; None without edge features.
         hidden: width between the MLP's layers; None is `out_channels`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalities.graph import GINE
         >>> layer = GINE(4, 16)

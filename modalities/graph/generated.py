@@ -52,7 +52,7 @@ class GeneratedGraphs(Shown, Dataset[dict[str, Any]]):
     Raises:
         DataError: an argument out of range.
 
-    Example:
+    Examples:
         >>> from modalities.graph.generated import GeneratedGraphs
         >>> graphs = GeneratedGraphs(16, seed=1)
         >>> graphs

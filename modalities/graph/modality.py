@@ -44,7 +44,7 @@ class Graph(Modality):
     Raises:
         ValueError: a setting is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from torch_geometric.data import Data

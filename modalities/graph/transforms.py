@@ -109,7 +109,7 @@ class GraphViews(ViewTransform):
     Raises:
         DataError: a probability that is not from 0 to below 1.
 
-    Example:
+    Examples:
         ```yaml
         data:
           class_path: GraphData

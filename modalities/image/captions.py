@@ -30,7 +30,7 @@ class CaptionedImages(GeneratedImages):
 
     A sample is that of `GeneratedImages` with `text`.
 
-    Example:
+    Examples:
         >>> from modalities.image import CaptionedImages
         >>> CaptionedImages(16, image_size=32, seed=1)[0]["text"]
         'a small frame on stripes at 157.5 degrees'

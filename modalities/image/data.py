@@ -65,7 +65,7 @@ class ImageData(PictureDataModule):
     Raises:
         DataError: arguments that do not fit each other or the data.
 
-    Example:
+    Examples:
         >>> from modalities.image import ImageData
         >>> data = ImageData(image_size=32, channels=3, samples=64, batch_size=16, num_workers=0)
         >>> batch = next(iter(data.train_dataloader()))

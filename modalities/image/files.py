@@ -121,7 +121,7 @@ def _check_kinds(files: FileList) -> None:
 class ArrayImages(ArchiveSamples):
     """Images and labels from a .npz file (`ArchiveSamples`): uint8, or float as it is.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalities.image import ArrayImages
         >>> np.savez("images.npz", images=np.zeros((8, 28, 28), np.uint8), label=np.arange(8) % 2)

@@ -45,7 +45,7 @@ class GeneratedImages(Shown, Dataset[dict[str, Any]]):
     Raises:
         DataError: an argument out of range.
 
-    Example:
+    Examples:
         >>> from modalities.image import GeneratedImages
         >>> images = GeneratedImages(16, image_size=32, seed=1)
         >>> images

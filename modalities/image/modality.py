@@ -29,7 +29,7 @@ class Image(Modality):
         any_size: also take images of other sizes that the patch divides, as local views are; the encoder must, too, as
             `ViT` does.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning.encoders import ViT

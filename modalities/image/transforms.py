@@ -262,7 +262,7 @@ class BatchCrops(BatchTransform):
 class ImageViews(PixelViews):
     """Views of images: a random resized crop, a flip, colour jitter, grey, blur and solarisation.
 
-    Example:
+    Examples:
         ```yaml
         data:
           class_path: ImageData

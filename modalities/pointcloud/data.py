@@ -56,7 +56,7 @@ class PointCloudData(FileDataModule):
     Raises:
         DataError: arguments that do not fit each other or the data.
 
-    Example:
+    Examples:
         >>> from modalities.pointcloud import PointCloudData
         >>> data = PointCloudData(points=128, features=0, samples=64, batch_size=16, num_workers=0)
         >>> batch = next(iter(data.train_dataloader()))

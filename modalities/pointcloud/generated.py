@@ -46,7 +46,7 @@ class GeneratedClouds(Shown, Dataset[dict[str, Any]]):
     Raises:
         DataError: an argument out of range.
 
-    Example:
+    Examples:
         >>> from modalities.pointcloud.generated import GeneratedClouds
         >>> clouds = GeneratedClouds(16, points=64, seed=1)
         >>> clouds

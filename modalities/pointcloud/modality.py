@@ -39,7 +39,7 @@ class PointCloud(Modality):
     Raises:
         ValueError: a setting is out of range, or clouds are too small for the groups.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning.encoders import ViT

@@ -207,7 +207,7 @@ class PointCloudViews(ViewTransform):
     Raises:
         DataError: a setting is out of range.
 
-    Example:
+    Examples:
         ```yaml
         data:
           class_path: PointCloudData

@@ -44,7 +44,7 @@ class TextData(FileDataModule):
     Raises:
         DataError: arguments that do not fit each other or the data.
 
-    Example:
+    Examples:
         >>> from modalities.text import TextData
         >>> data = TextData(samples=64, batch_size=16, characters=400, num_workers=0)
         >>> batch = next(iter(data.train_dataloader()))

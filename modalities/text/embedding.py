@@ -19,7 +19,7 @@ class TokenEmbedding(nn.Embedding):
     Raises:
         ValueError: when called: a token is no number of the vocabulary.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalities.text import TokenEmbedding
         >>> TokenEmbedding(16, vocabulary=300)(torch.tensor([[1, 2, 299]])).shape

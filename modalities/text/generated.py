@@ -135,7 +135,7 @@ class GeneratedText(Shown, Dataset[dict[str, Any]]):
     Raises:
         DataError: an argument out of range.
 
-    Example:
+    Examples:
         >>> from modalities.text import GeneratedText
         >>> texts = GeneratedText(16, seed=1)
         >>> texts

@@ -41,7 +41,7 @@ class HFTextEncoder(Encoder):
         ValueError: transformers is not installed, there is no such model or it cannot run on a part of a text, or the
             tokens' vocabulary is larger than the model's; when called: a text is longer than the model's positions.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> import transformers
         >>> from modalities.text import HFTextEncoder, Text

@@ -45,7 +45,7 @@ class Text(Modality):
     Raises:
         ValueError: a setting is out of range, or the file is no tokenizers file.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from jepa_lightning.encoders import ViT
         >>> from modalities.text import Text

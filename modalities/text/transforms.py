@@ -52,7 +52,7 @@ class TextViews(ViewTransform):
     Raises:
         DataError: a setting is out of range.
 
-    Example:
+    Examples:
         ```yaml
         data:
           class_path: TextData

@@ -51,7 +51,7 @@ class VideoData(PictureDataModule):
     Raises:
         DataError: arguments that do not fit each other or the data.
 
-    Example:
+    Examples:
         >>> from modalities.video import VideoData
         >>> data = VideoData(frames=4, image_size=32, channels=3, samples=64, batch_size=16, num_workers=0)
         >>> batch = next(iter(data.train_dataloader()))

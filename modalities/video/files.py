@@ -105,7 +105,7 @@ class VideoFiles(FileSet):
 class ArrayClips(ArchiveSamples):
     """Clips and labels from a .npz file (`ArchiveSamples`), uint8 or float.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalities.video import ArrayClips
         >>> np.savez("clips.npz", clips=np.zeros((8, 4, 16, 16, 3), np.uint8), label=np.arange(8) % 2)

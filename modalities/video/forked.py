@@ -41,7 +41,7 @@ class ForkedClips(DrawnClips):
     Raises:
         DataError: an argument out of range.
 
-    Example:
+    Examples:
         >>> from modalities.video import ForkedClips
         >>> clips = ForkedClips(8, frames=8)
         >>> clips[0]["video"].shape, sorted(clips[0]["labels"])

@@ -72,7 +72,7 @@ class GeneratedClips(DrawnClips):
     Raises:
         DataError: an argument out of range.
 
-    Example:
+    Examples:
         >>> from modalities.video import GeneratedClips
         >>> clips = GeneratedClips(16, frames=4, seed=1)
         >>> clips

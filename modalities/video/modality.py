@@ -37,7 +37,7 @@ class Video(Modality):
         encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
         masker: draws contexts and targets; V-JEPA's short-range and long-range masks by default.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from functools import partial
         >>> from jepa_lightning.encoders import ViT

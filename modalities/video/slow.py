@@ -49,7 +49,7 @@ class SlowClips(DrawnClips):
     Raises:
         DataError: an argument out of range.
 
-    Example:
+    Examples:
         >>> from modalities.video import SlowClips
         >>> clips = SlowClips(8, frames=16)
         >>> clips[0]["video"].shape, sorted(clips[0]["labels"])

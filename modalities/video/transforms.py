@@ -217,7 +217,7 @@ class VideoViews(PixelViews):
 
     Each view has a clip of its own. Of a video file, each view decodes its clip and no more.
 
-    Example:
+    Examples:
         ```yaml
         data:
           class_path: VideoData

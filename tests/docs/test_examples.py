@@ -79,7 +79,7 @@ def test_all_that_yaml_names_has_an_example():
     for kind in kinds:
         text = kind.__doc__ or ""
         runs = ">>> " in text or ("```yaml" in text and issubclass(kind, ViewTransform))  # test_view_examples.py
-        if not re.search(r"^    Example:$", text, re.MULTILINE) or not runs:
+        if not re.search(r"^    Examples:$", text, re.MULTILINE) or not runs:
             without.append(f"{kind.__module__}.{kind.__name__}")
     assert not without
 

@@ -37,7 +37,7 @@ class HuggingFace(Records):
     Raises:
         DataError: the package datasets is not installed; there is no such dataset, split or column.
 
-    Example:
+    Examples:
         >>> import datasets
         >>> from jepa_lightning.data import HuggingFace
         >>> table = datasets.Dataset.from_dict({"series": [[1.0, 2.0], [3.0, 4.0]], "label": ["no", "yes"]})

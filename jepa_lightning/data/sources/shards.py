@@ -37,7 +37,7 @@ class Shards(Records):
     Raises:
         DataError: webdataset is not installed; a file is missing, damaged or compressed; there are no samples.
 
-    Example:
+    Examples:
         >>> import io, tarfile
         >>> from jepa_lightning.data import Shards
         >>> with tarfile.open("train-0.tar", "w") as tar:

@@ -34,7 +34,7 @@ class HuggingFaceStream(Stream):
     Raises:
         DataError: the package datasets is not installed; there is no such dataset, split or column.
 
-    Example:
+    Examples:
         >>> import datasets
         >>> from jepa_lightning.data import HuggingFaceStream
         >>> table = datasets.Dataset.from_dict({"series": [[1.0, 2.0], [3.0, 4.0]], "label": [0, 1]})

@@ -26,7 +26,7 @@ class ShardStream(Stream):
     Raises:
         DataError: webdataset is not installed, a file on disk is missing, or the URL names a shell command.
 
-    Example:
+    Examples:
         >>> import io, tarfile
         >>> from jepa_lightning.data import ShardStream
         >>> with tarfile.open("train-0.tar.gz", "w:gz") as tar:

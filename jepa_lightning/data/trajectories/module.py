@@ -60,7 +60,7 @@ class TrajectoryData(JEPADataModule):
     Raises:
         DataError: arguments that do not fit each other or the data.
 
-    Example:
+    Examples:
         >>> from jepa_lightning.data import TrajectoryData
         >>> data = TrajectoryData(key="image", episodes=16, length=12, window=8, batch_size=4, num_workers=0)
         >>> batch = next(iter(data.train_dataloader()))

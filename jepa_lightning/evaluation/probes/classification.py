@@ -147,7 +147,7 @@ def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
 def chance(known: Tensor, truth: Tensor) -> float:
     """Measure the accuracy on the classes `truth` (m,) of always saying the one that is most frequent in `known` (n,).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.evaluation.probes.classification import chance
         >>> chance(torch.tensor([3, 3, 5]), torch.tensor([3, 5, 5, 7]))

@@ -27,7 +27,7 @@ class Gradient(Planner):
     Raises:
         ValueError: a setting is out of range, the space is one of choices, or the energy has no gradient.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Disc
         >>> from jepa_lightning.planning import Gradient

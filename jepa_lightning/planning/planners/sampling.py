@@ -20,7 +20,7 @@ class RandomShooting(Planner):
     Raises:
         ValueError: a setting is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Box
         >>> from jepa_lightning.planning import RandomShooting
@@ -64,7 +64,7 @@ class CEM(Planner):
     Raises:
         ValueError: a setting is out of range, or the space is one of choices.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Disc
         >>> from jepa_lightning.planning import CEM
@@ -137,7 +137,7 @@ class MPPI(Planner):
     Raises:
         ValueError: a setting is out of range, or the space is one of choices.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Disc
         >>> from jepa_lightning.planning import MPPI
@@ -212,7 +212,7 @@ class Categorical(Planner):
     Raises:
         ValueError: a setting is out of range, or the space is not one of choices.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from jepa_lightning.environments import Discrete
         >>> from jepa_lightning.planning import Categorical
