@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -139,14 +140,11 @@ class MemoryCache:
         mapped = np.memmap(data, self.dtype, mode="c") if ends[-1] else np.zeros(0, dtype=self.dtype)
         self._blocks = [torch.from_numpy(mapped[start:end]) for start, end in pairwise(ends)]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce_ex__(self, protocol: Any) -> Any:
         """Leave what is mapped to the other process, which maps it itself."""
-        return {name: value for name, value in self.__dict__.items() if name != "_blocks" or self.path is None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self.path is not None:
-            self._map(self.path.with_suffix(".bin"))
+        if self.path is None:
+            return super().__reduce_ex__(protocol)
+        return partial(MemoryCache, path=self.path), (len(self._offsets), _gone)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Copy arrays of one shape: (B, ...).
@@ -173,3 +171,7 @@ class MemoryCache:
         shape = self._shapes[index].tolist()
         start = int(self._offsets[index])
         return self._blocks[index // _CHUNK].numpy()[start : start + int(np.prod(shape))].reshape(shape)
+
+
+def _gone(index: int) -> NDArray[Any]:
+    raise RuntimeError("expected decoded samples where another process found them, got no such file: it was removed")

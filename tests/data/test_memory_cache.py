@@ -80,7 +80,7 @@ def test_on_disk_they_are_read_once_for_all_runs(tmp_path, monkeypatch, axes, dt
         with pytest.raises(OSError, match="damaged"):
             kept[3]
     assert len(pickle.dumps(later)) < 3000
-    later[0][:] = 1  # what is changed in memory does not reach the file
+    later[0][...] = 1  # what is changed in memory does not reach the file
     assert np.array_equal(MemoryCache(13, never, path=tmp_path / "a" / "name")[0], read(0))
 
 
@@ -90,6 +90,13 @@ def test_of_one_shape_many_are_taken_from_disk(tmp_path, monkeypatch):
         kept = MemoryCache(10, read, path=tmp_path / "name")
         assert kept.shape == (2, 3)
         assert kept.take(np.array([9, 0, 5])).tolist() == [[[index] * 3] * 2 for index in (9, 0, 5)]
+
+
+def test_another_process_does_not_find_what_was_removed(tmp_path):
+    kept = pickle.dumps(MemoryCache(3, array, path=tmp_path / "name"))
+    (tmp_path / "name.npz").unlink()
+    with pytest.raises(RuntimeError, match="it was removed"):
+        pickle.loads(kept)
 
 
 @pytest.mark.parametrize("damage", ["no index", "cut", "not an archive", "another count", "empty index"])
