@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import yaml
 
 import jepa_lightning
@@ -30,6 +31,7 @@ def test_each_variant_changes_one_thing():
                 assert sum(found[changed[0]][key] != value for key, value in whole[changed[0]].items()) == 1
 
 
+@pytest.mark.long
 def test_it_trains_plans_and_prints(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.world.BATCHES", BATCHES[:2])
     words = ["--trainer.max_epochs", "-1", "--trainer.max_steps", "2", "--data.episodes", "40", "--data.windows", "1"]
