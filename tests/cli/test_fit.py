@@ -221,11 +221,12 @@ def test_print_config_of_the_words_in_the_shell(monkeypatch, capsys):
 # Trainer options and other subcommands -----------------------------------------------------------------------------
 
 
-def test_without_checkpoints(tmp_path):
+def test_without_checkpoints(tmp_path, capsys):
     shortly = ("--trainer.max_steps", "2", "--trainer.enable_checkpointing", "false")
     assert run(tmp_path, *shortly)["checkpoint"] is None
     assert not list(tmp_path.rglob("*.ckpt"))
     assert (tmp_path / "metrics.csv").is_file()
+    assert "jepa-probe" not in capsys.readouterr().out  # which would find nothing
 
 
 @pytest.mark.parametrize("name", ["image", "graph"])
@@ -273,6 +274,18 @@ def test_a_mistake_leaves_a_finished_run_as_it_is(tmp_path, finished, capsys):
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert {path for path in after if path.name != ".lock"} == {path for path in before if path.name != ".lock"}
     assert all(after[path] == before[path] for path in before if path.name != ".lock")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_mistake_in_a_new_run_leaves_nothing(tmp_path, capsys, there):
+    folder = tmp_path / "runs" / "image"
+    if there:
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").write_text("mine")
+    words = ["--trainer.default_root_dir", str(folder), "--data.root", str(tmp_path / "photoes")]
+    assert "there is no folder" in refused(capsys, *SHORTLY, *words, "--trainer.logger", "true")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["runs/image/notes.txt"] * there
+    assert (tmp_path / "runs").exists() == there
 
 
 SHORTLY = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "3", "--trainer.max_epochs", "100"]
