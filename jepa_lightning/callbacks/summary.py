@@ -144,9 +144,12 @@ class RunSummary(Shown, Callback):
             if best is not None and score is not None and float(score) > trained:
                 verdict = probed.verdict(float(score), untrained)
                 lines.append(f"linear probe of {best.best_model_path}, which was chosen by it: {verdict}")
+        if self.summary["checkpoint"] is None:
+            return "\n".join(lines)
         plans = f"jepa-plan {folder} plans with it; " if module.pretext.action_dim is not None else ""
-        evaluates = f"jepa-probe {folder} evaluates it; jepa-probe {folder} --which best the best checkpoint"
-        return "\n".join([*lines, f"next: {plans}{evaluates}"])
+        kept = any(isinstance(c, BestCheckpoint) and c.best_model_path for c in callbacks)
+        also = f"; jepa-probe {folder} --which best the best checkpoint" if kept else ""
+        return "\n".join([*lines, f"next: {plans}jepa-probe {folder} evaluates it{also}"])
 
 
 def _samples(outputs: Any, batch: Any) -> int:
