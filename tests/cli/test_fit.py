@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 from contextlib import redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 import yaml
 from PIL import Image as PILImage
 from processes import holding
-from short_runs import IMAGE, SHORT
+from short_runs import IMAGE, SHORT, Built
 
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.lightning_cli import JEPACLI
@@ -274,6 +275,12 @@ def test_a_mistake_leaves_a_finished_run_as_it_is(tmp_path, finished, capsys):
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert {path for path in after if path.name != ".lock"} == {path for path in before if path.name != ".lock"}
     assert all(after[path] == before[path] for path in before if path.name != ".lock")
+
+
+def test_how_long_processes_wait_for_each_other(tmp_path, capsys):
+    words = [*SHORTLY, "--trainer.default_root_dir", str(tmp_path), "--trainer.strategy", "ddp", "--process_timeout"]
+    assert Built([*words, "2"]).trainer.strategy._timeout == timedelta(minutes=2)
+    assert "expected a process_timeout of more than 0 minutes, got 0" in refused(capsys, *words, "0")
 
 
 @pytest.mark.parametrize("there", [False, True])
