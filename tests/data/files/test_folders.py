@@ -143,6 +143,10 @@ def test_what_was_understood_is_said_in_a_line(tmp_path, caplog):
         f"{tmp_path / 'w'}: left out: the class folders c, d in train, without a readable image; left out: the "
         "class folder b in val, without a readable image",
     ]
+    spec = "a/1.png b/1.png .c/1.png __background__/1.png __MACOSX/1.png .git/1.png a/.ipynb_checkpoints/1.png"
+    assert said(caplog, tmp_path / "h", spec)[1:] == [
+        f"{tmp_path / 'h'}: left out: .c, __background__, which are hidden"
+    ]
     assert (
         "taken as parts of the data, not as classes: batch1"
         in said(caplog, tmp_path / "z", "batch1/1.png batch2/1.png")[1]
