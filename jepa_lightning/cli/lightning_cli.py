@@ -196,14 +196,15 @@ class JEPACLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; the run's folder is locked until the end. It is as it was before if no step was made."""
         with self._held:
+            failed = True
             try:
                 self.trainer.fit(**kwargs)
-            except BaseException:
+                failed = False
+            finally:
                 if self._before is not None and self.trainer.global_step == 0:
                     folder = self.trainer.default_root_dir
-                    if put_back(folder, self._moved, before=self._before) and self._moved:
-                        rank_zero_info(f"No step was made: the files of the earlier run are in {folder} as they were")
-                raise
+                    if put_back(folder, self._moved, before=self._before) and (self._moved or not failed):
+                        rank_zero_info(f"No step was made: {folder} is as it was before")
 
     def before_fit(self) -> None:
         """Find the checkpoint to resume from, or set aside the files of an earlier run in the same folder.

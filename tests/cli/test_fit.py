@@ -295,6 +295,16 @@ def test_a_mistake_in_a_new_run_leaves_nothing(tmp_path, capsys, there):
     assert (tmp_path / "runs").exists() == there
 
 
+@pytest.mark.parametrize("words", [["--trainer.max_steps", "0"], ["--trainer.limit_train_batches", "0"]])
+def test_a_run_of_no_step_leaves_nothing(tmp_path, finished, caplog, words):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with caplog.at_level("INFO"):
+        fit([*SHORTLY, "--trainer.default_root_dir", str(folder), *words])
+    assert f"No step was made: {folder} is as it was before" in caplog.text
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 SHORTLY = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "3", "--trainer.max_epochs", "100"]
 
 
