@@ -1,6 +1,6 @@
 """Legends below pictures, names under their parts, and colours that the colour-blind can tell apart."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -68,8 +68,16 @@ def lab(light):
 
 @pytest.mark.parametrize("eyes", SEES)
 def test_the_colours_of_masks_can_be_told_apart(eyes):
-    seen = []
-    for colour in (CONTEXT, UNUSED, *TARGETS):
-        light = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
-        seen.append(lab(np.clip(np.array(SEES[eyes]) @ light, 0, 1)))
-    assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) > 25
+    """Targets from what is no target also where one of them is pale, as what lies at the back of a cloud is."""
+
+    def seen(colour, pale=0.0):
+        light = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in pale + (1 - pale) * np.array(colour)
+        ]
+        return lab(np.clip(np.array(SEES[eyes]) @ light, 0, 1))
+
+    whole = [seen(colour) for colour in (CONTEXT, UNUSED, *TARGETS)]
+    assert min(np.linalg.norm(one - other) for one, other in combinations(whole, 2)) > 25
+    depths = list(product((0, 0.25, 0.5), repeat=2))
+    for other, target, (back, front) in product((CONTEXT, UNUSED), TARGETS, depths):
+        assert np.linalg.norm(seen(other, back) - seen(target, front)) > 20
