@@ -23,6 +23,7 @@ from jepa_lightning.names.shown import Shown
 from jepa_lightning.optimization import is_logged
 from jepa_lightning.run.loggers import log_summary
 
+_FEW = 100  # validation samples, of which an accuracy is known to 0.1 at best
 LOGGED = {
     "train_loss": "train/loss",
     "effective_rank": "collapse/effective_rank",
@@ -157,6 +158,10 @@ class RunSummary(Shown, Callback):
         plans = f"jepa-plan {folder} plans with it; " if module.pretext.action_dim is not None else ""
         kept = any(isinstance(c, BestCheckpoint) and c.best_model_path for c in callbacks)
         also = f"; jepa-probe {folder} --which best the best checkpoint" if kept else ""
+        if probed is not None and probed.test < _FEW:
+            also += (
+                f"; jepa-probe {folder} --protocol repeated in many splits of all samples, for {probed.test} are few"
+            )
         return "\n".join([*lines, f"next: {plans}jepa-probe {folder} evaluates it{also}"])
 
 

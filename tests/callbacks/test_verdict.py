@@ -66,6 +66,7 @@ def test_a_run_says_what_it_does_and_what_came_of_it(make_trainer, make_jepa, ma
     assert "linear probe of the last weights: " in printed
     assert "classes, chance 0." in printed
     assert f"next: jepa-probe {trainer.default_root_dir} evaluates it" in printed
+    assert "--protocol repeated in many splits of all samples, for 12 are few" in printed
 
 
 def test_why_there_is_no_probe(make_trainer, make_jepa, make_data, tmp_path, capsys):
