@@ -135,7 +135,7 @@ def test_what_was_understood_is_said_in_a_line(tmp_path, caplog):
     assert lines == [
         f"{tmp_path / 'y'}: 6 images in 2 classes",
         f"{tmp_path / 'y'}: 5 of 12 files are left out, for their endings are not read: .heic (4), .dng (1)",
-        f"{tmp_path / 'y'}: left out: 1 file beside the class folders (a.png)",
+        f"{tmp_path / 'y'}: left out: 1 file beside the class folders of y (a.png)",
     ]
     assert (
         "taken as parts of the data, not as classes: batch1"
