@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 from jepa_lightning.callbacks.checkpoint import in_training, last_path
 from jepa_lightning.callbacks.non_finite import require_finite
@@ -17,7 +18,8 @@ class BestCheckpoint(Shown, ModelCheckpoint):
     """Keep `checkpoints/best.ckpt` in the run's folder.
 
     Best is the highest `probe/linear` if the data have classes (a falling loss proves nothing in a JEPA), or the
-    highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`.
+    highest `probe/r2_NAME` of its first continuous label; without labels, the lowest `val/loss`. A run whose validation
+    logs neither, as of `Views` without labels and regularizers, has no best checkpoint, which a line says.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -28,6 +30,7 @@ class BestCheckpoint(Shown, ModelCheckpoint):
     """
 
     def __init__(self) -> None:
+        self._told = False
         super().__init__(
             filename="best",
             monitor="val/loss",
@@ -52,6 +55,16 @@ class BestCheckpoint(Shown, ModelCheckpoint):
         Raises:
             Fault: the weights are not finite.
         """
-        if in_training(trainer) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not in_training(trainer):
+            return
+        if self.monitor not in trainer.callback_metrics:
+            if not self._told:
+                rank_zero_info(
+                    f"No best checkpoint is kept, only the last: validation logs no {self.monitor}. Give labelled data "
+                    "to probe with or, for a loss on single views, set model.regularizers"
+                )
+            self._told = True
+            return
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             require_finite(trainer, kept=f"{self.dirpath}/best.ckpt")
         super().on_validation_end(trainer, pl_module)

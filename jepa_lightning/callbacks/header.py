@@ -26,10 +26,12 @@ def header(trainer: Trainer, module: JEPA) -> str:
     length = f"{run_length(trainer):,} steps" + (
         f" in {epochs} epochs" if (epochs or 0) > 0 > trainer.max_steps else ""
     )
+    bare = trainer.fast_dev_run  # type: ignore[attr-defined]
+    written = "nothing is written" if bare else f"everything is written to {trainer.default_root_dir}"
     rows = {
         "data": f"{_name(data) if data is not None else 'loaders'}: {' and '.join(parts) or 'a stream'} samples",
         "model": f"{_name(module.pretext)} on {modality.name}{tokens}; {', '.join([*about, target])}",
-        "run": f"{length}; everything is written to {trainer.default_root_dir}",
+        "run": f"{length}; {written}",
     }
     return printable("\n".join(f"{name:<7}{text}" for name, text in rows.items()), lines=True)
 

@@ -84,6 +84,8 @@ class Pictures(Shown, Callback):
 
     @rank_zero_only
     def _write(self, trainer: Trainer, name: str, pictures: list[Tensor] | None, legend: str) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         files = write_pictures(pictures, Path(trainer.default_root_dir) / "pictures", name, Legend(legend))
         log_pictures(trainer.loggers, files, name=f"pictures/{name.partition('_')[0]}", step=trainer.global_step)
 

@@ -35,7 +35,7 @@ LOGGED = {
 
 
 class RunSummary(Shown, Callback):
-    """Log samples per second, and end a run with a table and `summary.json` in its folder.
+    """Log samples per second, and end a run with a table and `summary.json` in its folder (not of `fast_dev_run`).
 
     The summary is a flat object: modality, steps, seconds, samples_per_second, train_loss, effective_rank, feature_std,
     knn, knn_untrained, linear, linear_untrained (accuracies 0-1), checkpoint; and for each continuous label r2_NAME and
@@ -119,12 +119,15 @@ class RunSummary(Shown, Callback):
     @rank_zero_only
     def _close(self, trainer: Trainer) -> None:
         path = Path(trainer.default_root_dir) / "summary.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.summary, indent=2) + "\n")
+        written = ""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.summary, indent=2) + "\n")
+            written = f"\nsummary            {path}"
         log_summary(trainer.loggers, self.summary, step=trainer.global_step)
         module = trainer.lightning_module
         closing = f"\n\n{self._closing(trainer, module)}" if isinstance(module, JEPA) else ""
-        say(f"{table(self.summary)}\nsummary            {path}{closing}")
+        say(f"{table(self.summary)}{written}{closing}")
 
     def _closing(self, trainer: Trainer, module: JEPA) -> str:
         """Say in sentences what the table's first rows mean, and what to type next."""
@@ -134,9 +137,14 @@ class RunSummary(Shown, Callback):
         trained, untrained = self.summary["linear"], self.summary["linear_untrained"]
         lines = []
         if probe is None or not probe.applies(trainer):
-            lines.append("No probe: it is switched off, or the training or validation data have no labels.")
-        elif probed is None and not any(name.startswith("r2_") for name in self.summary):
+            lines.append("No probe: it is switched off, or there are no validation data, or no labels in both parts.")
+        elif not any(name.startswith(("probe/", "val/")) for name in trainer.callback_metrics):
             lines.append("No probe: the run ended before its first validation.")
+        elif probed is None and not any(name.startswith("r2_") for name in self.summary):
+            lines.append(
+                "No probe: no label is known in both the training and the validation data, or R2 is not defined, for "
+                "its validation values are all the same."
+            )
         elif probed is not None and None not in (trained, untrained):
             lines += [str(probed), f"linear probe of the last weights: {probed.verdict(trained, untrained)}"]
             best = next((c for c in callbacks if isinstance(c, BestCheckpoint)), None)
@@ -144,9 +152,12 @@ class RunSummary(Shown, Callback):
             if best is not None and score is not None and float(score) > trained:
                 verdict = probed.verdict(float(score), untrained)
                 lines.append(f"linear probe of {best.best_model_path}, which was chosen by it: {verdict}")
+        if self.summary["checkpoint"] is None:
+            return "\n".join(lines)
         plans = f"jepa-plan {folder} plans with it; " if module.pretext.action_dim is not None else ""
-        evaluates = f"jepa-probe {folder} evaluates it; jepa-probe {folder} --which best the best checkpoint"
-        return "\n".join([*lines, f"next: {plans}{evaluates}"])
+        kept = any(isinstance(c, BestCheckpoint) and c.best_model_path for c in callbacks)
+        also = f"; jepa-probe {folder} --which best the best checkpoint" if kept else ""
+        return "\n".join([*lines, f"next: {plans}jepa-probe {folder} evaluates it{also}"])
 
 
 def _samples(outputs: Any, batch: Any) -> int:

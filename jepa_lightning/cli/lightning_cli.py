@@ -35,7 +35,7 @@ from jepa_lightning.config.shipped import find_config, find_configs
 from jepa_lightning.config.trust import weights_only
 from jepa_lightning.config.words import class_names, read_configs, spell_out
 from jepa_lightning.module import JEPA
-from jepa_lightning.run.folder import LOCK, default_loggers, keep_config, put_back, set_aside
+from jepa_lightning.run.folder import LOCK, default_loggers, keep_config, outputs, put_back, set_aside
 from jepa_lightning.run.interruption import stops_before_training
 from jepa_lightning.run.locks import Lock
 from jepa_lightning.run.loggers import SaveConfig, keep_in_folder, with_metrics
@@ -74,6 +74,7 @@ class JEPACLI(LightningCLI):
     def __init__(self, args: Sequence[str] | None = None) -> None:
         self._held = ExitStack()  # the lock of the run's folder
         self._moved: Path | None = None  # where files of an earlier run went
+        self._before: set[Path] | None = None  # what a new run found in its folder
         words = list(sys.argv[1:] if args is None else args)
         named = names_model_class(words)
         self.command = words[0] if words and words[0] in COMMANDS else "fit"
@@ -193,15 +194,17 @@ class JEPACLI(LightningCLI):
         return trainer
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; the run's folder is locked until the end. Files of an earlier run are back if no step was made."""
+        """Train; the run's folder is locked until the end. It is as it was before if no step was made."""
         with self._held:
+            failed = True
             try:
                 self.trainer.fit(**kwargs)
-            except BaseException:
-                folder = self.trainer.default_root_dir
-                if self._moved and self.trainer.global_step == 0 and put_back(folder, self._moved):
-                    rank_zero_info(f"No step was made: the files of the earlier run are in {folder} as they were")
-                raise
+                failed = False
+            finally:
+                if self._before is not None and self.trainer.global_step == 0:
+                    folder = self.trainer.default_root_dir
+                    if put_back(folder, self._moved, before=self._before) and (self._moved or not failed):
+                        rank_zero_info(f"No step was made: {folder} is as it was before")
 
     def before_fit(self) -> None:
         """Find the checkpoint to resume from, or set aside the files of an earlier run in the same folder.
@@ -229,7 +232,8 @@ class JEPACLI(LightningCLI):
         self.config_init["ckpt_path"] = None if path is None else str(path)
         if path is None:
             start_from(self.config, self.model)  # which may name the run that is about to be set aside
-            self._moved = set_aside(folder) if first else None
+            if first:
+                self._moved, self._before = set_aside(folder), outputs(folder)
             if self._moved is not None:
                 rank_zero_info(f"The files of an earlier run were moved to {self._moved}")
         elif not is_remote(path):

@@ -15,7 +15,7 @@ from jepa_lightning.data.bound import ModelSizedData
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.parts import Parts
 from jepa_lightning.data.ranks import require_same_samples
-from jepa_lightning.data.sampler import EpochSampler, ResumableLoader, run_place
+from jepa_lightning.data.sampler import EpochSampler, FixedSampler, ResumableLoader, run_place
 from jepa_lightning.data.samples import ReportingLoader, Samples
 from jepa_lightning.data.shared_memory import workers_that_fit
 from jepa_lightning.data.streams.loader import StreamLoader, epoch_batches
@@ -133,7 +133,8 @@ class LoadedData(ModelSizedData):
                 f"expected at least one batch of training samples, got {len(train)} samples with batch_size "
                 f"{self.batch_size}{processes}: lower batch_size, add data, or set drop_last to false"
             )
-        return self._train_loader(EpochSampler(train, drop_last=self.drop_last, **place), train)
+        sampler = FixedSampler if getattr(self.trainer, "overfit_batches", 0) else EpochSampler
+        return self._train_loader(sampler(train, drop_last=self.drop_last, **place), train)
 
     def statistics_dataloader(self) -> ReportingLoader:
         """Training batches without views, the same on every rank and for every seed: to estimate statistics from."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
 
 from jepa_lightning.data.samples import ReportingLoader
 from jepa_lightning.modality import Batch
@@ -58,6 +58,21 @@ class EpochSampler(DistributedSampler):
         seeds = rng.integers(2**63, size=count)
         mine = order[self.rank : self.total_size : self.num_replicas][self.start :]
         for position in mine:
+            yield Draw(int(position), int(seeds[position]))
+
+
+class FixedSampler(EpochSampler, SequentialSampler):
+    """The samples in their own order, with the same augmentation in every epoch: for `Trainer(overfit_batches=...)`.
+
+    A SequentialSampler by type, in whose place Lightning would put one of its own otherwise.
+    """
+
+    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
+        """Give what this rank reads in the epoch, from `start` on."""
+        count = len(self.dataset)  # type: ignore[arg-type]
+        seeds = np.random.default_rng([self.seed, 0]).integers(2**63, size=count)
+        order = np.resize(np.arange(count), self.total_size)
+        for position in order[self.rank : self.total_size : self.num_replicas][self.start :]:
             yield Draw(int(position), int(seeds[position]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,22 +228,29 @@ def set_aside(folder: str | Path) -> Path | None:
     return target
 
 
-def put_back(folder: str | Path, moved: Path) -> bool:
-    """Undo `set_aside` for a new run that has ended before its first step, and delete what that one wrote.
+def outputs(folder: str | Path) -> set[Path]:
+    """List what a run has written into its folder, or whatever has such names."""
+    return {path for pattern in OUTPUTS for path in Path(folder).glob(pattern)}
+
+
+def put_back(folder: str | Path, moved: Path | None = None, *, before: Collection[Path] = ()) -> bool:
+    """Delete what a new run wrote that has ended before its first step, and undo `set_aside`.
 
     Args:
-        folder: of both runs.
-        moved: where the earlier run's files went.
+        folder: of the run, and of the earlier one.
+        moved: where the earlier run's files went; None: there was none.
+        before: `outputs` that were there when the new run began, which stay.
 
     Returns:
-        Whether they are back: a new run that has saved a checkpoint keeps the folder.
+        Whether it was done: a new run that has saved a checkpoint keeps the folder.
     """
     folder = Path(folder)
     if next((folder / "checkpoints").glob("*"), None) is not None:
         return False
-    for pattern in OUTPUTS:
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in outputs(folder) - set(before):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if moved is None:
+        return True
     for path in moved.iterdir():
         shutil.move(path, folder / path.name)
     moved.rmdir()

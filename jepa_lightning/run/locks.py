@@ -35,7 +35,7 @@ class Lock:
         self.path = path
         self.refusal = refusal
         self._file: int | None = None
-        self._made = False  # the folder
+        self._made: list[Path] = []  # folders, the innermost first
 
     def acquire(self) -> None:
         """Take it. The folder is made, and what cannot be written there shows before the work.
@@ -44,7 +44,7 @@ class Lock:
             ValueError: another process holds it.
             OSError: nothing can be written there.
         """
-        self._made = not self.path.parent.exists()
+        self._made = [folder for folder in self.path.parents if not folder.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _open(self.path, self.refusal)
         with named(self.path):
@@ -57,8 +57,8 @@ class Lock:
             return
         with contextlib.suppress(OSError):
             self.path.unlink()
-            if self._made:
-                self.path.parent.rmdir()  # unless there is something in it now
+            for folder in self._made:
+                folder.rmdir()  # unless there is something in it now
         os.close(self._file)
         self._file = None
 
@@ -72,6 +72,26 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Inside, this process alone holds the lock file `path`, which stays; it waits for whoever holds it before.
+
+    Raises:
+        OSError: the file cannot be made. Where the file system has no locks, nothing is waited for.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+        yield
+    finally:
+        os.close(file)
 
 
 def _open(path: Path, refusal: str) -> int:

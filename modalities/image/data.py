@@ -56,6 +56,8 @@ class ImageData(PictureDataModule):
         flip: mirror half of the training images. With views, `ImageViews` takes the place of both.
         cache: keep decoded images of files in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
+        cache_folder: keep them in files in this folder instead, which later runs find: each file is decoded once, for
+            all runs, and the set may be larger than memory. What is no longer asked for is not removed.
         max_pixels: largest number of pixels of a decoded image file; larger ones are unreadable samples. A small file
             may hold a very large image.
         samples: number of generated training images, at most 64 pixels wide (an eighth as many for validation).
@@ -87,6 +89,7 @@ class ImageData(PictureDataModule):
         value_range: tuple[float, float] | None = None,
         flip: bool = False,
         cache: bool | None = None,
+        cache_folder: str | None = None,
         max_pixels: int = MAX_PIXELS,
         samples: int = 8000,
         **shared: Unpack[FileSettings],
@@ -105,6 +108,8 @@ class ImageData(PictureDataModule):
         self._chosen = None if value_range is None else Values(*value_range)
         self.values = self._chosen
         self.cache = cache
+        self.cache_folder = cache_folder
+        self.only_for_files(cache_folder=cache_folder)
         self.max_pixels = max_pixels
         if max_pixels < 1:
             raise DataError(f"expected max_pixels of at least 1, got {max_pixels}")
@@ -188,9 +193,12 @@ class ImageData(PictureDataModule):
                 channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels, values=self.values
             )
         kept = [images for split, images in sets.items() if split != "test"]
-        if self.cache and any(images.arrays for images in kept):
-            raise DataError("expected cache: false (or null) for .npy files, got true: they are read as they are")
-        self.in_memory = cache_sets(kept, self.cache) or self.in_memory
+        if (self.cache or self.cache_folder) and any(images.arrays for images in kept):
+            raise DataError(
+                "expected cache: false (or null) and no cache_folder for .npy files, got one of them: they are read as "
+                "they are"
+            )
+        self.in_memory = cache_sets(kept, self.cache, self.cache_folder) or self.in_memory
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:

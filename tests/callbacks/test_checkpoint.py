@@ -7,7 +7,9 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint, OnlineProbe
+from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint, OnlineProbe, RunSummary, default_callbacks
+from jepa_lightning.pretexts import Views
+from jepa_lightning.targets import Online
 
 
 def load(trainer, name):
@@ -57,6 +59,17 @@ def test_without_labels_best_is_the_lowest_validation_loss(make_trainer, make_je
     trainer.fit(make_jepa(), datamodule=make_data())
     assert len(losses) == 4
     assert load(trainer, "best")["global_step"] == min(losses)[1]
+
+
+def test_without_labels_and_a_validation_loss_there_is_no_best(make_trainer, make_jepa, make_data, caplog, capsys):
+    callbacks = [OnlineProbe(enabled=False), LastCheckpoint(), BestCheckpoint(), RunSummary()]
+    trainer = make_trainer(*callbacks, max_epochs=2)
+    jepa = make_jepa(pretext=Views(projector=(8,)), target=Online)
+    with caplog.at_level("INFO"):
+        trainer.fit(jepa, datamodule=make_data(views=2))
+    assert caplog.text.count("No best checkpoint is kept, only the last: validation logs no val/loss.") == 1
+    assert [path.name for path in (Path(trainer.default_root_dir) / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert "--which best" not in capsys.readouterr().out
 
 
 def test_the_end_is_saved_where_no_validation_happens_to_fall(make_trainer, make_jepa, make_data):
@@ -166,6 +179,6 @@ def test_the_target_is_in_the_checkpoint(make_trainer, make_jepa, make_data):
 
 
 def test_an_untested_run_writes_nothing(make_trainer, make_jepa, make_data, tmp_path):
-    trainer = make_trainer(LastCheckpoint(), BestCheckpoint(), fast_dev_run=True)
+    trainer = make_trainer(*default_callbacks(), fast_dev_run=True)
     trainer.fit(make_jepa(), datamodule=make_data())
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.iterdir())

@@ -76,6 +76,10 @@ def test_why_there_is_no_probe(make_trainer, make_jepa, make_data, tmp_path, cap
     trainer = make_trainer(*callbacks, max_steps=1, default_root_dir=tmp_path / "other")
     trainer.fit(make_jepa(), datamodule=make_data())
     assert "No probe: it is switched off" in capsys.readouterr().out
+    same = [{"image": torch.rand(3, 32, 32), "labels": {"size": 0.5}} for _ in range(48)]
+    trainer = make_trainer(*default_callbacks(), max_epochs=1, default_root_dir=tmp_path / "same")
+    trainer.fit(make_jepa(), datamodule=make_data(dataset=same))
+    assert "or R2 is not defined, for its validation values are all the same" in capsys.readouterr().out
 
 
 def test_lightnings_tips_are_not_shown(caplog):

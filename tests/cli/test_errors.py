@@ -153,6 +153,7 @@ def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch, capsys):
     code, message = ended(capsys, tmp_path)
     assert code == 1
     assert "trainer.default_root_dir" in message
+    assert "is complete" not in message  # there is no checkpoint
 
 
 def test_data_that_vanish(tmp_path, monkeypatch, capsys):

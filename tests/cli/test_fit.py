@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 from contextlib import redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 import yaml
 from PIL import Image as PILImage
 from processes import holding
-from short_runs import IMAGE, SHORT
+from short_runs import IMAGE, SHORT, Built
 
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.lightning_cli import JEPACLI
@@ -221,11 +222,12 @@ def test_print_config_of_the_words_in_the_shell(monkeypatch, capsys):
 # Trainer options and other subcommands -----------------------------------------------------------------------------
 
 
-def test_without_checkpoints(tmp_path):
+def test_without_checkpoints(tmp_path, capsys):
     shortly = ("--trainer.max_steps", "2", "--trainer.enable_checkpointing", "false")
     assert run(tmp_path, *shortly)["checkpoint"] is None
     assert not list(tmp_path.rglob("*.ckpt"))
     assert (tmp_path / "metrics.csv").is_file()
+    assert "jepa-probe" not in capsys.readouterr().out  # which would find nothing
 
 
 @pytest.mark.parametrize("name", ["image", "graph"])
@@ -273,6 +275,34 @@ def test_a_mistake_leaves_a_finished_run_as_it_is(tmp_path, finished, capsys):
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert {path for path in after if path.name != ".lock"} == {path for path in before if path.name != ".lock"}
     assert all(after[path] == before[path] for path in before if path.name != ".lock")
+
+
+def test_how_long_processes_wait_for_each_other(tmp_path, capsys):
+    words = [*SHORTLY, "--trainer.default_root_dir", str(tmp_path), "--trainer.strategy", "ddp", "--process_timeout"]
+    assert Built([*words, "2"]).trainer.strategy._timeout == timedelta(minutes=2)
+    assert "expected a process_timeout of more than 0 minutes, got 0" in refused(capsys, *words, "0")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_mistake_in_a_new_run_leaves_nothing(tmp_path, capsys, there):
+    folder = tmp_path / "runs" / "image"
+    if there:
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").write_text("mine")
+    words = ["--trainer.default_root_dir", str(folder), "--data.root", str(tmp_path / "photoes")]
+    assert "there is no folder" in refused(capsys, *SHORTLY, *words, "--trainer.logger", "true")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["runs/image/notes.txt"] * there
+    assert (tmp_path / "runs").exists() == there
+
+
+@pytest.mark.parametrize("words", [["--trainer.max_steps", "0"], ["--trainer.limit_train_batches", "0"]])
+def test_a_run_of_no_step_leaves_nothing(tmp_path, finished, caplog, words):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with caplog.at_level("INFO"):
+        fit([*SHORTLY, "--trainer.default_root_dir", str(folder), *words])
+    assert f"No step was made: {folder} is as it was before" in caplog.text
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 SHORTLY = ["fit", "--config", "image.yaml", *SHORT, *IMAGE, "--trainer.max_steps", "3", "--trainer.max_epochs", "100"]

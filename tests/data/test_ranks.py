@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.distributed as dist
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from jepa_lightning.data import DataError, Samples
 from jepa_lightning.data.ranks import names_hash, require_same_samples
+from modalities.image import ImageData
 
 
 class Named(Dataset):
@@ -53,3 +54,12 @@ def test_other_samples(ranks, other):
     ranks(part("a", "b"), part(*other))
     with pytest.raises(DataError, match=rf"others on rank 2 \(train {len(other)}\) than on rank 0 \(train 2\)"):
         require_same_samples({"train": part("a", "b")})
+
+
+def test_training_does_not_start_with_others(ranks):
+    images = TensorDataset(torch.rand(16, 3, 8, 8))
+    data = ImageData(dataset=images, image_size=8, channels=3, batch_size=4, num_workers=0)
+    data.setup()
+    ranks(part("a", "b"))
+    with pytest.raises(DataError, match="see that all machines have the same files"):
+        data.train_dataloader()

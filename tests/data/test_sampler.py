@@ -1,10 +1,12 @@
 """The order of training samples, and the augmentation of each, follow from seed and epoch alone."""
 
 import random
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import JEPADataModule
@@ -55,6 +57,20 @@ def test_uneven_shares_are_filled_up_where_nothing_is_dropped():
     assert [len(EpochSampler(range(20), ranks=3, rank=rank)) for rank in range(3)] == [7, 7, 7]
     assert len(EpochSampler(range(20), ranks=3, drop_last=True)) == 6
     assert [len(order(2, ranks=5, rank=rank)) for rank in range(5)] == [1] * 5
+
+
+def test_a_few_batches_to_overfit_are_the_same_in_every_epoch(make_trainer, make_jepa, make_data):
+    class Seen(Callback):
+        batches: ClassVar = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.batches.append((list(batch["id"]), batch["image"]))
+
+    trainer = make_trainer(Seen(), max_epochs=3, overfit_batches=1, limit_val_batches=0)
+    trainer.fit(make_jepa(), datamodule=make_data())
+    assert len(Seen.batches) == 3
+    assert all(ids == Seen.batches[0][0] for ids, _ in Seen.batches)
+    assert all(torch.equal(images, Seen.batches[0][1]) for _, images in Seen.batches)
 
 
 class Draws(Dataset):

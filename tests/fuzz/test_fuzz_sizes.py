@@ -90,6 +90,7 @@ def check_end(folder, trainer, refused):
                 assert not value or math.isfinite(float(value)), (name, value)
 
 
+@pytest.mark.long
 @given(
     size=st.integers(1, 80), batch=st.integers(1, 33), drop_last=st.booleans(),
     val_fraction=st.sampled_from([0.1, 0.1, 0.0, 0.5]), classes=st.sampled_from([1, 2, 2, 80]),

@@ -52,6 +52,15 @@ def test_it_is_given_back_after_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folders_that_were_made_for_it_go_again(tmp_path):
+    with locked(tmp_path / "runs" / "image" / ".lock", "x"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "runs" / "image" / ".lock", "x"):
+        (tmp_path / "runs" / "other").mkdir()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+
+
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(OSError), locked(tmp_path / "run" / ".lock", "x"):

@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from jepa_lightning.run.folder import AppendingCSVLogger, default_loggers, keep_config, put_back, set_aside
+from jepa_lightning.run.folder import AppendingCSVLogger, default_loggers, keep_config, outputs, put_back, set_aside
 from jepa_lightning.run.interruption import Fault
 
 
@@ -200,6 +200,17 @@ def test_what_is_put_back_is_as_it_was(tmp_path):
     assert put_back(tmp_path, moved)
     assert everything(tmp_path) == before
     assert (tmp_path / "config.yaml").read_text() == "earlier"
+
+
+def test_without_an_earlier_run_what_was_there_stays(tmp_path):
+    for name in ("config.yaml", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    before = outputs(tmp_path)
+    for name in ("metrics.csv", "pictures/masks.png", "events.out.tfevents.1", "hparams.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("new")
+    assert put_back(tmp_path, before=before)
+    assert everything(tmp_path) == {"config.yaml", "notes.txt"}
 
 
 def test_a_new_run_that_has_saved_something_keeps_the_folder(tmp_path):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jepa_lightning.data.errors import DataError
-from jepa_lightning.data.files.notes import Notes, counted, listed
+from jepa_lightning.data.files.notes import Notes, listed
 from jepa_lightning.data.files.split_names import ORDER
 from jepa_lightning.data.files.tree import Folder
 from jepa_lightning.names.printable import printable
@@ -43,13 +42,11 @@ class ClassFolders:
 
     Args:
         kind: what the files are, for messages: "image".
-        extensions: file name endings that are read, for messages.
         notes: take what is left out.
     """
 
-    def __init__(self, kind: str, extensions: tuple[str, ...], notes: Notes) -> None:
+    def __init__(self, kind: str, notes: Notes) -> None:
         self.kind = kind
-        self.extensions = extensions
         self.notes = notes
 
     def data_folders(self, folder: Folder) -> list[Folder]:
@@ -71,7 +68,7 @@ class ClassFolders:
         """Gather the files of one split, which lie in one folder or in several.
 
         Raises:
-            DataError: a class folder is empty, or is none of `known`, the training data's.
+            DataError: a class folder is none of `known`, the training data's.
         """
         if len(folders) == 1:
             return self._one(folders[0], known=known)
@@ -110,14 +107,11 @@ class ClassFolders:
 
     def _check_classes(self, folder: Folder, inner: Sequence[Folder], known: set[str] | None) -> None:
         where = printable(folder.path)
-        without = [one for one in folder.folders if not one.count and (one.empty or one.unread())]
-        if without and known is None:
-            unread = sum((one.unread() for one in without), Counter[str]())
-            there = f" (there are {counted(unread)})" if unread else ""
-            raise DataError(
-                f"expected {self.kind}s in every class folder of {where}, got none in "
-                f"{listed([one.name for one in without])}{there}: remove these folders or fill them; files that are "
-                f"read end in {', '.join(self.extensions)}"
+        without = [one.name for one in folder.folders if not one.count and (one.empty or one.unread())]
+        if without:
+            what = "class folder" if len(without) == 1 else "class folders"
+            self.notes.add(
+                f"left out: the {what} {listed(without)} in {printable(folder.name)}, without a readable {self.kind}"
             )
         extra = sorted({one.name for one in inner} - known) if known else []
         if extra:

@@ -55,8 +55,8 @@ def find_files(
         is_sample: of files in folders, whether one with such an ending is data, by its path; None: each is.
 
     Raises:
-        DataError: no such folder or file, no files in it, empty class folders, splits whose classes do not fit, or a
-            CSV file that is not as described.
+        DataError: no such folder or file, no files in it, splits whose classes do not fit, or a CSV file that is not
+            as described.
     """
     if csv is None and root is not None and root.lower().endswith(".csv"):
         root, csv = None, root

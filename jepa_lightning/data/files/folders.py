@@ -31,13 +31,13 @@ class FolderReader:
         self.extensions = extensions
         self.is_sample = is_sample
         self.notes = Notes(kind)
-        self.classes = ClassFolders(kind, extensions, self.notes)
+        self.classes = ClassFolders(kind, self.notes)
 
     def read(self, base: Path) -> dict[str, FileList]:
         """List the files by split. What was understood is logged in a line, and what is left out in another.
 
         Raises:
-            DataError: there are no files, a class folder is empty, or splits do not fit each other.
+            DataError: there are no files, or splits do not fit each other.
         """
         self.notes.doubts.clear()
         tree, said = read_tree(str(base), self._fits)

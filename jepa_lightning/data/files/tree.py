@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 
 from jepa_lightning.names.printable import printable
 
-_OF_SYSTEMS = {"@eadir", "lost+found", "$recycle.bin", "system volume information"}
+_OF_SYSTEMS = {
+    *("__macosx", "__pycache__", ".git", ".dvc", ".cache", ".ipynb_checkpoints", ".trash", ".trashes", ".thumbnails"),
+    *(".spotlight-v100", ".fseventsd", ".appledouble", ".idea", ".vscode", ".venv"),
+    *("@eadir", "lost+found", "$recycle.bin", "system volume information"),
+}  # fmt: skip
 _BESIDE_DATA = {
     *("", ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".md", ".rst", ".yaml", ".yml", ".html", ".htm", ".pdf"),
     *(".log", ".ini", ".cfg", ".toml", ".py", ".ipynb", ".sh", ".m", ".mat", ".pkl", ".pt", ".pth", ".db", ".lst"),
@@ -75,7 +79,8 @@ def read_tree(base: str, fits: Callable[[str, str], bool]) -> tuple[Folder, list
 
     Each folder is read once, by its device and inode number: under its own name if it has one below `base`, or else
     under that of the first link to it. A link to a folder that it lies in is not followed. Hidden files and folders
-    (`.x`, `__x`) are left out, and so is what is neither a file nor a folder.
+    (`.x`, `__x`) are left out, and so is what is neither a file nor a folder. Hidden folders are named, except for
+    those that systems make.
 
     Args:
         base: a folder.
@@ -93,6 +98,7 @@ class _Reader:
         self.root = Folder(base, os.path.basename(os.path.normpath(base)))
         self.said: list[str] = []
         self.seen = {_identity(base)}
+        self.hidden: list[str] = []
         self.waiting = deque([self.root])
         self.links: deque[tuple[Folder, str]] = deque()
         self.above: list[tuple[Folder, Folder | None]] = [(self.root, None)]
@@ -106,6 +112,9 @@ class _Reader:
                 self.said.append(f"left out: the link {self._name(path)}, to a folder that is read already")
             else:
                 self.add(parent, name, path)
+        if self.hidden:
+            more = f" and {len(self.hidden) - 5} more" if len(self.hidden) > 5 else ""
+            self.said.append(f"left out: {', '.join(self.hidden[:5])}{more}, which are hidden")
         for folder, parent_of in reversed(self.above):
             folder.folders.sort(key=lambda inner: inner.name)
             folder.count += len(folder.files)
@@ -120,6 +129,8 @@ class _Reader:
             return
         for entry in entries:
             if entry.name.startswith((".", "__")):
+                if entry.name.lower() not in _OF_SYSTEMS and _is(entry.is_dir):
+                    self.hidden.append(self._name(entry.path))
                 continue
             if _is(entry.is_dir):
                 if entry.is_symlink():

@@ -50,14 +50,14 @@ PLAIN = {"a": 3, "b": 3}
     [
         # Strays beside class folders, and folders beside them that are no classes.
         ("a/#.png*3 b/#.png*3 preview.png notes.txt", {"train": PLAIN}),
-        ("a/#.png*3 b/#.png*3 annotations/1.xml docs/", "remove these folders or fill them"),
+        ("a/#.png*3 b/#.png*3 annotations/1.xml docs/", {"train": PLAIN}),
         ("a/#.png*3 b/#.png*3 annotations/1.xml", {"train": PLAIN}),
         ("a/#.png*3 b/#.png*3 _background_noise_/#.png*2 @eaDir/1.png .cache/1.png __MACOSX/1.png", {"train": PLAIN}),
         ("a/#.png*3 b/#.png*3 _silence_/1.png", {"train": {**PLAIN, "_silence_": 1}}),
         ("sheet.png data/a/#.png*3 data/b/#.png*3", {"train": PLAIN}),
         ("#.png*9 summer/#.png*2 winter/#.png*2", {"train": 13}),
         ("#.png*2 more/#.png*9", {"train": 11}),
-        ("a/#.png*3 b/#.heic*3 c/1.png", r"got none in b \(there are .heic \(3\)\)"),
+        ("a/#.png*3 b/#.png*3 c/#.heic*3", {"train": PLAIN}),
         # Names of splits.
         ("Training/a/#.png*2 Training/b/1.png Testing/a/1.png", {"train": {"a": 2, "b": 1}, "test": {"a": 1}}),
         ("train2017/#.png*3 val2017/#.png*2 annotations/x.json", {"train": 3, "val": 2}),
@@ -136,6 +136,16 @@ def test_what_was_understood_is_said_in_a_line(tmp_path, caplog):
         f"{tmp_path / 'y'}: 6 images in 2 classes",
         f"{tmp_path / 'y'}: 5 of 12 files are left out, for their endings are not read: .heic (4), .dng (1)",
         f"{tmp_path / 'y'}: left out: 1 file beside the class folders of y (a.png)",
+    ]
+    lines = said(caplog, tmp_path / "w", "train/a/1.png train/b/1.png train/c/#.heic*3 train/d/ val/a/1.png val/b/")
+    assert lines[1:] == [
+        f"{tmp_path / 'w'}: 3 of 6 files are left out, for their endings are not read: .heic (3)",
+        f"{tmp_path / 'w'}: left out: the class folders c, d in train, without a readable image; left out: the "
+        "class folder b in val, without a readable image",
+    ]
+    spec = "a/1.png b/1.png .c/1.png __background__/1.png __MACOSX/1.png .git/1.png a/.ipynb_checkpoints/1.png"
+    assert said(caplog, tmp_path / "h", spec)[1:] == [
+        f"{tmp_path / 'h'}: left out: .c, __background__, which are hidden"
     ]
     assert (
         "taken as parts of the data, not as classes: batch1"

@@ -6,6 +6,7 @@ import torch
 
 from jepa_lightning.data import DataError
 from modalities.image import ArrayImages, ImageData
+from modalities.video import ArrayClips
 
 
 def archive(folder, name="train", count=20, shape=(12, 10, 3), key="image", **labels):
@@ -46,6 +47,35 @@ def test_grey_images_without_an_axis_for_channels(tmp_path):
     number = int(batch["id"][0].removeprefix("train[").removesuffix("]"))
     torch.testing.assert_close(batch["image"][0, 0], torch.from_numpy(images[number]) / 255)
     assert not module.labelled
+
+
+def test_channels_before_height_and_width(tmp_path, caplog):
+    images = archive(tmp_path)
+    np.savez(tmp_path / "first.npz", image=images.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(ArrayImages(str(tmp_path / "first.npz")).inputs, images)
+    assert "(20, 3, 12, 10) are read with their channels moved to the end" in caplog.text
+    np.savez(tmp_path / "many.npz", image=np.zeros((4, 12, 10, 7)))  # no one knows better
+    assert ArrayImages(str(tmp_path / "many.npz")).inputs.shape == (4, 12, 10, 7)
+    clips = np.arange(2 * 3 * 2 * 4 * 5).reshape(2, 2, 4, 5, 3)
+    for name, axes in (("tc", (0, 1, 4, 2, 3)), ("ct", (0, 4, 1, 2, 3))):
+        np.savez(tmp_path / f"{name}.npz", video=clips.transpose(axes))
+        np.testing.assert_array_equal(ArrayClips(str(tmp_path / f"{name}.npz")).inputs, clips)
+
+
+def test_arrays_that_are_no_labels_are_named(tmp_path, caplog):
+    classes = np.arange(20) % 3
+    words = {"column": classes[:, None], "names": np.array(["a cat", "b"])[classes % 2], "few": np.zeros(3)}
+    archive(tmp_path, **words)
+    path = str(tmp_path / "train.npz")
+    found = ArrayImages(path)
+    assert found.targets.tolist() == found.labels["column"].tolist() == classes.tolist()
+    assert list(found.labels) == ["column"]
+    assert f"{path}: left out: names <U5 (20,), few float64 (3,), no numbers for each of the 20 entries" in caplog.text
+    with pytest.raises(DataError, match=r"a label 'names' in .*got <U5 \(20,\); store classes as whole numbers"):
+        ArrayImages(path, labels=["names"])
+    archive(tmp_path, large=np.full(20, 2**63, np.uint64))
+    with pytest.raises(DataError, match=r"expected numbers below 2\^63, got 9223372036854775808"):
+        ArrayImages(path)
 
 
 def test_archives_that_do_not_fit(tmp_path):
