@@ -133,14 +133,20 @@ def layout(draw):
 
 
 def noise(draw, base, kind, held):
-    """Put beside the files what changes nothing: hidden ones, other endings, strays, links to what is there."""
+    """Put beside the files what changes nothing: hidden ones, other endings, strays, empty folders, links to others."""
     folders = sorted({os.path.dirname(path) for path in held} | {""})
     for _ in range(draw.randint(0, 4)):
         where = base / draw.choice(folders)
-        what = draw.choice([".hidden.png", "notes.txt", "x.heic", "Thumbs.db", "__MACOSX", ".git", "link", "stray"])
+        what = draw.choice(
+            [".hidden.png", "notes.txt", "x.heic", "Thumbs.db", "__MACOSX", ".git", "link", "stray", "empty"]
+        )
         if what in ("__MACOSX", ".git"):
             (where / what).mkdir(exist_ok=True)
             (where / what / "1.png").touch()
+        elif what == "empty":
+            (where / what).mkdir(exist_ok=True)
+            if draw.random() < 0.5:
+                (where / what / "1.heic").touch()
         elif what == "link":
             if not os.path.lexists(where / "link"):
                 (where / "link").symlink_to(base / draw.choice(folders))
