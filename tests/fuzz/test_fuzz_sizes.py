@@ -141,7 +141,7 @@ def test_two_processes_end_or_are_refused_together(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_of_many_sizes(tmp_path):
-    """Every step of each of a sample of them: 44 of 80 by 33 by 2, or more with JEPA_FUZZ."""
+    """44 of 80 by 33 by 2, or more with JEPA_FUZZ."""
     every = [(size, batch, drop) for size in range(1, 81) for batch in range(1, 34) for drop in (False, True)]
     check_two(tmp_path, random.Random(0).sample(every, min(len(every), 44 * FACTOR)))
 
