@@ -111,6 +111,10 @@ def loaders(folder: Path, names: Sequence[str], *, samples: int, files: int) -> 
         root = write_images(folder / "images", files)
         data = ImageData(root=str(root), image_size=224, channels=3, cache=False, batch_size=16, **shared)
         found["JPEG 500x375 to 224 px"] = partial(batches, data)
+        kept = ImageData(
+            root=str(root), image_size=224, channels=3, cache_folder=str(folder / "kept"), batch_size=16, **shared
+        )
+        found["JPEG 500x375 to 224 px, decoded before"] = partial(batches, kept)
         found["JPEG 500x375 to 224 px, torchvision"] = partial(torchvision_batches, root, 224, 16)
     if "video" in names:
         from modalities.video import VideoData

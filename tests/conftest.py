@@ -1,9 +1,14 @@
 """The order of the tests, and which processes run them."""
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # before NumPy: its idle threads take the cores from the other process
 
 FROM_THE_SERVER = {  # begin processes from the fork server (tests/processes.py), which takes ten seconds to start
     "distributed/test_two_processes.py",

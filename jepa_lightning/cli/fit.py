@@ -69,5 +69,8 @@ def fit(args: Sequence[str] | None = None) -> None:
         from jepa_lightning.run.signals import asks_for_resume, exits_before_training
 
         with exits_before_training("jepa-fit", requeue=asks_for_resume(words)):
+            from jepa_lightning.cli.postponed import postpone_metrics
+
+            postpone_metrics()
             from jepa_lightning.cli.lightning_cli import run
         run(args)

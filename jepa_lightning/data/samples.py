@@ -177,13 +177,13 @@ class Unreadable:
         if not new:
             return
         self.reasons |= new
-        for sample_id, reason in new.items():
-            _log.warning("skipped an unreadable sample: %s (%s)", printable(sample_id), printable(reason))
-        if len(self.reasons) > self.limit * self.total:
+        if len(self.reasons) > self.limit * self.total:  # the message lists the first of them
             raise DataError(
                 f"{len(self.reasons)} of {self.total} samples cannot be read, more than max_unreadable = "
                 f"{self.limit:g} allows: repair or remove them, or raise the limit\n{self._listing()}"
             )
+        for sample_id, reason in new.items():
+            _log.warning("skipped an unreadable sample: %s (%s)", printable(sample_id), printable(reason))
 
     def take(self, batch: Batch) -> Batch:
         """Return the batch without its list of unreadable samples, which is recorded.

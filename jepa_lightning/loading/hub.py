@@ -21,7 +21,7 @@ from jepa_lightning.weights.formats.sources import is_hub_id
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 LIBRARY = "jepa-lightning"
 _SPLITS = ("dataset", "val_dataset", "test_dataset", "csv", "val_csv", "test_csv")
-_OF_FILES = ("root", *_SPLITS, "unlabelled", "log_mel_cache")
+_OF_FILES = ("root", *_SPLITS, "unlabelled", "log_mel_cache", "cache_folder")
 """Settings that say where the data of a run lay."""
 
 

@@ -74,6 +74,26 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Inside, this process alone holds the lock file `path`, which stays; it waits for whoever holds it before.
+
+    Raises:
+        OSError: the file cannot be made. Where the file system has no locks, nothing is waited for.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+        yield
+    finally:
+        os.close(file)
+
+
 def _open(path: Path, refusal: str) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

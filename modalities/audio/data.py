@@ -43,6 +43,8 @@ class AudioData(FileDataModule):
         gain: random gain of training clips, uniform up to this many dB louder or softer. 0: none.
         cache: keep decoded audio in memory, so that each file is decoded once, at the start (test audio is not
             kept). None: if it takes less than 1 GiB, and there is no `log_mel_cache`.
+        cache_folder: keep them in files in this folder instead, which later runs find: each file is decoded once, for
+            all runs, and the set may be larger than memory. What is no longer asked for is not removed.
         log_mel_cache: folder to keep the log-mel spectrograms of files in (`LogMelCache`), for files that are read
             in many epochs or runs. Excludes gain, and takes 2 bytes per value.
         front_end: computes the spectrograms for that cache. None: the model's.
@@ -74,20 +76,22 @@ class AudioData(FileDataModule):
         short: Short = "pad",
         gain: float = 0.0,
         cache: bool | None = None,
+        cache_folder: str | None = None,
         log_mel_cache: str | None = None,
         front_end: nn.Module | None = None,
         samples: int = 4000,
         **shared: Unpack[FileSettings],
     ) -> None:
         super().__init__(samples=samples, **shared)
-        self.only_for_files(group=group, log_mel_cache=log_mel_cache)
+        self.only_for_files(group=group, cache_folder=cache_folder, log_mel_cache=log_mel_cache)
         if (group is None) == bool(test_groups or val_groups):
             raise DataError(
                 "expected group, the column to split by, together with test_groups or val_groups, got "
                 f"group {group}, test_groups {test_groups} and val_groups {val_groups}: set or leave out both"
             )
-        if log_mel_cache is not None and (cache or gain):
-            raise DataError(f"expected log_mel_cache without {'cache' if cache else 'gain'}, got both: leave one out")
+        beside = "cache" if cache else "cache_folder" if cache_folder else "gain" if gain else None
+        if log_mel_cache is not None and beside:
+            raise DataError(f"expected log_mel_cache without {beside}, got both: leave one out")
         if short not in ("pad", "tile"):
             raise DataError(f"expected short to be pad or tile, got {short!r}")
         if not 0 <= gain <= 60:
@@ -100,6 +104,7 @@ class AudioData(FileDataModule):
         self.short: Short = short
         self.gain = gain
         self.cache = cache
+        self.cache_folder = cache_folder
         self.log_mel_cache = log_mel_cache
         self.front_end = front_end
 
@@ -152,7 +157,7 @@ class AudioData(FileDataModule):
         sets = {split: AudioFiles(files, sample_rate=self.rate) for split, files in found.items()}
         if self.log_mel_cache is None:
             kept = [files for split, files in sets.items() if split != "test"]
-            self.in_memory = cache_sets(kept, self.cache) or self.in_memory
+            self.in_memory = cache_sets(kept, self.cache, self.cache_folder) or self.in_memory
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:

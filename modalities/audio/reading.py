@@ -30,9 +30,8 @@ _LAST_PAGE = 4  # seconds; the last page of an ogg file is shorter
 _RESERVOIR = 8 * 1152  # samples, of 8 mp3 frames
 _UNKNOWN = 0x7FFFF000  # from here on, a size in a header is what a programme writes that does not know it
 _CHUNKS = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_BROKEN_OGG = re.compile(
-    r"lacks an end-of-stream|without an End-Of-Stream|Junk after the last page|Corrupted bitstream"
-)
+_NO_LAST_PAGE = re.compile(r"lacks an end-of-stream|without an End-Of-Stream|Junk after the last page")
+_PAGE = 65_307  # bytes of the longest page of an ogg file
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def info(path: str | Encoded, *, check: bool = True) -> Info:
     """
     with _Open(path) as file:
         if check:
-            _check_end(file)
+            _check_end(file, path)
         return Info(file.frames, file.samplerate, file.channels)
 
 
@@ -197,13 +196,13 @@ def _soundfile() -> Any:
     return soundfile
 
 
-def _check_end(file: Any) -> None:
+def _check_end(file: Any, path: str | Encoded) -> None:
     log = file.extra_info
     chunk = _CHUNKS.search(log)
     if chunk and int(chunk[2]) < int(chunk[1]) < _UNKNOWN:
         raise OSError(f"the file is truncated: {chunk[2]} of {chunk[1]} bytes of audio are there")
-    if _BROKEN_OGG.search(log):
-        raise OSError("the file is truncated or damaged: its last page is missing")
+    if "Corrupted bitstream" in log or (_NO_LAST_PAGE.search(log) and not _ends_with_a_page(path)):
+        raise OSError("the file is truncated or damaged: its last page is incomplete")
     if file.format in ("FLAC", "MP3"):  # whose headers say how long they should be
         try:
             file.seek(file.frames - 1)
@@ -212,6 +211,19 @@ def _check_end(file: Any) -> None:
             there = 0
         if not there:
             raise OSError(f"the file is truncated or damaged: it ends before its {file.frames} samples")
+
+
+def _ends_with_a_page(path: str | Encoded) -> bool:
+    """Tell whether the last page of an ogg file ends where the file does.
+
+    Many files have no page that is marked as the last, or a second stream behind it: they are whole, and play.
+    """
+    with path.open() if isinstance(path, Encoded) else open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _PAGE))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return len(page) > 26 and len(page) == 27 + len(sizes) + sum(sizes)
 
 
 def _decode(file: Any, start: int, stop: int) -> Waveform:

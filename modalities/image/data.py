@@ -23,7 +23,7 @@ from modalities.image.batch_views import BatchViews
 from modalities.image.captions import CaptionedImages
 from modalities.image.files import ArrayImages, find_images
 from modalities.image.generated import GeneratedImages
-from modalities.image.looked_at import arrays, deep
+from modalities.image.looked_at import arrays, pictures
 from modalities.image.reading import MAX_PIXELS, read_image
 from modalities.image.transforms import BatchCrops, CentreCrop, ImageViews, Normalise, RandomCrop
 from modalities.image.values import EIGHT, UNIT, Values, say, values_of
@@ -56,6 +56,8 @@ class ImageData(PictureDataModule):
         flip: mirror half of the training images. With views, `ImageViews` takes the place of both.
         cache: keep decoded images of files in memory, so that each file is decoded once, at the start (test images
             are not kept). None: when they take less than 1 GiB.
+        cache_folder: keep them in files in this folder instead, which later runs find: each file is decoded once, for
+            all runs, and the set may be larger than memory. What is no longer asked for is not removed.
         max_pixels: largest number of pixels of a decoded image file; larger ones are unreadable samples. A small file
             may hold a very large image.
         samples: number of generated training images, at most 64 pixels wide (an eighth as many for validation).
@@ -87,6 +89,7 @@ class ImageData(PictureDataModule):
         value_range: tuple[float, float] | None = None,
         flip: bool = False,
         cache: bool | None = None,
+        cache_folder: str | None = None,
         max_pixels: int = MAX_PIXELS,
         samples: int = 8000,
         **shared: Unpack[FileSettings],
@@ -103,8 +106,10 @@ class ImageData(PictureDataModule):
         self.value_range = value_range
         self.flip = flip
         self._chosen = None if value_range is None else Values(*value_range)
-        self._values = self._chosen
+        self.values = self._chosen
         self.cache = cache
+        self.cache_folder = cache_folder
+        self.only_for_files(cache_folder=cache_folder)
         self.max_pixels = max_pixels
         if max_pixels < 1:
             raise DataError(f"expected max_pixels of at least 1, got {max_pixels}")
@@ -130,7 +135,7 @@ class ImageData(PictureDataModule):
         item = super().as_item(value)
         image = item.get("image")
         floats = getattr(image, "is_floating_point", lambda: np.asarray(image).dtype.kind == "f")
-        if self._values is None and self.mean is None and isinstance(image, torch.Tensor | np.ndarray) and floats():
+        if self.values is None and self.mean is None and isinstance(image, torch.Tensor | np.ndarray) and floats():
             low, high = float(image.min()), float(image.max())
             if not -0.01 <= low <= high <= 1.01:
                 raise DataError(
@@ -148,21 +153,19 @@ class ImageData(PictureDataModule):
             batch_transform = self._batch_transform
             if isinstance(batch_transform, Normalise):
                 found = {name: getattr(batch_transform, name).flatten().tolist() for name in ("mean", "std")}
-        if self._chosen is None and self._values is not None:
-            found["value_range"] = [self._values.low, self._values.high]
+        if self._chosen is None and self.values is not None:
+            found["value_range"] = [self.values.low, self.values.high]
         return found
 
     def load(self) -> dict[str, Dataset[Any]]:
         """Load the data sets by split; looks at the values of some training images."""
         sets = super().load()
         stored = [dataset for dataset in sets.values() if isinstance(dataset, Decoded)]
-        if self._values is None:
-            train = sets["train"]
-            self._values = values_of(deep(train)) if isinstance(train, Decoded) else None
-            self._values = self._values or self._array_values(train)
-            say(self._values)
+        if self.values is None:
+            self.values = values_of(pictures(sets["train"])) or self._array_values(sets["train"])
+            say(self.values)
         for dataset in stored:
-            dataset.decode = partial(dataset.decode, values=self._values)  # type: ignore[call-arg]
+            dataset.decode = partial(dataset.decode, values=self.values)  # type: ignore[call-arg]
         return sets
 
     def _array_values(self, dataset: Dataset[Any]) -> Values | None:
@@ -183,16 +186,19 @@ class ImageData(PictureDataModule):
         sets = find_images(self.root, csv=self.csv, labels=self.labels)
         if sets["train"].targets is not None and "val" in sets and sets["val"].targets is None:
             _log.warning("the validation images have no class folders: what needs their labels is left out")
-        self._values = self._chosen or sets["train"].look()
-        say(self._values)
+        self.values = self._chosen or sets["train"].look()
+        say(self.values)
         for images in sets.values():
             images.configure(
-                channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels, values=self._values
+                channels=self.channel_count, smallest=self.smallest, max_pixels=self.max_pixels, values=self.values
             )
         kept = [images for split, images in sets.items() if split != "test"]
-        if self.cache and any(images.arrays for images in kept):
-            raise DataError("expected cache: false (or null) for .npy files, got true: they are read as they are")
-        self.in_memory = cache_sets(kept, self.cache) or self.in_memory
+        if (self.cache or self.cache_folder) and any(images.arrays for images in kept):
+            raise DataError(
+                "expected cache: false (or null) and no cache_folder for .npy files, got one of them: they are read as "
+                "they are"
+            )
+        self.in_memory = cache_sets(kept, self.cache, self.cache_folder) or self.in_memory
         return dict(sets)
 
     def generate(self) -> dict[str, Dataset[Any]]:
@@ -211,7 +217,7 @@ class ImageData(PictureDataModule):
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """Crop to a random size and place for training, centrally for evaluation."""
-        settings: dict[str, Any] = {"channels": self.channel_count, "values": self._values}
+        settings: dict[str, Any] = {"channels": self.channel_count, "values": self.values}
         random = RandomCrop(self.size, scale=self.crop_scale, ratio=self.ratio, flip=self.flip, **settings)
         return random, CentreCrop(self.size, **settings)
 
@@ -256,7 +262,7 @@ class ImageData(PictureDataModule):
         """Estimate mean and std of each channel over up to 1000 readable training images, evenly spaced."""
         train = self.part("train")
         spaced = train.indices[np.linspace(0, len(train) - 1, min(_STATISTICS, len(train))).astype(int)]
-        crop = CentreCrop(self.size, channels=self.channel_count, values=self._values)
+        crop = CentreCrop(self.size, channels=self.channel_count, values=self.values)
         part = Samples(train.dataset, name=self.name, split="train", indices=spaced, transform=crop)
         sums = torch.zeros(2, self.channel_count, dtype=torch.float64)
         pixels = 0

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from jepa_lightning.data import ArchiveSamples, CachedFileSet, DataError, FileList, find_files
-from modalities.image.reading import EXTENSIONS, MAX_PIXELS, MODES, read_image
+from modalities.image.reading import EXTENSIONS, MAX_PIXELS, MODES, as_stored, is_wide, loses_bits, read_image
 from modalities.image.values import Values, values_of
 
 _log = logging.getLogger(__name__)
@@ -48,9 +48,9 @@ class ImageFiles(CachedFileSet):
         for index in self.spaced(self.examined):
             try:
                 with Image.open(self.files.regular(index)) as image:
-                    colours += ";16" in str(image.tile) and image.mode not in ("I;16", "I;16B", "I;16L", "I")
-                    if image.mode.startswith("I") or image.mode == "F":
-                        yield np.asarray(image)
+                    colours += loses_bits(image)
+                    if is_wide(image):
+                        yield np.asarray(as_stored(image))
             except Exception:  # a damaged file: met again, and reported, when it is read
                 continue
         if colours:

@@ -7,7 +7,8 @@ from io import BytesIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageFile, ImageOps, features
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 from torch import Tensor
 
 from jepa_lightning.data import Encoded
@@ -28,6 +29,9 @@ EXTENSIONS = (
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for a channel count; other counts need .npy files."""
+
+_FIRST = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}  # to other modes, Pillow converts these darker or not at all
+_SIGNED, _WHITE_IS_ZERO = (2,), 0  # values of the tags of a TIFF file
 
 MAX_PIXELS = 64_000_000
 """Pixels of an image that is decoded, by default: those of the largest cameras; 192 MB as RGB."""
@@ -65,10 +69,10 @@ def read_image(
             if smallest:
                 image.draft("L" if channels == 1 else None, (smallest, smallest))
             _check_size(image, max_pixels)
-            image.load()
+            stored = as_stored(image)
             # Looking for an orientation costs as much as decoding a small JPEG; most have no place for one.
             upright = image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}
-            pixels = np.asarray(convert(image if upright else ImageOps.exif_transpose(image), mode, values))
+            pixels = np.asarray(convert(stored if upright else ImageOps.exif_transpose(stored), mode, values))
     except OSError:
         raise
     except MemoryError as error:  # most often a damaged header, and not a large picture
@@ -84,6 +88,7 @@ def convert(image: Image.Image, mode: str, values: Values | None = None) -> Imag
     Raises:
         OSError: values that are not finite, or outside of `values`.
     """
+    image = as_stored(image)
     if image.mode == mode:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -91,7 +96,45 @@ def convert(image: Image.Image, mode: str, values: Values | None = None) -> Imag
         image = Image.fromarray((values or values_of([pixels]) or EIGHT).byte(pixels))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
+    elif image.mode in _FIRST:
+        image = image.convert(_FIRST[image.mode])
     return image.convert(mode)
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Tell whether an opened image is grey of other than 8 unsigned bits."""
+    signed = image.mode == "L" and getattr(image, "tag_v2", {}).get(SAMPLEFORMAT) == _SIGNED
+    return image.mode.startswith("I") or image.mode == "F" or signed
+
+
+def as_stored(image: Image.Image) -> Image.Image:
+    """Load an image; of TIFF files, put right the grey values that Pillow takes for others.
+
+    It gives signed numbers of 8 bits as unsigned, unsigned ones of 32 bits as signed, and those of 16 bits of which 0
+    is white as if 0 were black.
+    """
+    image.load()
+    tags = getattr(image, "tag_v2", None)
+    if tags is None or not is_wide(image):
+        return image
+    pixels = np.asarray(image)
+    if image.mode == "L":
+        return Image.fromarray(pixels.view(np.int8).astype(np.int32))
+    if image.mode == "I" and tags.get(SAMPLEFORMAT) != _SIGNED and pixels.min() < 0:
+        return Image.fromarray(pixels.view(np.uint32).astype(np.float32))
+    if image.mode.startswith("I;16") and tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
+        return Image.fromarray(65535 - pixels.astype(np.uint16))
+    return image
+
+
+def loses_bits(image: ImageFile.ImageFile) -> bool:
+    """Tell whether an opened image, not yet loaded, has more than 8 bits a channel, of which Pillow reads 8."""
+    if not image.tile or is_wide(image):
+        return False
+    decoder, *_, arguments = image.tile[0]
+    if decoder.startswith("ppm") and isinstance(arguments, tuple):
+        return int(arguments[-1]) > 255  # the largest value
+    return decoder == "SGI16" or ";16" in str(arguments)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

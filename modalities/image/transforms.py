@@ -273,10 +273,16 @@ class ImageViews(PixelViews):
     """
 
     name = "image"
+    values: Values | None = None
+
+    def configure(self, data: Any) -> None:
+        """Take the size, the number of channels and views, and the range of values from the data module."""
+        super().configure(data)
+        self.values = getattr(data, "values", None)
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
         """Make one view of the sample's `image`: a tensor (C, H, W), uint8 or float32."""
-        image = standard(sample["image"], self.channels)
+        image = standard(sample["image"], self.channels, self.values)
         if isinstance(image, Tensor):
             self.check(image)
         size, scale = self.crop(view)

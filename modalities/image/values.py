@@ -75,7 +75,7 @@ def values_of(arrays: Iterable[NDArray[Any]]) -> Values | None:
             continue
         low, high = min(low, float(found.min())), max(high, float(found.max()))
         whole = whole and (array.dtype.kind != "f" or (high > 1 and bool((found == np.rint(found)).all())))
-        kinds.add(str(array.dtype))
+        kinds.add(array.dtype.name)  # the same in either byte order
     if not kinds:
         return None
     what = f"{', '.join(sorted(kinds))} from {low:g} to {high:g}"
@@ -87,7 +87,7 @@ def values_of(arrays: Iterable[NDArray[Any]]) -> Values | None:
             return Values(0, 2**bits - 1, why, floats)
     if not whole and low >= 0 and high <= 1:
         return UNIT
-    floats = all(kind.lstrip("<>").startswith("float") for kind in kinds)
+    floats = all("float" in kind for kind in kinds)
     if not whole and low >= 0 and 127 < high <= 255:
         return Values(0, 255, f"{what} are read as 8-bit values", floats)
     if high <= low:

@@ -49,6 +49,8 @@ class PointCloudData(FileDataModule):
         dropout: in training, the largest share of the points that is left out (others are repeated in their place).
         cache: keep the clouds of files in memory, so that each file is read once, at the start (test clouds are not
             kept). None: when they take less than 1 GiB. HDF5 files are always read into memory.
+        cache_folder: keep them in files in this folder instead, which later runs find: each file is read once, for all
+            runs, and the set may be larger than memory. What is no longer asked for is not removed.
         samples: number of generated training clouds (an eighth as many for validation).
         **shared: root, csv, labels, dataset, val_dataset and test_dataset (`FileDataModule`); batch_size, num_workers,
             seed and so on (`JEPADataModule`).
@@ -78,6 +80,7 @@ class PointCloudData(FileDataModule):
         jitter_clip: float = 0.05,
         dropout: float = 0.0,
         cache: bool | None = None,
+        cache_folder: str | None = None,
         samples: int = 4000,
         **shared: Unpack[FileSettings],
     ) -> None:
@@ -99,6 +102,8 @@ class PointCloudData(FileDataModule):
         self.jitter_clip = jitter_clip
         self.dropout = dropout
         self.cache = cache
+        self.cache_folder = cache_folder
+        self.only_for_files(cache_folder=cache_folder)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -130,7 +135,7 @@ class PointCloudData(FileDataModule):
             for split, files in find_clouds(self.root, csv=self.csv, labels=self.labels).items()
         }
         kept = {split: clouds for split, clouds in sets.items() if split != "test"}
-        if cache_sets(kept.values(), self.cache):
+        if cache_sets(kept.values(), self.cache, self.cache_folder):
             for split, clouds in kept.items():
                 report(split, clouds.clouds(), points=points, features=features)
             self.in_memory = True

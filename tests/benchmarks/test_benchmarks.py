@@ -116,6 +116,7 @@ def test_peaks(card, precision, teraflops):
     assert found == (None if teraflops is None else pytest.approx(teraflops * 1e12))
 
 
+@pytest.mark.long
 def test_overhead_compares_the_same_training(tmp_path, capsys):
     figures = run(overhead.main, tmp_path, "--batch", "2", "--steps", "5", "--log-every", "3", *OPTIONS)
     for arm in ("trainer", "with_callbacks"):
@@ -160,6 +161,7 @@ def test_maskers_writes_its_figures(tmp_path):
     assert figures["results"]["Random"]["image_ms"] == pytest.approx(figures["results"]["Random"]["batch_ms"] / 2)
 
 
+@pytest.mark.long
 def test_maskers_on_several_threads_beside_busy_cores(tmp_path):
     options = ["--batch", "2", "--grid", "8", "8", "--repeats", "1", "--threads", "2", "--busy"]
     figures = run(maskers.main, tmp_path, *options)
@@ -217,6 +219,7 @@ def test_table_and_quartiles():
     assert report.quartiles([1.0, 2.0, 3.0]) == (1.5, 2.0, 2.5)
 
 
+@pytest.mark.long
 def test_real_data_scores_trained_untrained_and_raw_input(tmp_path):
     """On a folder of its own; each row is there, and a second call trains nothing again."""
     from PIL import Image as PILImage

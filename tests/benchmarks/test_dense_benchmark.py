@@ -33,6 +33,7 @@ def test_tokens_know_whether_they_hold_the_digit_and_where_it_is():
     assert (centre[1] == 12 / 32).all()
 
 
+@pytest.mark.long
 def test_it_trains_probes_and_prints(tmp_path, capsys):
     draw = np.random.default_rng(0)
     for split, count in (("train", 24), ("test", 8)):

@@ -23,6 +23,7 @@ def run(tmp_path, *options):
     return {row["row"]: row for row in json.loads(file.read_text())["results"]}
 
 
+@pytest.mark.long
 def test_all_checks_are_right_on_a_cpu(tmp_path, capsys):
     rows = run(tmp_path, "--only", "check")
     assert list(rows) == [f"check: {name}" for name in CHECKS]
@@ -30,6 +31,7 @@ def test_all_checks_are_right_on_a_cpu(tmp_path, capsys):
     assert "WRONG" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_steps_and_what_fails_beside_them(tmp_path, capsys):
     """A folder that is no clone gives rows with an error, and the rest goes on."""
     rows = run(tmp_path, "--only", "L/16", "192x12 32 px B512 ours, eager", "--ijepa", str(tmp_path))
@@ -102,6 +104,7 @@ def test_the_official_step_is_called_from_a_clone(tmp_path):
     assert str(tmp_path) not in sys.path
 
 
+@pytest.mark.long
 def test_short_cuts_change_no_loss_but_for_rounding(tmp_path):
     rows = run(tmp_path, "--only", "S/16 B256 ours")
     plain, mine = rows["S/16 B256 ours, plain"], rows["S/16 B256 ours, eager"]

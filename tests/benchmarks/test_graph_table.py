@@ -173,6 +173,7 @@ def test_raw_files_are_read_with_their_types(tiny, tmp_path):
     assert ring.types.tolist() == [int(word) for word in written[: ring.nodes]]
 
 
+@pytest.mark.long
 def test_all_graphs_once_a_seed_and_again_without_training(tiny, tmp_path, capsys, monkeypatch):
     found = graph_table.main([*tiny, "--seeds", "0", "1"])["TINY-SET"]
     scores = {row: np.array(values) for row, values in found["scores"].items()}
@@ -204,6 +205,7 @@ def test_all_graphs_once_a_seed_and_again_without_training(tiny, tmp_path, capsy
         graph_table.main([*tiny, "--seeds", "0", "--trainer.max_epochs", "2"])
 
 
+@pytest.mark.long
 def test_within_folds_no_test_graph_is_trained_on(tiny, tmp_path, capsys, monkeypatch):
     trained_on = []
     original = repeated_splits.SplitRun.before_fit

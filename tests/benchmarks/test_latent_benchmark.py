@@ -13,6 +13,7 @@ def test_codes_and_futures_are_counted():
     assert counts(errors, torch.tensor([0, 1, 0, 0])).tolist() == [[2, 0], [1, 1], [0, 0]]
 
 
+@pytest.mark.long
 def test_it_trains_both_and_prints_tables(tmp_path, capsys):
     words = ["--trainer.max_steps", "2", "--data.dataset.init_args.samples", "8", "--data.batch_size", "4"]
     words += ["--data.val_dataset.init_args.samples", "4", "--trainer.max_epochs", "-1"]

@@ -102,6 +102,7 @@ def test_probe_with_labels_has_both(run, tmp_path, no_plots):
     assert set(report.retrieval) == {"trained", "untrained"}
 
 
+@pytest.mark.long
 def test_probe_classifies_by_prompts(run, tmp_path, no_plots):
     classes = jepa_lightning.load(run).data(samples=64).classes or []
     prompts = tmp_path / "prompts.json"
@@ -119,6 +120,7 @@ def test_probe_classifies_by_prompts(run, tmp_path, no_plots):
     torch.testing.assert_close(alone, encoder([pair])[0, 96:], rtol=0, atol=1e-5)
 
 
+@pytest.mark.long
 def test_view_draws_pairs(run, tmp_path):
     jepa_lightning.view(run, ["masks", "features", "neighbours", "error"], out=tmp_path, samples=2)
     names = {path.name for path in tmp_path.iterdir()}

@@ -259,6 +259,7 @@ def test_the_whole_jepa_is_loaded(short_run):
 # Attention ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_attention_finds_the_token_that_tells_the_class():
     """One token of each sample, marked by its first channel, has the class; batches differ in their padding."""
     generator = torch.Generator().manual_seed(0)

@@ -132,7 +132,7 @@ def test_unreadable_is_substituted_counted_and_named(workers, caplog):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_more_than_the_limit_ends_with_the_list(workers):
+def test_more_than_the_limit_ends_with_the_list(workers, caplog):
     data = NumberData(Numbers(broken=range(100, 250, 5)), val_fraction=0, num_workers=workers, max_unreadable=0.025)
     with pytest.raises(
         DataError, match=r"(2[6-9]|30) of 1000 samples cannot be read, more than max_unreadable = 0.025"
@@ -141,6 +141,7 @@ def test_more_than_the_limit_ends_with_the_list(workers):
     assert str(error.value).count("  train[") == 20
     assert "(OSError: broken pipe)" in str(error.value)
     assert re.search(r"  and ([6-9]|10) more$", str(error.value))
+    assert len([record for record in caplog.records if "unreadable" in record.getMessage()]) <= 25  # not the last ones
 
 
 def test_exactly_the_limit_passes():

@@ -58,6 +58,7 @@ def test_it_is_installed_as_a_package(stranger):
     assert [point.value for point in found] == ["jepa_ecg"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_plots", "quick_attentive", "quick_logistic")
 def test_its_commands_in_their_order(stranger):
     """Training, judging, drawing, embedding: as typed, in one folder, none naming the package."""

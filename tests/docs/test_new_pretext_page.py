@@ -40,6 +40,7 @@ def test_it_is_less_than_30_lines():
     assert 0 < sum(len(text.splitlines()) for text in python) < 30
 
 
+@pytest.mark.long
 def test_its_commands_in_their_order(place):
     first, second = [line for line in commands(PAGE) if line.startswith("jepa-fit")]
     for line, run, target in ((first, "halves", "EMA"), (second, "online", "Online")):

@@ -27,6 +27,7 @@ def run(source, names):
     return None if last is None else eval(compile(last, "cell", "eval"), names)
 
 
+@pytest.mark.long
 def test_the_quickstart(tmp_path, monkeypatch, capsys):
     """All cells in order, in one process, with fewer samples and steps."""
     monkeypatch.chdir(tmp_path)

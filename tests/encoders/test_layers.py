@@ -144,6 +144,7 @@ def test_every_layer_carries_a_gradient(name):
 WHOLE = [pytest.param("compiled", name, marks=pytest.mark.slow) for name in ("rotary", "timm eva")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "name"),
     [*product(("checkpointed", "compiled blocks"), ("vit", "rotary", "timm eva")), ("compiled", "vit"), *WHOLE],

@@ -62,6 +62,7 @@ def test_drop_path_draws_the_same():
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.long
 def test_layers_that_are_recomputed_or_compiled():
     x = torch.randn(4, 9, 24, dtype=torch.float64)
     expected = run(make().double(), x, 4, trimmed=False)

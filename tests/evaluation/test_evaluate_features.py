@@ -167,6 +167,7 @@ def digits(found, seed):
     return F.one_hot(found["digit"], 8).float()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_attentive")
 @pytest.mark.parametrize("protocol", kinds(), ids=lambda protocol: protocol.kind)
 def test_the_attentive_probe_reads_labels_and_finds_none_in_noise(protocol):
@@ -195,6 +196,7 @@ def test_the_attentive_probe_of_continuous_labels():
     assert report.score("noise", "place", "attentive").estimate.mean < 0.1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_attentive")
 def test_a_planted_test_sample_leaves_the_attentive_probe_as_it_was():
     plain = with_tokens(weak)

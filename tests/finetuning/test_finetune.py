@@ -38,6 +38,7 @@ def report(short_run, images, tmp_path_factory):
     return found, out
 
 
+@pytest.mark.long
 def test_all_methods_see_the_same_labels(report):
     found, out = report
     rows = {(score.share, score.encoder): score for score in found.scores}
@@ -114,6 +115,7 @@ def test_a_stopped_call_resumes(short_run, images, tmp_path, monkeypatch):
     assert calls[1:] == [made, made]
 
 
+@pytest.mark.long
 def test_several_runs(short_run, images, tmp_path, monkeypatch):
     """Their table has intervals over the runs as well; those that are complete are read when the call is resumed."""
     runs = [tmp_path / name for name in "ab"]

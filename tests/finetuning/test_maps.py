@@ -43,6 +43,7 @@ def settings(scenes, label):
     return {"data": data, "label": label, "head": "dense", "accelerator": "cpu", "learning_rate": [0.01]}
 
 
+@pytest.mark.long
 def test_segmentation(short_run, scenes, tmp_path):
     """All four methods; maps are cropped and mirrored as their images are, or nothing could be learned."""
     found = jepa_lightning.finetune(short_run("image")[0], out=tmp_path, epochs=6, **settings(scenes, "classes"))
@@ -63,6 +64,7 @@ def test_segmentation(short_run, scenes, tmp_path):
     assert model(test["images"][0]).shape == (2, 32, 32)
 
 
+@pytest.mark.long
 def test_depth(short_run, scenes, tmp_path):
     how = settings(scenes, "depth")
     found = jepa_lightning.finetune(short_run("image")[0], out=tmp_path, epochs=6, baselines=False, **how)

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from fuzz_helpers import bounded, fuzz, must_be_ours
 from hypothesis import given
@@ -167,6 +168,7 @@ def attempt(make):
         return None
 
 
+@pytest.mark.long
 @given(st.data())
 @fuzz(250)
 def test_masks_keep_their_promises(data):

@@ -82,6 +82,7 @@ def check(**sizes):
         return None
 
 
+@pytest.mark.long
 @given(
     size=st.integers(1, 80), batch=st.integers(1, 33), drop_last=st.booleans(),
     val_fraction=st.sampled_from([0.1, 0.1, 0.0, 0.5]), classes=st.sampled_from([1, 2, 2, 80]),

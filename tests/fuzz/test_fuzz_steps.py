@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 import torch
 from fuzz_helpers import bounded, fuzz, must_be_ours
 from hypothesis import given
@@ -158,6 +159,7 @@ def cloud(data):
     return points
 
 
+@pytest.mark.long
 @given(st.data())
 @fuzz(30)
 def test_clouds(data):
@@ -205,6 +207,7 @@ def graph(draw):
     return RawGraph(nodes=x, edges=edges, edge_features=torch.ones(edges.shape[1], 2) if draw(st.booleans()) else None)
 
 
+@pytest.mark.long
 @given(st.data())
 @fuzz(30)
 def test_graphs(data):

@@ -32,7 +32,7 @@ def of_text(cells, kind):
     return np.array([names.index(cell) for cell in cells]), names
 
 
-@fuzz(60)
+@fuzz(40)
 @given(st.data())
 def test_any_dialect_gives_the_cells_that_were_written(data):
     kinds = data.draw(st.lists(st.sampled_from(list(COLUMNS)), min_size=1, max_size=3))

@@ -75,7 +75,9 @@ def measure(name, folder, steps=20):
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name.startswith("recipes/") else ()) for name in CASES]
+)
 def test_the_first_steps_of_shipped_configs_are_those_of_0_1(name, tmp_path):
     """Rounding grows from step to step: three steps here, all twenty with -m slow."""
     expected = json.loads(FIGURES.read_text())[name]

@@ -217,6 +217,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_a_run_on_a_run_needs_it_no_more(runs):
     first, second = jepa_lightning.load(runs / "first"), jepa_lightning.load(runs / "second")
     own = second.encoder.first.state_dict()

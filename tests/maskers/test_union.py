@@ -89,6 +89,7 @@ def test_without_a_leading_scale_all_frames_are_masked_alike():
     assert (some != some[:, :1]).any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("blocks", "scale", "expected"), [(8, 0.15, 0.632), (2, 0.7, 0.814)])
 def test_the_masking_ratio_does_not_depend_on_the_batch_size(blocks, scale, expected):
     """Cut to the batch's smallest sample, the ratio would fall by a tenth or more from batch 1 to batch 128."""

@@ -50,6 +50,7 @@ def test_actions_lie_in_the_space(space):
     torch.testing.assert_close(space.project(actions), actions)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "training",
     [Imagine(steps=60, horizon=5, width=64, learning_rate=5e-3), Imitate(steps=80, width=64, learning_rate=5e-3)],

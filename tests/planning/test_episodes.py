@@ -71,6 +71,7 @@ def test_a_straight_line_is_one_direction_at_full_speed():
     assert torch.equal(action, line.act(drawn.goal))
 
 
+@pytest.mark.long
 def test_the_default_planner_with_true_dynamics_reaches_the_other_room():
     rooms = TwoRooms(rooms="other")
     found = run_episodes(rooms, tasks(rooms, 40), Oracle(CEM(horizon=32)), budget=100)

@@ -12,6 +12,7 @@ pytest.importorskip("gymnasium", reason="needs gymnasium, of the extra world")
 pytest.importorskip("pygame", reason="needs pygame, of the extra world")
 
 
+@pytest.mark.long
 def test_a_pendulum_is_collected_fitted_and_planned_with(tmp_path, capsys):
     episodes, run = tmp_path / "episodes", tmp_path / "run"
     collect(["Pendulum-v1", str(episodes), "--episodes=6", "--length=8", "--image_size=16"])

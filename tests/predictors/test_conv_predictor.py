@@ -85,6 +85,7 @@ def test_settings_that_make_no_sense(inputs):
         predictor()(context(), Query(positions=torch.zeros(B, M, T, 3)))
 
 
+@pytest.mark.long
 def test_a_small_recipe_trains(tmp_path):
     """CNN-JEPA: the masked ConvNet, this predictor and mixed masks from YAML."""
     from jepa_lightning.cli.fit import fit

@@ -78,6 +78,7 @@ def trained(pretext, steps=40):
     return jepa
 
 
+@pytest.mark.long
 def test_the_best_of_four_tells_two_equally_likely_futures_apart():
     images, which = two_futures(64, 1000)
     one = trained(Masked()).step({"image": images}, generator()).predictions[0]

@@ -52,6 +52,7 @@ def spread(pretext, regularizer=None, steps=30):
     return float(outcome.context[0].pooled().std(0).mean().detach())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 @pytest.mark.parametrize("pretext", PRETEXTS)
 def test_only_a_regularizer_keeps_samples_apart(pretext, regularizer):

@@ -67,6 +67,7 @@ def test_settings_and_data_that_make_no_sense(make_jepa):
     assert jepa.losses(outcome) == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("regularizer", [SIGReg, VICReg])
 def test_training_brings_views_together_without_collapse(make_jepa, make_data, make_trainer, regularizer):
     module = make_jepa(

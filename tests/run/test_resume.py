@@ -118,6 +118,7 @@ def check(go, stop, *, resumed_with=None, **settings):
     return rest, seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [1, 3, 4, 6, 8, 11])
 def test_from_any_step(go, stop):
     rest, seen = check(go, stop)
@@ -163,6 +164,7 @@ def test_of_steps_without_validation(go):
     check(go, 6, limit_val_batches=0, every=100, max_epochs=-1, max_steps=10)
 
 
+@pytest.mark.long
 def test_with_workers_as_without(go):
     check(go, 6, workers=2, resumed_with={"workers": 0})
 
@@ -342,11 +344,18 @@ FAILURES = [  # after which step, of what run
 ]  # fmt: skip
 
 
+def marks(row, column):
+    """The first at every place, the others at one each, of which the later ones take longer."""
+    if row == 0 or row % 3 == column:
+        return () if row < 4 else pytest.mark.long
+    return pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("at", "settings", "where"),
     [
-        pytest.param(*failure, where, marks=() if row == 0 or row % 3 == column else pytest.mark.slow)
-        for row, failure in enumerate(FAILURES)  # the first at every place, the others at one each
+        pytest.param(*failure, where, marks=marks(row, column))
+        for row, failure in enumerate(FAILURES)
         for column, where in enumerate(("start", "batch", "end"))
     ],
 )

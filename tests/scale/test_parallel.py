@@ -39,6 +39,7 @@ class Moments(Callback):
 # Compilation ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("checkpoint_activations", "precision"), [(False, "32-true"), (True, "32-true"), (False, "bf16-mixed")]
 )

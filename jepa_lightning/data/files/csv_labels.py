@@ -16,7 +16,11 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.csv_rows import Row, filled_cell
 from jepa_lightning.names.printable import printable
 
-_MISSING = {"", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None"}  # as pandas has it
+_MISSING = {  # as pandas has it
+    *("", "NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "#N/A N/A", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None"),
+    *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+}
+_LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 _DIGITS = re.compile(r"[+-]?[0-9]+")
 _POINT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|Inf|infinity|Infinity)")
@@ -62,10 +66,10 @@ def read_labels(file: Path, header: list[str], rows: list[Row], at: int) -> tupl
         _doubt(file, header[at], rows, cells, names)
         return values, names
     for row, value, is_known in zip(rows, numeric, known, strict=True):
-        if is_known and not math.isfinite(value or 0.0):
+        if is_known and abs(value or 0.0) > _LARGEST:
             raise DataError(
-                f"expected a finite number in line {row[0]}, column {header[at]}, of {file}, got {row[1][at]}: "
-                "give one or remove the line"
+                f"expected a finite number, at most {_LARGEST:.3g}, in line {row[0]}, column {header[at]}, of {file}, "
+                f"got {row[1][at]}: give one or remove the line"
             )
     levels = {value for value, is_known in zip(numeric, known, strict=True) if is_known}
     few = len(levels) < _MANY and 4 * len(levels) <= sum(known)

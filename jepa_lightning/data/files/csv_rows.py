@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jepa_lightning.data.errors import DataError
@@ -36,30 +37,41 @@ def read_rows(
     text = _text(file)
     if file.suffix.lower() in JSON_LINES:
         return read_json_lines(file, text)
-    best: tuple[tuple[int, int, int], str, list[Row]] | None = None
+    best: tuple[tuple[int, int, int], str, _Cut] | None = None
     reason: csv.Error | None = None
     for rank, delimiter in enumerate(_DELIMITERS):
         try:
-            lines = _parse(text, delimiter)
+            cut = _parse(text, delimiter)
         except csv.Error as error:
             reason = error
             continue
         if delimiter == "\t" and '"' in text:  # where one opens a cell and is never closed, it swallows what follows
-            plain = _parse(text, delimiter, quoting=csv.QUOTE_NONE)
-            if len(plain) > len(lines) and {len(cells) for _, cells in plain} == {len(plain[0][1])}:
-                lines = plain
-        if lines:
-            header = names or lines[0][1]
-            fitting = sum(len(cells) == len(header) for _, cells in lines) == len(lines)
+            plain = _parse(text, delimiter, quoting=csv.QUOTE_NONE).rows
+            if len(plain) > len(cut.rows) and {len(cells) for _, cells in plain} == {len(plain[0][1])}:
+                doubt = "they enclose line breaks, but are read as characters, so that each line is a row"
+                if cut.doubt or cut.unclosed:
+                    doubt = ""
+                cut = _Cut(plain, doubt)
+        if cut.rows:
+            header = names or cut.rows[0][1]
+            fitting = all(len(cells) == len(header) for _, cells in cut.rows)
             named = bool(names) or any(name.lower() in columns for name in header)
             score = (named + (named and fitting), len(header) if names is None else 0, -rank)
             if best is None or score > best[0]:
-                best = score, delimiter, lines
+                best = score, delimiter, cut
     if best is None:
         if reason is not None:
             raise DataError(f"expected a CSV file in UTF-8, cannot read {file}: {reason}") from reason
         raise DataError(f"expected a CSV file with a line of column names, got the empty file {file}")
-    _, delimiter, lines = best
+    _, delimiter, cut = best
+    if cut.unclosed:
+        raise DataError(
+            f"expected quotation marks in pairs in {file}, got one in line {cut.unclosed} that is never closed: close "
+            "it, or write the cell in quotation marks and the one within it twice"
+        )
+    if cut.doubt:
+        _log.warning("%s: quotation marks in doubt: %s", file, cut.doubt)
+    lines = cut.rows
     header = [printable(name) for name in names or lines.pop(0)[1]]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
@@ -74,20 +86,53 @@ def read_rows(
     return header, lines
 
 
-def _parse(text: str, delimiter: str, *, quoting: int = csv.QUOTE_MINIMAL) -> list[Row]:
-    """Cut a text into the lines that are not empty, and these into cells.
+@dataclass
+class _Cut:
+    """The lines of a text that are not empty, cut into cells.
+
+    Attributes:
+        rows: the lines.
+        doubt: what is odd about quotation marks, and how they were read.
+        unclosed: the line of a quotation mark that is never closed; 0 for none.
+    """
+
+    rows: list[Row]
+    doubt: str = ""
+    unclosed: int = 0
+
+
+def _parse(text: str, delimiter: str, *, quoting: int = csv.QUOTE_MINIMAL) -> _Cut:
+    """Cut a text into lines and cells.
 
     Raises:
         csv.Error: the module csv gives up.
     """
     limit = csv.field_size_limit(2**31 - 1)  # of a cell: a text may be longer than its 131072; for the whole process
+    found = _Cut([])
     try:
-        lines = io.StringIO(text, newline="")
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, quoting=quoting)  # type: ignore[arg-type]
-        found = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        for strict in (True, False):
+            lines = io.StringIO(text, newline="")
+            reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, quoting=quoting, strict=strict)  # type: ignore[arg-type]
+            found.rows, last = [], 0
+            try:
+                for cells in reader:
+                    last = reader.line_num
+                    cells = [cell.strip() for cell in cells]
+                    if any(cells):
+                        found.rows.append((last, cells))
+                break
+            except csv.Error as error:
+                if not strict:
+                    raise
+                if "end of data" in str(error):
+                    found.unclosed = last + 1
+                else:
+                    found.doubt = (
+                        f"one within a quoted cell of line {reader.line_num} is not doubled, so it ends the cell"
+                    )
     finally:
         csv.field_size_limit(limit)
-    return [(number, cells) for number, cells in found if any(cells)]
+    return found
 
 
 def _text(file: Path) -> str:

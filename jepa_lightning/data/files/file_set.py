@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +19,8 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.file_list import FileList
 
 CACHE_BYTES = 2**30  # below which sets are kept in memory unless a setting says otherwise
+_VERSION = 1  # of decoded files on disk; another one makes the old ones misses
+_OF_FILES = ("files", "targets", "classes", "unreadable")  # attributes that `read` does not depend on
 
 
 class FileSet(Dataset[dict[str, Any]], ABC):
@@ -116,18 +122,51 @@ class CachedFileSet(FileSet):
             raise ValueError("expected inputs in memory to take many at once: call `cache` first")
         return {self.key: self._cache.take(indices), "labels": self.files.labels_of(indices)}  # type: ignore[arg-type]
 
-    def cache(self) -> None:
-        """Read every input into memory; those that cannot be read are listed in `unreadable`."""
-        self._cache = MemoryCache(len(self), self.read)
+    def cache(self, folder: str | None = None) -> None:
+        """Read every input into memory, or into a file in `folder` that a later run finds again.
+
+        Those that cannot be read are listed in `unreadable`. The file's name is a hash of all paths, sizes and times of
+        change, and of this object's public attributes, so that files are read again where one has changed.
+        """
+        self._cache = MemoryCache(len(self), self.read, path=None if folder is None else self._stored(folder))
         self.unreadable = self._cache.unreadable
 
+    def _stored(self, folder: str) -> Path:
+        settings = {name: value for name, value in vars(self).items() if name not in _OF_FILES and name[0] != "_"}
+        key = hashlib.sha256(json.dumps([_VERSION, self.key, settings], default=str).encode())
+        for index in range(len(self)):
+            path = self.files.path(index)
+            try:
+                found = os.stat(path)
+                state = f"{found.st_size}\n{found.st_mtime_ns}"
+            except OSError:
+                state = "missing"
+            key.update(f"\n{os.path.abspath(path)}\n{state}".encode("utf-8", "surrogateescape"))
+        return Path(folder).expanduser() / key.hexdigest()[:32]
 
-def cache_sets(sets: Iterable[CachedFileSet], keep: bool | None) -> bool:
-    """Read sets into memory where `keep` says so; None: if they take less than 1 GiB. Return whether it was done."""
+
+def cache_sets(sets: Iterable[CachedFileSet], keep: bool | None, folder: str | None = None) -> bool:
+    """Read sets into memory where `keep` says so, or all into `folder` where it is given.
+
+    Args:
+        sets: of files.
+        keep: None: if they take less than 1 GiB.
+        folder: see `CachedFileSet.cache`.
+
+    Returns:
+        Whether it was done.
+
+    Raises:
+        DataError: a folder, but sets are not to be kept; or nothing can be written there.
+    """
     sets = list(sets)
+    if folder is not None and keep is False:
+        raise DataError(f"expected cache: true or null with cache_folder {folder}, got false: leave one out")
+    if keep is None and folder is not None:
+        keep = True
     if keep is None:
         keep = sum(files.bytes_in_memory() for files in sets) < CACHE_BYTES
     if keep:
         for files in sets:
-            files.cache()
+            files.cache(folder)
     return keep

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data.errors import DataError
@@ -68,6 +69,7 @@ class SourcedDataModule(JEPADataModule, ABC):
         if self.has_files:
             return self.load_files()
         self.in_memory = True
+        rank_zero_info(f"generating {self.samples:,} samples with seed {self.seed} (your own: data.root, ...)")
         return self.generate()
 
     @property

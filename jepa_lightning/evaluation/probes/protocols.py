@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from jepa_lightning.evaluation.probes.classification import C_GRID
+from jepa_lightning.scale.threads import one_thread_if_small
 
 Array = NDArray[Any]
 
@@ -132,7 +133,7 @@ class LinearClassifier:
         """
         if not np.isfinite(features).all():
             raise ValueError("expected finite features, got NaN or infinity: the model they come from has diverged")
-        with _unchecked():
+        with _unchecked(), one_thread_if_small(features.size):
             scale, last = StandardScaler(), self._linear(self.c or self._choose(features, labels))
             last.fit(scale.fit_transform(features), labels)
         return Pipeline([("scale", scale), ("classify", last)])

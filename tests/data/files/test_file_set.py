@@ -62,3 +62,24 @@ def test_small_sets_are_kept_in_memory(files, tmp_path, monkeypatch, keep, limit
     else:
         with pytest.raises(FileNotFoundError):
             arrays[4]
+
+
+class Scaled(Arrays):
+    def __init__(self, files, *, by):
+        super().__init__(files)
+        self.by = by
+
+    def read(self, index):
+        return super().read(index) * self.by
+
+
+def test_sets_of_any_size_are_kept_in_a_folder_by_what_they_are_read_with(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("jepa_lightning.data.files.file_set.CACHE_BYTES", 1)
+    folder = str(tmp_path / "kept")
+    for by in (1, 2, 1):
+        scaled = Scaled(files, by=by)
+        assert cache_sets([scaled], None, folder)
+        assert scaled[4]["array"].tolist() == [4 * by] * 5
+    assert len(list((tmp_path / "kept").glob("*.bin"))) == 2
+    with pytest.raises(DataError, match="expected cache: true or null with cache_folder"):
+        cache_sets([scaled], False, folder)

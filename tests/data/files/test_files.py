@@ -93,6 +93,12 @@ def test_other_columns_are_not_guessed_to_be_labels(tmp_path, caplog):
         ('path,w\na.mp4,"1,500"\nb.mp4,"12,250"\n', ["w"], "got 1,500, which may be a thousand or a decimal comma"),
         ("path,speed\na.mp4,1\n", ["sped"], r"label column 'sped' .*\(did you mean speed\?\)"),
         ("path,speed\na.mp4,nan\n", ["speed"], "expected a finite number in line 2, column speed"),
+        (
+            "path,speed\na.mp4,1e39\n",
+            ["speed"],
+            r"a finite number, at most 3.4e\+38, in line 2, column speed.*got 1e39",
+        ),
+        ('path,label\na.mp4,x\n\nb.mp4,"y\nc.mp4,z\n', None, "quotation marks in pairs .* one in line 4 that is never"),
         ("path,split\na.mp4,trian\n", None, r"line 2, column split, .* got 'trian' \(did you mean train\?\)"),
         ("path,split\na.mp4,test\n", None, "expected training rows in .*, got only test"),
         ("path,path\na.mp4,a.mp4\n", None, "got 'path' twice"),
@@ -169,6 +175,24 @@ def test_names_of_splits_in_another_column_are_said(tmp_path, caplog):
     caplog.clear()
     find(table(tmp_path, "path,kind\na.mp4,train\nb.mp4,bus\n"))
     assert "names of splits" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "doubt"),
+    [
+        (
+            'path,label\na.mp4,"say \\"it\\""\nb.mp4,y\n',
+            ['say \\it\\""', "y"],
+            "one within a quoted cell of line 2 is not doubled",
+        ),
+        ('path\tlabel\na.mp4\t"x\nb.mp4\ty"\n', ['"x', 'y"'], "they enclose line breaks, but are read as characters"),
+        ('path\tlabel\na.mp4\t"x\nb.mp4\t"y\n', ['"x', '"y'], ""),
+    ],
+)
+def test_doubts_about_quotation_marks_are_said(tmp_path, caplog, text, names, doubt):
+    assert find(table(tmp_path, text))["train"].classes == names
+    assert ("quotation marks in doubt" in caplog.text) == bool(doubt)
+    assert doubt in caplog.text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])

@@ -104,6 +104,7 @@ def test_it_starts_as_a_linear_map_of_the_mean():
         assert torch.allclose(found, joined @ parameters["weight"][number], atol=1e-5)
 
 
+@pytest.mark.long
 def test_it_finds_the_token_that_tells_where_the_mean_does_not():
     x, labels, _ = hidden(400, strength=2.0)
     asked, truth, where = hidden(200, seed=1, strength=2.0)

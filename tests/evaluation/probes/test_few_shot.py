@@ -52,6 +52,7 @@ def test_halves_share_no_sample():
     assert len({tuple(sorted(set(half[0].tolist()))) for half in found}) == 50
 
 
+@pytest.mark.long
 def test_the_interval_covers_chance_on_noise_where_that_of_the_episodes_alone_does_not():
     covered, usual, rounds = 0, 0, 20
     labels = np.arange(160) % 4

@@ -86,6 +86,7 @@ def test_known_answers(kind):
     assert noise.mean() < 0.6  # the most frequent class has 0.44
 
 
+@pytest.mark.long
 def test_test_samples_touch_neither_scaling_nor_the_choice_of_c_nor_the_fit():
     features, split = blobs(), repeated_splits(LABELS, repeats=1, test_share=0.2)[0]
     planted = features.copy()
@@ -103,6 +104,7 @@ def test_one_sample_a_class_needs_no_choice_of_c():
     assert accuracies(np.eye(3)[LABELS], LABELS, [split]).tolist() == [1.0]
 
 
+@pytest.mark.long
 def test_the_interval_covers_the_truth_of_repeated_splits_where_the_usual_one_does_not():
     """Scores over splits of one data set are correlated. Truth: the accuracy on a large fresh set."""
     covered, usual, rounds = 0, 0, 20

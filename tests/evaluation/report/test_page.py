@@ -146,6 +146,7 @@ def test_without_matplotlib_a_line_says_what_is_missing(report, tmp_path, monkey
     assert (tmp_path / "report.json").read_text().count(NO_PLOTS) == 1
 
 
+@pytest.mark.long
 def test_the_same_report_is_the_same_page(report, plots, written):
     alone = html_page(report, plots)
     assert written.startswith(alone[: alone.index("<h2>Settings")])

@@ -296,12 +296,15 @@ def test_cache_changes_nothing(tmp_path):
         wave = np.random.default_rng(i).uniform(-0.5, 0.5, 3000 + 500 * i).astype(np.float32)
         soundfile.write(tmp_path / f"{i}.wav", wave, 11025)
     got = []
-    for cache in (False, True):
-        data = make(tmp_path, cache=cache, val_fraction=0)
+    stored = {"cache_folder": str(tmp_path.parent / "kept")}
+    for settings in ({"cache": False}, {"cache": True}, stored, stored):
+        data = make(tmp_path, val_fraction=0, **settings)
         data.setup()
         torch.manual_seed(0)
-        got.append([batch["waveform"] for batch in data.train_dataloader()])
-    assert torch.allclose(torch.cat(got[0]), torch.cat(got[1]), atol=2e-6)
+        got.append(torch.cat([batch["waveform"] for batch in data.train_dataloader()]))
+    assert torch.allclose(got[0], got[1], atol=2e-6)
+    assert torch.equal(got[1], got[2])
+    assert torch.equal(got[1], got[3])
 
 
 def test_small_sets_are_kept_in_memory_by_default(tmp_path, monkeypatch):
@@ -401,6 +404,7 @@ def test_a_dataset_of_something_else():
         ({"csv": "x.csv", "group": "speaker"}, "expected group, .* together with test_groups"),
         ({"csv": "x.csv", "test_groups": ["anna"]}, "expected group, .* got group None"),
         ({"root": "x", "log_mel_cache": "y", "cache": True}, "expected log_mel_cache without cache"),
+        ({"root": "x", "log_mel_cache": "y", "cache_folder": "z"}, "expected log_mel_cache without cache_folder"),
         ({"root": "x", "log_mel_cache": "y", "gain": 3.0}, "expected log_mel_cache without gain"),
         ({"short": "loop"}, "expected short to be pad or tile, got 'loop'"),
         ({"gain": -1.0}, "expected gain from 0 to 60 dB, got -1"),

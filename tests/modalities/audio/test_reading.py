@@ -10,7 +10,7 @@ import soundfile
 import torch
 from torchaudio.functional import resample as whole_resample
 
-from jepa_lightning.data import DataError
+from jepa_lightning.data import DataError, Encoded
 from modalities.audio.reading import info, ratio, read, resample
 
 FORMATS = {
@@ -144,6 +144,32 @@ def test_damage_is_an_os_error_that_says_what(tmp_path, suffix, kind):
         info(str(path))
     assert str(tmp_path) not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def pages(data):
+    """Cut an ogg file into its pages."""
+    start = 0
+    while start < len(data):
+        stop = start + 27 + data[start + 26] + sum(data[start + 27 : start + 27 + data[start + 26]])
+        yield data[start:stop]
+        start = stop
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("form", ["no last page is marked", "a second stream"])
+def test_an_ogg_file_of_whole_pages_is_readable_however_its_end_is_marked(tmp_path, form, subtype):
+    path = tmp_path / "x.ogg"
+    write(path, tone(2, 48000), 48000, subtype=subtype)
+    whole = path.read_bytes()
+    *first, _ = pages(whole)
+    assert len(first) > 2
+    changed = {"no last page is marked": b"".join(first), "a second stream": whole + whole}[form]
+    for source in (path, Encoded("x.ogg", changed)):
+        path.write_bytes(changed)
+        assert info(source if isinstance(source, Encoded) else str(source)).frames > 24000
+    path.write_bytes(changed[:-20])
+    with pytest.raises(OSError, match="its last page is incomplete"):
+        info(str(path))
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])

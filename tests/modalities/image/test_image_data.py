@@ -343,14 +343,52 @@ def test_cache_changes_nothing(tmp_path):
     for i, size in enumerate([(50, 20), (20, 50), (300, 200)]):
         write(tmp_path / "bee" / f"odd{i}.jpg", size=size)
     kept, read = make(tmp_path, cache=True, drop_last=False), make(tmp_path, cache=False, drop_last=False)
+    stored, again = (make(tmp_path, cache_folder=str(tmp_path.parent / "kept"), drop_last=False) for _ in range(2))
     assert torch.equal(everything(kept.val_dataloader())[0], everything(read.val_dataloader())[0])
     got = []
-    for data in (kept, read):
+    for data in (kept, read, stored, again):
         data.setup()
         torch.manual_seed(0)
         got.append(everything(data.train_dataloader()))
-    assert torch.equal(got[0][0], got[1][0])
-    assert got[0][1] == got[1][1]
+    assert all(torch.equal(got[0][0], other[0]) and got[0][1] == other[1] for other in got[1:])
+
+
+def test_files_are_decoded_once_for_all_runs_until_one_of_them_or_a_setting_changes(tmp_path, monkeypatch):
+    classes(tmp_path / "images", 4)
+    opened = []
+
+    def counting(path, **settings):
+        opened.append(path)
+        return read_image(path, **settings)
+
+    monkeypatch.setattr("modalities.image.files.read_image", counting)
+
+    def decoded(**settings):
+        opened.clear()
+        make(tmp_path / "images", cache_folder=str(tmp_path / "kept"), val_fraction=0, **settings).setup()
+        return len(opened)
+
+    assert [decoded(), decoded(), decoded(channels=1), decoded(channels=1)] == [12, 0, 12, 0]
+    write(next((tmp_path / "images").rglob("*.jpg")), size=(31, 33))
+    assert [decoded(), decoded()] == [12, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cache_folder": "x"}, "expected cache_folder only for files"),
+        ({"root": "files", "cache_folder": "x", "cache": False}, "expected cache: true or null with cache_folder x"),
+        ({"root": "arrays", "cache_folder": "x"}, "no cache_folder for .npy files"),
+    ],
+)
+def test_a_cache_folder_that_does_not_fit(tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    classes(tmp_path / "files", 2)
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays" / "a.npy", np.zeros((3, 40, 40), np.uint8))
+    with pytest.raises(DataError, match=message):
+        make(**settings).setup()
+    assert not (tmp_path / "x").exists()
 
 
 def test_small_sets_are_kept_in_memory_by_default(tmp_path, monkeypatch):

@@ -118,6 +118,7 @@ def test_hue_turns_at_most_a_tenth_and_leaves_grey_alone():
     assert (seen(transform, grey, count=20).int() - 90).abs().max() <= 1
 
 
+@pytest.mark.long
 def test_how_often_a_chance_each_view():
     transform = ready(**{**OFF, "blur": [1.0, 0.1], "solarise": [0.0, 0.2]}, **WHOLE, views=3, sigma=(1.0, 2.0))
     blurs = [share((seen(transform, noise() // 2, v) != noise() // 2).flatten(1).any(1)) for v in range(3)]

@@ -46,6 +46,7 @@ def test_frames_move_by_the_velocity():
     assert np.mean(off < 2) > 0.9
 
 
+@pytest.mark.long
 def test_stills_do_not_tell_the_direction():
     """Logistic regression on single frames stays near chance (1/8)."""
     train, test = (
