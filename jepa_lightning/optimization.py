@@ -67,7 +67,16 @@ def set_fused(optimizer: Optimizer, fused: bool | None) -> Optimizer:
 
 
 def set_scheduled(optimizer: Any, learning_rate: float, weight_decay: float) -> None:
-    """Set the values of a step; weight decay only in the groups that decay."""
+    """Set the values of a step; weight decay only in the groups that decay.
+
+    Raises:
+        ValueError: one is negative: training would climb, or weights would grow.
+    """
+    if not (learning_rate >= 0 and weight_decay >= 0):
+        raise ValueError(
+            f"expected a learning rate and a weight decay of at least 0 at every step, got {learning_rate:g} and "
+            f"{weight_decay:g}: check model.learning_rate and model.weight_decay"
+        )
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
         if group["decays"]:

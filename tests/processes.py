@@ -46,12 +46,12 @@ def _run(code, *files):
     exec(compile(code, "fresh", "exec"), {"__name__": "fresh"})
 
 
-def in_two(folder, function, *args):
+def in_two(folder, function, *args, limit=LIMIT):
     """Call `function` in two processes of one gloo group, as torchrun starts them; what they print goes into files."""
     both = [forkserver().Process(target=_as_rank, args=(rank, str(folder), function, args)) for rank in (0, 1)]
     for process in both:
         process.start()
-    waited = time.monotonic() + LIMIT
+    waited = time.monotonic() + limit
     while any(process.is_alive() for process in both) and time.monotonic() < waited:
         if any(process.exitcode for process in both):  # the other may wait for it
             break

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -49,6 +52,17 @@ class BestCheckpoint(Shown, ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         protect(trainer)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best score so far if best.ckpt lies in the folder, which may have been moved or copied."""
+        folder = Path(str(self.dirpath))
+        if not (folder / "best.ckpt").exists():
+            return
+        here = {"dirpath": self.dirpath}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            here[name] = _in(folder, state_dict.get(name, ""))
+        models = {_in(folder, path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": models})
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if the score is the best so far.
 
@@ -68,3 +82,8 @@ class BestCheckpoint(Shown, ModelCheckpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             require_finite(trainer, kept=f"{self.dirpath}/best.ckpt")
         super().on_validation_end(trainer, pl_module)
+
+
+def _in(folder: Path, path: str) -> str:
+    """Give the path of a file of that name in the folder."""
+    return str(folder / Path(path).name) if path else ""

@@ -44,6 +44,9 @@ class OnlineProbe(Shown, Callback):
             a fifth of its training features.
         enabled: False switches it off.
 
+    Raises:
+        ValueError: `k` or `c` is out of range.
+
     Examples:
         >>> from lightning.pytorch import Trainer
         >>> from jepa_lightning.callbacks import OnlineProbe
@@ -54,6 +57,8 @@ class OnlineProbe(Shown, Callback):
     """
 
     def __init__(self, *, label: str | None = None, k: int = 20, c: float | None = None, enabled: bool = True) -> None:
+        if k < 1 or (c is not None and not c > 0):
+            raise ValueError(f"expected k of at least 1 and c above 0 (null: chosen), got k {k} and c {c}")
         self.label = label
         self.k = k
         self.c = c

@@ -91,6 +91,8 @@ def mistake(error: BaseException) -> str | None:
         return str(error)  # as long as it is: it lists what is broken
     if isinstance(error, OSError) and error.errno in _WRONG_NAME and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
+    if isinstance(error, ImportError) and str(error).startswith("Requirement "):  # Lightning's, of a package
+        return str(error)
     if isinstance(error, RuntimeError) and no_metric(str(error)) is None:
         return None
     if isinstance(

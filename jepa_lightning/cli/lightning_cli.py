@@ -25,6 +25,7 @@ from jepa_lightning.callbacks import (
     Pictures,
     RunSummary,
 )
+from jepa_lightning.cli.checks import check_trainer
 from jepa_lightning.cli.errors import fail, short_errors
 from jepa_lightning.cli.init import add_init, start_from
 from jepa_lightning.cli.parser import Parser
@@ -162,6 +163,7 @@ class JEPACLI(LightningCLI):
         Only `fit` writes into the run's folder: validating a run changes nothing of it.
         """
         config = self.config_init["trainer"]
+        check_trainer(config)
         refuse_fsdp1(config.get("strategy"))  # which Lightning would refuse on a CPU only
         callbacks = config.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]

@@ -22,7 +22,6 @@ def postpone_metrics() -> None:
     with suppress(ImportError):
         whole, functional = _postponed("torchmetrics"), _postponed("torchmetrics.functional")
         whole.functional = functional
-        whole._logger = logging.getLogger("torchmetrics")
         import torchmetrics.utilities  # noqa: F401  it and torchmetrics.metric import each other, it first
         from torchmetrics.__about__ import __version__
         from torchmetrics.collections import MetricCollection
@@ -38,6 +37,8 @@ class _Postponed(ModuleType):
     """A package whose `__init__` runs when something is asked for that is not there yet."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.endswith("logger"):  # which its parts take from it
+            return logging.getLogger(self.__name__)
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         self.__class__ = ModuleType  # type: ignore[assignment]

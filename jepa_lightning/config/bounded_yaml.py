@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -14,12 +15,41 @@ MODE = "bounded_yaml"
 VALUES = 100_000  # that a configuration stands for, its aliases written out
 DEPTH = 50  # of lists and mappings in each other
 CHARACTERS = 10_000_000
-_SHORT = 40  # characters that are within all bounds, where there is no alias
+_SHORT = 40  # characters that are within all bounds, where there is no alias and at most one key
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class OutOfBounds(yaml.YAMLError, ValueError):
     """A configuration is larger or deeper than any of use."""
+
+
+class Repeated(yaml.YAMLError, ValueError):
+    """A setting stands twice in one place; YAML readers take the last without a word."""
+
+
+@dataclass
+class _Level:
+    """A list or mapping that is open: its anchor, the values before it, and of a mapping its keys so far."""
+
+    anchor: str | None
+    before: int
+    keys: set[str] | None
+    next_is_key: bool = True
+
+    def take(self, event: Any) -> None:
+        """Note a key, or pass a value.
+
+        Raises:
+            Repeated: the key is there already.
+        """
+        if self.keys is None:
+            return
+        if self.next_is_key and isinstance(event, yaml.ScalarEvent):
+            if event.value in self.keys:
+                line = event.start_mark.line + 1
+                raise Repeated(f"expected each setting once, got {event.value} again in line {line}: leave one out")
+            self.keys.add(event.value)
+        self.next_is_key = not self.next_is_key
 
 
 def check_yaml(text: str) -> None:
@@ -29,16 +59,19 @@ def check_yaml(text: str) -> None:
 
     Raises:
         OutOfBounds: it is too long or too deep, stands for too much, or an alias lies within what it stands for.
+        Repeated: a key stands twice in one mapping.
         yaml.YAMLError: it is no YAML.
     """
-    if len(text) <= _SHORT and "*" not in text:
+    if len(text) <= _SHORT and "*" not in text and text.count(":") < 2:
         return
     if len(text) > CHARACTERS:
         raise OutOfBounds(f"expected a configuration of at most {CHARACTERS:,} characters, got {len(text):,}")
     known: dict[str, int] = {}  # values that each anchor stands for
-    levels: list[tuple[str | None, int]] = []  # of each that is open, its anchor and the values before it
+    levels: list[_Level] = []
     total = 0
     for event in _events(text):
+        if levels and isinstance(event, yaml.AliasEvent | yaml.ScalarEvent | yaml.CollectionStartEvent):
+            levels[-1].take(event)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in known:
                 raise OutOfBounds(f"expected an anchor before the alias *{event.anchor}, and not around it")
@@ -48,14 +81,14 @@ def check_yaml(text: str) -> None:
             if event.anchor is not None:
                 known[event.anchor] = 1
         elif isinstance(event, yaml.CollectionStartEvent):
-            levels.append((event.anchor, total))
+            levels.append(_Level(event.anchor, total, set() if isinstance(event, yaml.MappingStartEvent) else None))
             total += 1
             if len(levels) > DEPTH:
                 raise _too_deep()
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = levels.pop()
-            if anchor is not None:
-                known[anchor] = total - before
+            level = levels.pop()
+            if level.anchor is not None:
+                known[level.anchor] = total - level.before
         if total > VALUES:
             raise _too_many()
 

@@ -71,7 +71,7 @@ def read_configs(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Each config that is named, and what it holds; None for one that cannot be read.
 
     Raises:
-        ValueError: there is none of that name, or it is no YAML; the message names the file and the line.
+        ValueError: there is none of that name, it is no YAML, or holds no settings; the message names the file.
     """
     for word, following in pairwise([*words, ""]):
         flag, equals, value = word.partition("=")
@@ -79,13 +79,19 @@ def read_configs(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
             name = value if equals else following
             try:
                 text = Path(find_config(name)).read_text()
-            except (OSError, UnicodeDecodeError):  # the parser says what is wrong with it
+            except OSError:  # the parser says what is wrong with it
                 yield name, None
                 continue
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{name} is not in UTF-8 ({error.reason} at byte {error.start}): save it so") from None
             try:
-                yield name, load_yaml(text)
+                config = load_yaml(text)
             except yaml.YAMLError as error:
                 raise ValueError(f"{name}{_where(error)}") from None
+            if not isinstance(config, dict):
+                found = "nothing" if config is None else f"a {type(config).__name__}"
+                raise ValueError(f"expected settings in {name}, such as `trainer: {{max_epochs: 3}}`, got {found}")
+            yield name, config
 
 
 def _where(error: yaml.YAMLError) -> str:

@@ -92,16 +92,16 @@ class JEPADataModule(Shown, LoadedData, ABC):
             )
         if batch_size < 1:
             raise DataError(f"expected batch_size of at least 1, got {batch_size}")
-        if num_workers is not None and num_workers < 0:
-            raise DataError(f"expected num_workers of at least 0, or null for an automatic choice, got {num_workers}")
+        if num_workers is not None and not 0 <= num_workers <= 512:
+            raise DataError(f"expected num_workers from 0 to 512, or null for an automatic choice, got {num_workers}")
         if not 0 <= timeout < math.inf:
             raise DataError(f"expected a timeout of at least 0 seconds (0: no limit), got {timeout}")
         if not 0 <= val_fraction < 1:
             raise DataError(f"expected val_fraction from 0 to below 1, got {val_fraction}")
         if not 0 <= max_unreadable <= 1:
             raise DataError(f"expected max_unreadable from 0 to 1, got {max_unreadable}")
-        if probe_samples < 1:
-            raise DataError(f"expected probe_samples of at least 1, got {probe_samples}")
+        if probe_samples < 1 or seed < 0:
+            raise DataError(f"expected probe_samples of at least 1 and a seed from 0, got {probe_samples} and {seed}")
         if views < 1:
             raise DataError(f"expected at least 1 view of each sample, got views {views}")
         if view_transform is not None and not isinstance(view_transform, ViewTransform):

@@ -112,7 +112,12 @@ class Metrics:
 
     def _read(self) -> tuple[list[str], list[dict[str, str]], bool]:
         """Header, rows, and whether there was nothing else: no line that a kill cut short."""
-        text = self.path.read_text() if self.path.is_file() else ""
+        try:
+            text = self.path.read_text() if self.path.is_file() else ""
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"expected the metrics of a run in {self.path}, got something else: move it away"
+            ) from None
         lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
         if not lines or "step" not in lines[0]:
             return [], [], not text

@@ -162,6 +162,7 @@ def _open(folder: Path, dataset: Callable[[], Dataset[Any]]) -> Dataset[Any]:
     raw = folder / "raw"
     _check_regular(folder)
     there = raw.is_dir() and any(raw.iterdir())
+    above = [parent for parent in folder.parents if not parent.exists()]
     cached = folder / "processed"
     try:
         with weights_only():
@@ -176,7 +177,7 @@ def _open(folder: Path, dataset: Callable[[], Dataset[Any]]) -> Dataset[Any]:
     except Exception as error:  # whatever the download, or PyG's reader of broken text, stumbles over
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         if not there:
-            for empty in (raw, folder):  # which PyG made for the download
+            for empty in (raw, folder, *above):  # which PyG made for the download
                 with suppress(OSError):
                     empty.rmdir()
             raise DataError(

@@ -170,6 +170,22 @@ def test_a_resumed_run_remembers_the_best(make_trainer, make_jepa, make_data):
     assert load(again, "best")["global_step"] == 6
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_run_whose_folder_was_moved_keeps_its_best(make_trainer, make_jepa, make_data, tmp_path, kept):
+    first, second = tmp_path / "first", tmp_path / "second"
+    callbacks = Scores(0.3, 0.7), BestCheckpoint(), LastCheckpoint()
+    make_trainer(*callbacks, max_epochs=2, default_root_dir=first).fit(make_jepa(), datamodule=make_data())
+    first.rename(second)
+    best = second / "checkpoints" / "best.ckpt"
+    if not kept:
+        best.unlink()
+    again = make_trainer(Scores(0.5), BestCheckpoint(), LastCheckpoint(), max_epochs=3, default_root_dir=second)
+    again.fit(make_jepa(), datamodule=make_data(), ckpt_path=second / "checkpoints" / "last.ckpt", weights_only=True)
+    assert load(again, "best")["global_step"] == (12 if kept else 18)
+    assert again.checkpoint_callbacks[0].best_model_path == str(best)
+    assert not first.exists()
+
+
 def test_the_target_is_in_the_checkpoint(make_trainer, make_jepa, make_data):
     jepa = make_jepa()
     trainer = make_trainer(LastCheckpoint(), max_epochs=1)

@@ -280,6 +280,23 @@ def test_a_mistake_leaves_a_finished_run_as_it_is(tmp_path, finished, capsys):
     assert all(after[path] == before[path] for path in before if path.name != ".lock")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches of at least 1, got 0"),
+        (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch of at least 1, got 0"),
+        (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val of at least 0"),
+        (["--model.learning_rate", "-1"], "expected a learning rate and a weight decay of at least 0 at every step"),
+        (["--probe.k", "0"], "expected k of at least 1"),
+        (["--data.seed", "-1"], "a seed from 0, got 2000 and -1"),
+        (["--data.num_workers", "1000"], "expected num_workers from 0 to 512"),
+        (["--trainer.accelerator", "tpu"], "torch_xla"),
+    ],
+)
+def test_numbers_that_lightning_or_torch_would_fail_by(tmp_path, capsys, words, says):
+    assert says in refused(capsys, *SHORTLY, "--trainer.default_root_dir", str(tmp_path / "run"), *words)
+
+
 def test_how_long_processes_wait_for_each_other(tmp_path, capsys):
     words = [*SHORTLY, "--trainer.default_root_dir", str(tmp_path), "--trainer.strategy", "ddp", "--process_timeout"]
     assert Built([*words, "2"]).trainer.strategy._timeout == timedelta(minutes=2)

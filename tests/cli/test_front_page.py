@@ -167,6 +167,16 @@ def test_what_is_wrong_with_a_config_names_the_file(tmp_path, capsys, monkeypatc
     message = said(["broken.yaml"], capsys)
     assert message.startswith("broken.yaml, line 3, column 1: ")
     assert "\n" not in message
+    for text, found in (("- 1\n- 2\n", "a list"), ("hello\n", "a str"), ("", "nothing")):
+        (tmp_path / "other.yaml").write_text(text)
+        assert said(["image.yaml", "other.yaml"], capsys).startswith("expected settings in other.yaml")
+        assert said(["other.yaml"], capsys).endswith(f"got {found}")
+    (tmp_path / "latin.yaml").write_bytes("a: caf\xe9\n".encode("latin-1"))
+    assert said(["latin.yaml"], capsys).startswith("latin.yaml is not in UTF-8")
+    (tmp_path / "twice.yaml").write_text("trainer:\n  max_epochs: 1\n  max_epochs: 2\n")
+    assert said(["image.yaml", "twice.yaml"], capsys) == (
+        "twice.yaml: expected each setting once, got max_epochs again in line 3: leave one out"
+    )
     message = said(["image.yaml", "datas.yaml"], capsys)
     assert message == "no setting datas.root (in datas.yaml); did you mean --data.root?"
 

@@ -79,6 +79,14 @@ def test_what_a_checkpoint_stores(run, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["a: 1\nb: [2]\na: 3\n", "x: {y: [{a: 1, b: {}, a: 1}]}", "a: &a {b: 1}\nc: *a\na: 2\n"]
+)
+def test_a_setting_that_stands_twice(text):
+    with pytest.raises(ValueError, match=r"^expected each setting once, got a again in line \d: leave one out$"):
+        load_yaml(text)
+
+
 def test_usual_ones_are_read_as_before(run):
     shared = yaml.safe_load(run[1])
     assert load_yaml(run[1]) == shared
@@ -95,6 +103,7 @@ def test_usual_ones_are_read_as_before(run):
     check_values(pickle.loads(pickle.dumps([row] * 100)))
     with pytest.raises(yaml.YAMLError):
         load_yaml("a: [1, 2\nb: " + "x" * 50)
+    assert load_yaml("- {a: 1, b: {a: 2}}\n- {a: 3}\n") == [{"a": 1, "b": {"a": 2}}, {"a": 3}]
     looped = {}
     looped["self"] = [looped]
     with pytest.raises(OutOfBounds):

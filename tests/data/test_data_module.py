@@ -198,7 +198,7 @@ class NoLength(Dataset):
         (lambda: NumberData(NoLength()).setup(), "expected the train dataset to have a length.* got NoLength"),
         (lambda: NumberData(Numbers(), epoch_samples=9).setup(), "expected epoch_samples only for streams"),
         (lambda: NumberData(Numbers(), batch_size=0), "expected batch_size of at least 1, got 0"),
-        (lambda: NumberData(Numbers(), num_workers=-1), "expected num_workers of at least 0"),
+        (lambda: NumberData(Numbers(), num_workers=-1), "expected num_workers from 0 to 512"),
         (lambda: NumberData(Numbers(), val_fraction=1.0), "expected val_fraction from 0 to below 1, got 1.0"),
         (lambda: NumberData(Numbers(), max_unreadable=2), "expected max_unreadable from 0 to 1, got 2"),
         (lambda: NumberData(Numbers(), probe_samples=0), "expected probe_samples of at least 1"),

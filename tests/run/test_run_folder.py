@@ -127,6 +127,12 @@ def test_lightning_would_have_deleted_them(tmp_path):
     assert len(rows(tmp_path)) == 1
 
 
+def test_a_file_of_something_else(tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"the metrics of a run in .*metrics\.csv, got something else: move it away"):
+        AppendingCSVLogger(tmp_path).experiment  # noqa: B018
+
+
 def test_default_loggers_write_into_the_folder(tmp_path):
     loggers = default_loggers(tmp_path)
     assert [type(logger) for logger in loggers] == [AppendingCSVLogger, TensorBoardLogger]

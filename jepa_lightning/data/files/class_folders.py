@@ -94,7 +94,8 @@ class ClassFolders:
             if len(inner) > 1:
                 names = listed([one.name for one in inner])
                 self.notes.add(f"not taken as classes, for most files lie beside them: {names}")
-            return Part(folder, folder.name, folder.sorted_paths(), None)
+            kept = sorted([*folder.files, *(path for one in inner for path in one.paths(one.name))])
+            return Part(folder, folder.name, kept, None)
         if all(_PARTS.fullmatch(one.name) for one in inner) and not (known and {one.name for one in inner} <= known):
             self.notes.add(f"taken as parts of the data, not as classes: {listed([one.name for one in inner])}")
             self.notes.leave_out_strays(folder)

@@ -71,6 +71,14 @@ def read_labels(file: Path, header: list[str], rows: list[Row], at: int) -> tupl
                 f"expected a finite number, at most {_LARGEST:.3g}, in line {row[0]}, column {header[at]}, of {file}, "
                 f"got {row[1][at]}: give one or remove the line"
             )
+    levels = {value for value, is_known in zip(numeric, known, strict=True) if is_known}
+    few = len(levels) < _MANY and 4 * len(levels) <= sum(known)
+    if few and all(float(value or 0.0).is_integer() for value in levels):
+        _log.warning(
+            "%s, column %s: read as measured values, of which there are %d (%s); write whole numbers (1, not 1.0) "
+            "where they are classes",
+            file, header[at], len(levels), ", ".join(f"{value:g}" for value in sorted(levels)[:5]),  # type: ignore[type-var]
+        )  # fmt: skip
     return np.array([math.nan if value is None else value for value in numeric], dtype=np.float32), None
 
 

@@ -53,6 +53,7 @@ class FolderReader:
             top = inner[0]
         how = ""
         if splits:
+            self.notes.leave_out_strays(top, "folders of the splits")
             found = self._by_folder(top, splits)
             if not all(len(part) == 1 and part[0].name.lower() in ORDER for part in splits.values()) or top is not tree:
                 names = {split: ", ".join(folder.name for folder in part) for split, part in splits.items()}

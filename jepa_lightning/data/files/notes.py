@@ -37,10 +37,11 @@ class Notes:
             count = sum(folder.count for folder in folders)
             self.add(f"left out: {files(count)} in {listed([folder.name for folder in folders])}, {why}")
 
-    def leave_out_strays(self, folder: Folder) -> None:
-        """Note the files that lie beside class folders, if there are any."""
+    def leave_out_strays(self, folder: Folder, beside: str = "class folders") -> None:
+        """Note the files that lie in a folder beside its class folders, or beside others, if there are any."""
         if folder.files:
-            self.add(f"left out: {files(len(folder.files))} beside the class folders ({listed(folder.files)})")
+            where = f"beside the {beside} of {printable(folder.name)}" if folder.name else f"beside the {beside}"
+            self.add(f"left out: {files(len(folder.files))} {where} ({listed(folder.files)})")
 
     def log(self, base: Path, tree: Folder, lists: dict[str, FileList], how: str) -> None:
         """Log what was understood, then what was left out.

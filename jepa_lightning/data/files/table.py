@@ -16,8 +16,9 @@ from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.csv_labels import read_labels
 from jepa_lightning.data.files.csv_rows import PATH_COLUMNS, Row, filled_cell, read_rows
 from jepa_lightning.data.files.file_list import FileList
-from jepa_lightning.data.files.split_names import SPLITS, plain_split_of
+from jepa_lightning.data.files.split_names import SPLITS, plain_split_of, split_of
 from jepa_lightning.names.nearest import did_you_mean
+from jepa_lightning.names.printable import printable
 
 LABEL_COLUMNS = ("label", "class")
 
@@ -142,6 +143,7 @@ def read_column(
 def _splits(file: Path, header: list[str], rows: list[Row]) -> list[str]:
     at = next((i for i, name in enumerate(header) if name.lower() == "split"), None)
     if at is None:
+        _name_splits(file, header, rows)
         return ["train"] * len(rows)
     found = []
     for row in rows:
@@ -154,6 +156,20 @@ def _splits(file: Path, header: list[str], rows: list[Row]) -> list[str]:
             )
         found.append(split)
     return found
+
+
+def _name_splits(file: Path, header: list[str], rows: list[Row]) -> None:
+    """Warn of a column of another name that holds nothing but names of splits, with some for training."""
+    for at, name in enumerate(header):
+        if split_of(rows[0][1][at]) is not None:
+            values = sorted({row[1][at] for row in rows})
+            splits = {None if (found := split_of(value)) is None else found[0] for value in values}
+            if len(splits) > 1 and "train" in splits and None not in splits:
+                _log.warning(
+                    "%s: all rows are training data, although column %s holds names of splits (%s): call it split to "
+                    "use it, with train, val and test",
+                    file, name, ", ".join(printable(value) for value in values[:5]),
+                )  # fmt: skip
 
 
 def _label_columns(file: Path, header: list[str], labels: list[str] | None, *, exclude: int) -> list[int]:

@@ -109,7 +109,7 @@ class SourcedDataModule(JEPADataModule, ABC):
         """
         for name, value in settings.items():
             if value is not None and self.dataset is not None:
-                raise DataError(f"expected {name} or dataset, got both: leave one out")
+                raise DataError(f"expected {name} or dataset, got both: leave one out, or set it to null")
 
     def only_for_files(self, **settings: Any) -> None:
         """Check that settings which say how files are read are None where there are none.

@@ -89,7 +89,7 @@ class TrajectoryData(JEPADataModule):
     ) -> None:
         super().__init__(**shared)
         if root is not None and environment is not None:
-            raise DataError("expected root or environment, got both: leave one out")
+            raise DataError("expected root or environment, got both: leave one out, or set it to null")
         if window < 2 or windows < 1:
             raise DataError(f"expected at least 2 observations a window, 1 window an episode, got {window}, {windows}")
         if root is None and (episodes < 8 or length < window):

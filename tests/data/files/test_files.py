@@ -159,6 +159,22 @@ def test_doubts_about_a_column_are_said(tmp_path, caplog):
     assert "read as 4 classes, since 'fast' in line 4 is no number" in caplog.text
     find(table(tmp_path, "path,label\n" + "".join(f"a.mp4,{i}\n" for i in range(40))))
     assert "40 classes in 40 rows; write numbers with a point" in caplog.text
+    find(table(tmp_path, "path,label\n" + "a.mp4,1.0\nb.mp4,0.0\nc.mp4,\n" * 4))
+    assert "read as measured values, of which there are 2 (0, 1); write whole numbers (1, not 1.0)" in caplog.text
+    caplog.clear()
+    find(table(tmp_path, "path,label\n" + "a.mp4,1.5\nb.mp4,0.0\n" * 8))
+    assert "measured values" not in caplog.text
+
+
+def test_names_of_splits_in_another_column_are_said(tmp_path, caplog):
+    rows = "".join(
+        f"{name}.mp4,{split}\n" for name, split in zip("abc", ("Training", "PublicTest", "val"), strict=True)
+    )
+    assert len(find(table(tmp_path, "path,Usage\n" + rows))["train"]) == 3
+    assert "although column Usage holds names of splits (PublicTest, Training, val): call it split" in caplog.text
+    caplog.clear()
+    find(table(tmp_path, "path,kind\na.mp4,train\nb.mp4,bus\n"))
+    assert "names of splits" not in caplog.text
 
 
 @pytest.mark.parametrize(

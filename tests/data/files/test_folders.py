@@ -135,7 +135,7 @@ def test_what_was_understood_is_said_in_a_line(tmp_path, caplog):
     assert lines == [
         f"{tmp_path / 'y'}: 6 images in 2 classes",
         f"{tmp_path / 'y'}: 5 of 12 files are left out, for their endings are not read: .heic (4), .dng (1)",
-        f"{tmp_path / 'y'}: left out: 1 file beside the class folders (a.png)",
+        f"{tmp_path / 'y'}: left out: 1 file beside the class folders of y (a.png)",
     ]
     lines = said(caplog, tmp_path / "w", "train/a/1.png train/b/1.png train/c/#.heic*3 train/d/ val/a/1.png val/b/")
     assert lines[1:] == [

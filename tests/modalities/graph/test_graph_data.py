@@ -164,7 +164,7 @@ def test_the_models_sizes(tudataset):
 @pytest.mark.parametrize("name", ["MUTAG", "ZINC"])
 def test_nothing_there(tmp_path, offline, name):
     with pytest.raises(DataError, match=rf"files of {name} in .*no network.*data\.root") as caught:
-        make(tmp_path, name=name).setup()
+        make(tmp_path / "a" / "typo", name=name).setup()
     assert "\n" not in str(caught.value)
     assert len(offline) == 1
     assert list(tmp_path.iterdir()) == []  # nothing is left behind

@@ -74,7 +74,7 @@ def test_arrays_that_are_no_labels_are_named(tmp_path, caplog):
     with pytest.raises(DataError, match=r"a label 'names' in .*got <U5 \(20,\); store classes as whole numbers"):
         ArrayImages(path, labels=["names"])
     archive(tmp_path, large=np.full(20, 2**63, np.uint64))
-    with pytest.raises(DataError, match=r"expected numbers below 2\^63, got 9223372036854775808"):
+    with pytest.raises(DataError, match=r"expected whole numbers below 2\*\*63, got 9223372036854775808"):
         ArrayImages(path)
 
 
