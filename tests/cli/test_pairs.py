@@ -64,6 +64,7 @@ def stop(self, trainer, *others):
         raise Killed
 
 
+@pytest.mark.long
 def test_resuming_changes_nothing(run, tmp_path, monkeypatch):
     written = ["--checkpoint.every_n_train_steps", "1"]
     with monkeypatch.context() as patched:
@@ -96,6 +97,7 @@ def test_probe_reports_retrieval_without_labels(run, emoji, tmp_path, no_plots):
     assert "<h2>Retrieval</h2>" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_probe_with_labels_has_both(run, tmp_path, no_plots):
     report = jepa_lightning.evaluate(run, data={"samples": 128}, out=tmp_path, probes=["knn"], labels=["stripes"])
     assert report.score("trained", "stripes", "knn").chance > 0

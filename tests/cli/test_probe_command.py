@@ -188,6 +188,7 @@ def test_a_test_split_is_preferred_and_unreadable_samples_are_missing_alike(shor
     assert settings["protocol"].folds == 3
 
 
+@pytest.mark.long
 def test_the_attentive_probe_looks_at_all_tokens(short_run, judged):
     """In the order of the pooled features, a ragged number of tokens included."""
     for name in ("graph", "image"):
@@ -227,6 +228,7 @@ def test_the_attentive_probe_in_a_report(short_run, tmp_path, capsys, protocol):
     assert next(line for line in table.splitlines() if line.startswith("raw ")).split()[1] == "-"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_attentive", "few_plots")
 def test_a_low_label_curve_and_episodes_from_the_command(short_run, tmp_path):
     folder, _ = short_run("image")
@@ -265,6 +267,7 @@ def test_layers_side_by_side(short_run, judged, tmp_path):
         write_features(frozen, frozen.data(), tmp_path / "g.npz", layers=4)
 
 
+@pytest.mark.long
 def test_alignment_is_that_of_augmented_training_samples(short_run, judged, monkeypatch):
     folder, _ = short_run("image")
     first, second, other = (
@@ -298,6 +301,7 @@ def test_without_augmentation_there_is_no_alignment(short_run, tmp_path):
     assert {collapse["alignment"] for collapse in found["collapse"].values()} == {None}
 
 
+@pytest.mark.long
 def test_several_checkpoints_in_one_table(short_run, tmp_path, capsys, monkeypatch):
     """Those that began alike share an untrained row; another seed or size has its own."""
 

@@ -12,13 +12,13 @@ from jepa_lightning.cli import lightning_cli
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.run.signals import exits_before_training
 
-# In the place of the command, which takes seconds to import, a module that takes longer.
+# In the place of what is imported first of the command, which takes seconds to import, a module that takes longer.
 SLOW = """
 import importlib.abc, importlib.machinery, sys, time
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
-        return importlib.machinery.ModuleSpec(name, self) if name == "jepa_lightning.cli.lightning_cli" else None
+        return importlib.machinery.ModuleSpec(name, self) if name == "jepa_lightning.cli.postponed" else None
     def exec_module(self, module):
         assert "torch" not in sys.modules
         print("importing", flush=True)

@@ -71,7 +71,9 @@ SIZES = {
 
 
 @pytest.mark.usefixtures("quick_attentive")
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "video" else ()) for name in SIZES]
+)
 def test_every_modality(short_run, tmp_path, name, capsys):
     folder, _ = short_run(name)
     said = run(capsys, "--checkpoint", folder, "--samples", 2, "--neighbours", 3, "--out", tmp_path)

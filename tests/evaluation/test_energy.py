@@ -103,6 +103,7 @@ def test_the_area_is_that_of_scikit_learn():
     assert found.low < found.auroc < found.high
 
 
+@pytest.mark.long
 def test_texts_and_a_pretext_that_hides_nothing(jepa):
     seed_everything(0)
     text = JEPA(Text(vocabulary=256, encoder=SMALL)).eval()

@@ -93,6 +93,7 @@ def test_values_and_a_split_alone(short_run, images, tmp_path):
         jepa_lightning.finetune(short_run("image")[0], **{**settings, "learning_rate": [1e-3, 1e-2]})
 
 
+@pytest.mark.long
 def test_a_stopped_call_resumes(short_run, images, tmp_path, monkeypatch):
     data = {"root": str(images), "labels": ["label"], "batch_size": 16}
     settings = {"data": data, "out": tmp_path, "baselines": False, "draws": 2, **QUICK}

@@ -62,6 +62,7 @@ def root(tmp_path):
     return tmp_path / "root"
 
 
+@pytest.mark.long
 def test_what_the_commands_print(root, tmp_path, capsys, caplog):
     words = [word for word in SHORT if word not in ("--data.samples", "48")]
     run = tmp_path / "run"

@@ -59,6 +59,7 @@ def test_a_sample_is_not_its_own_neighbour_and_clips_of_one_video_count_once(mak
     torch.testing.assert_close(found[..., 1], single[..., 1:3].amin(-1))
 
 
+@pytest.mark.long
 def test_the_picture_of_a_run(short_run, tmp_path, capsys):
     words = [
         "--device",

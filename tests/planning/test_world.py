@@ -220,8 +220,10 @@ def test_a_run_is_fitted_loaded_and_planned_with(run, capsys):
     assert again["first_plans"] == report["first_plans"]
 
 
-def test_mistakes_of_the_command_end_in_a_line(run, capsys):
+def test_mistakes_of_the_command_end_in_a_line(run, short_run, capsys):
+    image = str(short_run("image")[0])
     for words, said in (
+        (["--checkpoint", image], "a world model is trained on trajectories, as by jepa-fit --config world.yaml"),
         ([], "checkpoint"),
         (["--checkpoint", str(run), "--planner=CME"], "CME"),
         (["--checkpoint", str(run / "nowhere")], "nowhere"),

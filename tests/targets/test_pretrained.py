@@ -135,6 +135,7 @@ def second(request, source, tmp_path_factory):
     return fit_from(source, tmp_path_factory.mktemp("second"), *request.param)
 
 
+@pytest.mark.long
 def test_a_run_needs_nothing_of_the_other_once_it_has_begun(source, second):
     frozen = load(source).encoder
     run, folder = second

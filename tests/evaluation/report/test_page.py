@@ -54,6 +54,7 @@ def written(report, tmp_path_factory):
     return path.read_text()
 
 
+@pytest.mark.long
 def test_it_needs_nothing_else_and_runs_nothing(written):
     page = Page(written)
     assert not page.all("script")

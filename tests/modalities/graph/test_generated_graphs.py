@@ -28,6 +28,7 @@ def degrees(graph):
     return torch.bincount(graph.edges[0], minlength=len(graph.nodes))
 
 
+@pytest.mark.long
 def test_graphs_are_simple_and_undirected(sets):
     for graph in sets[0].graphs:
         nodes = len(graph.nodes)

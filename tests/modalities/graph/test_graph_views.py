@@ -41,6 +41,7 @@ def nodes_of(patched):
     return [tuple(edge) for edge in patched.members[patched.edges].T.tolist()]
 
 
+@pytest.mark.long
 def test_views_are_draws_of_one_pipeline():
     batch = check_views(make, equal=same)
     assert len(batch["graph"]) == 4

@@ -185,6 +185,7 @@ def test_unreadable_clips_are_counted_and_named(workers, caplog):
     assert "moov atom not found" in caplog.text
 
 
+@pytest.mark.long
 def test_from_yaml(tmp_path, monkeypatch, capsys):
     """mp4 files end to end: class folders, a run of the shipped config, the closing table."""
     av = pytest.importorskip("av")
