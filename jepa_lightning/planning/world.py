@@ -50,11 +50,10 @@ class World(nn.Module):
         trust: Collection[str] = (),
     ) -> None:
         super().__init__()
-        _require_rollout(jepa)
-        parts = jepa.tokenizer, jepa.encoder, jepa.target, jepa.predictor, jepa.pretext
+        parts = jepa.tokenizer, jepa.encoder, jepa.target, jepa.predictor, _rollout_of(jepa)
         copied = copy.deepcopy(parts)  # in one go: the target `Online` is the encoder
         self.tokenizer, self.encoder, self.target, self.predictor = copied[:4]
-        self.pretext: Rollout = copied[4]
+        self.pretext = copied[4]
         self.modality = jepa.modality
         self.observations = observations
         self.config = config
@@ -220,19 +219,20 @@ def load_world(
         ValueError: there is no such checkpoint, or it is none of a world model. The message says what to do.
     """
     jepa, config = load_jepa_and_config(path, which=which, trust=trust)
-    _require_rollout(jepa)
+    _rollout_of(jepa)  # before its data are read, which would say less
     observations: Observations | None = None
     if "class_path" in ((config or {}).get("data") or {}):
         observations = trajectory_data(config, jepa.modality, trust, {}).batch_transform()
     return World(jepa, observations=observations, config=config, trust=trust).to(map_location)
 
 
-def _require_rollout(jepa: JEPA) -> None:
+def _rollout_of(jepa: JEPA) -> Rollout:
     if not isinstance(jepa.pretext, Rollout):
         raise ValueError(
             f"expected a run of the pretext Rollout, got one of {type(jepa.pretext).__name__}: a world model is "
             "trained on trajectories, as by jepa-fit --config world.yaml"
         )
+    return jepa.pretext
 
 
 def trajectory_data(
