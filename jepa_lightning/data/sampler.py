@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler, SequentialSampler
 
 from jepa_lightning.data.samples import ReportingLoader
@@ -52,28 +53,26 @@ class EpochSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[Draw]:
         """Give what this rank reads in the epoch, from `start` on."""
-        count = len(self.dataset)  # type: ignore[arg-type]
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = np.resize(rng.permutation(count), self.total_size)
-        seeds = rng.integers(2**63, size=count)
-        mine = order[self.rank : self.total_size : self.num_replicas][self.start :]
+        order, seeds = self.draw(len(self.dataset))  # type: ignore[arg-type]
+        mine = np.resize(order, self.total_size)[self.rank : self.total_size : self.num_replicas][self.start :]
         for position in mine:
             yield Draw(int(position), int(seeds[position]))
 
+    def draw(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw the epoch's order of `count` samples, and a seed for each sample."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        return rng.permutation(count), rng.integers(2**63, size=count)
 
-class FixedSampler(EpochSampler, SequentialSampler):
+
+class FixedSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]
     """The samples in their own order, with the same augmentation in every epoch: for `Trainer(overfit_batches=...)`.
 
     A SequentialSampler by type, in whose place Lightning would put one of its own otherwise.
     """
 
-    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        """Give what this rank reads in the epoch, from `start` on."""
-        count = len(self.dataset)  # type: ignore[arg-type]
-        seeds = np.random.default_rng([self.seed, 0]).integers(2**63, size=count)
-        order = np.resize(np.arange(count), self.total_size)
-        for position in order[self.rank : self.total_size : self.num_replicas][self.start :]:
-            yield Draw(int(position), int(seeds[position]))
+    def draw(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give the order of the samples, and seeds that no epoch changes."""
+        return np.arange(count), np.random.default_rng([self.seed, 0]).integers(2**63, size=count)
 
 
 def run_place(trainer: Any) -> dict[str, int]:
