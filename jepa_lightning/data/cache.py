@@ -30,8 +30,8 @@ class MemoryCache:
     workers are spawned, tensors travel as shared memory.
 
     With `path` they lie in a file, which is mapped: a later run finds it there and reads nothing, all processes of a
-    machine share its pages, and it may be larger than memory. Of several processes one writes it, and the others wait.
-    A damaged file is written anew.
+    machine share its pages, and it may be larger than memory. Of several processes one writes it, and the others wait;
+    where it is there, nothing is written, so the folder may be read-only. A damaged file is written anew.
 
     Args:
         count: number of arrays.
@@ -57,11 +57,11 @@ class MemoryCache:
         self.dtype = np.dtype(np.float32)
         if path is None:
             self._blocks = [torch.from_numpy(block) for block in self._read(read)]
-        else:
+        elif not self._open(path):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with waiting(path.with_suffix(".lock")):
-                    if not self._open(path):
+                    if not self._open(path):  # else another process has written it meanwhile
                         self._write(path, read)
             except OSError as error:
                 raise DataError(

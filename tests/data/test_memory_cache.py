@@ -84,6 +84,14 @@ def test_on_disk_they_are_read_once_for_all_runs(tmp_path, monkeypatch, axes, dt
     assert np.array_equal(MemoryCache(13, never, path=tmp_path / "a" / "name")[0], read(0))
 
 
+def test_where_they_are_there_nothing_is_written(tmp_path):
+    MemoryCache(3, array, path=tmp_path / "name")
+    (tmp_path / "name.lock").unlink()
+    before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    MemoryCache(3, never, path=tmp_path / "name")
+    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
+
+
 def test_of_one_shape_many_are_taken_from_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 4)
     for read in (lambda index: np.full((2, 3), index, np.uint8), never):

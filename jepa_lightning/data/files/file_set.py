@@ -162,10 +162,8 @@ def cache_sets(sets: Iterable[CachedFileSet], keep: bool | None, folder: str | N
     sets = list(sets)
     if folder is not None and keep is False:
         raise DataError(f"expected cache: true or null with cache_folder {folder}, got false: leave one out")
-    if keep is None and folder is not None:
-        keep = True
     if keep is None:
-        keep = sum(files.bytes_in_memory() for files in sets) < CACHE_BYTES
+        keep = folder is not None or sum(files.bytes_in_memory() for files in sets) < CACHE_BYTES
     if keep:
         for files in sets:
             files.cache(folder)
