@@ -268,8 +268,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
             show(name, results[name], given)
     facts = machine(torch.device("cpu"))
     print(f"\n{', '.join(f'{fact} {value}' for fact, value in facts.items())}, {given.threads} threads")
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(given).items()}
-    write_json(given.json, {**settings, "words": words, **facts}, results)
+    write_json(given.json, {**vars(given), "words": words, **facts}, results)
     return results
 
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import machine, options, table, write_json
+from benchmarks.training import train_missing
 from jepa_lightning import load
-from jepa_lightning.cli.fit import fit
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders import Encoder
 from jepa_lightning.encoders.pooling import evaluating, pooled_features
@@ -35,8 +35,6 @@ from jepa_lightning.loading import Frozen
 from modalities.video import SlowClips
 
 TRAIN, TEST, BATCH = 2000, 1000, 100
-QUIET = ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0", "--probe.enabled", "false"]
-QUIET += ["--pictures.enabled", "false", "--trainer.enable_progress_bar", "false"]
 WEIGHTS = "--model.modality.level.encoder.weights"
 ROWS = (
     "first, mean of segments, untrained",
@@ -45,13 +43,6 @@ ROWS = (
     "second, untrained",
     "second",
 )
-
-
-def train(config: str, folder: Path, *, seed: int, words: list[str]) -> Frozen:
-    """Train a shipped configuration, unless its run is there, and load it."""
-    if not (folder / "summary.json").is_file():
-        fit(["--config", config, "--seed_everything", str(seed), "--trainer.default_root_dir", str(folder), *words])
-    return load(folder)
 
 
 @torch.no_grad()
@@ -79,13 +70,13 @@ def measure(seed: int, given: Any, words: list[str]) -> dict[str, float]:
     """Train both levels with one seed and score them: "row probe" to accuracy."""
     out = given.out / str(seed)
     if given.joint:
-        second = train("hierarchy.yaml", out / "joint", seed=seed, words=[*QUIET, *words])
+        second = load(train_missing("hierarchy.yaml", out / "joint", seed=seed, words=words))
         before = second.untrained()
         firsts = [_levels(before).first, _levels(second).first]
     else:
-        first = train("recipes/hierarchy_first.yaml", out / "first", seed=seed, words=[*QUIET, *words])
-        on_it = [WEIGHTS, str(out / "first")]
-        second = train("recipes/hierarchy_second.yaml", out / "second", seed=seed, words=[*QUIET, *on_it, *words])
+        first = load(train_missing("recipes/hierarchy_first.yaml", out / "first", seed=seed, words=words))
+        on_it = [WEIGHTS, str(out / "first"), *words]
+        second = load(train_missing("recipes/hierarchy_second.yaml", out / "second", seed=seed, words=on_it))
         before = second.untrained()
         firsts = [first.untrained().encoder, first.encoder]
     levels, tokenizer = _levels(second), second.tokenizer
@@ -131,8 +122,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
             for name in ("linear", "knn")
         ]
         rows.append([f"second - {row}", *cells])
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-    write_json(given.json, {**settings, **machine()}, {"rows": results})
+    write_json(given.json, {**vars(given), **machine()}, {"rows": results})
     print(table(["features", "logistic", "kNN"], rows))
     return {"rows": results}
 

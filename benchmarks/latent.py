@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.hierarchy import QUIET, spread
+from benchmarks.hierarchy import spread
 from benchmarks.report import at_least, machine, options, table, write_json
-from jepa_lightning.cli.fit import fit
+from benchmarks.training import train_missing
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.loading import load_jepa
 from modalities.video import ForkedClips
@@ -56,10 +56,8 @@ def measure(seed: int, out: Path, samples: int, words: list[str]) -> tuple[dict[
     """Train with and without z with one seed: the rows, and counts of codes and futures on test clips."""
     runs = {"latent": out / str(seed) / "latent", "single": out / str(seed) / "single"}
     for name, folder in runs.items():
-        if not (folder / "summary.json").is_file():
-            more = [] if name == "latent" else ["--model.pretext", "Masked", "--model.pretext.norm_targets", "false"]
-            where = ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
-            fit(["--config", CONFIG, *QUIET, *more, *where, *words])
+        more = [] if name == "latent" else ["--model.pretext", "Masked", "--model.pretext.norm_targets", "false"]
+        train_missing(CONFIG, folder, seed=seed, words=[*more, *words])
     val, test = (ForkedClips(samples, seed=seed, split=split) for split in ("val", "test"))
     errors, mean = predicted(runs["latent"], test)
     single = predicted(runs["single"], test)[0]
@@ -82,8 +80,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     load_plugins()
     measured = [measure(seed, given.out, given.samples, words) for seed in given.seeds]
     results = {"rows": [rows for rows, _ in measured], "counts": [found.tolist() for _, found in measured]}
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-    write_json(given.json, {**settings, **machine()}, results)
+    write_json(given.json, {**vars(given), **machine()}, results)
     print(table(["", "test clips"], [[row, spread([rows[row] for rows, _ in measured])] for row in ROWS]))
     for seed, (_, found) in zip(given.seeds, measured, strict=True):
         print(

@@ -165,8 +165,7 @@ def measure_missing(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(found, indent=2) + "\n")
             results.append(json.loads(path.read_text()))
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-    write_json(given.json, {**settings, **machine()}, {"rows": results})
+    write_json(given.json, {**vars(given), **machine()}, {"rows": results})
     return results
 
 

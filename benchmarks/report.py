@@ -61,7 +61,8 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def write_json(path: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Write the settings and, under `results`, the figures; say where."""
+    """Write the settings, paths as text, and, under `results`, the figures; say where."""
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**settings, "results": results}, indent=2) + "\n")
+    path.write_text(json.dumps({**plain, "results": results}, indent=2) + "\n")
     print(f"written to {path}")

@@ -23,10 +23,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.hierarchy import QUIET
 from benchmarks.report import at_least, machine, options, table, write_json
+from benchmarks.training import train_missing
 from jepa_lightning import load_world
-from jepa_lightning.cli.fit import fit
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.evaluation.probes.protocols import wilson
 from jepa_lightning.loading import load_jepa
@@ -79,11 +78,7 @@ def run_folder(out: Path, seed: int, name: str) -> Path:
 
 def train(out: Path, seed: int, name: str, words: list[str]) -> Path:
     """Train a variant, unless it is there."""
-    folder = run_folder(out, seed, name)
-    if not (folder / "summary.json").is_file():
-        where = ["--trainer.default_root_dir", str(folder), "--seed_everything", str(seed)]
-        fit(["--config", "world.yaml", *QUIET, *VARIANTS[name], *where, *words])
-    return folder
+    return train_missing("world.yaml", run_folder(out, seed, name), seed=seed, words=[*VARIANTS[name], *words])
 
 
 def score(folder: Path, seed: int, planner: Planner, episodes: int) -> dict[str, Any]:
@@ -165,8 +160,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         for name, planner in PLANNERS.items():
             reports[name] = [score(folders[seed, shipped], seed, planner, given.episodes) for seed in given.seeds]
         results["speed"] = speed(folders[given.seeds[0], shipped])
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-    write_json(given.json, {**settings, **machine()}, results)
+    write_json(given.json, {**vars(given), **machine()}, results)
     columns = ["", "success", "each seed, %", "R2 of the place", "first plans: believed", "achieved", "ms a plan"]
     print(table(columns, [row(name, found) for name, found in reports.items()]))
     if "speed" in results:
