@@ -34,8 +34,7 @@ def one_thread() -> Iterator[None]:
 def one_thread_if_small(numbers: int) -> Iterator[None]:
     """One thread for the fits of features of fewer numbers than five million: thousands of very small steps.
 
-    Also of the BLAS behind NumPy and SciPy, whose idle threads wait at full speed and take the cores from all others:
-    logistic regressions of 72 samples take a third of the CPU time.
+    Also of the BLAS behind NumPy and SciPy, whose idle threads wait at full speed and take the cores from all others.
     """
     if numbers >= _SMALL:
         yield
