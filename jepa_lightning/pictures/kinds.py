@@ -14,7 +14,7 @@ from jepa_lightning.evaluation.token_errors import token_errors
 from jepa_lightning.names.nearest import nearest_names
 from jepa_lightning.pictures.attention import attention_of_probe, find_label
 from jepa_lightning.pictures.files import GAP, WIDE, beside, stack
-from jepa_lightning.pictures.legend import FEATURES_LEGEND, Legend, with_name
+from jepa_lightning.pictures.legend import FEATURES_LEGEND, WIDTH, Legend, with_name
 from jepa_lightning.pictures.neighbours import Gallery, chance_of_same, nearest, same_label
 from jepa_lightning.pictures.predictions import DifferentTokens, Expected, distances, expected, nearest_samples
 from jepa_lightning.pictures.scene import Scene
@@ -36,12 +36,17 @@ def masks(scene: Scene) -> None:
 
 
 def features(scene: Scene) -> None:
-    """The first three principal components of token features as colours, trained and untrained."""
-    scene.write(draw_features(scene.encoder, scene.batch), "features", Legend(f"{FEATURES_LEGEND} After training."))
-    untrained = scene.untrained()
-    if untrained is not None:
-        legend = Legend(f"{FEATURES_LEGEND} Before training.")
-        scene.write(draw_features(untrained, scene.batch), "features_untrained", legend)
+    """The first three principal components of token features as colours, untrained and trained in one picture."""
+    after, untrained = draw_features(scene.encoder, scene.batch), scene.untrained()
+    before = None if untrained is None else draw_features(untrained, scene.batch)
+    if not after or not before:
+        scene.write(after, "features", Legend(f"{FEATURES_LEGEND} After training."))
+        return
+    narrow = after[0].ndim == 3 and max(picture.shape[-1] for picture in [*before, *after]) <= (WIDTH - WIDE) // 2
+    gap = WIDE if narrow or after[0].ndim == 4 else GAP  # a pair under each other is nearer than the next sample
+    joined = [(beside if narrow else stack)(list(pair), gap=gap) for pair in zip(before, after, strict=True)]
+    where = "Left before training, right after." if narrow else "Above before training, below after."
+    scene.write(joined, "features", Legend(f"{FEATURES_LEGEND} {where}"))
 
 
 def neighbours(scene: Scene) -> None:

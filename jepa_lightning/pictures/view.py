@@ -41,7 +41,7 @@ def view(
     Args:
         checkpoint: folder of a run, or a checkpoint.
         pictures: kinds to draw. masks: context and targets, for three draws of the run's masker; features: the first
-            three principal components of token features as colours, trained and untrained; neighbours: each sample
+            three principal components of token features as colours, untrained beside trained; neighbours: each sample
             and its nearest neighbours by cosine similarity of pooled features; attention: where an attentive probe
             attends to predict a label; error: the prediction error of each token when it is hidden; predictions: the
             samples whose hidden part is nearest to what is predicted, for one draw of masks and each code of a z.

@@ -77,7 +77,7 @@ SIZES = {
 def test_every_modality(short_run, tmp_path, name, capsys):
     folder, _ = short_run(name)
     said = run(capsys, "--checkpoint", folder, "--samples", 2, "--neighbours", 3, "--out", tmp_path)
-    drawn = ["masks_1", "masks_2", "masks_3", "features", "features_untrained", "neighbours", "attention", "error"]
+    drawn = ["masks_1", "masks_2", "masks_3", "features", "neighbours", "attention", "error"]
     moving = [f"{kind}.gif" for kind in drawn] if name == "video" else []
     files = [*(f"{kind}.png" for kind in drawn), *moving, "neighbours.json", "attention.json", "error.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
@@ -85,8 +85,12 @@ def test_every_modality(short_run, tmp_path, name, capsys):
         str(tmp_path / file) for file in files
     )
     of_features, of_sample = SIZES[name]
-    for kind in ("features", "features_untrained", "attention", "error"):
+    for kind in ("attention", "error"):
         assert fits(pixels(tmp_path / f"{kind}.png").shape[:2], *of_features), kind
+    tall, wide = of_features
+    under = {"video": 2 * tall + 16, "text": 2 * tall - 16 + 2 * 4}  # before and after training
+    both = (under[name], wide) if name in under else (tall, 2 * wide + 16)
+    assert fits(pixels(tmp_path / "features.png").shape[:2], *both)
     height, width = of_sample
     expected = (2 * (height + LINE) + 8, row(width, 2, width, width, width, gap=8))  # the class below each
     assert fits(pixels(tmp_path / "neighbours.png").shape[:2], *expected)
