@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from jepa_lightning.data import ArchiveSamples, CachedFileSet, DataError, FileList, find_files
+from jepa_lightning.names.printable import printable
 from modalities.image.reading import EXTENSIONS, MAX_PIXELS, MODES, as_stored, is_wide, loses_bits, read_image
 from modalities.image.values import Values, values_of
 
@@ -44,15 +45,22 @@ class ImageFiles(CachedFileSet):
         return None if self.arrays else values_of(self._deep())
 
     def _deep(self) -> Iterator[NDArray[Any]]:
-        colours = 0
+        colours, several = 0, ""
         for index in self.spaced(self.examined):
             try:
                 with Image.open(self.files.regular(index)) as image:
                     colours += loses_bits(image)
+                    if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's, with previews
+                        several = several or self.files.path(index)
                     if is_wide(image):
                         yield np.asarray(as_stored(image))
             except Exception:  # a damaged file: met again, and reported, when it is read
                 continue
+        if several:
+            _log.warning(
+                "of files that hold several images, such as %s, the first is read: store each image by itself",
+                printable(several),
+            )
         if colours:
             _log.warning("%s: of 16-bit colour images 8 bits are read; store them as .npy to keep all", self.files.root)
 

@@ -214,3 +214,31 @@ def test_colours_of_16_bits_are_said_to_be_cut(ending, tmp_path, caplog):
     found = read.part("probe").read(0)["image"].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(found, colours / 257, atol=1)
     assert "of 16-bit colour images 8 bits are read; store them as .npy to keep all" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["gif", "tif", "png", "webp"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_files_of_several_images_are_said_to_give_the_first(ending, count, tmp_path, caplog):
+    frames = [Image.fromarray(np.full((HEIGHT, WIDTH), 40 + 60 * number, np.uint8)) for number in range(count)]
+    for name in "ab":
+        frames[0].save(
+            tmp_path / f"{name}.{ending}",
+            save_all=True,
+            append_images=frames[1:],
+            **({"lossless": True} if ending == "webp" else {}),
+        )
+    read = ImageData(root=str(tmp_path), channels=1, **SETTINGS)
+    found = read.part("probe").read(0)["image"]
+    np.testing.assert_allclose(found, 40, atol=1)
+    assert ("of files that hold several images" in caplog.text) == (count > 1)
+    assert "the first is read: store each" in caplog.text or count == 1
+
+
+def test_photographs_with_a_preview_hold_one_image(tmp_path, caplog):
+    """Cameras and telephones write JPEG files of the kind MPO: a photograph, and previews or depth beside it."""
+    frames = [Image.fromarray(np.full((HEIGHT, WIDTH, 3), value, np.uint8)) for value in (40, 100)]
+    for name in "ab":
+        frames[0].save(tmp_path / f"{name}.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    read = ImageData(root=str(tmp_path), channels=3, **SETTINGS)
+    np.testing.assert_allclose(read.part("probe").read(0)["image"], 40, atol=2)
+    assert "several images" not in caplog.text
