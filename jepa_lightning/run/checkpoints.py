@@ -87,7 +87,8 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     """The `config.yaml` that lies beside a run's checkpoints; empty where there is none.
 
     Raises:
-        ValueError: the file is broken, or its aliases stand for more than any configuration holds.
+        ValueError: the file is broken, a section holds no settings, or its aliases stand for more than any
+            configuration holds.
     """
     for folder in (checkpoint.parent, checkpoint.parent.parent):
         file = folder / "config.yaml"
@@ -98,6 +99,9 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
                 raise ValueError(f"cannot read {file}: {str(error).splitlines()[0]}") from None
             if not isinstance(config, dict):
                 raise ValueError(f"expected a run's configuration in {file}, got {_kind(config)}")
+            for section in ("model", "data", "trainer"):
+                if not isinstance(config.get(section) or {}, dict):
+                    raise ValueError(f"expected settings under {section} in {file}, got {_kind(config[section])}")
             return config
     return {}
 
@@ -199,4 +203,5 @@ def _first_damaged(archive: zipfile.ZipFile) -> str | None:
 
 def _kind(content: Any) -> str:
     keys = ", ".join(map(str, list(content)[:4])) if isinstance(content, dict) else ""
-    return f"a dict with the keys {keys}" if keys else f"a {type(content).__name__}"
+    name = type(content).__name__
+    return f"a dict with the keys {keys}" if keys else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

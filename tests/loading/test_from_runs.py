@@ -408,6 +408,16 @@ def test_config_yaml_is_no_more_trusted(image_run, content, tmp_path, strange):
     assert not strange.exists()
 
 
+@pytest.mark.parametrize("section", ["data", "model", "trainer"])
+@pytest.mark.parametrize(("value", "kind"), [(3, "an int"), ("ImageData", "a str"), ([1], "a list"), (True, "a bool")])
+def test_sections_of_config_yaml_hold_settings(image_run, content, tmp_path, section, value, kind):
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
+    config = yaml.safe_load((image_run[0] / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, section: value}))
+    assert f"expected settings under {section} in {tmp_path / 'config.yaml'}, got {kind}" in refused(tmp_path)
+
+
 def test_a_package_that_is_trusted(content, tmp_path, strange):
     content["hyper_parameters"]["modality"]["class_path"] = "strange_package.Evil"
     torch.save(content, tmp_path / "mine.ckpt")
