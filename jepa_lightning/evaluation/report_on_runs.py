@@ -262,7 +262,7 @@ def _storing(encoder: Frozen, settings: EncoderSettings) -> Embed:
 def _encoded(found: Extracted, name: str, views: Views | None) -> Encoded:
     """Return the features of an encoder: the first split for training, the second, if any, for scoring."""
     train, *others = found.features.values()
-    seen = (None, None) if views is None else (views.features[name], views.rows)
+    seen = (None, None) if views is None or name not in views.features else (views.features[name], views.rows)
     return Encoded(train, others[0] if others else None, views=seen[0], viewed=seen[1], tokens=found.tokens)
 
 

@@ -27,7 +27,8 @@ class Views:
 
     Attributes:
         rows: (m,) numbers of the samples among those of the training split.
-        features: encoder to (m, D).
+        features: encoder to (m, D); without those whose width follows the size of a view (raw pixels), where views
+            have another size than evaluated samples.
     """
 
     rows: Tensor
@@ -89,8 +90,10 @@ def training_views(
                 features[name].append(extract(embed, [batch]).values[known])
     if not rows:
         return "no training sample can be read"
-    views = Views(torch.tensor(rows), {name: torch.cat(parts) for name, parts in features.items()})
-    if all(_same(found[name].features["train"].values[views.rows], seen) for name, seen in views.features.items()):
+    viewed, joined = torch.tensor(rows), {name: torch.cat(parts) for name, parts in features.items()}
+    plain = {name: found[name].features["train"].values[viewed] for name in joined}
+    views = Views(viewed, {name: seen for name, seen in joined.items() if seen.shape == plain[name].shape})
+    if all(_same(plain[name], seen) for name, seen in views.features.items()):
         return "the data have no augmentation: training samples are seen as they are evaluated"
     return views
 
