@@ -25,8 +25,12 @@ class ConvEncoder(Encoder):
 
     Tokens see nothing of each other or of where they lie. There are no outputs of inner layers.
 
+    Of clips, the frames of a tubelet are channels of one image (early fusion: Karpathy et al. 2014, "Large-scale video
+    classification with convolutional neural networks", section 3.1). With `tubelet` equal to `frames` and `patch_size`
+    to `image_size` a clip is one token, whose vector can tell what moves where.
+
     Args:
-        spec: the tokens' spec, given by the modality; tokens must be (C, H, W) pixels.
+        spec: the tokens' spec, given by the modality; tokens must be (C, H, W) pixels, or (C, frames, H, W) of clips.
         dim: width D of the output.
         width: channels are 2, 4, 4, ... times this.
         norm: "batch" for BatchNorm over all tokens of a batch, "group" for GroupNorm with groups of `width` channels,
@@ -51,13 +55,14 @@ class ConvEncoder(Encoder):
             raise ValueError(f"dim and width must be at least 1, got {dim} and {width}")
         if norm not in ("batch", "group"):
             raise ValueError(f"norm must be batch or group, got {norm!r}")
-        if len(spec.shape) != 3 or min(spec.shape[1:]) < 8 or spec.embed is not None:
+        if len(spec.shape) not in (3, 4) or min(spec.shape[-2:]) < 8 or spec.embed is not None:
             raise ValueError(
-                f"ConvEncoder needs tokens of (channels, height, width) with at least 8 pixels a side, got "
-                f"{spec.shape}: set patch_size to image_size, so that a frame is one token, or use ViT"
+                "ConvEncoder needs tokens of (channels, height, width) or (channels, frames, height, width) with at "
+                f"least 8 pixels a side, got {spec.shape}: set patch_size to image_size, so that a frame is one token, "
+                "or use ViT"
             )
         self.dim = dim
-        channels, *size = spec.shape
+        channels, size = math.prod(spec.shape[:-2]), list(spec.shape[-2:])
         layers: list[nn.Module] = []
         kernel, stride, padding, after = 8, 4, 2, 2 * width
         while not layers or max(size) > 4:
@@ -83,7 +88,7 @@ class ConvEncoder(Encoder):
         values = seen.values
         if not isinstance(values, Tensor):
             raise ValueError("ConvEncoder needs tokens of one size, got ragged ones")
-        x = values.flatten(0, 1).to(self.project.weight.dtype)
+        x = values.flatten(2, -3).flatten(0, 1).to(self.project.weight.dtype)  # frames are channels
         for layer in self.layers:
             x = layer(x)
         encoded = self.project(x.flatten(1)).unflatten(0, values.shape[:2])

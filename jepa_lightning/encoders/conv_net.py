@@ -1,7 +1,8 @@
-"""Any timm ResNet or ConvNeXt on a masked image (CNN-JEPA)."""
+"""Any timm ResNet or ConvNeXt on a masked image (CNN-JEPA), or on the tubelets of a clip."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,10 @@ class TimmConvNet(Encoder):
     A patch must be as large as the net's stride, or a multiple of it (representations within a patch are then
     averaged): 32 for a ResNet or ConvNeXt of four stages, 16 for three.
 
+    Clips: the frames of a tubelet are channels of one image (early fusion: Karpathy et al. 2014, "Large-scale video
+    classification with convolutional neural networks", section 3.1), first those of frame 1, then those of frame 2; the
+    images of the grid's times are encoded one by one. With a tubelet of all frames the net sees the whole clip.
+
     Deviations: in CNN-JEPA, layers set their outputs to zero instead of their inputs, which is the same at visible
     places. Its convolutions of the official code run on all places, as here.
 
@@ -53,7 +58,8 @@ class TimmConvNet(Encoder):
     of the context encoder, which are those of visible places.
 
     Args:
-        spec: the tokens' shape (C, patch height, patch width) and grid (rows, columns), given by the modality.
+        spec: the tokens' shape (C, patch height, patch width) and grid (rows, columns), given by the modality; of
+            clips (C, frames, patch height, patch width) and (times, rows, columns).
         name: a ResNet or ConvNeXt in `timm.list_models()`, with or without a pretrained tag.
         stages: number of stages to use, from the first; None for all.
         stem_stride: replace a ResNet's stem (a convolution of stride 2 and a pool) by one convolution of 3 pixels with
@@ -63,8 +69,8 @@ class TimmConvNet(Encoder):
         options: more keyword arguments for `timm.create_model`, such as `layers` and `channels` of a ResNet.
 
     Raises:
-        ValueError: the tokens are not image patches, timm has no such model or it may not be masked, an option is
-            wrong, or patches are no multiple of the stride.
+        ValueError: the tokens are neither image patches nor tubelets, timm has no such model or it may not be masked,
+            an option is wrong, or patches are no multiple of the stride.
 
     Examples:
         >>> import torch
@@ -92,24 +98,26 @@ class TimmConvNet(Encoder):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if spec.grid is None or (len(spec.shape), len(spec.grid)) != (3, 2):
+        if spec.grid is None or (len(spec.shape), len(spec.grid)) not in ((3, 2), (4, 3)):
             raise ValueError(
-                "TimmConvNet takes image patches, tokens of shape (C, height, width) on a grid (rows, columns); these "
+                "TimmConvNet takes image patches, tokens of shape (C, height, width) on a grid (rows, columns), or "
+                "tubelets, (C, frames, height, width) on a grid (times, rows, columns); these "
                 f"have shape {spec.shape} and grid {spec.grid}: use another encoder, for example ViT"
             )
         self.shape = tuple(spec.shape)
+        patch, channels = self.shape[-2:], math.prod(self.shape[:-2])
         net = _create(
             name,
             stages=stages,
             pretrained=pretrained,
-            in_chans=self.shape[0],
+            in_chans=channels,
             drop_path_rate=drop_path,
             **(options or {}),
         )
         self.dim = int(net.feature_info.channels()[-1])
         parts = dict(net.named_children())
         if stem_stride is not None:
-            _replace_stem(parts, self.shape[0], stem_stride)
+            _replace_stem(parts, channels, stem_stride)
         visible = Visible()
         for part in parts.values():
             see_only_visible(part, visible)
@@ -120,9 +128,9 @@ class TimmConvNet(Encoder):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         stride = int(net.feature_info.reduction()[-1])
         stride = stride if stem_stride is None else stride // _STEM * stem_stride
-        if any(side % stride for side in self.shape[1:]):
+        if any(side % stride for side in patch):
             raise ValueError(
-                f"{name} with these settings has a stride of {stride} pixels, and patches are of {self.shape[1:]}: set "
+                f"{name} with these settings has a stride of {stride} pixels, and patches are of {patch}: set "
                 f"patch_size to {stride} or a multiple, or use fewer stages or a smaller stem_stride"
             )
 
@@ -138,21 +146,24 @@ class TimmConvNet(Encoder):
         if layers:
             raise ValueError("TimmConvNet gives its last layer alone, since stages differ in width: leave layers out")
         values, grid = tokens.values, tokens.grid
-        if not isinstance(values, Tensor) or grid is None or values.shape[2:] != self.shape:
+        axes = len(self.shape) - 1
+        if not isinstance(values, Tensor) or grid is None or (values.shape[2:], len(grid)) != (self.shape, axes):
             raise ValueError(
-                f"expected all patches of an image, of shape {self.shape} on a grid, got {tuple(values.shape)} and the "
-                f"grid {grid}: give all patches (and `keep` for a subset)"
+                f"expected all patches of an image or a clip, of shape {self.shape} on a grid, got "
+                f"{tuple(values.shape)} and the grid {grid}: give all patches (and `keep` for a subset)"
             )
-        seen = visible_tokens(tokens, keep, keep_valid)
-        cells = None if seen is None else seen.unflatten(1, grid)
+        seen, batch, places = visible_tokens(tokens, keep, keep_valid), len(values), tuple(grid[-2:])
         if seen is not None:
-            values = torch.where(seen[..., None, None, None], values, 0.0)
-        x = unpatchify(values, grid).to(self.dtype).contiguous(memory_format=torch.channels_last)
+            values = torch.where(seen.view(*seen.shape, *[1] * len(self.shape)), values, 0.0)
+            seen = seen.reshape(-1, *places)  # a grid of cells for each image: of a clip, those of all times
+        if axes == 3:  # times become samples, and the frames of a tubelet channels
+            values = values.transpose(2, 3).flatten(2, 3).unflatten(1, (grid[0], -1)).flatten(0, 1)
+        x = unpatchify(values, places).to(self.dtype).contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
-            x = layer(x, cells)
-        if tuple(x.shape[2:]) != tuple(grid):
-            x = F.avg_pool2d(x, (x.shape[2] // grid[0], x.shape[3] // grid[1]))
-        encoded = x.flatten(2).transpose(1, 2)
+            x = layer(x, seen)
+        if tuple(x.shape[2:]) != places:
+            x = F.avg_pool2d(x, (x.shape[2] // places[0], x.shape[3] // places[1]))
+        encoded = x.flatten(2).transpose(1, 2).reshape(batch, -1, self.dim)
         return encoded if keep is None else take(encoded, keep)
 
     @property

@@ -9,6 +9,7 @@ from torch import nn
 from jepa_lightning.encoders import ConvEncoder, SinCosPositions, TokenSpec
 from jepa_lightning.tokens import Tokens
 from modalities.image import Image
+from modalities.video import Video
 
 
 def encoder(size=16, channels=1, **settings):
@@ -48,6 +49,20 @@ def test_a_frame_of_64_pixels_is_one_token():
     assert image.encoder(image.tokenizer(batch)).shape == (2, 1, 32)
     assert len(list(image.encoder.layers)) == 3
     assert image.encoder.project.in_features == 4 * 8 * 16
+
+
+@pytest.mark.parametrize("tubelet", [2, 4])
+def test_a_tubelet_is_an_image_with_its_frames_as_channels(tubelet):
+    clips = Video(frames=4, image_size=16, patch_size=16, tubelet=tubelet, encoder=partial(ConvEncoder, dim=6, width=4))
+    still = encoder(channels=3 * tubelet).eval()
+    still.load_state_dict(clips.encoder.state_dict())
+    video = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = clips.encoder.eval()(clips.tokenizer({"video": video}))
+    parts = [video[:, :, start : start + tubelet].reshape(2, 1, -1, 16, 16) for start in range(0, 4, tubelet)]
+    images = Tokens(values=torch.cat(parts, dim=1), positions=torch.zeros(1, len(parts), 2))
+    assert found.shape == (2, 4 // tubelet, 6)
+    assert found.std() > 0.01
+    torch.testing.assert_close(found, still(images))
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])

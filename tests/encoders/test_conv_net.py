@@ -12,6 +12,7 @@ from jepa_lightning.encoders import SinCosPositions, TimmConvNet, TokenSpec
 from jepa_lightning.scale.parallel import prepare_layers
 from jepa_lightning.tokens import Tokens, take
 from modalities.image import Image
+from modalities.video import Video
 
 SMALL = {"name": "resnet18", "stem_stride": 1, "options": {"layers": [1, 1], "channels": [4, 6]}}
 NETS = {
@@ -163,6 +164,42 @@ def test_filler_and_padding_are_hidden():
     torch.testing.assert_close(encoder(padded)[1, :12], encoder(tokens, torch.arange(12).expand(2, -1))[1])
 
 
+def clips(tubelet=3, channels=2):
+    torch.manual_seed(0)
+    return Video(
+        frames=6, image_size=8, tubelet=tubelet, patch_size=2, channels=channels, encoder=partial(TimmConvNet, **SMALL)
+    )
+
+
+@pytest.mark.parametrize("tubelet", [3, 6])
+def test_a_clip_is_the_images_of_its_tubelets(tubelet):
+    """Each of which has the frames of a tubelet as channels: frame 1's colours, frame 2's, ..."""
+    made, still = clips(tubelet), image(channels=2 * tubelet)
+    still.encoder.load_state_dict(made.encoder.state_dict())
+    clip = torch.randn(2, 2, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = made.encoder.eval()(made.tokenizer({"video": clip}))
+    expected = []
+    for start in range(0, 6, tubelet):
+        frames = torch.cat([clip[:, :, time] for time in range(start, start + tubelet)], dim=1)
+        expected.append(still.encoder.eval()(still.tokenizer({"image": frames})))
+    assert found.shape == (2, 16 * 6 // tubelet, 6)
+    assert found.std() > 0.01
+    torch.testing.assert_close(found, torch.cat(expected, dim=1))
+
+
+def test_hidden_tubelets_change_no_visible_feature():
+    made = clips()
+    encoder = made.encoder.train()
+    keep = torch.tensor([[0, 1, 17, 30], [15, 16, 20, 31]])
+    clip = torch.randn(2, 2, 6, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    encoder(made.tokenizer({"video": clip}), keep).square().sum().backward()
+    seen = torch.zeros(2, 32, dtype=torch.bool).scatter(1, keep, True).view(2, 1, 2, 4, 4)
+    for axis, size in ((2, 3), (3, 2), (4, 2)):
+        seen = seen.repeat_interleave(size, axis)
+    assert not clip.grad[~seen.expand_as(clip)].any()
+    assert clip.grad[seen.expand_as(clip)].all()
+
+
 def test_patches_of_several_strides_are_averages():
     fine, coarse = image(patch=2), image(patch=4)
     coarse.encoder.load_state_dict(fine.encoder.state_dict())
@@ -201,6 +238,8 @@ def test_settings_that_make_no_sense():
         TimmConvNet(TokenSpec(shape=(3,), grid=None, positions=SinCosPositions), name="resnet18")
     made = image()
     tokens = made.tokenizer({"image": pixels()})
+    with pytest.raises(ValueError, match=r"of an image or a clip, of shape \(3, 2, 2\)"):
+        made.encoder(clips().tokenizer({"video": torch.randn(2, 2, 6, 8, 8)}))
     with pytest.raises(ValueError, match="gives its last layer alone"):
         made.encoder(tokens, layers=(0,))
     with pytest.raises(ValueError, match="give all patches"):
