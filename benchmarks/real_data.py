@@ -97,7 +97,7 @@ def evaluate(
     run = Run([*config, "--trainer.default_root_dir", str(folder), *words])
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     module = run.model.cpu().eval()
-    settings = run.config["data"]["init_args"].as_dict()
+    settings = run.config["data"]["init_args"].as_dict() | {"views": 1, "view_transform": None}
     data = type(run.datamodule)(**{**settings, "probe_samples": labels})
     data.trainer = run.trainer  # which has the model, whose sizes the data takes
     pooled = by_time if keep_time else embedder

@@ -4,11 +4,11 @@
     python -m benchmarks.results --data data --threads 1 --sets count_depth MUTAG --seeds 0 1
 
 Each set is trained and evaluated several times: over seeds where the data have a test split (CIFAR-10, moving MNIST,
-count_depth, shapes_factors) or are divided in folds (MUTAG: pre-trained on its graphs without labels, ten folds), over
-the speaker left out (FSDD), over random divisions (BIMNet10; what is pre-trained on is divided too). The probes are
-those of `jepa-probe`, on mean-pooled features of the frozen encoder: their settings are chosen inside the training
-part. The untrained encoder is the very one that the run began with; raw input is the modality's floor (where it is the
-same for all seeds, it is evaluated once).
+sign digits, count_depth, shapes_factors) or are divided in folds (MUTAG: pre-trained on its graphs without labels, ten
+folds), over the speaker left out (FSDD), over random divisions (BIMNet10; what is pre-trained on is divided too). The
+probes are those of `jepa-probe`, on mean-pooled features of the frozen encoder: their settings are chosen inside the
+training part. The untrained encoder is the very one that the run began with; raw input is the modality's floor (where
+it is the same for all seeds, it is evaluated once).
 
 The interval of a difference covers what another seed and what other test samples would change: for seeds, the variance
 of a run's own interval (a paired bootstrap over test samples, or over folds by Nadeau and Bengio's rule), counted as
@@ -113,6 +113,10 @@ ENTRIES = {
         labels=("direction", "digit", "velocity"),
         by_time=("velocity",),
     ),
+    "moving_mnist_views": Entry(
+        "Moving MNIST, two views", "vicreg_moving_mnist", "moving_mnist", labels=("direction", "digit", "velocity")
+    ),
+    "sign_digits_views": Entry("Sign digits, two views", "vicreg_sign_digits", "sign_digits"),
     "fsdd": Entry(
         "Spoken digits, unheard speaker",
         "audiojepa_fsdd",
@@ -199,7 +203,7 @@ def _embedders(run: Run, *, pooled: bool = True, raw: bool = True) -> Embedders:
 
 def _encode(run: Run, embedders: Embedders, *, folds: bool) -> dict[str, Encoded]:
     """Features of up to 10,000 training samples and of the test split; of everything, for folds."""
-    settings = run.config["data"]["init_args"].as_dict()
+    settings = run.config["data"]["init_args"].as_dict() | {"views": 1, "view_transform": None}
     if folds:
         settings |= {"val_fraction": 0.0, "drop_last": False}
     data = type(run.datamodule)(**{**settings, "probe_samples": LABELS})
