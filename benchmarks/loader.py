@@ -2,8 +2,8 @@
 
 Prints milliseconds of CPU a sample, and samples a second and core, of each modality and layout: generated data in
 memory, image files (JPEG, 500 x 375) against torchvision's ImageFolder with v2 transforms on the same files, and videos
-(H.264, 640 x 480). Files are written into a temporary folder first. Images in memory are timed sample by sample, and in
-whole batches without and with the crops, which are done on the device that trains.
+(H.264, 640 x 480). Files are written into a temporary folder first. Images, audio and clouds in memory are timed sample
+by sample, and in whole batches without and with crops and noise, which are done on the device that trains.
 """
 
 from __future__ import annotations
@@ -95,6 +95,16 @@ def write_videos(root: Path, count: int) -> Path:
     return root
 
 
+def both(name: str, kind: type[JEPADataModule], **settings: Any) -> dict[str, Loader]:
+    """Loaders of samples one by one, and of whole batches without and with what is left to the device that trains."""
+    one, whole = kind(batched=False, **settings), kind(batched=True, **settings)
+    return {
+        f"{name}, one by one": partial(batches, one),
+        f"{name}, whole batches": partial(unfinished, whole),
+        f"{name}, whole, all on the CPU": partial(batches, whole),
+    }
+
+
 def loaders(folder: Path, names: Sequence[str], *, samples: int, files: int) -> dict[str, Loader]:
     """What is timed, by name; data are made and written here."""
     from modalities.image import ImageData
@@ -103,10 +113,7 @@ def loaders(folder: Path, names: Sequence[str], *, samples: int, files: int) -> 
     found: dict[str, Loader] = {}
     if "image" in names:
         small: dict[str, Any] = {"image_size": 32, "channels": 3, "samples": samples, "batch_size": 512, **shared}
-        one, whole = ImageData(batched=False, **small), ImageData(batched=True, **small)
-        found["images 32 px in memory, one by one"] = partial(batches, one)
-        found["images 32 px in memory, whole batches"] = partial(unfinished, whole)
-        found["images 32 px in memory, whole, crops on the CPU"] = partial(batches, whole)
+        found |= both("images 32 px in memory", ImageData, **small)
     if "jpeg" in names:
         root = write_images(folder / "images", files)
         data = ImageData(root=str(root), image_size=224, channels=3, cache=False, batch_size=16, **shared)
@@ -128,14 +135,16 @@ def loaders(folder: Path, names: Sequence[str], *, samples: int, files: int) -> 
     if "audio" in names:
         from modalities.audio import AudioData
 
-        found["audio in memory"] = partial(
-            batches, AudioData(samples=samples // 8, seconds=2.0, sample_rate=16_000, **shared)
-        )
+        notes: dict[str, Any] = {"samples": samples // 8, "seconds": 2.0, "sample_rate": 16_000, **shared}
+        found |= both("audio in memory", AudioData, gain=6.0, **notes)
+        found |= both("audio in memory, two views", AudioData, views=2, **notes)
     if "pointcloud" in names:
         from modalities.pointcloud import PointCloudData
 
-        found["clouds of 1024 points in memory"] = partial(
-            batches, PointCloudData(samples=samples // 8, points=1024, features=0, **shared)
+        clouds: dict[str, Any] = {"samples": samples // 8, "points": 1024, "features": 0, **shared}
+        found |= both("clouds of 1024 points in memory", PointCloudData, **clouds)
+        found |= both(
+            "clouds, turned about any axis, with noise", PointCloudData, rotation="so3", jitter=0.01, **clouds
         )
     if "graph" in names:
         from modalities.graph import GraphData

@@ -23,7 +23,11 @@ class InMemory(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of every input, uint8; None where they are of other types, or of several sizes, or not in memory."""
+        """Shape of every input; -1 is an axis along which they differ. None: they cannot be taken many at once.
+
+        That is where they are not in memory, or not all of them can be read, or are of a type that the modality's
+        `batch_augmentation` does not know: images and clips are uint8, clouds and audio any numbers without NaN.
+        """
 
     def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         """Give the samples of these indices as one: the inputs (B, ...) at the data module's key, and `labels`."""
@@ -39,6 +43,10 @@ class BatchTransform(ABC):
     @abstractmethod
     def draw(self, seeds: NDArray[np.int64]) -> dict[str, Tensor]:
         """Draw what is done to the samples of these seeds: tensors (B, ...), each row from its own seed alone."""
+
+    def take(self, dataset: InMemory, indices: NDArray[np.int64], draws: dict[str, Tensor]) -> dict[str, Any]:
+        """Take the samples from memory, as `InMemory.take`; a part of each, where what was drawn says which."""
+        return dataset.take(indices)
 
     @abstractmethod
     def __call__(self, batch: Batch, draws: dict[str, Tensor]) -> Batch:
@@ -89,7 +97,8 @@ def take(
     Returns:
         A batch with tensors, `labels` (integers int64, others float32), `id` and `DRAWS`.
     """
-    found = dataset.take(indices)
+    draws = by.draw(seeds)
+    found = by.take(dataset, indices, draws)
     labels = {key: torch.from_numpy(np.asarray(values)) for key, values in found.pop("labels", {}).items()}
     batch: Batch = {key: torch.from_numpy(values) for key, values in found.items()}
     batch["labels"] = {
@@ -97,7 +106,7 @@ def take(
     }
     ids = SampleIds(name, indices)
     batch["id"] = ids if torch.utils.data.get_worker_info() is None else ids[:]  # a worker would send the data set, too
-    batch[DRAWS] = by.draw(seeds)
+    batch[DRAWS] = draws
     return batch
 
 

@@ -146,6 +146,15 @@ class MemoryCache:
             return super().__reduce_ex__(protocol)
         return partial(MemoryCache, path=self.path), (len(self._offsets), _gone)
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of the first axis of each array."""
+        return self._shapes[:, 0]
+
+    def finite(self) -> bool:
+        """Return whether no number is NaN or infinite; reads all of them."""
+        return all(bool(np.isfinite(block.numpy()).all()) for block in self._blocks)
+
     def take(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Copy arrays of one shape: (B, ...).
 

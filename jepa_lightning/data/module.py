@@ -51,9 +51,9 @@ class JEPADataModule(Shown, LoadedData, ABC):
             dicts like the batch itself, without `labels` and `id`; the first holds the batch's own tensors. View v of
             a sample is drawn from (seed, epoch, sample, v). Other loaders use the evaluation transform, without
             views.
-        batched: augment whole training batches on the training device, for data in memory and of one size, in the
-            main process, since workers have almost nothing left to do. None: if it is faster; false:
-            sample by sample, in the loader. Both draw from (seed, epoch, sample), but different numbers.
+        batched: augment whole training batches on the training device, for audio in memory, and images, clips and
+            clouds in memory and of one size, in the main process: workers have almost nothing left to do. None: if it
+            is faster; false: sample by sample, in the loader. Both draw from (seed, epoch, sample), other numbers.
         view_transform: makes a training view instead of the modality's training transform (also with one view).
             None: with one view, that transform; with more, the modality's default, or else that transform.
 
@@ -66,6 +66,7 @@ class JEPADataModule(Shown, LoadedData, ABC):
 
     name: str
     in_memory: bool = False
+    takes_at_once: ClassVar[str] = "uint8 and of one size"  # what `batched` asks of the inputs
     takes_texts: ClassVar[bool] = False  # whether a string in a table is an input, and not the path of a file
 
     def __init__(
@@ -159,7 +160,7 @@ class JEPADataModule(Shown, LoadedData, ABC):
         """Return a transform of whole batches equivalent to `one` for each sample, then `batch` for the batch.
 
         Args:
-            shape: shape of the inputs, uint8.
+            shape: `input_shape` of the data.
             one: the training transform.
             batch: the `batch_transform`.
 
@@ -294,6 +295,6 @@ class JEPADataModule(Shown, LoadedData, ABC):
         if shape is not None and self.batched is not False:
             found = self.batch_augmentation(shape, one=self._train_transform, batch=self._batch_transform)
         if self.batched and found is None:
-            why = "data in memory, uint8 and of one size, and the modality's own transforms"
+            why = f"data in memory, {self.takes_at_once}, and the modality's own transforms"
             raise DataError(f"expected {why} for batched: true: leave it out, or set batched to false")
         return found

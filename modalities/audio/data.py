@@ -10,8 +10,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, cache_sets
+from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode
+from jepa_lightning.modality import Batch
+from modalities.audio.batched import BatchCrops
 from modalities.audio.cache import LogMelCache
 from modalities.audio.files import AudioFiles, GivenAudio, find_audio
 from modalities.audio.generated import GeneratedAudio
@@ -64,6 +67,7 @@ class AudioData(FileDataModule):
     """
 
     name = "waveform"
+    takes_at_once = "all readable"
 
     def __init__(
         self,
@@ -177,6 +181,18 @@ class AudioData(FileDataModule):
     def default_views(self) -> AudioViews:
         """Crop at random, louder or softer, with a stretch and a band left out."""
         return AudioViews() if self.log_mel_cache is None else AudioViews(gain=0)
+
+    def batch_augmentation(
+        self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
+    ) -> BatchTransform | None:
+        """Crop recordings, or make views of them, by `BatchCrops`."""
+        if batch is not None or len(shape) != 1:
+            return None
+        if type(one) is Crop:
+            return BatchCrops(one)
+        if type(one) is AudioViews and type(one.crop) is Crop:
+            return BatchCrops(one.crop, views=one, count=self.views)
+        return None
 
     def _front_end(self) -> nn.Module:
         if self.front_end is not None:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import CachedFileSet, DataError, FileList, find_files
 from jepa_lightning.data.sources.given import WrappedDataset
 from jepa_lightning.names.nearest import did_you_mean
+from modalities.audio.generated import GeneratedAudio
 from modalities.audio.reading import EXTENSIONS, Info, Waveform, info, read
-from modalities.audio.recordings import ArrayRecording, FileRecording, Recording, as_recording
+from modalities.audio.recordings import ArrayRecording, FileRecording, Recording, as_recording, parts_of
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +34,24 @@ class AudioFiles(CachedFileSet):
         super().__init__(files)
         self.sample_rate = sample_rate
         self._known: dict[int, Info] = {}  # each header is read, and each file's end looked for, once in a process
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """(L,) of every recording, -1 where they differ; None where not all are in memory."""
+        return None if self._cache is None or self.unreadable else self._cache.shape or (-1,)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Samples (N,) of each recording in memory."""
+        return self.in_memory.lengths
+
+    def take_parts(
+        self, indices: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64], size: int
+    ) -> dict[str, Any]:
+        """Parts (B, V, size) of recordings in memory, and labels; see `Recordings`."""
+        cache = self.in_memory
+        rows = parts_of(lambda row: cache[int(indices[row])], starts, counts, size=size, dtype=cache.dtype)
+        return {"waveform": rows, "labels": self.files.labels_of(indices)}  # type: ignore[arg-type]
 
     def value(self, index: int) -> Recording:
         """Give recording `index`, not decoded yet unless it is in memory."""
@@ -65,6 +85,26 @@ class GivenAudio(WrappedDataset):
     def __init__(self, dataset: Dataset[Any], *, sample_rate: int) -> None:
         super().__init__(dataset)
         self.sample_rate = sample_rate
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """(L,) of generated clips, which lie in memory; None of any other dataset."""
+        return self.dataset.input_shape if isinstance(self.dataset, GeneratedAudio) else None
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Samples (N,) of each generated clip."""
+        return self.dataset.lengths  # type: ignore[attr-defined]
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Generated clips (B, L) and their labels."""
+        return self.dataset.take(indices)  # type: ignore[attr-defined]
+
+    def take_parts(
+        self, indices: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64], size: int
+    ) -> dict[str, Any]:
+        """Parts (B, V, size) of generated clips, and labels; see `Recordings`."""
+        return self.dataset.take_parts(indices, starts, counts, size)  # type: ignore[attr-defined]
 
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index]

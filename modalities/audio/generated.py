@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from jepa_lightning.data import DataError
 from jepa_lightning.data.generation import fill
 from jepa_lightning.names.shown import Shown
+from modalities.audio.recordings import parts_of
 
 Array = NDArray[Any]  # float32
 
@@ -104,15 +105,42 @@ class GeneratedAudio(Shown, Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.waveforms)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        labels = {
+    @property
+    def input_shape(self) -> tuple[int]:
+        """(L,)."""
+        return (self.waveforms.shape[1],)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """L of each."""
+        return np.full(len(self), self.waveforms.shape[1])
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Waveforms (B, L) and labels of many clips."""
+        return self[indices]  # type: ignore[index]
+
+    def take_parts(
+        self, indices: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64], size: int
+    ) -> dict[str, Any]:
+        """Parts (B, V, size) of clips, and labels; see `Recordings`."""
+        labels = self.labels_of(indices)
+        if starts.shape[1] == 1 and self.waveforms.shape[1] == size:
+            return {"waveform": self.waveforms[indices][:, None], "labels": labels}
+        rows = parts_of(lambda row: self.waveforms[indices[row]], starts, counts, size=size, dtype=self.waveforms.dtype)
+        return {"waveform": rows, "labels": labels}
+
+    def labels_of(self, index: Any) -> dict[str, Any]:
+        """Labels of a clip, or of many."""
+        return {
             "rhythm": self.targets[index],
             "timbre": self.timbres[index],
             "envelope": self.envelopes[index],
             "pitch": self.pitches[index],
             "rate": self.rates[index],
         }
-        return {"waveform": self.waveforms[index], "labels": labels}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"waveform": self.waveforms[index], "labels": self.labels_of(index)}
 
 
 def _draw(rng: np.random.Generator, length: int, sample_rate: int) -> tuple[NDArray[Any], ...]:

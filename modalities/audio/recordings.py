@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_lightning.data import DataError, Encoded
@@ -116,3 +118,29 @@ class StoredRecording(Recording):
     def read(self, start: int, count: int) -> Waveform:
         """Decode the part, mono and resampled; errors as `modalities.audio.reading.read`."""
         return read(self.file, start=start, count=count, sample_rate=self.sample_rate)
+
+
+def parts_of(
+    read: Callable[[int], NDArray[Any]],
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    *,
+    size: int,
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
+    """Copy parts of arrays (n,) into rows (B, V, size), zeros behind them.
+
+    Args:
+        read: gives the array of row number b.
+        starts: (B, V) of the parts.
+        counts: (B,) entries of each.
+        size: of the rows.
+        dtype: of the arrays.
+    """
+    whole = bool((counts == size).all())
+    rows = (np.empty if whole else np.zeros)((*starts.shape, size), dtype=dtype)
+    for number, (row, begins, count) in enumerate(zip(rows, starts.tolist(), counts.tolist(), strict=True)):
+        array = read(number)
+        for view, start in zip(row, begins, strict=True):
+            view[:count] = array[start : start + count]
+    return rows

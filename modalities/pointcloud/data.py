@@ -12,8 +12,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError, FileDataModule, Sample, cache_sets
+from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode
+from jepa_lightning.modality import Batch
+from modalities.pointcloud.batched import BatchAugment
 from modalities.pointcloud.files import CloudFiles, GivenClouds, find_clouds, read_cloud
 from modalities.pointcloud.generated import GeneratedClouds
 from modalities.pointcloud.hdf5 import HDF5Clouds, class_names, find_hdf5
@@ -67,6 +70,7 @@ class PointCloudData(FileDataModule):
     """
 
     name = "points"
+    takes_at_once = "of one size and without NaN"
 
     def __init__(
         self,
@@ -170,6 +174,17 @@ class PointCloudData(FileDataModule):
     def default_views(self) -> PointCloudViews:
         """Turn, scale, jitter and thin clouds."""
         return PointCloudViews()
+
+    def batch_augmentation(
+        self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
+    ) -> BatchTransform | None:
+        """Augment clouds, or make views of them, by `BatchAugment`, where they have all features."""
+        if batch is not None or len(shape) != 2 or -1 in shape or shape[1] < 3 + self.size[1]:
+            return None
+        size = shape[0], shape[1]
+        if type(one) is Augment:
+            return BatchAugment(one, size)
+        return BatchAugment(one.augment, size, views=self.views) if type(one) is PointCloudViews else None
 
     def _hdf5(self, found: dict[str, list[Path]]) -> dict[str, Dataset[Any]]:
         if self.labels is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from os.path import join
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ class CloudFiles(CachedFileSet):
         super().__init__(files)
         self.surface = surface
         self.columns = 3 + features
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """(n, 3 + F) of every cloud, where all are in memory, of one size, and no number is NaN or infinite."""
+        return self._cache.shape if self._cache is not None and self._cache.finite() else None
 
     def read(self, index: int) -> Cloud:
         """Read cloud `index` from its file; errors as `modalities.pointcloud.reading.read`."""

@@ -83,6 +83,15 @@ class GeneratedClouds(Shown, Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.points)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(points, 3 or 6)."""
+        return self.points.shape[1:]
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Clouds (B, points, 3 or 6) and labels of many samples."""
+        return self[indices]  # type: ignore[index]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         labels = {"shape": self.targets[index], **{name: column[index] for name, column in self.labels.items()}}
         return {"points": self.points[index], "labels": labels}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ class HDF5Clouds(Dataset[dict[str, Any]]):
         file = int(np.searchsorted(self.starts, index, side="right")) - 1
         labels = {} if self.targets is None else {"label": self.targets[index]}
         return {"points": self.arrays[file][index - int(self.starts[file])], "labels": labels}
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """(P, 3 + F) where all files have it, and no number is NaN or infinite."""
+        first = self.arrays[0]
+        same = all(a.shape[1:] == first.shape[1:] and a.dtype == first.dtype for a in self.arrays)
+        return tuple(first.shape[1:]) if same and all(bool(a.isfinite().all()) for a in self.arrays) else None
+
+    def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Clouds (B, P, 3 + F) and labels of many samples."""
+        files = np.searchsorted(self.starts, indices, side="right") - 1
+        points = torch.empty((len(indices), *self.arrays[0].shape[1:]), dtype=self.arrays[0].dtype)
+        for file in np.unique(files):
+            (places,) = np.nonzero(files == file)
+            points[places] = self.arrays[file][indices[places] - self.starts[file]]
+        labels = {} if self.targets is None else {"label": self.targets[indices]}
+        return {"points": points.numpy(), "labels": labels}
 
     def clouds(self) -> Iterator[NDArray[Any]]:
         """Give all clouds."""

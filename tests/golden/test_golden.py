@@ -24,8 +24,8 @@ FIGURES = Path(__file__).with_name("figures.json")
 CASES = {
     "image": ["--data.batched", "false"],  # 0.1 drew crops sample by sample
     "video": ["--data.batched", "false"],
-    "audio": [],
-    "pointcloud": [],
+    "audio": ["--data.batched", "false"],  # likewise its order of numbers
+    "pointcloud": ["--data.batched", "false"],
     "graph": [],
     "recipes/ijepa_cifar10": ["--data.root", "null", "--data.batched", "false"],
     "recipes/graphjepa_mutag": [

@@ -118,9 +118,18 @@ class CachedFileSet(FileSet):
 
     def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         """Take many inputs (B, ...) and their labels from memory."""
+        return {self.key: self.in_memory.take(indices), "labels": self.files.labels_of(indices)}  # type: ignore[arg-type]
+
+    @property
+    def in_memory(self) -> MemoryCache:
+        """What `cache` read.
+
+        Raises:
+            ValueError: nothing yet.
+        """
         if self._cache is None:
             raise ValueError("expected inputs in memory to take many at once: call `cache` first")
-        return {self.key: self._cache.take(indices), "labels": self.files.labels_of(indices)}  # type: ignore[arg-type]
+        return self._cache
 
     def cache(self, folder: str | None = None) -> None:
         """Read every input into memory, or into a file in `folder` that a later run finds again.

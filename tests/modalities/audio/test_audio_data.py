@@ -298,7 +298,7 @@ def test_cache_changes_nothing(tmp_path):
     got = []
     stored = {"cache_folder": str(tmp_path.parent / "kept")}
     for settings in ({"cache": False}, {"cache": True}, stored, stored):
-        data = make(tmp_path, val_fraction=0, **settings)
+        data = make(tmp_path, val_fraction=0, batched=False, **settings)  # whole batches are drawn otherwise
         data.setup()
         torch.manual_seed(0)
         got.append(torch.cat([batch["waveform"] for batch in data.train_dataloader()]))
