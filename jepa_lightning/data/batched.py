@@ -15,6 +15,8 @@ from jepa_lightning.modality import Batch
 
 DRAWS = "draws"
 """Key of what was drawn for a batch that is still to be augmented."""
+HELD = "held"
+"""Key of where inputs lie on the device that trains, in a batch that is still without them."""
 
 
 @runtime_checkable
@@ -31,6 +33,27 @@ class InMemory(Protocol):
 
     def take(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         """Give the samples of these indices as one: the inputs (B, ...) at the data module's key, and `labels`."""
+
+
+@runtime_checkable
+class PartsInMemory(InMemory, Protocol):
+    """Inputs (L,) in memory, of one length or of several."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length (N,) of each input."""
+
+    def take_parts(
+        self, indices: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64], size: int
+    ) -> dict[str, Any]:
+        """Give a part of each input at the data module's key, (B, V, size), zeros behind it; and `labels`.
+
+        Args:
+            indices: (B,) of the samples.
+            starts: (B, V) of the parts of each.
+            counts: (B,) length of each part, at most `size`.
+            size: of the rows.
+        """
 
 
 class BatchTransform(ABC):
@@ -77,6 +100,15 @@ class SampleIds:
         return iter(self[:])
 
 
+class Held(Protocol):
+    """Inputs on the device that trains; see `OnDevice`."""
+
+    key: str
+
+    def gather(self, held: dict[str, Any]) -> Tensor:
+        """Gather the inputs of a batch."""
+
+
 def take(
     dataset: InMemory,
     indices: NDArray[np.int64],
@@ -100,7 +132,9 @@ def take(
     draws = by.draw(seeds)
     found = by.take(dataset, indices, draws)
     labels = {key: torch.from_numpy(np.asarray(values)) for key, values in found.pop("labels", {}).items()}
-    batch: Batch = {key: torch.from_numpy(values) for key, values in found.items()}
+    batch: Batch = {
+        key: torch.from_numpy(values) if isinstance(values, np.ndarray) else values for key, values in found.items()
+    }
     batch["labels"] = {
         key: value.float() if value.is_floating_point() else value.long() for key, value in labels.items()
     }
@@ -110,9 +144,19 @@ def take(
     return batch
 
 
-def finish(batch: Any, by: BatchTransform | None) -> Any:
-    """Augment a batch that `take` made, where it is; any other batch is as it was."""
+def finish(batch: Any, by: BatchTransform | None, held: Held | None = None) -> Any:
+    """Augment a batch that `take` made, where it is; any other batch is as it was.
+
+    Args:
+        batch: on the device.
+        by: the augmentation.
+        held: the inputs, where a batch has not its own.
+    """
     if by is None or not isinstance(batch, dict) or DRAWS not in batch:
         return batch
     batch = dict(batch)
+    if HELD in batch:
+        if held is None:
+            raise RuntimeError("expected the inputs on the device that trains, got a batch without them")
+        batch[held.key] = held.gather(batch.pop(HELD))
     return by(batch, batch.pop(DRAWS))

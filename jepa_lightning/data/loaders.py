@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from jepa_lightning.data.batch import Collate
-from jepa_lightning.data.batched import finish
+from jepa_lightning.data.batch import Collate, Sample
+from jepa_lightning.data.batched import BatchTransform, InMemory, finish
 from jepa_lightning.data.bound import ModelSizedData
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.on_device import fits
 from jepa_lightning.data.parts import Parts
 from jepa_lightning.data.ranks import require_same_samples
 from jepa_lightning.data.sampler import EpochSampler, FixedSampler, ResumableLoader, run_place
@@ -42,9 +43,20 @@ class LoadedData(ModelSizedData):
     epoch_samples: int | None
     views: int
     in_memory: bool
+    batched: bool | None
+    on_device: bool | None
+    takes_at_once: ClassVar[str]
+    _train_transform: Callable[[Sample], Sample] | None
+    _parts: Parts | None = None
     _stream: StreamSamples | None = None
     _batch_transform: Callable[[Batch], Batch] | None = None
     _told_of_room = False
+
+    @abstractmethod
+    def batch_augmentation(
+        self, shape: tuple[int, ...], *, one: Callable[[Sample], Sample] | None, batch: Callable[[Batch], Batch] | None
+    ) -> BatchTransform | None:
+        """Return a transform of whole batches, or None."""
 
     @property
     @abstractmethod
@@ -172,15 +184,49 @@ class LoadedData(ModelSizedData):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a whole training batch where it is trained on."""
-        return finish(batch, self.part("train").batched)
+        train = self.part("train")
+        return finish(batch, train.batched, train.held)
 
     def _train_loader(self, sampler: EpochSampler, train: Samples) -> ResumableLoader:
         idle = train.batched is not None and self.num_workers is None  # next to nothing is left for workers to do
         settings = self._settings("train", keep_workers=True, workers=0 if idle else None)
-        running = getattr(getattr(self.trainer, "state", None), "fn", None) is not None
+        state = getattr(self.trainer, "state", None)
+        running = getattr(state, "fn", None) is not None and not getattr(state, "finished", False)
         if not running:  # nobody finishes batches after their transfer
             settings["collate_fn"] = Collate(self._batch_transform, finish=train.batched)
+        self._hold(train, running=running)
         return ResumableLoader(train, sampler=sampler, drop_last=self.drop_last, **settings)
+
+    def _augmentation(self, train: Any) -> BatchTransform | None:
+        """Return the augmentation of whole training batches.
+
+        Raises:
+            DataError: there is none, but `batched` or `on_device` is true; or `on_device` is, and `batched` false.
+        """
+        shape = train.input_shape if isinstance(train, InMemory) and self._stream is None else None
+        found = None
+        if shape is not None and self.batched is not False:
+            found = self.batch_augmentation(shape, one=self._train_transform, batch=self._batch_transform)
+        if found is None and (self.batched or self.on_device):
+            why = f"data in memory, {self.takes_at_once}, and the modality's own transforms"
+            why += "" if self.batched or self.batched is None else ", and batched not false,"
+            setting = "batched" if self.batched else "on_device"
+            raise DataError(f"expected {why} for {setting}: true: leave it out, or set {setting} to false")
+        return found
+
+    def _hold(self, train: Samples, *, running: bool) -> None:
+        """Move the training data to the device of a run, where that is asked for, or is of use and has room."""
+        if not running:
+            train.hold(None)
+        elif train.batched is not None and self.on_device is not False:
+            device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+            if train.held is None and fits(train.dataset, train.indices, device, asked=bool(self.on_device)):  # type: ignore[arg-type]
+                train.hold(device)
+
+    def teardown(self, stage: str) -> None:
+        """Let go of what lies on the device."""
+        if self._parts is not None and self._stream is None:
+            self.part("train").hold(None)
 
     def _stream_loader(
         self, place: Place, *, batches: int | None = None, stream: StreamSamples | None = None

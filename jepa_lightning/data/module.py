@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data.batch import Sample
-from jepa_lightning.data.batched import BatchTransform, InMemory
+from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.files.file_list import regular_file
 from jepa_lightning.data.loaders import LoadedData
@@ -54,6 +54,8 @@ class JEPADataModule(Shown, LoadedData, ABC):
         batched: augment whole training batches on the training device, for audio in memory, and images, clips and
             clouds in memory and of one size, in the main process: workers have almost nothing left to do. None: if it
             is faster; false: sample by sample, in the loader. Both draw from (seed, epoch, sample), other numbers.
+        on_device: move such data to the training device once, and gather batches there by index. None: to a GPU, if
+            they take at most an eighth of its free memory; true: at most half, on any device. Same batches either way.
         view_transform: makes a training view instead of the modality's training transform (also with one view).
             None: with one view, that transform; with more, the modality's default, or else that transform.
 
@@ -85,6 +87,7 @@ class JEPADataModule(Shown, LoadedData, ABC):
         views: int = 1,
         view_transform: ViewTransform | None = None,
         batched: bool | None = None,
+        on_device: bool | None = None,
     ) -> None:
         super().__init__()
         if not getattr(self, "name", None):
@@ -128,6 +131,7 @@ class JEPADataModule(Shown, LoadedData, ABC):
         self.views = views
         self.view_transform = view_transform
         self.batched = batched
+        self.on_device = on_device
         self._train_transform: Callable[[Sample], Sample] | None = None
         self._parts: Parts | None = None
 
@@ -226,7 +230,7 @@ class JEPADataModule(Shown, LoadedData, ABC):
             parts.records["train"] = parts.records["probe"] = Unreadable(total=None, limit=self.max_unreadable)
         self._parts = parts
         self._batch_transform = self.batch_transform()
-        parts.samples["train"].batched = self._batched(parts.samples["train"].dataset)
+        parts.samples["train"].batched = self._augmentation(parts.samples["train"].dataset)
 
     # Properties of the data; these load them.
 
@@ -283,18 +287,3 @@ class JEPADataModule(Shown, LoadedData, ABC):
                 "views would be the same; set data.view_transform"
             )
         return PlainViews(plain)
-
-    def _batched(self, train: Dataset[Any]) -> BatchTransform | None:
-        """Return the augmentation of whole training batches.
-
-        Raises:
-            DataError: there is none, but `batched` is true.
-        """
-        shape = train.input_shape if isinstance(train, InMemory) and self._stream is None else None
-        found = None
-        if shape is not None and self.batched is not False:
-            found = self.batch_augmentation(shape, one=self._train_transform, batch=self._batch_transform)
-        if self.batched and found is None:
-            why = f"data in memory, {self.takes_at_once}, and the modality's own transforms"
-            raise DataError(f"expected {why} for batched: true: leave it out, or set batched to false")
-        return found

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_lightning.data.batch import Sample, to_sample
 from jepa_lightning.data.batched import BatchTransform, take
 from jepa_lightning.data.errors import DataError
+from jepa_lightning.data.on_device import OnDevice
 from jepa_lightning.data.split import known_targets
 from jepa_lightning.data.views import ViewTransform, draw_views, with_first_view
 from jepa_lightning.data.watch import Watch
@@ -68,6 +70,7 @@ class Samples(Dataset[Sample]):
         self.transform = transform
         self.views = views
         self.batched: BatchTransform | None = None
+        self.held: OnDevice | None = None
         self._bad: dict[int, str] = {}  # read once, not again in every epoch
 
     def __len__(self) -> int:
@@ -117,7 +120,20 @@ class Samples(Dataset[Sample]):
         if self.batched is None:
             return [self[place] for place in places]
         positions, seeds = np.array(places, dtype=np.int64).T
+        if self.held is not None:
+            return take(self.held, positions, seeds, name=self.name_at, by=self.batched)
         return take(self.dataset, self.indices[positions], seeds, name=self.sample_id, by=self.batched)  # type: ignore[arg-type]
+
+    def name_at(self, position: int) -> str:
+        """Name of the sample at this position."""
+        return self.sample_id(int(self.indices[position]))
+
+    def hold(self, device: torch.device | None) -> None:
+        """Move the inputs to the device that trains, where batches are then gathered; None: let go of them."""
+        if device is None:
+            self.held = None
+        elif self.held is None or self.held.device != device:
+            self.held = OnDevice(self.dataset, self.indices, device)  # type: ignore[arg-type]
 
     def __getitem__(self, place: int | tuple[int, int]) -> Sample:
         """Sample `place`, or with (position, seed) that position, its augmentation drawn from that seed.

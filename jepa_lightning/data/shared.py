@@ -39,6 +39,7 @@ class OtherDataSettings(TypedDict, total=False):
     views: int
     view_transform: ViewTransform | None
     batched: bool | None
+    on_device: bool | None
 
 
 class DataSettings(OtherDataSettings, total=False):

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa_lightning.data.batched import BatchTransform, InMemory
+from jepa_lightning.data.batched import BatchTransform, InMemory, PartsInMemory
 from jepa_lightning.data.views import view_seed
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import uniforms
 from modalities.audio.transforms import AudioViews, Crop
 
 _NUMBERS = 6  # of a clip: its place, its gain, and two each of the stretch and the band that are left out
-
-
-class Recordings(InMemory, Protocol):
-    """Recordings in memory, of one length or of several."""
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Samples (N,) of each recording."""
-
-    def take_parts(
-        self, indices: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64], size: int
-    ) -> dict[str, Any]:
-        """Give `waveform` (..., size), a part of each recording and zeros behind it, and `labels` (B,).
-
-        Args:
-            indices: (B,) of the recordings.
-            starts: (B, V) of the parts of each.
-            counts: (B,) samples of each part, at most `size`.
-            size: of the rows.
-        """
 
 
 class BatchCrops(BatchTransform):
@@ -90,7 +70,7 @@ class BatchCrops(BatchTransform):
 
     def take(self, dataset: InMemory, indices: NDArray[np.int64], draws: dict[str, Tensor]) -> dict[str, Any]:
         """Cut the clips (B, V, L) out of memory, and turn drawn shares into samples, of which `draws` then tells."""
-        recordings, size = cast(Recordings, dataset), self.crop.samples
+        recordings, size = cast(PartsInMemory, dataset), self.crop.samples
         have = recordings.lengths[indices]
         counts = np.minimum(have, size)
         places = draws.pop("places").numpy()

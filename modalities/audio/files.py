@@ -48,7 +48,7 @@ class AudioFiles(CachedFileSet):
     def take_parts(
         self, indices: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64], size: int
     ) -> dict[str, Any]:
-        """Parts (B, V, size) of recordings in memory, and labels; see `Recordings`."""
+        """Parts (B, V, size) of recordings in memory, and labels; see `PartsInMemory`."""
         cache = self.in_memory
         rows = parts_of(lambda row: cache[int(indices[row])], starts, counts, size=size, dtype=cache.dtype)
         return {"waveform": rows, "labels": self.files.labels_of(indices)}  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ class GivenAudio(WrappedDataset):
     def take_parts(
         self, indices: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64], size: int
     ) -> dict[str, Any]:
-        """Parts (B, V, size) of generated clips, and labels; see `Recordings`."""
+        """Parts (B, V, size) of generated clips, and labels; see `PartsInMemory`."""
         return self.dataset.take_parts(indices, starts, counts, size)  # type: ignore[attr-defined]
 
     def __getitem__(self, index: int) -> Any:

@@ -122,7 +122,7 @@ class GeneratedAudio(Shown, Dataset[dict[str, Any]]):
     def take_parts(
         self, indices: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64], size: int
     ) -> dict[str, Any]:
-        """Parts (B, V, size) of clips, and labels; see `Recordings`."""
+        """Parts (B, V, size) of clips, and labels; see `PartsInMemory`."""
         labels = self.labels_of(indices)
         if starts.shape[1] == 1 and self.waveforms.shape[1] == size:
             return {"waveform": self.waveforms[indices][:, None], "labels": labels}
