@@ -19,6 +19,10 @@ from modalities.audio.transforms import AudioViews, Crop
 _NUMBERS = 6  # of a clip: its place, its gain, and two each of the stretch and the band that are left out
 
 
+_OWN = {"made_with", "samples", "random", "crop", "rate"}
+_KNOWN = {*_OWN, "short", "gain", "time_mask", "frequency_mask"}  # settings of both transforms
+
+
 class BatchCrops(BatchTransform):
     """`Crop`, or `AudioViews` on top of it, for whole batches of recordings in memory, on any device.
 
@@ -111,6 +115,11 @@ class BatchCrops(BatchTransform):
         if self.count > 1:
             batch["views"] = [{**view, "waveform": view["waveform"].contiguous()} for view in views]
         return batch
+
+
+def knows(transform: Crop | AudioViews) -> bool:
+    """Return whether `BatchCrops` does all that a transform does: a setting that it does not know must be off."""
+    return not any(value for name, value in vars(transform).items() if name not in _KNOWN)
 
 
 def without_bands(waves: Tensor, bands: Tensor, *, rate: int) -> Tensor:

@@ -14,7 +14,7 @@ from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.shared import FileSettings, Unpack
 from jepa_lightning.data.sources.records import Decode
 from jepa_lightning.modality import Batch
-from modalities.audio.batched import BatchCrops
+from modalities.audio.batched import BatchCrops, knows
 from modalities.audio.cache import LogMelCache
 from modalities.audio.files import AudioFiles, GivenAudio, find_audio
 from modalities.audio.generated import GeneratedAudio
@@ -188,9 +188,9 @@ class AudioData(FileDataModule):
         """Crop recordings, or make views of them, by `BatchCrops`."""
         if batch is not None or len(shape) != 1:
             return None
-        if type(one) is Crop:
+        if type(one) is Crop and knows(one):
             return BatchCrops(one)
-        if type(one) is AudioViews and type(one.crop) is Crop:
+        if type(one) is AudioViews and type(one.crop) is Crop and knows(one) and knows(one.crop):
             return BatchCrops(one.crop, views=one, count=self.views)
         return None
 

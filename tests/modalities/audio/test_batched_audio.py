@@ -154,6 +154,22 @@ def test_batches_follow_from_seed_epoch_and_sample():
     assert [view["waveform"].shape for view in views[0]] == [(8, 2000)] * 2
 
 
+def test_only_with_settings_that_a_batch_knows():
+    class Faster(AudioViews):
+        def __init__(self, speed):
+            super().__init__()
+            self.speed = speed
+
+        def configure(self, data):
+            super().configure(data)
+            self.__class__ = AudioViews  # as a later version of that class
+
+    for speed, known in [(0.0, True), (0.25, False)]:
+        data = AudioData(**SMALL, samples=64, views=2, view_transform=Faster(speed))
+        data.setup()
+        assert (data.part("train").batched is not None) == known
+
+
 def test_files_of_several_lengths(tmp_path):
     """Files in memory are cropped at once; with an unreadable one, or spectrograms from disk, one by one."""
     for number, length in enumerate(LENGTHS * 2):
