@@ -53,6 +53,11 @@ def as_asked(space: ActionSpace, env: Any, action: Tensor) -> Any:
 
 
 def picture(env: Any, size: int) -> Tensor:
-    """What the environment shows, (3, size, size) uint8; averaged over areas."""
+    """What the environment shows of its state, (3, size, size) uint8; averaged over areas.
+
+    The arrow of the last torque, which Pendulum-v1 draws on top, is left out: it would show a model what was done.
+    """
+    if hasattr(env.unwrapped, "last_u"):
+        env.unwrapped.last_u = None
     rendered = Image.fromarray(env.render()).convert("RGB").resize((size, size), Image.Resampling.BOX)
     return torch.from_numpy(np.array(rendered)).movedim(-1, 0).contiguous()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.config.rebuild import Config, build_data
-from jepa_lightning.data.trajectories import Observations, TrajectoryData
+from jepa_lightning.data.trajectories import Observations, TrajectoryData, blocks
 from jepa_lightning.encoders.positions import grid_positions
+from jepa_lightning.environments import ActionSpace, Blocks
 from jepa_lightning.loading import load_jepa_and_config
 from jepa_lightning.loading.untrained import untrained_jepa
 from jepa_lightning.modality import Batch, Modality
@@ -36,9 +37,10 @@ class World(nn.Module):
             are given as batches of that.
         config: the run's configuration, for `untrained`; None of a module built in Python.
         trust: packages whose classes `config` may name.
+        frame_skip: steps of the environment that one step of the predictor stands for, `TrajectoryData.frame_skip`.
 
     Raises:
-        ValueError: the module was trained with another pretext.
+        ValueError: the module was trained with another pretext, or on actions that are no blocks of so many steps.
     """
 
     def __init__(
@@ -48,8 +50,15 @@ class World(nn.Module):
         observations: Observations | None = None,
         config: Config | None = None,
         trust: Collection[str] = (),
+        frame_skip: int = 1,
     ) -> None:
         super().__init__()
+        if frame_skip < 1 or _rollout_of(jepa).action_dim % frame_skip:
+            raise ValueError(
+                f"expected a frame_skip that divides {jepa.pretext.action_dim}, the width of a block of actions "
+                f"(model.pretext.action_dim), got {frame_skip}"
+            )
+        self.frame_skip = frame_skip
         parts = jepa.tokenizer, jepa.encoder, jepa.target, jepa.predictor, _rollout_of(jepa)
         copied = copy.deepcopy(parts)  # in one go: the target `Online` is the encoder
         self.tokenizer, self.encoder, self.target, self.predictor = copied[:4]
@@ -126,11 +135,29 @@ class World(nn.Module):
             actions: (B, C, H, A) in the environment's units: C candidates for each episode.
 
         Returns:
-            (B, C, H, S, D).
+            (B, C, H, S, D); with a frame skip k the states after every k-th action, (B, C, H / k, S, D).
+
+        Raises:
+            ValueError: H is no multiple of k, or actions have another width.
         """
         candidates = actions.shape[1]
-        told = self.pretext.standardized(actions.to(self.device)).flatten(0, 1)
+        told = self.told(actions).flatten(0, 1)
         return rollout(self.predictor, past.repeat(candidates), told).unflatten(0, (-1, candidates))
+
+    def told(self, actions: Tensor) -> Tensor:
+        """Actions (..., H, A) of the environment as the predictor is told them: standardised blocks (..., H / k, k A).
+
+        Raises:
+            ValueError: H is no multiple of the frame skip k, or actions have another width.
+        """
+        width = self.pretext.action_dim // self.frame_skip
+        if actions.shape[-1] != width:
+            raise ValueError(f"expected actions of width {width}, got {actions.shape[-1]}")
+        return self.pretext.standardized(blocks(actions.to(self.device), self.frame_skip))
+
+    def block_space(self, space: ActionSpace) -> ActionSpace:
+        """The space of what one step of the predictor is told: `space` itself, or with a frame skip its blocks."""
+        return space if self.frame_skip == 1 else Blocks(space, self.frame_skip)
 
     def energy(self, past: Past, goal: Tensor, cost: Cost) -> Energy:
         """What a planner minimises: actions (B, C, H, A) to the cost (B, C) of what would follow.
@@ -155,7 +182,7 @@ class World(nn.Module):
 
         Args:
             observations: raw ones (B, T, ...), or a batch of the modality with T of them a sample.
-            actions: (B, T - 1, A) between them, in the environment's units.
+            actions: (B, T - 1, A) between them, in the environment's units; with a frame skip k (B, (T - 1) k, A).
 
         Returns:
             (B, T - 1).
@@ -166,12 +193,13 @@ class World(nn.Module):
         if isinstance(observations, Tensor):
             observations = {"observations": observations}
         given = {name: value for name, value in observations.items() if name not in ("id", "labels")}
-        folded = frames({**given, "actions": actions})
+        told = self.told(actions)
+        folded = frames({**given, "actions": told})
         seen = folded["observations"] if set(folded) == {"observations"} else folded
-        steps = trajectory_length({"actions": actions}) - 1
+        steps = trajectory_length({"actions": told}) - 1
         states, targets = (made.unflatten(0, (-1, steps + 1)) for made in self.encode_both(seen))
-        told = self.pretext.standardized(actions.to(self.device)).flatten(0, 1)
-        predicted = predict_next(self.predictor, self.pretext.past(states, steps, self.positions), told)
+        past = self.pretext.past(states, steps, self.positions)
+        predicted = predict_next(self.predictor, past, told.flatten(0, 1))
         return (targets[:, 1:] - predicted.unflatten(0, (-1, steps))).square().mean((-1, -2)).sqrt()
 
     def untrained(self) -> World:
@@ -184,7 +212,8 @@ class World(nn.Module):
             raise ValueError("expected a checkpoint of jepa-fit, got a module built in Python: build a fresh one")
         jepa = untrained_jepa(self.config, self.tokenizer, trust=self.trust)
         jepa.pretext.load_state_dict(self.pretext.state_dict())
-        return World(jepa, observations=self.observations, config=self.config, trust=self.trust).to(self.device)
+        kept: dict[str, Any] = {"observations": self.observations, "config": self.config, "trust": self.trust}
+        return World(jepa, frame_skip=self.frame_skip, **kept).to(self.device)
 
     def data(self, **overrides: Any) -> TrajectoryData:
         """The run's data module, with other settings where they are given.
@@ -220,10 +249,11 @@ def load_world(
     """
     jepa, config = load_jepa_and_config(path, which=which, trust=trust)
     _rollout_of(jepa)  # before its data are read, which would say less
-    observations: Observations | None = None
+    told: dict[str, Any] = {}
     if "class_path" in ((config or {}).get("data") or {}):
-        observations = trajectory_data(config, jepa.modality, trust, {}).batch_transform()
-    return World(jepa, observations=observations, config=config, trust=trust).to(map_location)
+        data = trajectory_data(config, jepa.modality, trust, {})
+        told = {"observations": data.batch_transform(), "frame_skip": data.frame_skip}
+    return World(jepa, config=config, trust=trust, **told).to(map_location)
 
 
 def _rollout_of(jepa: JEPA) -> Rollout:

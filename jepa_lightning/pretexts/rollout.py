@@ -72,6 +72,7 @@ class Rollout(Pretext):
         torch.Size([32, 1, 16])
     """
 
+    action_dim: int
     action_mean: Tensor
     action_std: Tensor
     estimated: Tensor

@@ -26,7 +26,8 @@ def plane():
 
     pretext = SimpleNamespace(standardized=lambda actions: actions)
     device = torch.device("cpu")
-    return SimpleNamespace(history=1, positions=None, predictor=predictor, pretext=pretext, device=device)
+    shared = {"frame_skip": 1, "block_space": lambda space: space}
+    return SimpleNamespace(history=1, positions=None, predictor=predictor, pretext=pretext, device=device, **shared)
 
 
 def straight_walks(count=60, length=9):
