@@ -79,9 +79,11 @@ class Actor(nn.Module):
             actions (B, H, A) and states (B, H / k, S, D); gradients flow through both.
 
         Raises:
-            ValueError: the horizon is no multiple of the frame skip.
+            ValueError: the horizon is no multiple of the frame skip, or the world has a latent z.
         """
         skip = world.frame_skip
+        if world.pretext.futures > 1:
+            raise ValueError("expected a world with one future, got one with a latent z: let it plan without an actor")
         if horizon % skip:
             raise ValueError(f"expected a horizon that is a multiple of {skip}, the world's frame skip, got {horizon}")
         actions, states = [], []

@@ -20,7 +20,7 @@ from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.planning.cost import Cost
 from jepa_lightning.planning.planners.base import Energy
-from jepa_lightning.predictors.rollout import Past, predict_next, rollout
+from jepa_lightning.predictors.rollout import Past
 from jepa_lightning.pretexts import Rollout
 from jepa_lightning.pretexts.trajectories import frames, trajectory_length
 from jepa_lightning.run.checkpoints import Which
@@ -127,22 +127,29 @@ class World(nn.Module):
         assert grid is not None  # see Rollout.predictor_spec
         return grid_positions(grid, self.device)[0]
 
-    def imagine(self, past: Past, actions: Tensor) -> Tensor:
+    def imagine(
+        self, past: Past, actions: Tensor, *, samples: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """The states that follow candidate actions.
 
         Args:
             past: of B episodes.
             actions: (B, C, H, A) in the environment's units: C candidates for each episode.
+            samples: futures K of each candidate, of a world with a latent z (`LatentRollout`); None: one.
+            generator: on the CPU, of what is drawn; None: the same in each call, and for all candidates.
 
         Returns:
-            (B, C, H, S, D); with a frame skip k the states after every k-th action, (B, C, H / k, S, D).
+            (B, C, H, S, D); with a frame skip k the states after every k-th action, (B, C, H / k, S, D). With samples
+            (B, C, K, H / k, S, D).
 
         Raises:
-            ValueError: H is no multiple of k, or actions have another width.
+            ValueError: H is no multiple of k, actions have another width, or more futures are asked for than there are.
         """
         candidates = actions.shape[1]
-        told = self.told(actions).flatten(0, 1)
-        return rollout(self.predictor, past.repeat(candidates), told).unflatten(0, (-1, candidates))
+        told, number = self.told(actions).flatten(0, 1), 1 if samples is None else samples
+        found = self.pretext.imagine(self.predictor, past.repeat(candidates), told, number, generator)
+        found = found.unflatten(0, (-1, candidates))
+        return found.squeeze(2) if samples is None else found
 
     def told(self, actions: Tensor) -> Tensor:
         """Actions (..., H, A) of the environment as the predictor is told them: standardised blocks (..., H / k, k A).
@@ -160,7 +167,7 @@ class World(nn.Module):
         return space if self.frame_skip == 1 else Blocks(space, self.frame_skip)
 
     def energy(self, past: Past, goal: Tensor, cost: Cost) -> Energy:
-        """What a planner minimises: actions (B, C, H, A) to the cost (B, C) of what would follow.
+        """What a planner minimises: actions (B, C, H, A) to the cost (B, C) of what would follow, the mean of futures.
 
         Args:
             past: of B episodes.
@@ -169,7 +176,11 @@ class World(nn.Module):
         """
 
         def energy(actions: Tensor) -> Tensor:
-            return cost(self.imagine(past, actions), actions, goal.unsqueeze(1))
+            if self.pretext.futures == 1:
+                return cost(self.imagine(past, actions), actions, goal.unsqueeze(1))
+            states = self.imagine(past, actions, samples=self.pretext.futures)  # (B, C, K, H, S, D)
+            done = actions.unsqueeze(2).expand(-1, -1, states.shape[2], -1, -1)
+            return cost(states, done, goal[:, None, None]).mean(2)
 
         return energy
 
@@ -177,8 +188,8 @@ class World(nn.Module):
     def surprise(self, observations: Tensor | Batch, actions: Tensor) -> Tensor:
         """How implausible each transition is: how far the next state is from the predicted one.
 
-        The root mean square over channels of s' - predictor(s, a). The predictor sees as many past states as there are,
-        at most `history`.
+        The root mean square over channels of s' - predictor(s, a), with a latent z that of the best code. The predictor
+        sees as many past states as there are, at most `history`.
 
         Args:
             observations: raw ones (B, T, ...), or a batch of the modality with T of them a sample.
@@ -199,8 +210,8 @@ class World(nn.Module):
         steps = trajectory_length({"actions": told}) - 1
         states, targets = (made.unflatten(0, (-1, steps + 1)) for made in self.encode_both(seen))
         past = self.pretext.past(states, steps, self.positions)
-        predicted = predict_next(self.predictor, past, told.flatten(0, 1))
-        return (targets[:, 1:] - predicted.unflatten(0, (-1, steps))).square().mean((-1, -2)).sqrt()
+        found = self.pretext.surprise(self.predictor, past, told.flatten(0, 1), targets[:, 1:].flatten(0, 1))
+        return found.unflatten(0, (-1, steps))
 
     def untrained(self) -> World:
         """The world before training, with the actions' statistics as they are now.

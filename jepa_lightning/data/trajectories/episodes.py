@@ -114,4 +114,4 @@ def blocks(actions: Tensor, frame_skip: int) -> Tensor:
     steps = actions.shape[-2]
     if steps % frame_skip:
         raise ValueError(f"expected a multiple of {frame_skip} actions, the frame skip, got {steps}")
-    return actions.unflatten(-2, (-1, frame_skip)).flatten(-2)
+    return actions.unflatten(-2, (steps // frame_skip, frame_skip)).flatten(-2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class TrajectoryData(JEPADataModule):
         windows: samples of an epoch from each episode.
         key: of the observations in a batch: what the modality reads. None: the model's modality's name.
         observations: name of the observations in files; of LeRobot its only camera, where nothing else is said.
-        actions: name of the actions in files; LeRobot's is action.
+        actions: name of the actions in files; LeRobot's is action. None: without actions, of any data; each then has no
+            numbers, and `LatentRollout` with an action_dim of 0 learns what happens.
         labels: names of arrays in files that are labels; None: all with a number for each observation or episode.
         mean: of images, subtracted after scaling to 0-1.
         std: of images, divided by.
@@ -87,7 +89,7 @@ class TrajectoryData(JEPADataModule):
         windows: int = 1,
         key: str | None = None,
         observations: str = _OBSERVATIONS,
-        actions: str = _ACTIONS,
+        actions: str | None = _ACTIONS,
         labels: list[str] | None = None,
         mean: float = 0.1,
         std: float = 0.25,
@@ -137,6 +139,8 @@ class TrajectoryData(JEPADataModule):
         self.in_memory = True
         self.name = self.observation_key
         found = self._generated() if self.root is None else self._read(Path(self.root).expanduser())
+        if self.actions is None:
+            found = {name: [replace(one, actions=one.actions[:, :0]) for one in part] for name, part in found.items()}
         if "val" not in found and self.val_fraction > 0:
             train = found["train"]
             held = set(draw(len(train), max(1, round(self.val_fraction * len(train))), seed=self.seed).tolist())
@@ -188,7 +192,7 @@ class TrajectoryData(JEPADataModule):
             "train": read_lerobot(
                 root,
                 observations=None if self.observations == _OBSERVATIONS else self.observations,
-                actions="action" if self.actions == _ACTIONS else self.actions,
+                actions="action" if self.actions is None or self.actions == _ACTIONS else self.actions,
                 labels=self.labels,
                 size=(size, size) if isinstance(size, int) else size,
             )
