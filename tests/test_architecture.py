@@ -21,6 +21,9 @@ PLOTS = ("matplotlib",)
 # Reports are drawn by these two files, which nothing imports before a report is written.
 DRAWING = [ROOT / "jepa_lightning" / "evaluation" / "report" / name for name in ("plots.py", "theme.py")]
 
+# Wrappers are classes of gymnasium's, of the extra world; nothing else imports them.
+WRAPPING = sorted((ROOT / "jepa_lightning" / "rl").glob("*.py"))
+
 
 def imported(path):
     """Absolute names of all modules that a file imports, anywhere in it."""
@@ -118,6 +121,12 @@ def test_no_import_runs_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_nothing_imports_the_wrappers_of_gymnasium():
+    assert len(WRAPPING) == 3
+    for path in set(OURS) - set(WRAPPING):
+        assert not [name for name in imported(path) if name.startswith("jepa_lightning.rl")], path
+
+
 def test_small_files_and_few_at_the_top():
     top = sorted(path.name for path in (ROOT / "jepa_lightning").glob("*.py"))
     assert len(top) <= 13, top
@@ -132,7 +141,7 @@ def test_what_importing_loads(tmp_path):
     # matplotlib is taken away.
     names = ("modalities", "sklearn", "pytest", "tensorboard", *EXTRAS)
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-               for path in CORE if path not in DRAWING]  # fmt: skip
+               for path in CORE if path not in [*DRAWING, *WRAPPING]]  # fmt: skip
     fresh(
         f"""
 import importlib, sys

@@ -2,7 +2,7 @@
 
 from jepa_lightning.environments.base import Environment, Tasks, Wandering
 from jepa_lightning.environments.gym import Gym
-from jepa_lightning.environments.spaces import ActionSpace, Box, Disc, Discrete
+from jepa_lightning.environments.spaces import ActionSpace, Blocks, Box, Disc, Discrete
 from jepa_lightning.environments.two_rooms import TwoRooms
 
-__all__ = ["ActionSpace", "Box", "Disc", "Discrete", "Environment", "Gym", "Tasks", "TwoRooms", "Wandering"]
+__all__ = ["ActionSpace", "Blocks", "Box", "Disc", "Discrete", "Environment", "Gym", "Tasks", "TwoRooms", "Wandering"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -53,6 +54,17 @@ def as_asked(space: ActionSpace, env: Any, action: Tensor) -> Any:
 
 
 def picture(env: Any, size: int) -> Tensor:
-    """What the environment shows, (3, size, size) uint8; averaged over areas."""
-    rendered = Image.fromarray(env.render()).convert("RGB").resize((size, size), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(rendered)).movedim(-1, 0).contiguous()
+    """What the environment shows of its state, (3, size, size) uint8; averaged over areas.
+
+    The arrow of the last torque, which Pendulum-v1 draws on top, is left out: it would show a model what was done.
+    """
+    if hasattr(env.unwrapped, "last_u"):
+        env.unwrapped.last_u = None
+    return shrunk(env.render(), (size, size))
+
+
+def shrunk(image: NDArray[np.uint8], size: tuple[int, int], *, channels: int = 3) -> Tensor:
+    """An image (H, W) or (H, W, C) as (channels, rows, columns) uint8: three in colours, one in grey."""
+    made = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    found = np.array(made.convert("L" if channels == 1 else "RGB").resize(size[::-1], Image.Resampling.BOX))
+    return torch.from_numpy(found.reshape(*size, channels)).movedim(-1, 0).contiguous()

@@ -17,6 +17,9 @@ class ActionSpace(ABC):
     dim: int
     """Width A of an action."""
 
+    choices: bool = False
+    """Whether actions are choices, which cannot be averaged or moved a little."""
+
     @abstractmethod
     def project(self, actions: Tensor) -> Tensor:
         """The nearest actions of the space, (..., A) to (..., A); those inside stay as they are."""
@@ -140,6 +143,8 @@ class Discrete(ActionSpace):
         tensor([0., 1., 0.])
     """
 
+    choices = True
+
     def __init__(self, dim: int) -> None:
         if dim < 2:
             raise ValueError(f"expected at least two choices, got {dim}")
@@ -162,3 +167,46 @@ class Discrete(ActionSpace):
     def scale(self) -> Tensor:
         """One."""
         return torch.ones(self.dim)
+
+
+class Blocks(ActionSpace):
+    """Blocks of several actions, one behind the other: what a world of a frame skip sees as one action.
+
+    Args:
+        of: space of each action.
+        length: actions of a block.
+
+    Raises:
+        ValueError: a block has no action.
+
+    Examples:
+        >>> import torch
+        >>> from jepa_lightning.environments import Blocks, Box
+        >>> Blocks(Box([-1.0], [1.0]), 3).project(torch.tensor([0.5, -2.0, 2.0]))
+        tensor([ 0.5000, -1.0000,  1.0000])
+    """
+
+    def __init__(self, of: ActionSpace, length: int) -> None:
+        if length < 1:
+            raise ValueError(f"expected blocks of at least 1 action, got {length}")
+        self.of, self.length = of, length
+        self.dim = of.dim * length
+        self.choices = of.choices
+
+    def project(self, actions: Tensor) -> Tensor:
+        """Each action of a block by itself."""
+        return self.of.project(actions.unflatten(-1, (self.length, -1))).flatten(-2)
+
+    def sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Each action of a block by itself."""
+        return self.of.sample((*shape, self.length), generator).flatten(-2)
+
+    @property
+    def centre(self) -> Tensor:
+        """That of each action."""
+        return self.of.centre.repeat(self.length)
+
+    @property
+    def scale(self) -> Tensor:
+        """That of each action."""
+        return self.of.scale.repeat(self.length)

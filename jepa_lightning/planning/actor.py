@@ -72,22 +72,30 @@ class Actor(nn.Module):
             world: imagines.
             past: of B episodes.
             goal: (B, S, D).
-            horizon: steps H.
-            hold: steps that an action is held.
+            horizon: steps H of the environment, a multiple of the world's frame skip k.
+            hold: steps that an action is held; of a block of k actions, if there are more.
 
         Returns:
-            actions (B, H, A) and states (B, H, S, D); gradients flow through both.
+            actions (B, H, A) and states (B, H / k, S, D); gradients flow through both.
+
+        Raises:
+            ValueError: the horizon is no multiple of the frame skip, or the world has a latent z.
         """
+        skip = world.frame_skip
+        if world.pretext.futures > 1:
+            raise ValueError("expected a world with one future, got one with a latent z: let it plan without an actor")
+        if horizon % skip:
+            raise ValueError(f"expected a horizon that is a multiple of {skip}, the world's frame skip, got {horizon}")
         actions, states = [], []
-        for step in range(horizon):
-            if step % hold == 0:
+        for step in range(horizon // skip):
+            if step % max(hold // skip, 1) == 0:
                 action = self(past.states[:, -1], goal)
                 told = world.pretext.standardized(action)
             state = predict_next(world.predictor, past, told)
             past = past.push(state)
-            actions.append(action)
+            actions.append(action.unflatten(-1, (skip, -1)))
             states.append(state)
-        return torch.stack(actions, dim=1), torch.stack(states, dim=1)
+        return torch.cat(actions, dim=1), torch.stack(states, dim=1)
 
     def save(self, path: str | Path) -> None:
         """Write it to a file that `load_actor` reads."""
@@ -120,6 +128,8 @@ def load_actor(path: str | Path, space: ActionSpace) -> Actor:
 class Reactive:
     """Acts without imagining: each action is the actor's. An agent as `Agent` is.
 
+    Where the world has a frame skip k, the actor's actions are blocks (`World.block_space`), each done in k steps.
+
     Args:
         world: encodes.
         actor: acts.
@@ -148,16 +158,36 @@ class Reactive:
     def __init__(self, world: World, actor: Actor) -> None:
         self.world = world
         self.actor = actor.to(world.device)
+        self.left: list[Tensor] = []  # actions of the block that are not done, the next one last
 
     def reset(self, goal: Tensor | Batch) -> None:
         """New episodes begin, with observations of their goals."""
+        self.left = []
         self.goal = self.world.encode_goal(goal)
 
+    @property
+    def looks(self) -> bool:
+        """Whether the next action depends on what is observed: within a block of actions it does not."""
+        return not self.left
+
     @torch.no_grad()
-    def act(self, observation: Tensor | Batch) -> Tensor:
-        """The next action of each episode, (B, A) in the environment's units, on the CPU."""
-        return self.actor(self.world.encode(observation), self.goal).cpu()
+    def act(self, observation: Tensor | Batch | None) -> Tensor:
+        """The next action of each episode, (B, A) in the environment's units, on the CPU.
+
+        Args:
+            observation: of all episodes; None is enough where the agent does not look.
+
+        Raises:
+            ValueError: there is none, and it looks.
+        """
+        if self.looks:
+            if observation is None:
+                raise ValueError("expected an observation, since a block of actions is done, got None")
+            block = self.actor(self.world.encode(observation), self.goal).cpu()
+            self.left = [*block.unflatten(-1, (self.world.frame_skip, -1)).unbind(1)][::-1]
+        return self.left.pop()
 
     def keep(self, index: Tensor) -> None:
         """Keep some of the episodes only, (B',) int64."""
+        self.left = [action[index.cpu()] for action in self.left]
         self.goal = self.goal[index.to(self.goal.device)]

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lightning.data.trajectories import Episodes, TrajectoryData
-from jepa_lightning.environments import ActionSpace, Discrete
+from jepa_lightning.data.trajectories import Episodes, TrajectoryData, blocks
+from jepa_lightning.environments import ActionSpace
 from jepa_lightning.planning.actor import Actor
 from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.world import World
@@ -26,7 +26,7 @@ class Walks:
     Attributes:
         states: (M, S, D) as the predictor takes them.
         goals: (M, S, D) the same as states to reach, see `World.encode_goal`.
-        actions: (M, A) after each observation; zeros after an episode's last.
+        actions: (M, A) after each observation, with a frame skip k blocks (M, k A); zeros after an episode's last.
         first: (M,) int64, where each observation's episode begins.
         last: (M,) int64, where it ends.
     """
@@ -46,17 +46,22 @@ class Walks:
 
 
 def encode_walks(world: World, data: TrajectoryData) -> Walks:
-    """Encode all training episodes of a data module once."""
+    """Encode all training episodes of a data module once; with a frame skip k every k-th observation of them."""
     train = data.load()["train"]
     assert isinstance(train, Episodes)
     observe = world.observations or data.batch_transform()
     states, goals = [], []
-    for part in torch.cat([episode.observations for episode in train.episodes]).split(_PART):
+    skip = world.frame_skip
+    seen = [episode.observations[::skip] for episode in train.episodes]
+    for part in torch.cat(seen).split(_PART):
         both = world.encode_both({observe.key: observe.prepare(part)})
         states.append(both[0])
         goals.append(both[1])
-    actions = [F.pad(episode.actions.float(), (0, 0, 0, 1)) for episode in train.episodes]
-    length = torch.tensor([len(episode.observations) for episode in train.episodes])
+    done = [
+        episode.actions[: (len(part) - 1) * skip].float() for episode, part in zip(train.episodes, seen, strict=True)
+    ]
+    actions = [F.pad(blocks(part, skip), (0, 0, 0, 1)) for part in done]
+    length = torch.tensor([len(part) for part in seen])
     end = length.cumsum(0)
     places = [(end - length).repeat_interleave(length), (end - 1).repeat_interleave(length)]
     moved = [values.to(world.device) for values in (torch.cat(actions), *places)]
@@ -93,13 +98,14 @@ class ActorTraining(ABC):
         Args:
             world: whose states it sees.
             walks: to train on.
-            space: of the actions.
+            space: of the environment's actions; the actor's are blocks of them where the world has a frame skip.
             seed: of the weights and of what is drawn.
         """
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            actor = Actor(walks.states[0].numel(), space, width=self.width, depth=self.depth).to(world.device)
+            own = world.block_space(space)
+            actor = Actor(walks.states[0].numel(), own, width=self.width, depth=self.depth).to(world.device)
         actor.standardize_by(walks.states)
         optimizer = torch.optim.Adam(actor.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
@@ -178,7 +184,7 @@ class Imagine(ActorTraining):
         learning_rate: the highest.
         width: of the actor's hidden layers.
         depth: of its hidden layers.
-        horizon: steps that are imagined.
+        horizon: steps of the environment that are imagined.
         cost: of imagined trajectories; by default the mean distance to the goal on the way.
 
     Raises:
@@ -209,7 +215,7 @@ class Imagine(ActorTraining):
 
     def loss(self, actor: Actor, world: World, walks: Walks, index: Tensor, generator: torch.Generator) -> Tensor:
         """See `ActorTraining.loss`."""
-        if isinstance(actor.space, Discrete):
+        if actor.space.choices:
             raise ValueError("Imagine needs actions in a continuum, got choices: use Imitate")
         first = walks.first[index]
         goal = walks.goals[first + _below(walks.last[index] + 1 - first, generator)]

@@ -19,7 +19,9 @@ from jepa_lightning.planning.world import World
 class Agent:
     """Acts by imagining what follows its actions ("Mode-2": LeCun 2022, section 3.1.2).
 
-    Any number of episodes at once. It sees observations and a goal's observation, and nothing else.
+    Any number of episodes at once. It sees observations and a goal's observation, and nothing else. An action is one
+    step of the environment, also where the world has a frame skip k and imagines k of them at once: it then looks at
+    every k-th observation.
 
     Args:
         world: encodes and imagines.
@@ -33,7 +35,8 @@ class Agent:
         actor: proposes where a search starts: what it would do in imagination.
 
     Raises:
-        ValueError: the memory holds fewer states than the predictor sees, or `execute` exceeds the planner's horizon.
+        ValueError: the memory holds fewer states than the predictor sees, `execute` exceeds the planner's horizon, or
+            one of both is no multiple of the world's frame skip.
 
     Examples:
         >>> import torch
@@ -74,6 +77,11 @@ class Agent:
             raise ValueError(
                 f"expected a memory of {world.history} states, which the predictor sees, got {self.memory.capacity}"
             )
+        if execute % world.frame_skip or planner.horizon % world.frame_skip:
+            raise ValueError(
+                f"expected execute and the planner's horizon as multiples of {world.frame_skip}, the world's frame "
+                f"skip, got {execute} and {planner.horizon}"
+            )
         self.loop = RecedingHorizon(planner, space, execute=execute, seed=seed, warm=warm)
 
     def reset(self, goal: Tensor | Batch) -> None:
@@ -82,9 +90,23 @@ class Agent:
         self.loop.reset()
         self.goal = self.world.encode_goal(goal)
 
-    def act(self, observation: Tensor | Batch) -> Tensor:
-        """The next action of each episode, (B, A) in the environment's units, on the CPU."""
-        if self.loop.due or self.memory.capacity > 1:
+    @property
+    def looks(self) -> bool:
+        """Whether the next action depends on what is observed: within a block of actions it does not."""
+        return self.loop.due or self.loop.done % self.world.frame_skip == 0
+
+    def act(self, observation: Tensor | Batch | None) -> Tensor:
+        """The next action of each episode, (B, A) in the environment's units, on the CPU.
+
+        Args:
+            observation: of all episodes; None is enough where the agent does not look.
+
+        Raises:
+            ValueError: there is none, and it looks.
+        """
+        if self.loop.due or (self.memory.capacity > 1 and self.looks):
+            if observation is None:
+                raise ValueError("expected an observation, since a plan or the memory is due, got None")
             self.memory.write(self.world.encode(observation))
         device = self.world.device
 
@@ -114,7 +136,7 @@ class Agent:
 
 
 class Deliberate(Policy):
-    """An agent as a policy: it is shown the observations of the states.
+    """An agent as a policy: it is shown the observations of the states, where it looks.
 
     Args:
         agent: acts.
@@ -136,7 +158,7 @@ class Deliberate(Policy):
     @torch.no_grad()
     def act(self, states: Tensor) -> Tensor:
         """Show the states, and ask."""
-        return self.agent.act(self.environment.observe(states))
+        return self.agent.act(self.environment.observe(states) if self.agent.looks else None)
 
     def keep(self, index: Tensor) -> None:
         """Keep some of the episodes only."""

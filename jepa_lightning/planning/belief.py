@@ -81,12 +81,15 @@ def believed_and_achieved(
     plan, world = agent.loop.first, agent.world
     assert plan is not None
     past = agent.memory.past(world.positions)
-    imagined = readout(world.imagine(past, plan.actions.unsqueeze(1))[:, 0]).cpu()  # (B, H, P)
-    true = simulate(environment, tasks.start, plan.actions.cpu())
-    goals = tasks.goal.unsqueeze(1).expand_as(true)
+    imagined = readout(world.imagine(past, plan.actions.unsqueeze(1))[:, 0]).cpu()  # (B, H / frame skip, P)
+    true = simulate(environment, tasks.start, plan.actions.cpu())  # (B, H, P)
+
+    def arrive(way: Tensor) -> float:
+        return float(environment.reached(way, tasks.goal.unsqueeze(1).expand_as(way)).any(1).float().mean())
+
     return {
-        "believed": float(environment.reached(imagined, goals).any(1).float().mean()),
-        "achieved": float(environment.reached(true, goals).any(1).float().mean()),
+        "believed": arrive(imagined),
+        "achieved": arrive(true),
         "error": float(environment.distance(imagined[:, -1], true[:, -1]).mean()),
         "plans": len(true),
     }

@@ -142,6 +142,7 @@ def plan(
             "solved_at_start": solved,
             "budget": budget,
             "execute": execute,
+            "frame_skip": world.frame_skip,
             "seed": seed,
             "rows": {name: EXPLAINED[name] for name in rows},
         },
@@ -212,6 +213,8 @@ def table(report: Mapping[str, Any]) -> str:
         f"{report['rows']['world']['episodes']} episodes of at most {protocol['budget']} steps, "
         f"{protocol['solved_at_start']} solved at the start left out",
     ]
+    if protocol["frame_skip"] > 1:
+        lines.append(f"the world imagines {protocol['frame_skip']} steps of the environment at once (frame skip)")
     return "\n".join(lines)
 
 

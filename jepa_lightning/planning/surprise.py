@@ -23,7 +23,7 @@ class Broken:
         name: of what is wrong.
         index: (n,) int64, the walks that could be broken in this way.
         last: (n, P) their last states.
-        action: (n, A) their last actions.
+        action: (n, k, A) their last block of k actions.
     """
 
     name: str
@@ -32,19 +32,21 @@ class Broken:
     action: Tensor
 
 
-def break_walks(environment: Environment, walks: Wandering, generator: torch.Generator) -> Iterator[Broken]:
+def break_walks(
+    environment: Environment, walks: Wandering, generator: torch.Generator, *, frame_skip: int = 1
+) -> Iterator[Broken]:
     """Break the last transition of walks (N, T, ...), in each way that there is.
 
-    "teleport" puts an earlier state of the same walk in the last one's place, "other action" another walk's action in
-    the place of the last one; the environment knows others (`Environment.violations`).
+    "teleport" puts an earlier state of the same walk in the last one's place, "other action" another walk's actions in
+    the place of the last `frame_skip` ones; the environment knows others (`Environment.violations`).
     """
     count, length = walks.states.shape[:2]
     every = torch.arange(count)
-    last, action = walks.states[:, -1], walks.actions[:, -1]
+    last, action = walks.states[:, -1], walks.actions[:, -frame_skip:]
     when = torch.randint(max(length // 2, 1), (count,), generator=generator)
     yield Broken("teleport", every, walks.states[every, when], action)
     yield Broken("other action", every, last, action.roll(int(torch.randint(1, count, (), generator=generator)), 0))
-    for name, (index, states) in environment.violations(walks.states[:, -2], action, last).items():
+    for name, (index, states) in environment.violations(walks.states[:, -2], action[:, -1], last).items():
         yield Broken(name, index, states, action[index])
 
 
@@ -59,7 +61,8 @@ def detection(
         world: is surprised.
         environment: draws the walks and breaks them.
         walks: number of walks.
-        length: observations of a walk; only the last transition is scored.
+        length: observations of a walk, as the world takes them, a frame skip apart; only the last transition is
+            scored.
         seed: of what is drawn.
 
     Returns:
@@ -67,14 +70,15 @@ def detection(
         out.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = environment.wander(walks, length, generator)
+    skip = world.frame_skip
+    drawn = environment.wander(walks, (length - 1) * skip + 1, generator)
     true = _last_surprise(world, environment, drawn.states, drawn.actions)
     found: dict[str, dict[str, float | int]] = {}
-    for broken in break_walks(environment, drawn, generator):
+    for broken in break_walks(environment, drawn, generator, frame_skip=skip):
         if len(broken.index) < 20:
             continue
         states = torch.cat([drawn.states[broken.index, :-1], broken.last.unsqueeze(1)], 1)
-        actions = torch.cat([drawn.actions[broken.index, :-1], broken.action.unsqueeze(1)], 1)
+        actions = torch.cat([drawn.actions[broken.index, :-skip], broken.action], 1)
         scores = _last_surprise(world, environment, states, actions)
         told = detect(true[broken.index], scores, seed=seed)
         found[broken.name] = {"auroc": told.auroc, "low": told.low, "high": told.high, "transitions": told.pairs}
@@ -83,6 +87,7 @@ def detection(
 
 def _last_surprise(world: World, environment: Environment, states: Tensor, actions: Tensor) -> Tensor:
     """(N,) surprise of the last transitions of walks; what the predictor does not look back on is not encoded."""
-    seen = world.history + 1
-    parts = zip(states[:, -seen:].split(_PART), actions[:, 1 - seen :].split(_PART), strict=True)
+    steps = world.history * world.frame_skip
+    seen = states[:, -1 - steps :: world.frame_skip]
+    parts = zip(seen.split(_PART), actions[:, -steps:].split(_PART), strict=True)
     return torch.cat([world.surprise(environment.observe(part), done)[:, -1].cpu() for part, done in parts])

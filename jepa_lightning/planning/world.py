@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.config.rebuild import Config, build_data
-from jepa_lightning.data.trajectories import Observations, TrajectoryData
+from jepa_lightning.data.trajectories import Observations, TrajectoryData, blocks
 from jepa_lightning.encoders.positions import grid_positions
+from jepa_lightning.environments import ActionSpace, Blocks
 from jepa_lightning.loading import load_jepa_and_config
 from jepa_lightning.loading.untrained import untrained_jepa
 from jepa_lightning.modality import Batch, Modality
 from jepa_lightning.module import JEPA
 from jepa_lightning.planning.cost import Cost
 from jepa_lightning.planning.planners.base import Energy
-from jepa_lightning.predictors.rollout import Past, predict_next, rollout
+from jepa_lightning.predictors.rollout import Past
 from jepa_lightning.pretexts import Rollout
 from jepa_lightning.pretexts.trajectories import frames, trajectory_length
 from jepa_lightning.run.checkpoints import Which
@@ -36,9 +37,10 @@ class World(nn.Module):
             are given as batches of that.
         config: the run's configuration, for `untrained`; None of a module built in Python.
         trust: packages whose classes `config` may name.
+        frame_skip: steps of the environment that one step of the predictor stands for, `TrajectoryData.frame_skip`.
 
     Raises:
-        ValueError: the module was trained with another pretext.
+        ValueError: the module was trained with another pretext, or on actions that are no blocks of so many steps.
     """
 
     def __init__(
@@ -48,8 +50,15 @@ class World(nn.Module):
         observations: Observations | None = None,
         config: Config | None = None,
         trust: Collection[str] = (),
+        frame_skip: int = 1,
     ) -> None:
         super().__init__()
+        if frame_skip < 1 or _rollout_of(jepa).action_dim % frame_skip:
+            raise ValueError(
+                f"expected a frame_skip that divides {jepa.pretext.action_dim}, the width of a block of actions "
+                f"(model.pretext.action_dim), got {frame_skip}"
+            )
+        self.frame_skip = frame_skip
         parts = jepa.tokenizer, jepa.encoder, jepa.target, jepa.predictor, _rollout_of(jepa)
         copied = copy.deepcopy(parts)  # in one go: the target `Online` is the encoder
         self.tokenizer, self.encoder, self.target, self.predictor = copied[:4]
@@ -118,22 +127,47 @@ class World(nn.Module):
         assert grid is not None  # see Rollout.predictor_spec
         return grid_positions(grid, self.device)[0]
 
-    def imagine(self, past: Past, actions: Tensor) -> Tensor:
+    def imagine(
+        self, past: Past, actions: Tensor, *, samples: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """The states that follow candidate actions.
 
         Args:
             past: of B episodes.
             actions: (B, C, H, A) in the environment's units: C candidates for each episode.
+            samples: futures K of each candidate, of a world with a latent z (`LatentRollout`); None: one.
+            generator: on the CPU, of what is drawn; None: the same in each call, and for all candidates.
 
         Returns:
-            (B, C, H, S, D).
+            (B, C, H, S, D); with a frame skip k the states after every k-th action, (B, C, H / k, S, D). With samples
+            (B, C, K, H / k, S, D).
+
+        Raises:
+            ValueError: H is no multiple of k, actions have another width, or more futures are asked for than there are.
         """
         candidates = actions.shape[1]
-        told = self.pretext.standardized(actions.to(self.device)).flatten(0, 1)
-        return rollout(self.predictor, past.repeat(candidates), told).unflatten(0, (-1, candidates))
+        told, number = self.told(actions).flatten(0, 1), 1 if samples is None else samples
+        found = self.pretext.imagine(self.predictor, past.repeat(candidates), told, number, generator)
+        found = found.unflatten(0, (-1, candidates))
+        return found.squeeze(2) if samples is None else found
+
+    def told(self, actions: Tensor) -> Tensor:
+        """Actions (..., H, A) of the environment as the predictor is told them: standardised blocks (..., H / k, k A).
+
+        Raises:
+            ValueError: H is no multiple of the frame skip k, or actions have another width.
+        """
+        width = self.pretext.action_dim // self.frame_skip
+        if actions.shape[-1] != width:
+            raise ValueError(f"expected actions of width {width}, got {actions.shape[-1]}")
+        return self.pretext.standardized(blocks(actions.to(self.device), self.frame_skip))
+
+    def block_space(self, space: ActionSpace) -> ActionSpace:
+        """The space of what one step of the predictor is told: `space` itself, or with a frame skip its blocks."""
+        return space if self.frame_skip == 1 else Blocks(space, self.frame_skip)
 
     def energy(self, past: Past, goal: Tensor, cost: Cost) -> Energy:
-        """What a planner minimises: actions (B, C, H, A) to the cost (B, C) of what would follow.
+        """What a planner minimises: actions (B, C, H, A) to the cost (B, C) of what would follow, the mean of futures.
 
         Args:
             past: of B episodes.
@@ -142,7 +176,11 @@ class World(nn.Module):
         """
 
         def energy(actions: Tensor) -> Tensor:
-            return cost(self.imagine(past, actions), actions, goal.unsqueeze(1))
+            if self.pretext.futures == 1:
+                return cost(self.imagine(past, actions), actions, goal.unsqueeze(1))
+            states = self.imagine(past, actions, samples=self.pretext.futures)  # (B, C, K, H, S, D)
+            done = actions.unsqueeze(2).expand(-1, -1, states.shape[2], -1, -1)
+            return cost(states, done, goal[:, None, None]).mean(2)
 
         return energy
 
@@ -150,12 +188,12 @@ class World(nn.Module):
     def surprise(self, observations: Tensor | Batch, actions: Tensor) -> Tensor:
         """How implausible each transition is: how far the next state is from the predicted one.
 
-        The root mean square over channels of s' - predictor(s, a). The predictor sees as many past states as there are,
-        at most `history`.
+        The root mean square over channels of s' - predictor(s, a), with a latent z that of the best code. The predictor
+        sees as many past states as there are, at most `history`.
 
         Args:
             observations: raw ones (B, T, ...), or a batch of the modality with T of them a sample.
-            actions: (B, T - 1, A) between them, in the environment's units.
+            actions: (B, T - 1, A) between them, in the environment's units; with a frame skip k (B, (T - 1) k, A).
 
         Returns:
             (B, T - 1).
@@ -166,13 +204,14 @@ class World(nn.Module):
         if isinstance(observations, Tensor):
             observations = {"observations": observations}
         given = {name: value for name, value in observations.items() if name not in ("id", "labels")}
-        folded = frames({**given, "actions": actions})
+        told = self.told(actions)
+        folded = frames({**given, "actions": told})
         seen = folded["observations"] if set(folded) == {"observations"} else folded
-        steps = trajectory_length({"actions": actions}) - 1
+        steps = trajectory_length({"actions": told}) - 1
         states, targets = (made.unflatten(0, (-1, steps + 1)) for made in self.encode_both(seen))
-        told = self.pretext.standardized(actions.to(self.device)).flatten(0, 1)
-        predicted = predict_next(self.predictor, self.pretext.past(states, steps, self.positions), told)
-        return (targets[:, 1:] - predicted.unflatten(0, (-1, steps))).square().mean((-1, -2)).sqrt()
+        past = self.pretext.past(states, steps, self.positions)
+        found = self.pretext.surprise(self.predictor, past, told.flatten(0, 1), targets[:, 1:].flatten(0, 1))
+        return found.unflatten(0, (-1, steps))
 
     def untrained(self) -> World:
         """The world before training, with the actions' statistics as they are now.
@@ -184,7 +223,8 @@ class World(nn.Module):
             raise ValueError("expected a checkpoint of jepa-fit, got a module built in Python: build a fresh one")
         jepa = untrained_jepa(self.config, self.tokenizer, trust=self.trust)
         jepa.pretext.load_state_dict(self.pretext.state_dict())
-        return World(jepa, observations=self.observations, config=self.config, trust=self.trust).to(self.device)
+        kept: dict[str, Any] = {"observations": self.observations, "config": self.config, "trust": self.trust}
+        return World(jepa, frame_skip=self.frame_skip, **kept).to(self.device)
 
     def data(self, **overrides: Any) -> TrajectoryData:
         """The run's data module, with other settings where they are given.
@@ -220,10 +260,11 @@ def load_world(
     """
     jepa, config = load_jepa_and_config(path, which=which, trust=trust)
     _rollout_of(jepa)  # before its data are read, which would say less
-    observations: Observations | None = None
+    told: dict[str, Any] = {}
     if "class_path" in ((config or {}).get("data") or {}):
-        observations = trajectory_data(config, jepa.modality, trust, {}).batch_transform()
-    return World(jepa, observations=observations, config=config, trust=trust).to(map_location)
+        data = trajectory_data(config, jepa.modality, trust, {})
+        told = {"observations": data.batch_transform(), "frame_skip": data.frame_skip}
+    return World(jepa, config=config, trust=trust, **told).to(map_location)
 
 
 def _rollout_of(jepa: JEPA) -> Rollout:

@@ -6,6 +6,7 @@ from jepa_lightning.pretexts.cross_modal import CrossModal
 from jepa_lightning.pretexts.dense import Dense
 from jepa_lightning.pretexts.hierarchy import Hierarchy
 from jepa_lightning.pretexts.latent import LatentCodes
+from jepa_lightning.pretexts.latent_rollout import LatentRollout
 from jepa_lightning.pretexts.masked import Masked
 from jepa_lightning.pretexts.rollout import Rollout
 from jepa_lightning.pretexts.views import Views
@@ -17,6 +18,7 @@ __all__ = [
     "Hierarchy",
     "InfoNCE",
     "LatentCodes",
+    "LatentRollout",
     "Masked",
     "Nearness",
     "Networks",

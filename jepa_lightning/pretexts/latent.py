@@ -69,12 +69,8 @@ class LatentCodes(Masked):
         norm_targets: bool = True,
     ) -> None:
         super().__init__(target_sees=target_sees, norm_targets=norm_targets)
-        if min(codes, width) < 1 or not 0 <= mean <= 1:
-            raise ValueError(
-                f"expected at least 1 code and channel, and mean from 0 to 1; got {codes}, {width}, {mean}"
-            )
+        self.codes = codebook(codes, width, mean)
         self.mean = mean
-        self.codes = nn.Parameter(torch.randn(codes, width))
 
     def predictor_spec(self, modality: Modality, target: Target) -> PredictorSpec | None:
         """Return the spec of a predictor that is told a code."""
@@ -106,3 +102,14 @@ class LatentCodes(Masked):
         seen = Latents(values=repeated(context.values), positions=positions, valid=valid)  # type: ignore[arg-type]
         asked = replace(query, positions=repeated(query.positions), valid=repeated(query.valid))  # type: ignore[arg-type]
         return nets.predictor(seen, asked, told).unflatten(0, (count, batch))
+
+
+def codebook(codes: int, width: int, mean: float) -> nn.Parameter:
+    """Codes (S, width) of a latent z, drawn from a standard normal distribution.
+
+    Raises:
+        ValueError: a setting is out of range; `mean` is the share of the mean over codes in the loss.
+    """
+    if min(codes, width) < 1 or not 0 <= mean <= 1:
+        raise ValueError(f"expected at least 1 code and channel, and mean from 0 to 1; got {codes}, {width}, {mean}")
+    return nn.Parameter(torch.randn(codes, width))

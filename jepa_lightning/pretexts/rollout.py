@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from jepa_lightning.precision import autocast_in_half
-from jepa_lightning.predictors.base import PredictorSpec
-from jepa_lightning.predictors.rollout import Past, frame_spec, rollout
+from jepa_lightning.predictors.base import Predictor, PredictorSpec
+from jepa_lightning.predictors.rollout import Past, frame_spec, predict_next, rollout
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.pretexts.trajectories import frames, trajectory_length
 from jepa_lightning.targets.base import Target
@@ -72,6 +72,13 @@ class Rollout(Pretext):
         torch.Size([32, 1, 16])
     """
 
+    least: ClassVar[int] = 1
+    """The least width of an action: without one nothing says what follows."""
+
+    futures: int = 1
+    """What may follow one past: how many predictions there are of it."""
+
+    action_dim: int
     action_mean: Tensor
     action_std: Tensor
     estimated: Tensor
@@ -86,9 +93,13 @@ class Rollout(Pretext):
         standardize: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in (("action_dim", action_dim), ("steps", steps), ("history", history)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, value, least in (
+            ("action_dim", action_dim, self.least),
+            ("steps", steps, 1),
+            ("history", history, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if state not in ("pooled", "tokens"):
             raise ValueError(f"state must be pooled or tokens, got {state!r}")
         self.action_dim = action_dim
@@ -170,14 +181,38 @@ class Rollout(Pretext):
             by_time = states.unflatten(0, (-1, length))
             past = self.past(by_time, starts, self.positions(tokens))
             windows = actions.unfold(1, self.steps, 1).transpose(-1, -2)  # (B, starts, steps, A)
-            rolled = rollout(nets.predictor, past, windows.flatten(0, 1))  # (B starts, steps, S, D)
-        ahead = targets.unflatten(0, (-1, length))[:, 1:].unfold(1, self.steps, 1)  # (B, starts, S, D, steps)
-        prediction = Prediction(
-            predicted=rolled.flatten(1, 2).unflatten(0, (-1, starts)),
-            target=ahead.movedim(-1, 2).flatten(2, 3),
-        )
+            ahead = targets.unflatten(0, (-1, length))[:, 1:].unfold(1, self.steps, 1).movedim(-1, 2)
+            prediction = self.prediction(nets.predictor, past, windows, ahead)
         made, compared = Latents(values=states), Latents(values=targets)
         return Outcome(predictions=[prediction], context=[made], target=[compared], actions=actions)
+
+    def prediction(self, predictor: Predictor, past: Past, actions: Tensor, ahead: Tensor) -> Prediction:
+        """Predict from each start.
+
+        Args:
+            predictor: of the next state.
+            past: of all starts, (B starts, history, S, D).
+            actions: (B, starts, steps, A), standardised.
+            ahead: (B, starts, steps, S, D) what truly follows.
+        """
+        rolled = rollout(predictor, past, actions.flatten(0, 1))  # (B starts, steps, S, D)
+        return Prediction(predicted=rolled.flatten(1, 2).unflatten(0, ahead.shape[:2]), target=ahead.flatten(2, 3))
+
+    def imagine(
+        self, predictor: Predictor, past: Past, actions: Tensor, samples: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """Futures (B, samples, H, S, D) of standardised actions (B, H, A).
+
+        Raises:
+            ValueError: more than one is asked for, and there is one.
+        """
+        if samples != 1:
+            raise ValueError(f"expected 1 sample, since {type(self).__name__} has no latent z, got {samples}")
+        return rollout(predictor, past, actions).unsqueeze(1)
+
+    def surprise(self, predictor: Predictor, past: Past, action: Tensor, after: Tensor) -> Tensor:
+        """The root mean square (B,) of a state (B, S, D) less its prediction after a standardised action (B, A)."""
+        return (after - predict_next(predictor, past, action)).square().mean((-1, -2)).sqrt()
 
     def states(self, encoded: Tensor, tokens: Tokens) -> Tensor:
         """Encoded observations (n, N, D) as states (n, S, D)."""

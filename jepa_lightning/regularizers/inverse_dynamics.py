@@ -56,7 +56,7 @@ class InverseDynamics(Regularizer):
         super().__init__(spec, on=on, weight=weight)
         if min(width, depth) < 1:
             raise ValueError(f"width and depth must be at least 1, got {width} and {depth}")
-        if spec.actions is None:
+        if not spec.actions:
             raise ValueError("InverseDynamics tells actions, and this pretext has none: use the pretext Rollout")
         sizes = [2 * self.dim] + [width] * depth
         layers = [nn.Sequential(nn.Linear(before, after), nn.GELU()) for before, after in pairwise(sizes)]

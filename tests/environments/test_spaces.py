@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jepa_lightning.environments import Box, Disc, Discrete
+from jepa_lightning.environments import Blocks, Box, Disc, Discrete
 
 SPACES = {"box": Box([-1.0, 0.0], [1.0, 4.0]), "disc": Disc(3.0), "discrete": Discrete(4)}
 
@@ -20,6 +20,21 @@ def test_samples_are_inside_and_projections_the_nearest(kind):
     nearest = torch.cdist(outside, inside).amin(1)  # no sample is nearer than the projection
     assert ((outside - found).norm(dim=-1) <= nearest + 1e-5).all()
     assert space.centre.shape == space.scale.shape == (space.dim,)
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_a_block_is_actions_one_behind_the_other(kind):
+    of = SPACES[kind]
+    space, drawn = Blocks(of, 3), 5 * torch.randn(20, 3, of.dim, generator=torch.Generator().manual_seed(1))
+    assert (space.dim, space.choices) == (3 * of.dim, of.choices)
+    expected = torch.cat([of.project(action) for action in drawn.unbind(1)], dim=-1)
+    torch.testing.assert_close(space.project(drawn.flatten(1)), expected)
+    generators = torch.Generator().manual_seed(2), torch.Generator().manual_seed(2)
+    assert torch.equal(space.sample((7,), generators[0]), of.sample((7, 3), generators[1]).flatten(1))
+    assert space.centre.tolist() == [*of.centre.tolist() * 3]
+    assert space.scale.tolist() == [*of.scale.tolist() * 3]
+    with pytest.raises(ValueError, match="expected blocks of at least 1 action, got 0"):
+        Blocks(of, 0)
 
 
 def test_samples_are_spread_over_the_space():

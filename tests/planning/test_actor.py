@@ -24,9 +24,10 @@ def plane():
     def predictor(context, query, condition):
         return (context.values + condition.values).unsqueeze(1)
 
-    pretext = SimpleNamespace(standardized=lambda actions: actions)
+    pretext = SimpleNamespace(standardized=lambda actions: actions, futures=1)
     device = torch.device("cpu")
-    return SimpleNamespace(history=1, positions=None, predictor=predictor, pretext=pretext, device=device)
+    shared = {"frame_skip": 1, "block_space": lambda space: space}
+    return SimpleNamespace(history=1, positions=None, predictor=predictor, pretext=pretext, device=device, **shared)
 
 
 def straight_walks(count=60, length=9):

@@ -15,10 +15,10 @@ pytest.importorskip("pygame", reason="needs pygame, of the extra world")
 @pytest.mark.long
 def test_a_pendulum_is_collected_fitted_and_planned_with(tmp_path, capsys):
     episodes, run = tmp_path / "episodes", tmp_path / "run"
-    collect(["Pendulum-v1", str(episodes), "--episodes=6", "--length=8", "--image_size=16"])
+    collect(["Pendulum-v1", str(episodes), "--episodes=6", "--length=26", "--image_size=16"])
     small = ["--model.modality.image_size=16", "--model.modality.patch_size=16", "--model.modality.encoder.dim=8"]
     few = [
-        "--data.window=8",
+        "--data.window=7",
         "--data.windows=2",
         "--data.batch_size=4",
         "--data.probe_samples=5",
@@ -40,7 +40,9 @@ def test_a_pendulum_is_collected_fitted_and_planned_with(tmp_path, capsys):
         plan(["--checkpoint", str(run), *planner])
     assert "expected an environment to act in, since the run's data are files" in capsys.readouterr().err
     plan(["--checkpoint", str(run), *gym, *goal, *planner])
-    rows = json.loads((run / "plan.json").read_text())["rows"]
+    report = json.loads((run / "plan.json").read_text())
+    rows = report["rows"]
+    assert report["protocol"]["frame_skip"] == 4
     assert list(rows) == ["world", "untrained", "nothing", "random", "straight line", "oracle"]
     for row in rows.values():
         assert row["return_interval"][0] <= row["return"] <= row["return_interval"][1]

@@ -30,7 +30,7 @@ def module(*, predictor=ResidualPredictor, encoder=None, patch=16, target=Online
     encoder = encoder or partial(ConvEncoder, dim=8, width=2)
     modality = Image(image_size=16, patch_size=patch, channels=1, encoder=encoder)
     jepa = JEPA(modality, pretext=Rollout(**{"action_dim": 2, **pretext}), predictor=predictor, target=target)
-    jepa.pretext.estimate([{"actions": torch.randn(4, 9, 2) * 2 + 1}])
+    jepa.pretext.estimate([{"actions": torch.randn(4, 9, jepa.pretext.action_dim) * 2 + 1}])
     with torch.no_grad():
         for parameter in jepa.predictor.parameters():
             parameter += 0.3 * torch.randn(parameter.shape)

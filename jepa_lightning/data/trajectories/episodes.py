@@ -77,25 +77,41 @@ class Window:
         key: of the observations.
         length: observations of a window.
         random: begin anywhere, drawn from torch's global generator; False: at the sample's `place`.
+        frame_skip: steps k from one observation of a window to the next; the k actions between are one behind the
+            other in a block (k A).
     """
 
-    def __init__(self, key: str, length: int, *, random: bool) -> None:
+    def __init__(self, key: str, length: int, *, random: bool, frame_skip: int = 1) -> None:
         self.key = key
         self.length = length
         self.random = random
+        self.frame_skip = frame_skip
 
     def __call__(self, sample: Sample) -> Sample:
         """A window of an episode."""
-        last = len(sample[self.key]) - self.length
+        steps = (self.length - 1) * self.frame_skip
+        last = len(sample[self.key]) - 1 - steps
         start = int(torch.randint(last + 1, ())) if self.random else round(sample["place"] * last)
 
-        def cut(values: Any, length: int) -> Any:
-            return values[start : start + length].clone()  # or a worker would send the whole episode
+        def cut(values: Any) -> Any:
+            return values[start : start + steps + 1 : self.frame_skip].clone()  # or a worker would send all of it
 
         others = {name: value for name, value in sample.items() if name != "place"}
         return {
             **others,
-            self.key: cut(sample[self.key], self.length),
-            "actions": cut(sample["actions"], self.length - 1),
-            "labels": {name: cut(values, self.length) for name, values in sample["labels"].items()},
+            self.key: cut(sample[self.key]),
+            "actions": blocks(sample["actions"][start : start + steps], self.frame_skip).clone(),
+            "labels": {name: cut(values) for name, values in sample["labels"].items()},
         }
+
+
+def blocks(actions: Tensor, frame_skip: int) -> Tensor:
+    """Actions (..., n k, A) as blocks of k, one behind the other: (..., n, k A).
+
+    Raises:
+        ValueError: their number is no multiple of k.
+    """
+    steps = actions.shape[-2]
+    if steps % frame_skip:
+        raise ValueError(f"expected a multiple of {frame_skip} actions, the frame skip, got {steps}")
+    return actions.unflatten(-2, (steps // frame_skip, frame_skip)).flatten(-2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ class TrajectoryData(JEPADataModule):
     Whole episodes are held out for validation. Training windows begin anywhere, drawn from (seed, epoch, sample); those
     for evaluation at the episode's start, and of several spread evenly over it.
 
+    With `frame_skip` k, a window holds every k-th observation, beginning anywhere, and an action is the block of the k
+    actions between two of them, one behind the other: `model.pretext.action_dim` is k times the width of one. A world
+    that is trained so sees what k actions do in one step of its predictor.
+
     Args:
         root: a file of episodes, or a folder of them whose names may tell splits (`train.npz`, `test.h5`); see
             `jepa_lightning.data.trajectories.reading.read_episodes` for the layouts; or a folder of LeRobot, whose
@@ -47,11 +52,13 @@ class TrajectoryData(JEPADataModule):
         environment: what is simulated where there are no files; `TwoRooms` by default.
         episodes: number of generated training episodes (an eighth as many for validation).
         length: observations of a generated episode.
-        window: observations of a sample. Shorter episodes are left out.
+        window: observations of a sample. Episodes shorter than (window - 1) x frame_skip + 1 are left out.
+        frame_skip: steps from one observation of a sample to the next; each action of it is a block of so many.
         windows: samples of an epoch from each episode.
         key: of the observations in a batch: what the modality reads. None: the model's modality's name.
         observations: name of the observations in files; of LeRobot its only camera, where nothing else is said.
-        actions: name of the actions in files; LeRobot's is action.
+        actions: name of the actions in files; LeRobot's is action. None: without actions, of any data; each then has no
+            numbers, and `LatentRollout` with an action_dim of 0 learns what happens.
         labels: names of arrays in files that are labels; None: all with a number for each observation or episode.
         mean: of images, subtracted after scaling to 0-1.
         std: of images, divided by.
@@ -78,10 +85,11 @@ class TrajectoryData(JEPADataModule):
         episodes: int = 800,
         length: int = 32,
         window: int = 12,
+        frame_skip: int = 1,
         windows: int = 1,
         key: str | None = None,
         observations: str = _OBSERVATIONS,
-        actions: str = _ACTIONS,
+        actions: str | None = _ACTIONS,
         labels: list[str] | None = None,
         mean: float = 0.1,
         std: float = 0.25,
@@ -90,11 +98,16 @@ class TrajectoryData(JEPADataModule):
         super().__init__(**shared)
         if root is not None and environment is not None:
             raise DataError("expected root or environment, got both: leave one out, or set it to null")
-        if window < 2 or windows < 1:
-            raise DataError(f"expected at least 2 observations a window, 1 window an episode, got {window}, {windows}")
-        if root is None and (episodes < 8 or length < window):
+        if window < 2 or min(windows, frame_skip) < 1:
             raise DataError(
-                f"expected at least 8 generated episodes no shorter than a window of {window}, got {episodes} of "
+                "expected at least 2 observations a window, 1 window an episode and a frame_skip of 1, got "
+                f"{window}, {windows} and {frame_skip}"
+            )
+        self.window = window
+        self.frame_skip = frame_skip
+        if root is None and (episodes < 8 or length < self.span):
+            raise DataError(
+                f"expected at least 8 generated episodes no shorter than a window of {self.span}, got {episodes} of "
                 f"{length}"
             )
         if not math.isfinite(mean) or not 0 < std < math.inf:
@@ -105,7 +118,6 @@ class TrajectoryData(JEPADataModule):
         self.environment = environment or TwoRooms()
         self.episodes = episodes
         self.length = length
-        self.window = window
         self.windows = windows
         self.key = key
         self.observations, self.actions = observations, actions
@@ -117,11 +129,18 @@ class TrajectoryData(JEPADataModule):
         """Key of the observations in a batch."""
         return str(self.or_model("name", self.key))
 
+    @property
+    def span(self) -> int:
+        """Observations of an episode from a window's first to its last."""
+        return (self.window - 1) * self.frame_skip + 1
+
     def load(self) -> dict[str, Dataset[Any]]:
         """Episodes by split, whole ones held out where there is no validation split."""
         self.in_memory = True
         self.name = self.observation_key
         found = self._generated() if self.root is None else self._read(Path(self.root).expanduser())
+        if self.actions is None:
+            found = {name: [replace(one, actions=one.actions[:, :0]) for one in part] for name, part in found.items()}
         if "val" not in found and self.val_fraction > 0:
             train = found["train"]
             held = set(draw(len(train), max(1, round(self.val_fraction * len(train))), seed=self.seed).tolist())
@@ -156,11 +175,11 @@ class TrajectoryData(JEPADataModule):
         names: dict[str, Any] = {"observations": self.observations, "actions": self.actions, "labels": self.labels}
         found: dict[str, list[Episode]] = {}
         for split, every in (self._read_lerobot(root) if is_lerobot(root) else _from_files(root, names)).items():
-            found[split] = [episode for episode in every if len(episode.observations) >= self.window]
+            found[split] = [episode for episode in every if len(episode.observations) >= self.span]
             if not found[split]:
                 longest = max((len(episode.observations) for episode in every), default=0)
                 raise DataError(
-                    f"expected episodes of at least {self.window} observations for {split} in {root}, the longest of "
+                    f"expected episodes of at least {self.span} observations for {split} in {root}, the longest of "
                     f"{len(every)} has {longest}: lower data.window"
                 )
             if len(found[split]) < len(every):
@@ -173,7 +192,7 @@ class TrajectoryData(JEPADataModule):
             "train": read_lerobot(
                 root,
                 observations=None if self.observations == _OBSERVATIONS else self.observations,
-                actions="action" if self.actions == _ACTIONS else self.actions,
+                actions="action" if self.actions is None or self.actions == _ACTIONS else self.actions,
                 labels=self.labels,
                 size=(size, size) if isinstance(size, int) else size,
             )
@@ -181,7 +200,8 @@ class TrajectoryData(JEPADataModule):
 
     def transforms(self) -> tuple[Callable[[Sample], Sample], Callable[[Sample], Sample]]:
         """A window anywhere for training, the first one for evaluation."""
-        return Window(self.name, self.window, random=True), Window(self.name, self.window, random=False)
+        shared: dict[str, Any] = {"length": self.window, "frame_skip": self.frame_skip}
+        return Window(self.name, random=True, **shared), Window(self.name, random=False, **shared)
 
     def batch_transform(self) -> Observations:
         """Images as normalised floats."""

@@ -47,7 +47,7 @@ def find_episode_files(root: Path) -> dict[str, list[Path]]:
     return found
 
 
-def read_episodes(file: Path, *, observations: str, actions: str, labels: Sequence[str] | None) -> list[Episode]:
+def read_episodes(file: Path, *, observations: str, actions: str | None, labels: Sequence[str] | None) -> list[Episode]:
     """All episodes of a file.
 
     Three layouts are known. Arrays of all episodes of one length: observations (N, T, ...), actions (N, T - 1, A), or
@@ -58,7 +58,7 @@ def read_episodes(file: Path, *, observations: str, actions: str, labels: Sequen
     Args:
         file: .npz, .h5 or .hdf5.
         observations: name of the observations' array.
-        actions: name of the actions'.
+        actions: name of the actions'; None: there are none, and each has no numbers, (T - 1, 0).
         labels: names of arrays that are labels of each observation, or of each episode; None: all the others of
             numbers that have the right length.
 
@@ -91,10 +91,10 @@ def _stored(file: Path) -> dict[str, Any]:
 
 
 def _from_arrays(
-    stored: Mapping[str, Any], file: Path, observations: str, actions: str, labels: Sequence[str] | None
+    stored: Mapping[str, Any], file: Path, observations: str, actions: str | None, labels: Sequence[str] | None
 ) -> list[Episode]:
-    seen, done = _named(stored, observations, file.name), _named(stored, actions, file.name)
-    lengths = _lengths(stored, file.name)
+    seen, lengths = _named(stored, observations, file.name), _lengths(stored, file.name)
+    done = _actions(stored, actions, seen, file.name, axes=2 if lengths is None else 1)
     others = {name: value for name, value in stored.items() if name not in (observations, actions, *LENGTHS, *ENDS)}
     if lengths is None:
         if done.ndim != 3 or len(done) != len(seen):
@@ -104,7 +104,11 @@ def _from_arrays(
             )
         return [
             _one(
-                {observations: seen[i], actions: done[i], **_of_episode(others, i, len(seen), seen.shape[1])},
+                {
+                    observations: seen[i],
+                    **({} if actions is None else {actions: done[i]}),
+                    **_of_episode(others, i, len(seen), seen.shape[1]),
+                },
                 f"{file.name}[{i}]", observations, actions, labels,
             )
             for i in range(len(seen))
@@ -118,7 +122,7 @@ def _from_arrays(
     found = []
     for i, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         part = {name: value[start:end] for name, value in others.items() if len(value) == len(seen)}
-        part |= {observations: seen[start:end], actions: done[start:end]}
+        part |= {observations: seen[start:end]} | ({} if actions is None else {actions: done[start:end]})
         found.append(_one(part, f"{file.name}[{i}]", observations, actions, labels))
     return found
 
@@ -134,9 +138,10 @@ def _of_episode(others: Mapping[str, Any], i: int, count: int, length: int) -> d
 
 
 def _one(
-    stored: Mapping[str, Any], name: str, observations: str, actions: str, labels: Sequence[str] | None
+    stored: Mapping[str, Any], name: str, observations: str, actions: str | None, labels: Sequence[str] | None
 ) -> Episode:
-    seen, done = _named(stored, observations, name), _named(stored, actions, name)
+    seen = _named(stored, observations, name)
+    done = _actions(stored, actions, seen, name, axes=1)
     if len(done) == len(seen):  # the last one leads nowhere
         done = done[:-1]
     if done.ndim == 1:
@@ -149,6 +154,12 @@ def _one(
         elif labels is not None:
             raise DataError(f"expected the label {key!r} in {name}, it has {sorted(stored)}: see data.labels")
     return Episode(_tensor(seen), _tensor(done).float(), known, name)
+
+
+def _actions(
+    stored: Mapping[str, Any], name: str | None, seen: NDArray[Any], where: str, *, axes: int
+) -> NDArray[Any]:
+    return _named(stored, name, where) if name is not None else np.zeros((*seen.shape[:axes], 0), dtype=np.float32)
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_lightning.environments.spaces import ActionSpace, Discrete
+from jepa_lightning.environments.spaces import ActionSpace
 
 Energy = Callable[[Tensor], Tensor]
 """Actions (B, S, H, A) of S candidates for each of B episodes to their energies (B, S); lower is better."""
@@ -80,7 +80,7 @@ class Planner(ABC):
                 f"expected a start (B, {self.horizon}, {space.dim}), horizon and width of an action, got "
                 f"{tuple(start.shape)}"
             )
-        if self.continuous_only and isinstance(space, Discrete):
+        if self.continuous_only and space.choices:
             raise ValueError(f"{type(self).__name__} needs actions in a continuum, got choices: use Categorical")
 
         def of_knots(knots: Tensor) -> Tensor:

@@ -52,6 +52,28 @@ def test_windows_stay_within_an_episode_and_actions_lie_between(episodes_of_seve
     assert all(t <= (4, 9, 6, 12, 3, 7, 8, 20)[e] - 4 for e, t in starts)
 
 
+def test_with_a_frame_skip_actions_are_blocks_of_those_between(episodes_of_several_lengths):
+    """Episodes of 7 observations hold one window of 4 with 2 steps between, at one place; those of 6 none."""
+    lengths, starts = (4, 9, 6, 12, 3, 7, 8, 20), set()
+    found = data(episodes_of_several_lengths, frame_skip=2, val_fraction=0.0, windows=9)
+    for batch in found.train_dataloader():
+        for seen, done in zip(batch["vector"], batch["actions"], strict=True):
+            number, start = int(seen[0, 0]), int(seen[0, 1])
+            assert seen.tolist() == [[number, start + 2 * t] for t in range(4)]
+            told = [[[number + 0.5, start + 2 * t + i + 0.5] for i in range(2)] for t in range(3)]
+            assert done.tolist() == [one + other for one, other in told]
+            assert start + 6 < lengths[number]
+            starts.add((number, start))
+    assert {number for number, _ in starts} == {1, 3, 5, 6, 7}
+    assert {start for number, start in starts if number == 5} == {0}
+    assert {start % 2 for _, start in starts} == {0, 1}  # any observation may be the first
+    assert max(start for number, start in starts if number == 7) > 7
+    with pytest.raises(DataError, match="expected episodes of at least 31 observations"):
+        data(episodes_of_several_lengths, frame_skip=10).setup()
+    with pytest.raises(DataError, match="no shorter than a window of 10, got 16 of 9"):
+        TrajectoryData(episodes=16, length=9, window=4, frame_skip=3)
+
+
 def test_whole_episodes_are_held_out(episodes_of_several_lengths):
     found = data(episodes_of_several_lengths, val_fraction=0.3)
     trained = {int(e) for batch in found.train_dataloader() for e in batch["vector"][:, 0, 0]}
