@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader
 
 from benchmarks import report
 from jepa_lightning.data import JEPADataModule
+from jepa_lightning.data.batched import finish
 
 NAMES = ["image", "jpeg", "video", "audio", "pointcloud", "graph", "text"]
+HELD = "gathered from a copy on the CPU"  # as from one on a GPU
 Loader = Callable[[], Iterable[int]]
 
 
@@ -41,6 +43,28 @@ def unfinished(data: JEPADataModule) -> Iterator[int]:
     loader.collate_fn = data.collate
     for batch in loader:
         yield len(batch["id"])
+
+
+class Held:
+    """Sizes of the batches of an epoch that are gathered from the training data on a device, here the CPU itself.
+
+    Args:
+        data: in memory.
+    """
+
+    def __init__(self, data: JEPADataModule) -> None:
+        self.data = data
+        self.loader: Any = None
+
+    def __call__(self) -> Iterator[int]:
+        """Give them; the data are moved before the first."""
+        train = self.data.part("train")
+        if self.loader is None:
+            self.loader = self.data.train_dataloader()
+            self.loader.collate_fn = self.data.collate
+            train.hold(torch.device("cpu"))
+        for batch in self.loader:
+            yield len(finish(batch, train.batched, train.held)["id"])
 
 
 def torchvision_batches(root: Path, size: int, batch_size: int) -> Iterator[int]:
@@ -102,6 +126,7 @@ def both(name: str, kind: type[JEPADataModule], **settings: Any) -> dict[str, Lo
         f"{name}, one by one": partial(batches, one),
         f"{name}, whole batches": partial(unfinished, whole),
         f"{name}, whole, all on the CPU": partial(batches, whole),
+        f"{name}, whole, {HELD}": Held(kind(batched=True, **settings)),
     }
 
 
@@ -175,6 +200,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--samples", type=int, default=8192, help="generated images; an eighth of it of other kinds")
     parser.add_argument("--files", type=int, default=64, help="JPEG files; a sixteenth of it videos")
+    parser.add_argument("--on-device", action="store_true", help="also batches as data.on_device gathers them")
     parser.add_argument("--repeats", type=int, default=3, help="epochs, of which the quickest counts")
     args = parser.parse_args(words)
     report.at_least(parser, args, samples=64, files=4, repeats=1, threads=1)
@@ -183,7 +209,8 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             made = loaders(Path(folder), args.only, samples=args.samples, files=args.files)
-            found = {name: measure(loader, repeats=args.repeats) for name, loader in made.items()}
+            kept = {name: loader for name, loader in made.items() if args.on_device or HELD not in name}
+            found = {name: measure(loader, repeats=args.repeats) for name, loader in kept.items()}
     finally:
         logging.disable(logging.NOTSET)
     rows = [[name, f"{r['ms_a_sample']:.4f}", f"{r['samples_a_second_and_core']:,.0f}"] for name, r in found.items()]
