@@ -35,15 +35,18 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from benchmarks.real_data import Run, by_time, raw_input
+from benchmarks.repeated_splits import pooler
 from benchmarks.repeated_splits import train as train_on_split
 from benchmarks.report import machine, options, table, write_json
-from jepa_lightning.callbacks.probe import embedder
 from jepa_lightning.config.plugins import load_plugins
+from jepa_lightning.encoders import Encoder
+from jepa_lightning.encoders.pooling import Pooling, pool_sample
 from jepa_lightning.evaluation import Features, extract
 from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, evaluate_features
 from jepa_lightning.evaluation.probes.probing import Probe
 from jepa_lightning.evaluation.probes.protocols import interval, repeated_splits
 from jepa_lightning.modality import Batch
+from jepa_lightning.module import JEPA
 
 Embedders = dict[str, Callable[[Batch], Tensor]]
 
@@ -62,6 +65,7 @@ class Entry:
         each: the setting that differs, of "groups".
         probes: probes of `evaluate`.
         labels: labels to predict, in the order of the table; None: all.
+        pooling: of the tokens, those of raw input too where it is not the mean.
         by_time: labels that are evaluated once more with features of each time side by side.
         prepare: makes `root` from what lies under `--data`, and says where it is.
     """
@@ -75,6 +79,7 @@ class Entry:
     each: str = ""
     probes: tuple[Probe, ...] = ("knn", "logistic", "ridge")
     labels: tuple[str, ...] | None = None
+    pooling: Pooling = "mean"
     by_time: tuple[str, ...] = ()
     prepare: Callable[[Path, Path], Path] | None = None
 
@@ -127,6 +132,17 @@ ENTRIES = {
         each="data.test_groups",
         probes=("knn", "logistic"),
     ),
+    "fsdd_views": Entry(
+        "Spoken digits, unheard speaker, two views",
+        "vicreg_fsdd",
+        "fsdd/recordings",
+        words=("--data.csv", "{data}/fsdd/index.csv"),
+        runs=SPEAKERS,
+        kind="groups",
+        each="data.test_groups",
+        probes=("knn", "logistic"),
+        pooling="segments",
+    ),
     "bimnet10": Entry(
         "Parts of buildings (BIMNet10)",
         "pointjepa_bimnet10",
@@ -159,9 +175,10 @@ def run_entry(entry: Entry, number: int, *, data: Path, folder: Path) -> dict[st
         config = ["fit", "--config", f"{entry.recipe}.yaml", "--seed_everything", str(seed)]
         run = Run([*config, "--data.root", str(root), "--trainer.default_root_dir", str(folder), *words])
         folds, raw = entry.kind == "folds", number == 0 or entry.kind == "groups"
-        evaluated = [(_encode(run, _embedders(run, pooled=True, raw=raw), folds=folds), entry.labels)]
+        embedders = _embedders(run, pooling=entry.pooling, raw=raw)
+        evaluated = [(_encode(run, embedders, folds=folds), entry.labels)]
         if entry.by_time:
-            evaluated.append((_encode(run, _embedders(run, pooled=False, raw=False), folds=folds), entry.by_time))
+            evaluated.append((_encode(run, _embedders(run, pooling=None, raw=False), folds=folds), entry.by_time))
     trained = time.process_time() - clock
     found: list[dict[str, Any]] = []
     protocol = Protocol(kind="folds", folds=FOLDS, seed=seed) if entry.kind == "folds" else Protocol(seed=seed)
@@ -189,16 +206,32 @@ def run_entry(entry: Entry, number: int, *, data: Path, folder: Path) -> dict[st
     }
 
 
-def _embedders(run: Run, *, pooled: bool = True, raw: bool = True) -> Embedders:
-    """The trained and the untrained encoder and, if wanted, raw input."""
+def _embedders(run: Run, *, pooling: Pooling | None = "mean", raw: bool = True) -> Embedders:
+    """The trained and the untrained encoder and, if wanted, raw input; without a pooling, features of all times."""
     module = run.model.cpu().eval()
-    make = embedder if pooled else by_time
-    found: Embedders = {
-        "trained": make(module, module.evaluated_encoder),
-        "untrained": make(module, run.untrained.cpu().eval()),
-    }
-    floor = raw_input(module) if raw else None
-    return {**found, "raw": floor} if floor is not None else found
+
+    def make(encoder: Encoder) -> Callable[[Batch], Tensor]:
+        return by_time(module, encoder) if pooling is None else pooler(module, encoder, pooling)
+
+    found: Embedders = {"trained": make(module.evaluated_encoder), "untrained": make(run.untrained.cpu().eval())}
+    floor = raw_input(module)
+    if raw and pooling not in (None, "mean"):
+        floor = raw_tokens(module, pooling)
+    return {**found, "raw": floor} if raw and floor is not None else found
+
+
+def raw_tokens(module: JEPA, pooling: Pooling) -> Callable[[Batch], Tensor]:
+    """The tokens' raw values, averaged over their own last axis (time, in spectrograms), pooled as features are."""
+
+    @torch.no_grad()
+    def embed(batch: Batch) -> Tensor:
+        tokens = module.tokenizer(batch)
+        values = tokens.values
+        if not isinstance(values, Tensor) or values.ndim < 4:
+            raise ValueError(f"raw input has no pooling {pooling} without tokens on a grid of values: use mean")
+        return pool_sample(values.float().mean(-1).flatten(2), tokens, how=pooling)
+
+    return embed
 
 
 def _encode(run: Run, embedders: Embedders, *, folds: bool) -> dict[str, Encoded]:

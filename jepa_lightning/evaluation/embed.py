@@ -22,7 +22,7 @@ def embed(
     part: int = 4096,
     which: Literal["last", "best"] = "last",
     encoder: Literal["target", "context"] | None = None,
-    pooling: Literal["mean", "max", "mean+max", "quarters"] = "mean",
+    pooling: Literal["mean", "max", "mean+max", "quarters", "segments"] = "mean",
     layers: int = 1,
     device: str = "auto",
     trust: Sequence[str] = (),

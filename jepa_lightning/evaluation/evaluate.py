@@ -37,7 +37,7 @@ def evaluate(
     seed: int = 0,
     which: Literal["last", "best"] = "last",
     encoder: Literal["target", "context"] | None = None,
-    pooling: Literal["mean", "max", "mean+max", "quarters"] = "mean",
+    pooling: Literal["mean", "max", "mean+max", "quarters", "segments"] = "mean",
     layers: int = 1,
     energy: bool = False,
     device: str = "auto",

@@ -148,7 +148,8 @@ class Frozen(hub.HubModel, nn.Module):
     def embed(self, batch: Batch, *, pooling: Pooling = "mean", layers: int = 1) -> Tensor:
         """Encode and pool a batch: (B, D) float32, or (B, 2 D) with the pooling "mean+max".
 
-        With "quarters" (B, 4 D) for images: the means of the four quarters, which say where things are.
+        With "quarters" (B, 4 D) for images: the means of the four quarters, which say where things are. With "segments"
+        (B, 4 D) for audio and texts: the means of four segments of time, which say when.
 
         With several `layers`, (B, layers D), as in I-JEPA's linear evaluation (Assran et al. 2023), which uses four.
         """

@@ -28,7 +28,7 @@ def view(
     seed: int = 0,
     which: Literal["last", "best"] = "last",
     encoder: Literal["target", "context"] | None = None,
-    pooling: Literal["mean", "max", "mean+max", "quarters"] = "mean",
+    pooling: Literal["mean", "max", "mean+max", "quarters", "segments"] = "mean",
     device: str = "auto",
     trust: Sequence[str] = (),
 ) -> list[Path]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from jepa_lightning.encoders.pooling import SEGMENTS, pool_tokens
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.targets.base import Target
 from jepa_lightning.targets.online import Online
-from jepa_lightning.tokens import Latents, pool
+from jepa_lightning.tokens import Latents
 
 if TYPE_CHECKING:
     from jepa_lightning.modality import Batch, Modality
@@ -40,6 +41,9 @@ class Views(Pretext):
         projector: widths of the projector's linear layers, the last is that of the projections; empty for none.
         head: hidden width of the MLP on the predicting side; None for none.
         global_views: number of first views whose mean is the target of all views; None: all views.
+        pooling: how a view's tokens become the projector's input: their "mean", or the means of four "segments" of time
+            side by side (`pool_tokens`), which keep the order of what a recording or a text says. Views must then
+            show a sample from end to end.
 
     Raises:
         ValueError: a setting is out of range, the target is not `Online`, or a training batch has fewer views.
@@ -65,16 +69,24 @@ class Views(Pretext):
     """
 
     def __init__(
-        self, *, projector: Sequence[int] = (512, 512, 64), head: int | None = None, global_views: int | None = None
+        self,
+        *,
+        projector: Sequence[int] = (512, 512, 64),
+        head: int | None = None,
+        global_views: int | None = None,
+        pooling: Literal["mean", "segments"] = "mean",
     ) -> None:
         super().__init__()
         if any(width < 1 for width in projector) or (head is not None and head < 1):
             raise ValueError(f"widths must be at least 1, got projector {list(projector)} and head {head}")
         if global_views is not None and global_views < 1:
             raise ValueError(f"global_views must be at least 1, or null for all views, got {global_views}")
+        if pooling not in ("mean", "segments"):
+            raise ValueError(f"expected the pooling mean or segments, got {pooling!r}")
         self.widths = tuple(projector)
         self.head_width = head
         self.global_views = global_views
+        self.pooling: Literal["mean", "segments"] = pooling
         self.projector: nn.Module = nn.Identity()
         self.head: nn.Module = nn.Identity()
 
@@ -85,7 +97,7 @@ class Views(Pretext):
                 f"Views has no encoder besides the trained one, got the target {type(target).__name__}: set "
                 "model.target to Online"
             )
-        self.projector = mlp([modality.encoder.dim, *self.widths])
+        self.projector = mlp([self._pooled_width(modality), *self.widths])
         width = self.latent_dims(modality, target)[0]
         self.head = nn.Identity() if self.head_width is None else mlp([width, self.head_width, width])
         self.stop_gradient = target.stop_gradient
@@ -96,8 +108,11 @@ class Views(Pretext):
 
     def latent_dims(self, modality: Modality, target: Target) -> tuple[int, int]:
         """Return the width of the projections, twice."""
-        width = self.widths[-1] if self.widths else modality.encoder.dim
+        width = self.widths[-1] if self.widths else self._pooled_width(modality)
         return width, width
+
+    def _pooled_width(self, modality: Modality) -> int:
+        return modality.encoder.dim * (SEGMENTS if self.pooling == "segments" else 1)
 
     def forward(self, nets: Networks, batch: Batch, generator: torch.Generator) -> Outcome:
         """Encode and project all views, and pull them together."""
@@ -120,7 +135,8 @@ class Views(Pretext):
         """Project one view to (B, D)."""
         tokens = nets.modality.tokenizer(view)
         with autocast_in_half(tokens.device):
-            return self.projector(pool(nets.encoder(tokens), tokens.valid))
+            pooled = pool_tokens(nets.encoder(tokens), tokens.valid, how=self.pooling, grid=tokens.grid)
+            return self.projector(pooled)
 
 
 def mlp(widths: Sequence[int]) -> nn.Module:

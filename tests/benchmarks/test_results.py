@@ -1,14 +1,19 @@
 """`benchmarks.results`: intervals over seeds, and a table from small runs."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import t as student
 from short_runs import IMAGE, SHORT
 
 from benchmarks import results
-from benchmarks.results import ENTRIES, Entry, cells, combine, split_shapes, summarise
+from benchmarks.results import ENTRIES, Entry, cells, combine, raw_tokens, split_shapes, summarise
+from jepa_lightning import JEPA
+from jepa_lightning.encoders import ViT
+from modalities.audio import Audio
 
 
 def test_the_interval_covers_seeds_and_test_samples():
@@ -77,6 +82,25 @@ def test_every_entry_names_a_recipe_that_is_shipped():
 
     for entry in ENTRIES.values():
         assert find_config(f"{entry.recipe}.yaml")
+
+
+def test_raw_tokens_in_segments_are_means_of_mel_bands():
+    """Of a spectrogram whose patches hold two frames, against plain loops over its real patches."""
+    audio = Audio(
+        sample_rate=8000,
+        seconds=0.2,
+        mels=8,
+        patch_size=(8, 2),
+        mean=0.0,
+        std=1.0,
+        encoder=partial(ViT, width=8, depth=1, heads=1),
+    )
+    batch = {"waveform": torch.randn(2, 1600), "length": torch.tensor([1600, 600])}  # 20 and 8 frames of 80
+    found = raw_tokens(JEPA(audio), "segments")(batch)
+    mel = audio.tokenizer.spectrogram(batch)
+    for sample, frames in ((0, [(0, 3), (2, 5), (5, 8), (7, 10)]), (1, [(0, 1), (1, 2), (2, 3), (3, 4)])):
+        expected = [mel[sample, :, 2 * first : 2 * behind].mean(1) for first, behind in frames]
+        torch.testing.assert_close(found[sample], torch.cat(expected))
 
 
 def test_small_runs_make_a_table(tmp_path, monkeypatch, capsys):

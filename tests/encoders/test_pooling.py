@@ -32,7 +32,7 @@ def test_padding_has_no_say_and_nothing_gives_zeros():
 
 
 def test_a_mistyped_pooling_is_told():
-    with pytest.raises(ValueError, match="mean, max, mean\\+max or quarters, got 'sum'"):
+    with pytest.raises(ValueError, match="mean, max, mean\\+max, quarters or segments, got 'sum'"):
         pool_tokens(torch.zeros(1, 2, 3), how="sum")
 
 
@@ -53,7 +53,32 @@ def test_quarters_against_plain_loops():
     assert pool_tokens(features, how="quarters", grid=(1, 12)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 4, 7, 8])
+def test_segments_are_adaptive_averages_over_the_real_steps(steps):
+    """Torch's adaptive average pooling of what is real, of a spectrogram whose bands have tokens of their own."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 24, 5, generator=generator, dtype=torch.float64)
+    valid = torch.ones(2, 3, 8, dtype=torch.bool)
+    valid[1, :, steps:] = False
+    found = pool_tokens(features, valid.flatten(1), how="segments", grid=(3, 8))
+    maps = features.view(2, 3, 8, 5).mean(1).transpose(1, 2)  # (2, 5, 8)
+    whole = torch.nn.functional.adaptive_avg_pool1d(maps[:1], 4)
+    real = torch.nn.functional.adaptive_avg_pool1d(maps[1:, :, :steps], 4)
+    torch.testing.assert_close(found, torch.cat([whole, real]).transpose(1, 2).flatten(1))
+    torch.testing.assert_close(pool_tokens(features, how="segments", grid=(3, 8))[:1], found[:1])
+
+
+def test_segments_of_scattered_padding_and_of_nothing():
+    """A step counts with one real token; padding in it has no say, and segments of nothing are zeros."""
+    features = torch.arange(2 * 12.0).view(2, 12, 1)
+    valid = torch.tensor([[1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 0], [0] * 12], dtype=torch.bool)
+    found = pool_tokens(features, valid, how="segments", grid=(2, 6))
+    # Steps 0, 2, 3 and 5 are real: tokens 0 and 6; 2 and 8; 3 and 9; 5.
+    torch.testing.assert_close(found, torch.tensor([[3.0, 5.0, 6.0, 5.0], [0.0] * 4]))
+
+
+@pytest.mark.parametrize("how", ["quarters", "segments"])
 @pytest.mark.parametrize("grid", [None, (3, 3)])
-def test_quarters_need_a_grid(grid):
-    with pytest.raises(ValueError, match="quarters needs tokens on a grid, got 12 tokens"):
-        pool_tokens(torch.zeros(1, 12, 3), how="quarters", grid=grid)
+def test_quarters_and_segments_need_a_grid(grid, how):
+    with pytest.raises(ValueError, match=f"{how} needs tokens on a grid, got 12 tokens"):
+        pool_tokens(torch.zeros(1, 12, 3), how=how, grid=grid)

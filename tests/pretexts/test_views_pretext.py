@@ -43,6 +43,21 @@ def test_values_are_those_of_a_plain_loop(make_jepa):
     assert not list(jepa.predictor.parameters())
 
 
+def test_segments_lie_side_by_side_before_the_projector(make_jepa):
+    """Each view's projection from the means of its four columns of patches; padding has no say."""
+    jepa = make_jepa(pretext=Views(projector=(8, 6), pooling="segments"), target=FLOWING, objective=MSE())
+    outcome = jepa.step(batch(), torch.Generator())
+    for view, latents in zip(batch()["views"], outcome.context, strict=True):
+        tokens = jepa.tokenizer(view)
+        assert tokens.grid == (4, 4)
+        encoded = jepa.encoder(tokens)  # tokens in raster order
+        columns = [sum(encoded[:, 4 * row + column] for row in range(4)) / 4 for column in range(4)]
+        expected = jepa.pretext.projector(torch.cat(columns, 1))
+        torch.testing.assert_close(latents.values[:, 0], expected, atol=1e-5, rtol=1e-4)
+    none = make_jepa(pretext=Views(projector=(), pooling="segments"), target=FLOWING, objective=MSE())
+    assert none.step(batch(), torch.Generator()).context[0].values.shape == (4, 1, 4 * jepa.encoder.dim)
+
+
 def test_the_gradient_flows_through_both_sides_or_is_stopped(make_jepa):
     for target, head in ((FLOWING, None), (Online, 5)):
         jepa = make_jepa(pretext=Views(projector=(8, 6), head=head), target=target, objective=MSE())
@@ -58,6 +73,8 @@ def test_settings_and_data_that_make_no_sense(make_jepa):
         make_jepa(pretext=Views(), target=EMA)
     with pytest.raises(ValueError, match="widths must be at least 1"):
         Views(projector=(0,))
+    with pytest.raises(ValueError, match="expected the pooling mean or segments, got 'max'"):
+        Views(pooling="max")
     jepa = make_jepa(pretext=Views(projector=()), target=FLOWING)
     with pytest.raises(ValueError, match=r"at least 2 views of each sample: set data\.views to 2 or more"):
         jepa.step({"image": torch.rand(4, 3, 32, 32)}, torch.Generator())

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 import torch
 from torch.utils.data import Dataset
@@ -11,10 +12,11 @@ from view_checks import check_views
 
 from jepa_lightning.data import DataError
 from modalities.audio import AudioData, AudioViews, LogMel
-from modalities.audio.transforms import without_band
+from modalities.audio.recordings import as_recording
+from modalities.audio.transforms import at_speed, between, filtered
 
 RATE = 8000
-OFF = {"gain": 0.0, "time_mask": 0.0, "frequency_mask": 0.0}
+OFF = {"gain": 0.0, "time_mask": 0.0, "frequency_mask": 0.0, "speed": 0.0, "filter": 0.0}
 
 
 def make(**settings):
@@ -90,7 +92,7 @@ def test_a_band_is_taken_out():
     def mel(hertz):
         return 2595 * np.log10(1 + hertz / 700) / (2595 * np.log10(1 + 4000 / 700))
 
-    found = without_band(torch.from_numpy(wave.astype(np.float32)), 0.3, 0.5, rate=RATE).numpy().astype(float)
+    found = filtered(torch.from_numpy(wave.astype(np.float32)), without=(0.3, 0.5), rate=RATE).numpy().astype(float)
     for hertz in range(10, 4000, 10):
         line = 2 / RATE * abs(np.sum(found * np.exp(-2j * np.pi * hertz * time)))
         assert line == pytest.approx(0.0 if 0.3 <= mel(hertz) < 0.5 else 1.0, abs=1e-3)
@@ -106,6 +108,77 @@ def test_how_wide_the_bands_are():
     assert widths.max() == pytest.approx(0.3, abs=0.01)
     assert widths.mean() == pytest.approx(0.15, abs=0.02)
     assert bands.mean() == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("have", "length"), [(400, 300), (300, 400), (401, 300), (300, 401), (401, 303), (9, 9), (1, 3)]
+)
+def test_speed_against_scipy(have, length):
+    wave = np.random.default_rng(0).standard_normal(have)
+    found = at_speed(torch.from_numpy(wave), length).numpy()
+    np.testing.assert_allclose(found, scipy.signal.resample(wave, length), atol=1e-12)
+
+
+def test_a_faster_clip_is_shorter_and_higher():
+    """A tone of 500 Hz in 3,000 samples: the frequency times the factor, the length divided by it."""
+    tone = torch.sin(2 * torch.pi * 500 * torch.arange(3000) / RATE)
+
+    class Tone(Ramp):
+        def __getitem__(self, i):
+            return tone
+
+    data = make(dataset=Tone(), views=2, view_transform=AudioViews(**{**OFF, "speed": 0.3}))
+    data.setup()
+    torch.manual_seed(0)
+    factors = []
+    for _ in range(300):
+        view = data.training_transform({"waveform": as_recording(tone, sample_rate=RATE)})
+        real = int(view["length"])
+        assert not view["waveform"][real:].any()
+        wave = view["waveform"][:real].double() * torch.hann_window(real, dtype=torch.float64)
+        hertz = float(torch.fft.rfft(wave, n=80000).abs().argmax()) / 10
+        factors.append(3000 / real)
+        assert hertz == pytest.approx(500 * 3000 / real, abs=0.5)
+    logs = np.log(factors) / np.log(1.3)
+    assert -1.01 < logs.min() < -0.97
+    assert 0.97 < logs.max() < 1.01
+    assert logs.mean() == pytest.approx(0.0, abs=0.1)
+
+
+def test_a_faster_crop_has_seen_more_of_the_recording():
+    """A ramp rises by the speed in a sample, away from the clip's ends, where it rings."""
+    found, length = seen(speed=0.4)
+    assert (length == 4000).all()
+    middle = found[:, 1500:2500]
+    slopes = (middle[:, -1] - middle[:, 0]) / 0.999
+    assert 1 / 1.41 < slopes.min() < 1 / 1.36
+    assert 1.36 < slopes.max() < 1.41
+
+
+def test_a_filter_against_a_sum_over_frequencies():
+    """Every frequency is multiplied by its own factor, in float64 and one by one."""
+    wave = torch.from_numpy(np.random.default_rng(0).standard_normal(160))
+    points = np.array([0.0, 6.0, -3.0, 9.0, 1.0])
+    found = filtered(wave, lambda places: between(torch.from_numpy(points), places.double()), rate=RATE)
+    time, expected = np.arange(160), np.zeros(160)
+    for k in range(81):
+        mel = np.log10(1 + k * RATE / 160 / 700) / np.log10(1 + RATE / 2 / 700)
+        factor = 10 ** (np.interp(mel, np.linspace(0, 1, 5), points) / 20)
+        coefficient = np.sum(wave.numpy() * np.exp(-2j * np.pi * k * time / 160)) / 160
+        both = 1 if k in (0, 80) else 2
+        expected += factor * both * (coefficient * np.exp(2j * np.pi * k * time / 160)).real
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_filters_are_drawn_for_each_view_within_their_decibels():
+    transform = AudioViews(**{**OFF, "filter": 9.0})
+    torch.manual_seed(0)
+    drawn = torch.stack([transform._decibels(torch.linspace(0, 1, 5)) for _ in range(500)])
+    assert 8.9 < drawn.max() <= 9
+    assert -9 <= drawn.min() < -8.9
+    assert float(drawn.mean()) == pytest.approx(0.0, abs=0.4)
+    assert float(drawn.std()) == pytest.approx(9 / 3**0.5, abs=0.2)
+    assert abs(float(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1])) < 0.15
 
 
 def test_a_sound_kept_in_memory_stays_as_it_is():
@@ -149,6 +222,14 @@ def test_spectrograms_of_a_cache(tmp_path):
         DataError, match=r"expected no gain with log_mel_cache, got 6: set data.view_transform.gain to 0"
     ):
         batch(views=2, view_transform=AudioViews())
+    with pytest.raises(DataError, match=r"expected no speed with log_mel_cache, got 0.1"):
+        batch(views=2, view_transform=AudioViews(gain=0.0, speed=0.1))
+    bands = batch(views=2, view_transform=AudioViews(**{**OFF, "filter": 6.0}))
+    for sound, view, real in zip(plain["log_mel"], bands["log_mel"], plain["length"].tolist(), strict=True):
+        added = (view - sound)[:, :real] * 10 / np.log(10)
+        assert 0 < added.abs().max() <= 6.0001
+        assert torch.allclose(added, added[:, :1].expand_as(added), atol=1e-3)
+        assert torch.equal(view[:, real:], sound[:, real:])
 
 
 @pytest.mark.parametrize(
@@ -156,6 +237,8 @@ def test_spectrograms_of_a_cache(tmp_path):
     [
         ({"gain": -1.0}, "expected gain from 0 to 60 dB"),
         ({"time_mask": 1.0}, "expected time_mask from 0 to below 1"),
+        ({"speed": 1.5}, "expected speed from 0 to 1"),
+        ({"filter": -1.0}, "expected filter from 0 to 60 dB"),
         ({"frequency_mask": -0.1}, "expected frequency_mask from 0 to below 1"),
     ],
 )
