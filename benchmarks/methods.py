@@ -41,6 +41,10 @@ from jepa_lightning.module import JEPA
 
 VIT, RESNET, CNN = "recipes/ijepa_cifar10.yaml", "recipes/vicreg_cifar10.yaml", "recipes/cnnjepa_cifar10.yaml"
 _SIGREG = '[{"class_path": "SIGReg", "init_args": {"weight": 0.05, "per_sample": true}}]'
+_EMA = ["--model.target", "EMA", "--model.target.momentum", "CosineRamp", "--model.target.momentum.start", "0.99"]
+_EMA += ["--model.target.momentum.end", "1.0", "--model.prediction_weight", "1.0", "--model.regularizers", "null"]
+_DINO = ["--model.pretext.projector", "[512,64]", "--model.pretext.prototypes", "1024"]
+_DINO += ["--model.pretext.centering", "0.9", "--model.objective", "CrossEntropy"]
 _PIXELS = ["--model.target", "RawTokens", "--model.objective", "MSE", "--model.regularizers", "null"]
 METHODS: dict[str, tuple[str, list[str]]] = {
     "masked_ema": (VIT, []),
@@ -54,6 +58,8 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "views_vicreg": (RESNET, []),
     "views_sigreg": (RESNET, ["--model.prediction_weight", "0.95", "--model.regularizers", _SIGREG]),
     "views_visreg": (RESNET, ["--model.regularizers", '[{"class_path": "VISReg", "init_args": {"weight": 1.0}}]']),
+    "byol": (RESNET, [*_EMA, "--model.pretext.head", "512", "--model.objective", "Cosine"]),
+    "dino": (RESNET, [*_EMA, *_DINO]),
 }
 """Shipped configuration and what is changed in it, by name."""
 
