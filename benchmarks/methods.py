@@ -8,8 +8,8 @@ measured in a short run, and sets the number of steps, over which the schedules 
 long it took in the end, a tenth more or less. Frozen features are
 then probed with 10,000 labels (kNN and logistic regression, settings chosen inside the training part) beside the same
 encoder before training: averaged over tokens, and over the tokens of each quarter of the image, side by side (columns
-that begin with 4). A tenth of the training images is held out; `--split val`, the default, scores on these, for
-choosing; `--split test` scores on the test images, once.
+that begin with 4). `raw` probes the pixels themselves. A tenth of the training images is held out; `--split val`, the
+default, scores on these, for choosing; `--split test` scores on the test images, once.
 
 What lies in `--out` is not trained again.
 """
@@ -38,12 +38,18 @@ from jepa_lightning.evaluation import extract
 from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, evaluate_features
 from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
+from modalities.image import Image, ImageData
 
 VIT, RESNET, CNN = "recipes/ijepa_cifar10.yaml", "recipes/vicreg_cifar10.yaml", "recipes/cnnjepa_cifar10.yaml"
 _SIGREG = '[{"class_path": "SIGReg", "init_args": {"weight": 0.05, "per_sample": true}}]'
+_EMA = ["--model.target", "EMA", "--model.target.momentum", "CosineRamp", "--model.target.momentum.start", "0.99"]
+_EMA += ["--model.target.momentum.end", "1.0", "--model.prediction_weight", "1.0", "--model.regularizers", "null"]
+_DINO = ["--model.pretext.projector", "[512,64]", "--model.pretext.prototypes", "1024"]
+_DINO += ["--model.pretext.centering", "0.9", "--model.objective", "CrossEntropy"]
 _PIXELS = ["--model.target", "RawTokens", "--model.objective", "MSE", "--model.regularizers", "null"]
 METHODS: dict[str, tuple[str, list[str]]] = {
     "masked_ema": (VIT, []),
+    "masked": (VIT, ["--model.regularizers", "null"]),
     "masked_sigreg": (
         VIT,
         ["--model.target", "Online", "--model.target.stop_gradient", "false", "--model.regularizers", _SIGREG],
@@ -54,8 +60,15 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "views_vicreg": (RESNET, []),
     "views_sigreg": (RESNET, ["--model.prediction_weight", "0.95", "--model.regularizers", _SIGREG]),
     "views_visreg": (RESNET, ["--model.regularizers", '[{"class_path": "VISReg", "init_args": {"weight": 1.0}}]']),
+    "byol": (RESNET, [*_EMA, "--model.pretext.head", "512", "--model.objective", "Cosine"]),
+    "dino": (RESNET, [*_EMA, *_DINO]),
 }
 """Shipped configuration and what is changed in it, by name."""
+
+RAW = "raw"
+"""The row of the pixels, scaled as the models see them."""
+
+NAMES = [*METHODS, RAW]
 
 LABELS = 10_000
 POOLINGS: dict[Pooling, str] = {"mean": "", "quarters": "4 "}
@@ -139,12 +152,27 @@ def score(run: ClockedRun, split: str, *, seed: int) -> dict[str, float]:
     return found
 
 
+def score_raw(root: Path, split: str, *, seed: int) -> dict[str, float]:
+    """Probe the pixels of the same images with the same protocol."""
+    modality = Image(image_size=32, patch_size=8)
+    shared: dict[str, Any] = {"root": str(root), "image_size": 32, "channels": 3, "batch_size": 256, "num_workers": 0}
+    data: Any = ImageData(**shared, val_fraction=0.1, probe_samples=LABELS)
+    loader = data.val_dataloader if split == "val" else data.test_dataloader
+    train, held_out = (extract(modality.raw_features, part()) for part in (data.probe_dataloader, loader))
+    encoded = Encoded(train, held_out)
+    report = evaluate_features({RAW: encoded}, protocol=Protocol(seed=seed), probes=("knn", "logistic"), labels=None)
+    return {f"trained {s.probe}": s.estimate.mean for s in report.scores}
+
+
 def _embed(module: JEPA, encoder: Encoder, pooling: Pooling, batch: Batch) -> Tensor:
     return pooled_features(encoder, module.tokenizer(batch), pooling=pooling)
 
 
 def measure(name: str, given: Any, *, seed: int, words: list[str]) -> dict[str, Any]:
     """Time, train and score one method with one seed."""
+    if name == RAW:
+        row = {"method": name, "seed": seed, "split": given.split, "steps": 0, "cpu_seconds": 0.0, "samples": 0}
+        return {**row, **score_raw(given.data / "cifar10_jpg", given.split, seed=seed)}
     root, folder = given.data / "cifar10_jpg", given.out / f"{name}_{seed}"
     run = train_equally(METHODS[name], root, folder, seed=seed, minutes=given.minutes, words=words)
     steps, seconds = len(run.clock.ends), run.clock.seconds
@@ -174,7 +202,7 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     parser = options(__doc__, "methods")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds cifar10_jpg")
     parser.add_argument("--minutes", type=float, default=5.0, help="CPU minutes of training")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES, metavar="METHOD")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/methods"))
@@ -195,14 +223,17 @@ COLUMNS = [
 
 
 def rows_of(results: list[dict[str, Any]]) -> list[list[str]]:
-    """Make a row a method: means over seeds, with their standard deviation where there are several."""
+    """Make a row a method: means over seeds, with their standard deviation where there are several; - for none."""
     rows = []
     for name in dict.fromkeys(result["method"] for result in results):
         same = [result for result in results if result["method"] == name]
         minutes = statistics.mean(result["cpu_seconds"] for result in same) / 60
         cells = [name, str(len(same)), f"{minutes:.1f}", str(same[0]["steps"]), str(same[0]["samples"])]
         for column in COLUMNS:
-            values = [result[column] for result in same]
+            values = [result[column] for result in same if column in result]
+            if not values:
+                cells.append("-")
+                continue
             spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.3f}{spread}")
         rows.append(cells)

@@ -213,6 +213,7 @@ class JEPA(LightningModule):
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
         # Dropout and tokenizers draw from the global generators: after a crash they draw the same again.
         reseed(self.derive_seed("step", self.global_step, micro_batch), self.device)
+        self.masker.set_step(self.global_step, self.total_steps)
         outcome = self.step(batch, self.mask_generator("train", self.global_step, micro_batch))
         losses = self.losses(outcome, self.global_step)
         if self.pretext.ahead is not None:

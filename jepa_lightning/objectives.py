@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa_lightning.names.shown import ShownModule
+from jepa_lightning.schedules import Schedule, value_at
 
 Over = Literal["mean", "min"] | float
 
@@ -20,6 +21,9 @@ class PredictionLoss(ShownModule, nn.Module, ABC):
 
     Computed in float32 for inputs of any precision.
     """
+
+    def set_step(self, step: int, total: int) -> None:
+        """Take the optimiser step and the length of the run, for settings that follow a schedule; not by default."""
 
     @abstractmethod
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
@@ -131,6 +135,50 @@ class Cosine(PredictionLoss):
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Return 1 - cos(predicted, target) over D."""
         return 1 - F.cosine_similarity(predicted, target, dim=-1)
+
+
+class CrossEntropy(PredictionLoss):
+    """Cross-entropy of two softmax distributions over D: DINO's loss (Caron et al. 2021, arXiv:2104.14294, equation 1).
+
+    Predictions and targets are logits. The target's lower temperature sharpens its distribution; together with the
+    centring of the targets (`Views(centering=)`) that keeps DINO from collapse.
+
+    Args:
+        temperature: of the predictions.
+        target_temperature: of the targets, a number or a schedule; the paper warms it up from 0.04 to 0.07.
+
+    Raises:
+        ValueError: a temperature is not above 0.
+
+    Examples:
+        >>> import torch
+        >>> from jepa_lightning.objectives import CrossEntropy
+        >>> logits = torch.eye(8)[:, None, None]  # (B, M, T, D): each sample a class of its own
+        >>> loss = CrossEntropy(temperature=0.1, target_temperature=0.04)
+        >>> round(float(loss(logits, logits)), 4), round(float(loss(torch.zeros(8, 1, 1, 8), logits)), 4)
+        (0.0003, 2.0794)
+    """
+
+    def __init__(self, *, temperature: float = 0.1, target_temperature: float | Schedule = 0.04) -> None:
+        super().__init__()
+        self.temperature = _checked("temperature", temperature)
+        self.target_temperature = target_temperature
+        self.current = _checked("target_temperature", value_at(target_temperature, 0, 1))
+
+    def set_step(self, step: int, total: int) -> None:
+        """Take the temperature of the targets from its schedule."""
+        self.current = _checked("target_temperature", value_at(self.target_temperature, step, total))
+
+    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return -sum over D of softmax(target / its temperature) log softmax(predicted / temperature)."""
+        share = F.softmax(target / self.current, dim=-1)
+        return -(share * F.log_softmax(predicted / self.temperature, dim=-1)).sum(-1)
+
+
+def _checked(name: str, value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be above 0, got {value:g}")
+    return value
 
 
 class Hyperbola(PredictionLoss):

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jepa_lightning.objectives import L1, MSE, Cosine, Hyperbola, SmoothL1
+from jepa_lightning.objectives import L1, MSE, Cosine, CrossEntropy, Hyperbola, SmoothL1
+from jepa_lightning.schedules import LinearRamp
 from jepa_lightning.tokens import pool
 
 B, M, T, D = 2, 3, 4, 5
@@ -30,12 +31,18 @@ def plain_cosine(p, t):
     return 1 - dot / math.sqrt(sum(a * a for a in p)) / math.sqrt(sum(b * b for b in t))
 
 
+def plain_cross_entropy(p, t):
+    powers, shares = [math.exp(x / 0.5) for x in p], [math.exp(x / 0.2) for x in t]
+    return -sum(s / sum(shares) * math.log(x / sum(powers)) for s, x in zip(shares, powers, strict=True))
+
+
 LOSSES = [
     (SmoothL1(), lambda p, t: plain_smooth_l1(p, t, 1.0)),
     (SmoothL1(beta=2.0), lambda p, t: plain_smooth_l1(p, t, 2.0)),
     (L1(), lambda p, t: sum(abs(a - b) for a, b in zip(p, t, strict=True)) / len(p)),
     (MSE(), lambda p, t: sum((a - b) ** 2 for a, b in zip(p, t, strict=True)) / len(p)),
     (Cosine(), plain_cosine),
+    (CrossEntropy(temperature=0.5, target_temperature=0.2), plain_cross_entropy),
 ]
 every_loss = pytest.mark.parametrize(("loss", "plain"), LOSSES, ids=lambda x: getattr(x, "__class__", x).__name__)
 
@@ -102,6 +109,20 @@ def test_bf16_input_is_computed_in_float32(loss, plain, autocast):
 def test_beta_must_be_positive(beta):
     with pytest.raises(ValueError, match="beta must be positive"):
         SmoothL1(beta=beta)
+
+
+def test_temperatures_follow_a_schedule_and_are_above_0():
+    predicted, target = pair()
+    warming = CrossEntropy(temperature=0.5, target_temperature=LinearRamp(0.1, 0.3))
+    warming.set_step(50, 100)
+    assert torch.equal(
+        warming(predicted, target), CrossEntropy(temperature=0.5, target_temperature=0.2)(predicted, target)
+    )
+    for settings in ({"temperature": 0.0}, {"target_temperature": -0.1}, {"target_temperature": LinearRamp(0.0, 1.0)}):
+        with pytest.raises(ValueError, match=f"^{next(iter(settings))} must be above 0, got -?0"):
+            CrossEntropy(**settings)
+    with pytest.raises(ValueError, match="target_temperature must be above 0, got 0"):
+        CrossEntropy(target_temperature=LinearRamp(0.1, 0.0)).set_step(100, 100)
 
 
 def test_pool_is_the_mean_over_real_tokens():

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD
-from jepa_lightning.evaluation.rank import effective_rank
+from jepa_lightning.evaluation.rank import effective_rank, lidar
 from jepa_lightning.names.shown import Shown
 from jepa_lightning.pretexts import Outcome
 from jepa_lightning.tokens import Latents
@@ -28,6 +28,8 @@ class CollapseMonitor(Shown, Callback):
     `collapse/std` the standard deviation over samples, mean over channels, of the target (which is layer-normed before
     it is pooled); `collapse/context_effective_rank` and `collapse/context_std` are those of the context, layer-normed
     for comparison. With several contexts (V-JEPA's masks, views) they are the mean over contexts. All in float32.
+    Several contexts of one shape, of at most 1,024 channels, also give `collapse/lidar` (Thilak et al. 2023): how many
+    dimensions tell samples apart rather than their views or masks. No warning looks at it.
     Between two measurements the pooled features stay on their device; nothing is read from it.
 
     Of trajectories (an outcome with actions), `collapse/within` and `collapse/context_within` are the share of the
@@ -167,6 +169,8 @@ class CollapseMonitor(Shown, Callback):
             seen[name] = sum(ranks) / len(ranks), sum(spreads) / len(spreads)
             prefix = "collapse/" if name == "target" else "collapse/context_"
             values = {f"{prefix}effective_rank": seen[name][0], f"{prefix}std": seen[name][1]}
+            if name == "context" and are_views(features):
+                values["collapse/lidar"] = float(lidar(torch.stack(features, 1)))
             pl_module.log_dict(values, batch_size=len(features[0]))
         if not seen:
             return
@@ -191,6 +195,11 @@ def outcome_of(outputs: Any) -> Outcome | None:
 def _normed(latents: Latents) -> Latents:
     values = latents.values.float()
     return replace(latents, values=F.layer_norm(values, values.shape[-1:]))
+
+
+def are_views(features: list[Tensor]) -> bool:
+    """Whether features (n, D) are several of the same samples, and narrow enough for a quick LiDAR."""
+    return len(features) > 1 and len({part.shape for part in features}) == 1 and features[0].shape[1] <= 1024
 
 
 def variance_within(states: Tensor) -> Tensor:

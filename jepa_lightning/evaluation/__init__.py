@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jepa_lightning.evaluation.features.pooled import Features, extract
     from jepa_lightning.evaluation.probes.classification import fit_linear, knn_predict, probe
-    from jepa_lightning.evaluation.rank import effective_rank
+    from jepa_lightning.evaluation.rank import effective_rank, lidar
 
-__all__ = ["Features", "effective_rank", "extract", "fit_linear", "knn_predict", "probe"]
+__all__ = ["Features", "effective_rank", "extract", "fit_linear", "knn_predict", "lidar", "probe"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,8 +23,8 @@ def __getattr__(name: str) -> Any:
         from jepa_lightning.evaluation.probes import classification
 
         return getattr(classification, name)
-    if name == "effective_rank":
-        from jepa_lightning.evaluation.rank import effective_rank
+    if name in ("effective_rank", "lidar"):
+        from jepa_lightning.evaluation import rank
 
-        return effective_rank
+        return getattr(rank, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,6 +23,12 @@ class Masker(Shown, ABC):
         """Whether masks depend on the number of samples and the grid alone, and can be drawn ahead."""
         return False
 
+    def set_step(self, step: int, total: int) -> None:
+        """Take the optimiser step and the length of the run, for masks that follow a schedule; not by default.
+
+        Called before each training batch of the model's masker. What was drawn before has no effect.
+        """
+
     @abstractmethod
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw masks for a batch of tokens; most maskers return one `Masks`, V-JEPA's two."""

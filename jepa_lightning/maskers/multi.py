@@ -44,6 +44,11 @@ class MultiMasker(Masker):
         """Return whether all maskers do."""
         return all(masker.reads_shapes_only for masker in self.maskers)
 
+    def set_step(self, step: int, total: int) -> None:
+        """Tell all maskers."""
+        for masker in self.maskers:
+            masker.set_step(step, total)
+
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw all `Masks`, on the tokens' device."""
         return [masks for masker in self.maskers for masks in masker(tokens, generator)]

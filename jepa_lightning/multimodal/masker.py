@@ -33,6 +33,11 @@ class EachMasker(Masker):
     def __init__(self, maskers: Mapping[str, Masker]) -> None:
         self.maskers = dict(maskers)
 
+    def set_step(self, step: int, total: int) -> None:
+        """Tell all maskers."""
+        for masker in self.maskers.values():
+            masker.set_step(step, total)
+
     def __call__(self, tokens: Tokens, generator: torch.Generator) -> list[Masks]:
         """Draw the masks of all modalities, in order."""
         if not isinstance(tokens, JointTokens):

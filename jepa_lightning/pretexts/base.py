@@ -70,6 +70,7 @@ class Prediction:
 
 def prediction_loss(predictions: list[Prediction], objective: PredictionLoss, step: int, total: int) -> Tensor:
     """Compute the loss of at least one prediction: the mean of their losses, or with shares their weighted sum."""
+    objective.set_step(step, total)
     losses = [objective(p.predicted, p.target, p.valid, p.weight, p.over) for p in predictions]
     if all(p.share is None and p.ramp == 1.0 for p in predictions):
         return mean_of(losses)

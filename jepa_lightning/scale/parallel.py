@@ -62,6 +62,8 @@ def parallelize(
         _shard(root, layers, mesh=mesh, norms_apart=norms_apart)
     if target.owns_encoder:
         _shard(target.encoder, target.encoder.layers, mesh=mesh)
+    for counterpart in target.counterparts:
+        _shard(counterpart, (), mesh=mesh)
     whole = [name for name, p in jepa.named_parameters() if p.requires_grad and not hasattr(p, "placements")]
     if whole:
         raise ValueError(

@@ -61,6 +61,18 @@ class Target(ShownModule, nn.Module, ABC):
         """Return the encoder that probes evaluate and `load` returns: the context `encoder` or the target's."""
         return self.encoder
 
+    def counterpart(self, module: nn.Module) -> nn.Module:
+        """Return what targets go through where predictions go through `module`, such as a projector of the pretext.
+
+        The module itself by default; an `EMA` averages it. Call it once for each module, before training.
+        """
+        return module
+
+    @property
+    def counterparts(self) -> list[nn.Module]:
+        """Return the modules of its own that `counterpart` returned; they are sharded and saved beside its encoder."""
+        return []
+
     def begin(self, student: Encoder) -> None:
         """Begin anew from the context encoder, which got other weights; does nothing by default."""
 

@@ -33,6 +33,8 @@ class EMA(FrozenTarget):
     those of a layer's feed-forward part, before the residual connection; here they are the layers' own, and the last
     one's has the encoder's norm. The evaluated features stay those of the last layer.
 
+    A projector of the pretext (`Views`) is averaged beside the encoder, with the same momentum; see `counterpart`.
+
     Args:
         encoder: the context encoder, given by the module; the copy starts with its weights.
         spec: the tokens' spec, given by the module.
@@ -68,6 +70,7 @@ class EMA(FrozenTarget):
             check_count(encoder, average_layers)
         self.average_layers = average_layers
         self.momentum = momentum
+        self._followed: list[nn.Module] = []  # by head_0, head_1...; in a list, or they would be saved a second time
         self._pairs: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
         self.half_copy = half_copy
         self._half: HalfCopy | None = None
@@ -100,8 +103,21 @@ class EMA(FrozenTarget):
             self._half = HalfCopy(self.encoder, device)
         return self._half.encoder()
 
+    def counterpart(self, module: nn.Module) -> nn.Module:
+        """Return a copy of a trained module, which follows it as the encoder does: always in eval mode, no gradient."""
+        average = copy.deepcopy(module).requires_grad_(False).eval()
+        self.add_module(f"head_{len(self._followed)}", average)
+        self._followed.append(module)
+        self.forget_pairs()
+        return average
+
+    @property
+    def counterparts(self) -> list[nn.Module]:
+        """Return the averaged modules beside the encoder."""
+        return [self.get_submodule(f"head_{number}") for number in range(len(self._followed))]
+
     def begin(self, student: Encoder) -> None:
-        """Take the context encoder's weights."""
+        """Take the context encoder's weights, and those of the modules that are averaged beside it."""
         self.average(student, 0.0)
 
     def start(self, total: int) -> None:
@@ -119,11 +135,12 @@ class EMA(FrozenTarget):
     def average(self, student: nn.Module, momentum: float) -> None:
         """Set target = momentum target + (1 - momentum) student, for all parameters in a few fused kernels.
 
-        Buffers are copied. Call it after each optimiser step. With the same sharding, each rank updates its own
-        shards. A student in half precision is read in the target's precision.
+        So are counterparts. Buffers are copied. Call it after each optimiser step. With the same sharding, each rank
+        updates its own shards. A student in half precision is read in the target's precision.
         """
         if self._pairs is None or self._pairs[0] is not student:  # walking all parameters costs more than updating them
-            pairs = [_local(m, t) for m, t in zip(self.encoder.parameters(), student.parameters(), strict=True)]
+            both = self._averaged(student)
+            pairs = [_local(*pair) for a, b in both for pair in zip(a.parameters(), b.parameters(), strict=True)]
             self._pairs = student, [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
         _, mine_all, theirs_all = self._pairs
         if any(mine.dtype != theirs.dtype for mine, theirs in zip(mine_all, theirs_all, strict=True)):
@@ -133,8 +150,13 @@ class EMA(FrozenTarget):
         torch._foreach_lerp_(mine_all, theirs_all, 1.0 - momentum)
         if self._half is not None:
             self._half.refresh()
-        for mine, theirs in zip(self.encoder.buffers(), student.buffers(), strict=True):
-            mine.copy_(theirs)
+        for average, followed in self._averaged(student):
+            for mine, theirs in zip(average.buffers(), followed.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    def _averaged(self, student: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+        """All averages, each with what it follows."""
+        return [(self.encoder, student), *zip(self.counterparts, self._followed, strict=True)]
 
     def forget_pairs(self) -> None:
         """Collect the parameters again at the next update, after they were moved or sharded."""
@@ -148,6 +170,9 @@ class EMA(FrozenTarget):
         settings: dict[str, Any] = {"half_copy": self.half_copy, "average_layers": self.average_layers}
         clone = type(self)(copy.deepcopy(self.encoder, memo), momentum=self.momentum, **settings)
         memo[id(self)] = clone
+        for number, average in enumerate(self.counterparts):
+            clone.add_module(f"head_{number}", copy.deepcopy(average, memo))
+        clone._followed = copy.deepcopy(self._followed, memo)
         return clone
 
 

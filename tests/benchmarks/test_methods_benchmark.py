@@ -28,7 +28,9 @@ def test_a_small_run(tmp_path, capsys):
         for number in range(count):
             path = tmp_path / "cifar10_jpg" / split / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+            pixels = generator.integers(0, 128, (32, 32, 3), dtype=np.uint8)
+            pixels[:, 16 * (number % 2) :][:, :16] += 128
+            Image.fromarray(pixels).save(path)
     words = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--json", str(tmp_path / "methods.json")]
     words += ["--minutes", "0.001", "--methods", "views_vicreg", "--split", "test", "--data.batch_size", "16"]
     (found,) = methods.main(words)
@@ -38,6 +40,15 @@ def test_a_small_run(tmp_path, capsys):
     assert "views_vicreg" in capsys.readouterr().out
     assert methods.main(words) == [found]  # nothing was trained again
     assert json.loads((tmp_path / "methods.json").read_text())
+
+    both = ["views_vicreg", "raw", "--split"]
+    words[words.index("views_vicreg") : words.index("--split") + 1] = both
+    trained, raw = methods.main(words)
+    assert trained == found
+    assert set(raw) & set(methods.COLUMNS) == {"trained knn", "trained logistic"}
+    assert raw["trained knn"] == raw["trained logistic"] == 1.0  # each class is bright in a half of its own
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert (row[0], row.count("-")) == ("raw", len(methods.COLUMNS) - 2)  # no encoder, no quarters
 
 
 def test_rows_are_means_over_seeds():

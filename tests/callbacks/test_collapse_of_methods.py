@@ -1,17 +1,25 @@
 """Each method without a teacher collapses without what protects it, and the monitor names it; with it, it is silent."""
 
+import re
 import warnings
 from functools import partial
 
 import pytest
 import torch
+from pages import ROOT
 
+from jepa_lightning import JEPA
 from jepa_lightning.callbacks import CollapseMonitor
-from jepa_lightning.objectives import MSE, Cosine
-from jepa_lightning.pretexts import Masked, Views
-from jepa_lightning.regularizers import SIGReg, SubspaceSIGReg, VICReg, VISReg
+from jepa_lightning.data import TrajectoryData
+from jepa_lightning.encoders import ConvEncoder
+from jepa_lightning.environments import TwoRooms
+from jepa_lightning.objectives import MSE, Cosine, CrossEntropy
+from jepa_lightning.predictors import ResidualPredictor
+from jepa_lightning.pretexts import Masked, Rollout, Views
+from jepa_lightning.regularizers import InverseDynamics, SIGReg, SubspaceSIGReg, VICReg, VISReg
 from jepa_lightning.schedules import Constant
-from jepa_lightning.targets import Online
+from jepa_lightning.targets import EMA, Online
+from modalities.image import Image
 
 STEPS = 60
 VIEWS = partial(Views, projector=(32, 16))
@@ -28,6 +36,39 @@ REGULARIZERS = {
 }
 
 
+TAUGHT = {  # by an average of themselves
+    "BYOL": {"pretext": partial(Views, projector=(32, 16), head=32), "objective": Cosine},
+    "DINO": {"pretext": partial(Views, projector=(32, 16), prototypes=32, centering=0.9), "objective": CrossEntropy},
+}
+WORLDS = {
+    "PLDM": [VICReg, InverseDynamics],
+    "Sub-JEPA": [partial(SubspaceSIGReg, subspaces=4, directions=32)],
+}
+LISTED = {  # methods of docs/methods.md without a teacher, and what is tested of each
+    "masked, no teacher": ("masked", "SIGReg"),
+    "VICReg": ("views", "VICReg"),
+    "LeJEPA": ("views", "SIGReg"),
+    "VISReg": ("views", "VISReg"),
+    "SimSiam": ("SimSiam, its gradient not stopped", None),
+    "world model, PLDM": ("world", "PLDM"),
+    "world model, Sub-JEPA": ("world", "Sub-JEPA"),
+}
+
+
+def world(regularizers=()):
+    torch.manual_seed(0)
+    modality = Image(image_size=16, patch_size=16, channels=1, encoder=partial(ConvEncoder, dim=16, width=4))
+    return JEPA(
+        modality,
+        pretext=Rollout(action_dim=2, steps=3),
+        objective=MSE(),
+        target=partial(Online, stop_gradient=False),
+        predictor=partial(ResidualPredictor, width=32, depth=1),
+        regularizers=list(regularizers),
+        learning_rate=Constant(4e-3),
+    )
+
+
 def build(make_jepa, setting, *regularizers):
     pretext, objective = SETTINGS[setting]
     return make_jepa(
@@ -39,13 +80,17 @@ def build(make_jepa, setting, *regularizers):
     )
 
 
-def said(make_trainer, make_data, jepa):
+def said(make_trainer, make_data, jepa, *, steps=STEPS):
     """Train for some steps; what the monitor warned of."""
     monitor = CollapseMonitor(every_n_steps=5, samples=64)
-    trainer = make_trainer(monitor, max_steps=STEPS, max_epochs=-1, limit_val_batches=0)
+    trainer = make_trainer(monitor, max_steps=steps, max_epochs=-1, limit_val_batches=0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer.fit(jepa, datamodule=make_data(views=2) if isinstance(jepa.pretext, Views) else make_data())
+        data = make_data(views=2) if isinstance(jepa.pretext, Views) else make_data()
+        if isinstance(jepa.pretext, Rollout):
+            rooms = TwoRooms(image_size=16)
+            data = TrajectoryData(key="image", environment=rooms, episodes=64, batch_size=8, num_workers=0)
+        trainer.fit(jepa, datamodule=data)
     return [str(w.message) for w in caught if "The representations" in str(w.message)]
 
 
@@ -61,6 +106,35 @@ def test_without_a_regularizer_it_collapses_and_is_told_so(make_trainer, make_je
 @pytest.mark.parametrize(("setting", "regularizer"), [("views", "VICReg"), ("masked", "VICReg")])
 def test_with_its_regularizer_it_is_not(make_trainer, make_jepa, make_data, setting, regularizer):
     assert not said(make_trainer, make_data, build(make_jepa, setting, REGULARIZERS[regularizer]))
+
+
+def test_every_method_without_a_teacher_is_tested():
+    page = (ROOT / "docs" / "methods.md").read_text()
+    listed = re.findall(r"^\| ([^:|]+): .*\| `Online` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(LISTED)
+    for setting, regularizer in LISTED.values():
+        assert setting in (*SETTINGS, "world")
+        assert regularizer in (*REGULARIZERS, *WORLDS, None)
+
+
+@pytest.mark.long
+def test_a_world_model_without_regularizers_collapses_and_is_told_so(make_trainer, make_data):
+    """What is left of PLDM and of Sub-JEPA is the same; its spread falls slowly, and its rank does not."""
+    warned = said(make_trainer, make_data, world(), steps=240)
+    assert len(warned) == 1
+    assert warned[0].startswith("The representations are collapsing")
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_world_model_with_its_regularizers_does_not(make_trainer, make_data, name):
+    assert not said(make_trainer, make_data, world(WORLDS[name]))
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_methods_with_a_teacher_of_views_are_silent(make_trainer, make_jepa, make_data, name):
+    parts = {part: make() for part, make in TAUGHT[name].items()}
+    jepa = make_jepa(target=partial(EMA, momentum=Constant(0.99)), learning_rate=Constant(1e-3), **parts)
+    assert not said(make_trainer, make_data, jepa)
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS)

@@ -84,9 +84,26 @@ def test_two_processes_without_a_teacher_are_one(two, tmp_path, name, strategy):
     assert all((expected[key] - before[key]).abs().max() > 1e-3 for key in weights)
 
 
-def test_all_is_sharded(two):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_with_a_teacher_of_views_are_one(two, tmp_path, strategy):
+    """DINO: the teacher's projector is averaged, and the centre is that of the samples of both."""
+    found, folder = two
+    watch, module = two_processes.Watch(), two_processes.make_dino()
+    before = two_processes.state(module)
+    two_processes.fit(tmp_path, module, watch)
+    expected = two_processes.state(module)
+    assert found[f"dino-{strategy}"]["losses"] == pytest.approx(watch.losses, abs=1e-5)
+    for rank in (0, 1):
+        assert_same(torch.load(folder / f"dino-{strategy}-{rank}.pt"), expected)
+    moved = [key for key in expected if key.startswith("target.head_0.") or key == "pretext.centering.mean"]
+    assert len(moved) == 8
+    assert all((expected[key] - before[key]).abs().max() > 1e-5 for key in moved)
+
+
+@pytest.mark.parametrize("name", ["", "dino-"])
+def test_all_is_sharded(two, name):
     found, _ = two
-    for part, (here, whole) in found["fsdp2"]["shards"].items():
+    for part, (here, whole) in found[f"{name}fsdp2"]["shards"].items():
         assert whole / 2 <= here < 0.52 * whole, part
     for here, whole in found["ddp"]["shards"].values():
         assert here == whole

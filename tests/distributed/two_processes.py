@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from jepa_lightning import JEPA
 from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import Masker
-from jepa_lightning.objectives import MSE
+from jepa_lightning.objectives import MSE, CrossEntropy
 from jepa_lightning.optimization import decays
 from jepa_lightning.predictors import TransformerPredictor
+from jepa_lightning.pretexts import Views
 from jepa_lightning.regularizers import VICReg
 from jepa_lightning.schedules import CosineRamp, LinearRamp, WarmupCosine
 from jepa_lightning.targets import EMA, Online
@@ -87,6 +88,21 @@ WITHOUT_A_TEACHER = {
     "flowing": {"target": partial(Online, stop_gradient=False), "regularizers": [partial(VICReg, gather=True)]},
     "stopped": {"target": Online},
 }
+
+
+class Mirrored(Views):
+    """DINO on an image, its mirror image and its negative, of which the last is no target; the same on any rank."""
+
+    def forward(self, nets, batch, generator):
+        image = batch["image"]
+        views = [{"image": view} for view in (image, image.flip(-1), 1 - image)]
+        return super().forward(nets, {**views[0], "views": views}, generator)
+
+
+def make_dino():
+    return make_jepa(
+        pretext=Mirrored(projector=(16, 8), prototypes=12, global_views=2, centering=0.8), objective=CrossEntropy()
+    )
 
 
 class Watch(Callback):
@@ -180,6 +196,13 @@ def main(folder):
             trainer = two(module, watch, strategy=strategy, max_epochs=1)
             found[f"{name}-{kind}"] = {"losses": watch.losses}
             torch.save(state(module), folder / f"{name}-{kind}-{trainer.global_rank}.pt")
+
+    # A teacher with a projector of its own, and a centre over the samples of both processes.
+    for kind, strategy in (("ddp", ddp), ("fsdp2", fsdp2)):
+        watch, module = Watch(), make_dino()
+        trainer = two(module, watch, strategy=strategy)
+        found[f"dino-{kind}"] = {"losses": watch.losses, "shards": shards(module, trainer)}
+        torch.save(state(module), folder / f"dino-{kind}-{trainer.global_rank}.pt")
 
     # The first half under one strategy, the second under another.
     for before, after, strategy in (

@@ -1,7 +1,10 @@
 """Views: values against a plain loop, gradients, teacher-free training from data with views."""
 
+import copy
 import json
+import math
 from functools import partial
+from operator import mul
 
 import pytest
 import torch
@@ -9,11 +12,12 @@ import torch
 from jepa_lightning import load
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.config.plugins import load_plugins
-from jepa_lightning.objectives import MSE
+from jepa_lightning.objectives import MSE, Cosine, CrossEntropy
 from jepa_lightning.pretexts import Views
+from jepa_lightning.pretexts.view_heads import Centering
 from jepa_lightning.regularizers import SIGReg, VICReg
-from jepa_lightning.schedules import Constant
-from jepa_lightning.targets import EMA, Online
+from jepa_lightning.schedules import Constant, DelayedRamp
+from jepa_lightning.targets import EMA, Online, RawTokens
 
 FLOWING = partial(Online, stop_gradient=False)
 
@@ -69,8 +73,13 @@ def test_the_gradient_flows_through_both_sides_or_is_stopped(make_jepa):
 
 
 def test_settings_and_data_that_make_no_sense(make_jepa):
-    with pytest.raises(ValueError, match=r"got the target EMA: set model\.target to Online"):
-        make_jepa(pretext=Views(), target=EMA)
+    with pytest.raises(ValueError, match=r"got the target RawTokens: set model\.target to Online, or to EMA"):
+        make_jepa(pretext=Views(), target=RawTokens)
+    with pytest.raises(ValueError, match="Online has no teacher: set it to null"):
+        make_jepa(pretext=Views(centering=0.9), target=Online)
+    for settings in ({"prototypes": 1}, {"centering": 1.0}, {"global_views": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(settings))}.* null for"):
+            Views(**settings)
     with pytest.raises(ValueError, match="widths must be at least 1"):
         Views(projector=(0,))
     with pytest.raises(ValueError, match="expected the pooling mean or segments, got 'max'"):
@@ -82,6 +91,153 @@ def test_settings_and_data_that_make_no_sense(make_jepa):
     outcome = jepa.step({"image": torch.rand(4, 3, 32, 32)}, torch.Generator())
     assert outcome.context[0].values.shape == (4, 1, 32)
     assert jepa.losses(outcome) == {}
+
+
+def unit(row):
+    size = sum(x * x for x in row) ** 0.5
+    return [x / size for x in row]
+
+
+def softmax(row, temperature):
+    powers = [math.exp(x / temperature) for x in row]
+    return [power / sum(powers) for power in powers]
+
+
+def rows(tensor):
+    return tensor.detach().double().tolist()
+
+
+def move_away(jepa):
+    """As after some steps: the trained parts are other than their averages."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for part in (jepa.encoder, jepa.pretext):
+            for parameter in part.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+def pooled(jepa, encoder, projector, view):
+    return projector(encoder(jepa.tokenizer(view)).mean(1))
+
+
+@pytest.mark.parametrize("global_views", [None, 2, 1])
+def test_byol_is_that_of_a_plain_loop(make_jepa, global_views):
+    """One minus the cosine of each view's prediction with each other global view's projection by the teacher."""
+    views = Views(projector=(8, 6), head=5, global_views=global_views)
+    jepa = make_jepa(pretext=views, target=EMA, objective=Cosine())
+    move_away(jepa)
+    predicted = [rows(views.head(pooled(jepa, jepa.encoder, views.projector, v))) for v in batch()["views"]]
+    taught = [rows(pooled(jepa, jepa.target.encoder, jepa.target.head_0, v)) for v in batch()["views"]]
+    found = []
+    for i in range(3):
+        for j in range(global_views or 3):
+            for b in range(4 if i != j else 0):
+                p, t = unit(predicted[i][b]), unit(taught[j][b])
+                found.append(1 - sum(x * y for x, y in zip(p, t, strict=True)))
+    outcome = jepa.step(batch(), torch.Generator())
+    assert len(outcome.predictions) == len(found) / 4
+    loss = jepa.losses(outcome)["prediction"]
+    assert float(loss) == pytest.approx(sum(found) / len(found), rel=1e-5)
+    loss.backward()
+    for part in (jepa.encoder, views.projector, views.head):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    assert not any(p.requires_grad for p in jepa.target.parameters())
+
+
+def test_dino_is_that_of_a_plain_loop(make_jepa):
+    """Cross-entropy with the centred and sharpened teacher, which sees global views only; then the centre moves."""
+    views = Views(projector=(8, 6), prototypes=7, global_views=2, centering=0.8)
+    warming = DelayedRamp(start=0.04, end=0.07, begin=0.0, stop=0.5)
+    jepa = make_jepa(pretext=views, target=EMA, objective=CrossEntropy(temperature=0.2, target_temperature=warming))
+    move_away(jepa)
+    jepa.total_steps = 100
+    centre = [0.0] * 7
+    for step in (0, 25):
+        logits, taught = [], []
+        for found, part, encoder in (
+            (logits, views.projector, jepa.encoder),
+            (taught, jepa.target.head_0, jepa.target.encoder),
+        ):
+            prototypes = [unit(row) for row in rows(part[1].weight)]
+            for view in batch()["views"]:
+                projected = [unit(row) for row in rows(pooled(jepa, encoder, part[0], view))]
+                found.append([[sum(map(mul, z, p)) for p in prototypes] for z in projected])
+        losses = []
+        for i in range(3):
+            for j in range(2):
+                for b in range(4 if i != j else 0):
+                    sharp = [x - c for x, c in zip(taught[j][b], centre, strict=True)]
+                    target = softmax(sharp, 0.04 if step == 0 else 0.055)
+                    guess = softmax(logits[i][b], 0.2)
+                    losses.append(-sum(t * math.log(q) for t, q in zip(target, guess, strict=True)))
+        outcome = jepa.step(batch(), torch.Generator())
+        found = jepa.losses(outcome, step)["prediction"]
+        assert float(found) == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+        seen = [row for j in range(2) for row in taught[j]]
+        centre = [0.8 * c + 0.2 * sum(row[k] for row in seen) / len(seen) for k, c in enumerate(centre)]
+        torch.testing.assert_close(views.centering.mean.double(), torch.tensor(centre).double(), rtol=1e-5, atol=1e-6)
+    found.backward()
+    assert all(p.grad is not None for p in [*jepa.encoder.parameters(), *views.parameters()])
+
+
+def test_the_centre_stays_where_nothing_is_to_be_learned_from(make_jepa):
+    centering = Centering(3, momentum=0.5)
+    centering(torch.full((2, 4, 3), float("nan")))
+    assert centering.mean.tolist() == [0.0] * 3
+    centering.eval()(torch.ones(2, 4, 3))
+    assert centering.mean.tolist() == [0.0] * 3
+    assert centering.to(torch.bfloat16).mean.dtype == torch.float32
+    jepa = make_jepa(pretext=Views(projector=(6,), centering=0.9), target=EMA)
+    jepa.eval().step(batch(), torch.Generator())
+    assert not jepa.pretext.centering.mean.any()
+
+
+def test_the_projector_is_averaged_as_the_encoder_is(make_jepa, make_data, make_trainer):
+    jepa = make_jepa(
+        pretext=Views(projector=(8, 6), head=5),
+        target=partial(EMA, momentum=Constant(0.9)),
+        objective=Cosine(),
+        learning_rate=Constant(1e-2),
+    )
+    before = {name: value.clone() for name, value in jepa.state_dict().items()}
+    make_trainer(max_steps=1).fit(jepa, datamodule=make_data(views=2))
+    after = jepa.state_dict()
+    names = [name for name in after if name.startswith("target.head_0.")]
+    assert len(names) == len(list(jepa.pretext.projector.parameters())) == 6
+    for name in names:
+        trained = name.replace("target.head_0", "pretext.projector")
+        average = 0.9 * before[name].double() + 0.1 * after[trained].double()
+        torch.testing.assert_close(after[name].double(), average, rtol=1e-6, atol=1e-8)
+        assert not torch.equal(after[trained], before[trained])
+
+
+def test_a_copy_has_its_own_averages(make_jepa):
+    jepa = make_jepa(pretext=Views(projector=(8, 6)), target=EMA)
+    other = copy.deepcopy(jepa)
+    with torch.no_grad():
+        for parameter in other.pretext.parameters():
+            parameter.fill_(0.5)
+    other.target.average(other.encoder, 0.0)
+    for name, value in other.pretext.projector.state_dict().items():
+        assert torch.equal(other.target.head_0.state_dict()[name], value)
+        assert torch.equal(jepa.target.head_0.state_dict()[name], jepa.pretext.projector.state_dict()[name])
+        assert torch.equal(value, torch.full_like(value, 0.5))
+    views = batch()
+    kept = jepa.step(views, torch.Generator()).target[0].values
+    assert torch.equal(kept, jepa.step(views, torch.Generator()).target[0].values)
+    assert not other.step(views, torch.Generator()).target[0].values.any()  # layer-normed, of the same in all channels
+    assert kept.any()
+
+
+def test_other_pretexts_have_nothing_new_to_save(make_jepa):
+    """So checkpoints from before the teacher had a projector load, and those of a views run without a teacher."""
+    jepa = make_jepa()
+    own = {f"target.{name}" for name in jepa.state_dict() if name.startswith("encoder.")}
+    assert {name for name in jepa.state_dict() if name.startswith("target.")} == own
+    jepa = make_jepa(pretext=Views(projector=(8, 6)), target=Online)
+    kinds = {name.split(".")[0] for name in jepa.state_dict()}
+    assert kinds == {"encoder", "pretext"}
+    assert not [name for name in jepa.state_dict() if "head" in name or "centering" in name]
 
 
 @pytest.mark.long

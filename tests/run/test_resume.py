@@ -16,10 +16,13 @@ from jepa_lightning.callbacks import BestCheckpoint, LastCheckpoint
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.encoders import ViT
+from jepa_lightning.objectives import Cosine, CrossEntropy
+from jepa_lightning.pretexts import Views
 from jepa_lightning.regularizers import VICReg
 from jepa_lightning.run.folder import AppendingCSVLogger
 from jepa_lightning.run.interruption import stops_before_training
 from jepa_lightning.run.signals import Interrupted
+from jepa_lightning.schedules import LinearRamp
 from jepa_lightning.targets import Online, Pretrained
 from modalities.image import ImageData
 
@@ -84,7 +87,8 @@ def go(make_trainer, make_jepa, make_data, tmp_path, monkeypatch, kept):
         folders.append(folders[-1] if resume else tmp_path / str(len(folders)))
         settings = {"max_epochs": 3, "num_sanity_val_steps": 0, "default_root_dir": folders[-1], **settings}
         trainer = make_trainer(BestCheckpoint(), LastCheckpoint(every_n_train_steps=every), watch, **settings)
-        model = make_jepa(seed=seed, encoder=ENCODER, **(model or {}))
+        model = {name: part() if name in ("pretext", "objective") else part for name, part in (model or {}).items()}
+        model = make_jepa(seed=seed, encoder=ENCODER, **model)
         data = make_data(num_workers=workers, **{**SMALL, **(data or {})})
         trainer.fit(model, datamodule=data, ckpt_path="last" if resume else None)
         return trainer, model, watch
@@ -129,12 +133,17 @@ def test_from_any_step(go, stop):
 OTHER_TARGETS = {  # than the moving average that the other tests have
     "the encoder itself": {"target": partial(Online, stop_gradient=False), "regularizers": [VICReg]},
     "a frozen encoder": {"target": partial(Pretrained, build=ENCODER)},  # that the resumed run has drawn anew
+    "a projector's average": {"pretext": partial(Views, projector=(16, 8), head=8), "objective": Cosine},  # BYOL
+    "an average and a centre": {  # DINO
+        "pretext": partial(Views, projector=(16, 8), prototypes=12, centering=0.9),
+        "objective": partial(CrossEntropy, target_temperature=LinearRamp(0.04, 0.07)),
+    },
 }
 
 
 @pytest.mark.parametrize("model", OTHER_TARGETS.values(), ids=OTHER_TARGETS.keys())
 def test_with_any_target(go, model):
-    rest, _ = check(go, 6, model=model)
+    rest, _ = check(go, 6, model=model, data={"views": 2} if "pretext" in model else {})
     assert len(rest.seen) == 3 * EPOCH - 6
 
 
