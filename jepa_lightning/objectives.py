@@ -138,7 +138,7 @@ class Cosine(PredictionLoss):
 
 
 class CrossEntropy(PredictionLoss):
-    """Cross-entropy of two softmax distributions over D: DINO's loss (Caron et al. 2021, arXiv:2104.14294, equation 1).
+    """Cross-entropy of two softmax distributions over D: DINO's loss (Caron et al. 2021, arXiv:2104.14294, equation 2).
 
     Predictions and targets are logits. The target's lower temperature sharpens its distribution; together with the
     centring of the targets (`Views(centering=)`) that keeps DINO from collapse.

@@ -84,7 +84,8 @@ def worked_on():
 
 EMA, HALF = "jepa_lightning/targets/ema.py", "jepa_lightning/targets/half.py"
 TIMM = "jepa_lightning/encoders/timm_encoder.py"
-APPLY = ("jepa_lightning/module.py", EMA, "modalities/audio/front_end.py", "modalities/audio/tokenizer.py")
+AUDIO = ("modalities/audio/front_end.py", "modalities/audio/tokenizer.py")
+APPLY = ("jepa_lightning/module.py", EMA, "jepa_lightning/pretexts/view_heads.py", *AUDIO)
 
 USED = [
     Private("_common", "jsonargparse", "jsonargparse", ("jepa_lightning/config/trust.py",),

@@ -23,7 +23,7 @@ def effective_rank(features: Tensor) -> Tensor:
 def lidar(views: Tensor, *, delta: float = 1e-4) -> Tensor:
     """Measure LiDAR: the effective rank of what tells samples apart, not their views (Thilak et al. 2023).
 
-    RankMe counts all directions that features vary in. LiDAR (arXiv:2312.04000, section 4) takes the views of a sample
+    RankMe counts all directions that features vary in. LiDAR (arXiv:2312.04000) takes the views of a sample
     as a class, and counts the directions of linear discriminant analysis: exp of the entropy of the normalised
     eigenvalues of W^-1/2 B W^-1/2. W is the covariance within samples plus `delta` on its diagonal, and B that of the
     samples' means. A direction that varies with the augmentation alone counts little.

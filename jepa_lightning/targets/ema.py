@@ -70,7 +70,7 @@ class EMA(FrozenTarget):
             check_count(encoder, average_layers)
         self.average_layers = average_layers
         self.momentum = momentum
-        self._followed: list[nn.Module] = []  # by head_0, head_1...; in a list, or they would be saved a second time
+        self.followed: list[nn.Module] = []  # by head_0, head_1...; in a list, or they would be saved a second time
         self._pairs: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
         self.half_copy = half_copy
         self._half: HalfCopy | None = None
@@ -106,15 +106,15 @@ class EMA(FrozenTarget):
     def counterpart(self, module: nn.Module) -> nn.Module:
         """Return a copy of a trained module, which follows it as the encoder does: always in eval mode, no gradient."""
         average = copy.deepcopy(module).requires_grad_(False).eval()
-        self.add_module(f"head_{len(self._followed)}", average)
-        self._followed.append(module)
+        self.add_module(f"head_{len(self.followed)}", average)
+        self.followed.append(module)
         self.forget_pairs()
         return average
 
     @property
     def counterparts(self) -> list[nn.Module]:
         """Return the averaged modules beside the encoder."""
-        return [self.get_submodule(f"head_{number}") for number in range(len(self._followed))]
+        return [self.get_submodule(f"head_{number}") for number in range(len(self.followed))]
 
     def begin(self, student: Encoder) -> None:
         """Take the context encoder's weights, and those of the modules that are averaged beside it."""
@@ -156,7 +156,7 @@ class EMA(FrozenTarget):
 
     def _averaged(self, student: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
         """All averages, each with what it follows."""
-        return [(self.encoder, student), *zip(self.counterparts, self._followed, strict=True)]
+        return [(self.encoder, student), *zip(self.counterparts, self.followed, strict=True)]
 
     def forget_pairs(self) -> None:
         """Collect the parameters again at the next update, after they were moved or sharded."""
@@ -172,7 +172,7 @@ class EMA(FrozenTarget):
         memo[id(self)] = clone
         for number, average in enumerate(self.counterparts):
             clone.add_module(f"head_{number}", copy.deepcopy(average, memo))
-        clone._followed = copy.deepcopy(self._followed, memo)
+        clone.followed = copy.deepcopy(self.followed, memo)
         return clone
 
 

@@ -37,6 +37,7 @@ class BatchCrops(BatchTransform):
 
     Examples:
         >>> import numpy as np
+        >>> import torch
         >>> from modalities.audio.batched import BatchCrops
         >>> from modalities.audio.generated import GeneratedAudio
         >>> from modalities.audio.transforms import Crop

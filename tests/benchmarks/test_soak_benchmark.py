@@ -1,4 +1,5 @@
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def test_an_interval_holds_the_slope_as_often_as_it_says():
 def test_resident_memory_of_a_process_and_its_children():
     before = soak.resident(os.getpid())
     assert before > 1e7
-    grown = np.ones(40_000_000, dtype=np.uint8)
+    grown = np.frombuffer(mmap.mmap(-1, 40_000_000), dtype=np.uint8)  # new pages; an array may get ones that were freed
+    grown[:] = 1
     assert soak.resident(os.getpid()) - before > 3e7
     assert grown.all()
     code = "import sys; held = bytearray(50_000_000); print(flush=True); sys.stdin.read()"

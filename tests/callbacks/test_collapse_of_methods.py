@@ -15,7 +15,7 @@ from jepa_lightning.encoders import ConvEncoder
 from jepa_lightning.environments import TwoRooms
 from jepa_lightning.objectives import MSE, Cosine, CrossEntropy
 from jepa_lightning.predictors import ResidualPredictor
-from jepa_lightning.pretexts import Masked, Rollout, Views
+from jepa_lightning.pretexts import LatentRollout, Masked, Rollout, Views
 from jepa_lightning.regularizers import InverseDynamics, SIGReg, SubspaceSIGReg, VICReg, VISReg
 from jepa_lightning.schedules import Constant
 from jepa_lightning.targets import EMA, Online
@@ -52,15 +52,16 @@ LISTED = {  # methods of docs/methods.md without a teacher, and what is tested o
     "SimSiam": ("SimSiam, its gradient not stopped", None),
     "world model, PLDM": ("world", "PLDM"),
     "world model, Sub-JEPA": ("world", "Sub-JEPA"),
+    "world model, a latent z": ("world", "PLDM"),
 }
 
 
-def world(regularizers=()):
+def world(regularizers=(), pretext=Rollout):
     torch.manual_seed(0)
     modality = Image(image_size=16, patch_size=16, channels=1, encoder=partial(ConvEncoder, dim=16, width=4))
     return JEPA(
         modality,
-        pretext=Rollout(action_dim=2, steps=3),
+        pretext=pretext(action_dim=2, steps=3),
         objective=MSE(),
         target=partial(Online, stop_gradient=False),
         predictor=partial(ResidualPredictor, width=32, depth=1),
@@ -118,16 +119,17 @@ def test_every_method_without_a_teacher_is_tested():
 
 
 @pytest.mark.long
-def test_a_world_model_without_regularizers_collapses_and_is_told_so(make_trainer, make_data):
+@pytest.mark.parametrize("pretext", [Rollout, LatentRollout])
+def test_a_world_model_without_regularizers_collapses_and_is_told_so(make_trainer, make_data, pretext):
     """What is left of PLDM and of Sub-JEPA is the same; its spread falls slowly, and its rank does not."""
-    warned = said(make_trainer, make_data, world(), steps=240)
+    warned = said(make_trainer, make_data, world(pretext=pretext), steps=240)
     assert len(warned) == 1
     assert warned[0].startswith("The representations are collapsing")
 
 
-@pytest.mark.parametrize("name", WORLDS)
-def test_a_world_model_with_its_regularizers_does_not(make_trainer, make_data, name):
-    assert not said(make_trainer, make_data, world(WORLDS[name]))
+@pytest.mark.parametrize(("name", "pretext"), [*((name, Rollout) for name in WORLDS), ("PLDM", LatentRollout)])
+def test_a_world_model_with_its_regularizers_does_not(make_trainer, make_data, name, pretext):
+    assert not said(make_trainer, make_data, world(WORLDS[name], pretext))
 
 
 @pytest.mark.parametrize("name", TAUGHT)

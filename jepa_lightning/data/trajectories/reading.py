@@ -156,9 +156,7 @@ def _one(
     return Episode(_tensor(seen), _tensor(done).float(), known, name)
 
 
-def _actions(
-    stored: Mapping[str, Any], name: str | None, seen: NDArray[Any], where: str, *, axes: int
-) -> NDArray[Any]:
+def _actions(stored: Mapping[str, Any], name: str | None, seen: NDArray[Any], where: str, *, axes: int) -> NDArray[Any]:
     return _named(stored, name, where) if name is not None else np.zeros((*seen.shape[:axes], 0), dtype=np.float32)
 
 
