@@ -16,4 +16,7 @@ def collect(args: Sequence[str] | None = None) -> None:
         out = settings["out"]
         print(f"{out}: {found['episodes']} episodes, {found['observations']:,} observations")
         print(f"return of random actions {found['return']:.1f}")
-        print(f"next: jepa-fit --config world.yaml --data.environment null --data.root {out}")
+        size = settings["image_size"]
+        sizes = f"--model.modality.channels 3 --model.modality.image_size {size} --model.modality.patch_size {size}"
+        sizes += f" --model.pretext.action_dim {found['action_dim']}"
+        print(f"next: jepa-fit --config world.yaml --data.environment null --data.root {out} {sizes}")

@@ -1,6 +1,7 @@
 """Pendulum from pixels: collect, fit and plan, by the three commands."""
 
 import json
+import shlex
 
 import pytest
 
@@ -50,3 +51,25 @@ def test_a_pendulum_is_collected_fitted_and_planned_with(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "ms a plan  return  95% interval" in said
     assert "cos_0" in said
+
+
+@pytest.mark.long
+def test_the_next_command_trains_on_what_was_collected(tmp_path, capsys):
+    collect(["CartPole-v1", str(tmp_path / "episodes"), "--episodes=6", "--image_size=16"])
+    said = capsys.readouterr().out
+    command = said.partition("next: jepa-fit ")[2]
+    assert "--model.pretext.action_dim 2" in command
+    few = [
+        "--trainer.max_steps=2",
+        "--data.window=7",
+        "--data.batch_size=2",
+        "--data.num_workers=0",
+        "--data.probe_samples=4",
+    ]
+    quiet = [
+        "--trainer.enable_progress_bar=false",
+        "--trainer.accelerator=cpu",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
+    fit([*shlex.split(command), *few, *quiet])
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 2

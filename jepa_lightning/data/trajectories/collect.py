@@ -41,7 +41,7 @@ def collect(
         seed: of starts and actions.
 
     Returns:
-        Numbers of `episodes` and `observations`, and `return`, the mean sum of rewards of an episode.
+        Numbers of `episodes` and `observations`, `action_dim` A, and `return`, the mean sum of rewards of an episode.
 
     Raises:
         ValueError: a setting is out of range, or gymnasium does not know the environment.
@@ -90,5 +90,6 @@ def collect(
     return {
         "episodes": episodes,
         "observations": sum(len(part["actions"]) for part in parts),
+        "action_dim": parts[0]["actions"].shape[-1],
         "return": float(np.mean([part["reward"].sum() for part in parts])),
     }
