@@ -115,8 +115,9 @@ class LatentRollout(Rollout):
             chosen.append(best)
         if self.training:
             with torch.no_grad():
-                counts = torch.stack(chosen).flatten().bincount(minlength=len(self.codes))
-                self.usage.lerp_(counts.to(self.usage) / counts.sum(), 0.02)
+                every = torch.arange(len(self.codes), device=told.device)
+                best_of = torch.stack(chosen).flatten().unsqueeze(1) == every  # bincount would wait for the device
+                self.usage.lerp_(best_of.to(self.usage.dtype).mean(0), 0.02)
         predicted = torch.stack(found, dim=2).flatten(1, 2).unsqueeze(2)  # (codes, n steps, 1, S, D)
         return Prediction(predicted=predicted, target=true.flatten(0, 1).unsqueeze(1), over=self.mean)
 
