@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jepa_lightning.data.batch import OTHER_VIEWS, OtherViews, Sample, as_view
 from jepa_lightning.modality import Batch
 from jepa_lightning.names.shown import Shown
@@ -68,6 +71,11 @@ def view_seed(seed: int, view: int) -> int:
     The first view has the sample's own, so it is what a run with one view sees.
     """
     return derive_seed(seed, "view", view) if view else seed
+
+
+def view_seeds(seeds: NDArray[np.int64], views: int) -> NDArray[np.int64]:
+    """Seeds (B, V) of all views of a batch, from those (B,) of its samples; see `view_seed`."""
+    return np.array([[view_seed(int(seed), view) for view in range(views)] for seed in seeds], dtype=np.int64)
 
 
 def draw_views(sample: Sample, transform: ViewTransform, *, views: int, seed: int | None) -> Sample:

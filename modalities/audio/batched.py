@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, cast
 
 import numpy as np
@@ -11,14 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_lightning.data.batched import BatchTransform, InMemory, PartsInMemory
-from jepa_lightning.data.views import view_seed
+from jepa_lightning.data.views import view_seeds
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import uniforms
-from modalities.audio.transforms import AudioViews, Crop
+from modalities.audio.transforms import AudioViews, Crop, mel_places
 
 _NUMBERS = 6  # of a clip: its place, its gain, and two each of the stretch and the band that are left out
-
-
 _OWN = {"made_with", "samples", "random", "crop", "rate"}
 _KNOWN = {*_OWN, "short", "gain", "time_mask", "frequency_mask"}  # settings of both transforms
 
@@ -58,8 +55,7 @@ class BatchCrops(BatchTransform):
 
         These are `stretches` and `bands` (B, V, 2): where what is left out begins and ends.
         """
-        later = [[view_seed(int(seed), view) for view in range(1, self.count)] for seed in seeds]
-        own = np.concatenate([seeds[:, None], np.array(later, dtype=np.int64).reshape(len(seeds), -1)], axis=1)
+        own = view_seeds(seeds, self.count)
         drawn = uniforms(own.reshape(-1), _NUMBERS).reshape(*own.shape, _NUMBERS)
         gain = self.crop.gain if self.views is None else self.views.gain
         found = {"places": torch.from_numpy(drawn[..., 0])}
@@ -90,7 +86,7 @@ class BatchCrops(BatchTransform):
         if "stretches" in draws:
             draws["stretches"] = torch.from_numpy(np.rint(draws["stretches"].numpy() * real[:, None, None]).astype(int))
         if "bands" in draws:
-            draws["bands"] = torch.from_numpy(_hertz(draws["bands"].numpy(), self.views.rate).astype(np.float32))  # type: ignore[union-attr]
+            draws["bands"] = draws["bands"].float()
         return found
 
     def __call__(self, batch: Batch, draws: dict[str, Tensor]) -> Batch:
@@ -124,12 +120,14 @@ def knows(transform: Crop | AudioViews) -> bool:
 
 
 def without_bands(waves: Tensor, bands: Tensor, *, rate: int) -> Tensor:
-    """Remove frequencies from waveforms (..., L): those from the first of `bands` (..., 2) to below the second, Hz."""
+    """Remove bands (..., 2) from waveforms (..., L), each from its lower edge to below its upper one.
+
+    Edges are places from 0 to 1 of the mel scale, as those of `filtered`.
+    """
     count = waves.shape[-1]
-    spectrum = torch.fft.rfft(waves)
-    hertz = torch.fft.rfftfreq(count, 1 / rate, device=waves.device)
+    spectrum, places = torch.fft.rfft(waves), mel_places(count, rate, device=waves.device)
     low, high = bands[..., None].unbind(-2)
-    return torch.fft.irfft(spectrum.masked_fill_((hertz >= low) & (hertz < high), 0), n=count)
+    return torch.fft.irfft(spectrum.masked_fill_((places >= low) & (places < high), 0), n=count)
 
 
 def _as_floats(waves: Tensor) -> Tensor:
@@ -139,9 +137,3 @@ def _as_floats(waves: Tensor) -> Tensor:
     half = 2.0 ** (8 * waves.dtype.itemsize - 1)
     floats = waves.float() if waves.dtype.is_signed else waves.float().sub_(half)
     return floats.mul_(1 / half)
-
-
-def _hertz(shares: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
-    """Convert shares of the mel scale from 0 Hz to rate / 2."""
-    top = 2595 * math.log10(1 + rate / 2 / 700)
-    return 700 * (10 ** (top * shares / 2595) - 1)

@@ -240,6 +240,11 @@ def between(values: Tensor, places: Tensor) -> Tensor:
     return torch.lerp(values[left], values[left + 1], at - left)
 
 
+def mel_places(count: int, rate: int, *, device: torch.device | None = None) -> Tensor:
+    """Place the frequencies of a real Fourier transform of `count` samples on the mel scale, from 0 to 1 at rate / 2."""
+    return (1 + torch.fft.rfftfreq(count, 1 / rate, device=device) / 700).log() / math.log(1 + rate / 2 / 700)
+
+
 def filtered(
     waveform: Tensor,
     decibels: Callable[[Tensor], Tensor] | None = None,
@@ -256,7 +261,7 @@ def filtered(
         rate: sample rate in Hz.
     """
     spectrum = torch.fft.rfft(waveform)
-    places = (1 + torch.fft.rfftfreq(len(waveform), 1 / rate) / 700).log() / math.log(1 + rate / 2 / 700)
+    places = mel_places(len(waveform), rate)
     if decibels is not None:
         spectrum *= 10 ** (decibels(places) / 20)
     spectrum[(places >= without[0]) & (places < without[1])] = 0

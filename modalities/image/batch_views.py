@@ -11,7 +11,7 @@ from jepa_lightning.data import colours
 from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.boxes import DRAWS, random_boxes
 from jepa_lightning.data.resample import crop_and_resize
-from jepa_lightning.data.views import view_seed
+from jepa_lightning.data.views import view_seeds
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import uniforms
 from modalities.image.transforms import ImageViews, Normalise
@@ -37,14 +37,14 @@ class BatchViews(BatchTransform):
 
     def draw(self, seeds: NDArray[np.int64]) -> dict[str, Tensor]:
         """Draw for each sample and view: `boxes` (B, V, 4), what happens (B, V), `factors` and `order` (B, V, 4)."""
-        drawn = [self._draw(seeds, view) for view in range(self.views.views)]
+        own = view_seeds(seeds, self.views.views)
+        drawn = [self._draw(own[:, view], view) for view in range(self.views.views)]
         return {name: torch.from_numpy(np.stack([one[name] for one in drawn], axis=1)) for name in drawn[0]}
 
     def _draw(self, seeds: NDArray[np.int64], view: int) -> dict[str, NDArray]:
         settings = self.views
-        own = seeds if view == 0 else np.array([view_seed(int(seed), view) for seed in seeds])
         box, chances, factors, order, sigma = np.split(
-            uniforms(own, DRAWS + len(_CHANCES) + 2 * colours.CHANGES + 1),
+            uniforms(seeds, DRAWS + len(_CHANCES) + 2 * colours.CHANGES + 1),
             np.cumsum([DRAWS, len(_CHANCES), colours.CHANGES, colours.CHANGES]),
             axis=1,
         )

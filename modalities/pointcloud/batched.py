@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_lightning.data.batched import BatchTransform
-from jepa_lightning.data.views import view_seed
+from jepa_lightning.data.views import view_seeds
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import normals_at, permutations_at, uniforms, uniforms_at
 from modalities.pointcloud.transforms import Augment, Rotation
@@ -48,8 +48,7 @@ class BatchAugment(BatchTransform):
         the seeds on the device.
         """
         settings = self.augment
-        later = [[view_seed(int(seed), view) for view in range(1, self.views)] for seed in seeds]
-        own = np.concatenate([seeds[:, None], np.array(later, dtype=np.int64).reshape(len(seeds), -1)], axis=1)
+        own = view_seeds(seeds, self.views)
         drawn = uniforms(own.reshape(-1), _NUMBERS).reshape(*own.shape, _NUMBERS)
         low, high = settings.scale
         most = min(self.shape[0], settings.points)
