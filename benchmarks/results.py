@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,16 @@ def split_shapes(data: Path, out: Path) -> Path:
 
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+FSDD = Entry(
+    "Spoken digits, unheard speaker",
+    "audiojepa_fsdd",
+    "fsdd/recordings",
+    words=("--data.csv", "{data}/fsdd/index.csv"),
+    runs=SPEAKERS,
+    kind="groups",
+    each="data.test_groups",
+    probes=("knn", "logistic"),
+)
 ENTRIES = {
     "cifar10_jpg": Entry("CIFAR-10", "ijepa_cifar10", "cifar10_jpg"),
     "count_depth": Entry("Scenes (count_depth)", "ijepa_count_depth", "count_depth", labels=("count", "nearest")),
@@ -122,27 +132,8 @@ ENTRIES = {
         "Moving MNIST, two views", "vicreg_moving_mnist", "moving_mnist", labels=("direction", "digit", "velocity")
     ),
     "sign_digits_views": Entry("Sign digits, two views", "vicreg_sign_digits", "sign_digits"),
-    "fsdd": Entry(
-        "Spoken digits, unheard speaker",
-        "audiojepa_fsdd",
-        "fsdd/recordings",
-        words=("--data.csv", "{data}/fsdd/index.csv"),
-        runs=SPEAKERS,
-        kind="groups",
-        each="data.test_groups",
-        probes=("knn", "logistic"),
-    ),
-    "fsdd_views": Entry(
-        "Spoken digits, unheard speaker, two views",
-        "vicreg_fsdd",
-        "fsdd/recordings",
-        words=("--data.csv", "{data}/fsdd/index.csv"),
-        runs=SPEAKERS,
-        kind="groups",
-        each="data.test_groups",
-        probes=("knn", "logistic"),
-        pooling="segments",
-    ),
+    "fsdd": FSDD,
+    "fsdd_views": replace(FSDD, title=f"{FSDD.title}, two views", recipe="vicreg_fsdd", pooling="segments"),
     "bimnet10": Entry(
         "Parts of buildings (BIMNet10)",
         "pointjepa_bimnet10",

@@ -27,7 +27,7 @@ from lightning.pytorch import Callback
 from scipy import stats
 
 from benchmarks import report
-from jepa_lightning.cli.lightning_cli import JEPACLI
+from benchmarks.training import fit_watched
 from jepa_lightning.config.plugins import load_plugins
 
 STRETCHES = 20
@@ -111,17 +111,6 @@ class Clock(Callback):
         self.readings.stop()
 
 
-class Run(JEPACLI):
-    """`jepa-fit` under a clock."""
-
-    clock: Clock
-
-    def before_fit(self) -> None:
-        """Add it."""
-        self.trainer.callbacks.append(self.clock)  # type: ignore[attr-defined]
-        super().before_fit()
-
-
 def fit_line(seconds: Sequence[float], megabytes: Sequence[float]) -> dict[str, float]:
     """Fit a line through memory over time, through the means of twenty stretches.
 
@@ -170,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     load_plugins()
     readings = Readings(args.every)
-    Run.clock = Clock(readings, 60 * args.minutes)
+    clock = Clock(readings, 60 * args.minutes)
     words: dict[str, Any] = {
         "data.num_workers": args.workers,
         "data.samples": 1280,
@@ -183,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     } | dict(args.set)
     with tempfile.TemporaryDirectory() as folder:
         words["trainer.default_root_dir"] = folder
-        Run(["fit", "--config", args.config, *(str(word) for name in words for word in (f"--{name}", words[name]))])
+        fit_watched(args.config, words, clock)
     try:
         found = lines(readings.rows)
     except (ValueError, IndexError) as error:
@@ -192,10 +181,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         (name, f"{r['mean']:,.1f}", f"{r['mb_an_hour']:+,.1f}", f"{r['low']:+,.1f} to {r['high']:+,.1f}")
         for name, r in found.items()
     ]
-    print(f"{Run.clock.steps} steps, {len(readings.rows)} readings, {readings.rows[-1][3]} child processes at the end")
+    print(f"{clock.steps} steps, {len(readings.rows)} readings, {readings.rows[-1][3]} child processes at the end")
     print(report.table(("memory of", "MB, mean", "MB an hour", "95% interval"), rows))
     settings = {name: value for name, value in vars(args).items() if name != "json"}
-    results: dict[str, Any] = {**found, "steps": Run.clock.steps, "readings": readings.rows}
+    results: dict[str, Any] = {**found, "steps": clock.steps, "readings": readings.rows}
     report.write_json(args.json, {**settings, **report.machine()}, results)
 
 

@@ -37,8 +37,8 @@ from benchmarks import report
 from benchmarks.loader import write_images
 from benchmarks.overhead import quiet_log
 from benchmarks.step_time import time_steps, training_step
+from benchmarks.training import fit_watched
 from jepa_lightning import JEPA
-from jepa_lightning.cli.lightning_cli import JEPACLI
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders import ViT
 from jepa_lightning.maskers import MultiBlock
@@ -132,17 +132,6 @@ class Times(Callback):
         self._last = self.clock()
 
 
-class Run(JEPACLI):
-    """`jepa-fit` with one callback more, behind all others."""
-
-    times: Times
-
-    def before_fit(self) -> None:
-        """Add it."""
-        self.trainer.callbacks.append(self.times)  # type: ignore[attr-defined]
-        super().before_fit()
-
-
 def link_more(root: Path, count: int) -> None:
     """Give image files further names, until there are so many: an epoch is to be as long as the run."""
     files = sorted(root.glob("*/*.jpg"))
@@ -176,9 +165,9 @@ def run(size: Size, source: str, bare: Bare | None, args: Any, *, root: Path, fo
     else:
         words |= {"data.root": root, "data.cache": "null" if source == "decoded before" else "false"}
         words["data.cache_folder"] = folder / "decoded" if source == "decoded before" else "null"
-    Run.times = Times(bare)
-    Run(["fit", "--config", "image.yaml", *(str(word) for name in words for word in (f"--{name}", words[name]))])
-    return Run.times
+    times = Times(bare)
+    fit_watched("image.yaml", words, times)
+    return times
 
 
 def measure(size: Size, source: str, args: Any, *, root: Path, device: torch.device) -> dict[str, float]:
