@@ -241,7 +241,7 @@ def between(values: Tensor, places: Tensor) -> Tensor:
 
 
 def mel_places(count: int, rate: int, *, device: torch.device | None = None) -> Tensor:
-    """Place the frequencies of a real Fourier transform of `count` samples on the mel scale, from 0 to 1 at rate / 2."""
+    """Place the frequencies of a real transform of `count` samples on the mel scale, from 0 Hz, 0, to rate / 2, 1."""
     return (1 + torch.fft.rfftfreq(count, 1 / rate, device=device) / 700).log() / math.log(1 + rate / 2 / 700)
 
 
