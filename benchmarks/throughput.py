@@ -2,8 +2,9 @@
 
     python -m benchmarks.throughput
     python -m benchmarks.throughput --device cuda
+    python -m benchmarks.throughput --device cuda --fast    (both compiled and recorded as CUDA graphs)
 
-Two image models, each fed in three ways: generated images in memory; JPEG files (500 x 375, written first) that were
+Image models, each fed in three ways: generated images in memory; JPEG files (500 x 375, written first) that were
 decoded before (`data.cache_folder`); the same files, decoded at each step. An epoch is as long as the run. `jepa-fit`
 runs in this process as a user starts it, with its loggers and default callbacks, without validation, probe, pictures
 and regularizers. The bare step is that of a bare loop (`benchmarks.step_time`) with a model of the same sizes on random
@@ -66,14 +67,15 @@ class Size:
             found |= {f"{part}.{name}": size for name, size in zip(("width", "depth", "heads"), sizes, strict=True)}
         return {f"model.{name}": value for name, value in found.items()} | {"data.batch_size": self.batch}
 
-    def model(self) -> JEPA:
+    def model(self, *, fast: bool = False) -> JEPA:
         """The same, without a run."""
         (width, depth, heads), (narrow, few, split) = self.encoder, self.predictor
         encoder = partial(ViT, width=width, depth=depth, heads=heads)
         modality = Image(
             image_size=self.image, patch_size=self.patch, encoder=encoder, masker=MultiBlock(fixed_size=True)
         )
-        return JEPA(modality, predictor=partial(TransformerPredictor, width=narrow, depth=few, heads=split))
+        predictor = partial(TransformerPredictor, width=narrow, depth=few, heads=split)
+        return JEPA(modality, predictor=predictor, compile=fast, cuda_graphs=fast)
 
 
 OF_IMAGE_YAML = Size(image=48, patch=8, encoder=(96, 3, 2), predictor=(48, 2, 2), batch=32)
@@ -84,6 +86,7 @@ SIZES = {
     },
     "cuda": {
         "image.yaml": OF_IMAGE_YAML,
+        "192x12, 32 px": Size(image=32, patch=4, encoder=(192, 12, 3), predictor=(96, 6, 3), batch=512),
         "ViT-S/16, 224 px": Size(image=224, patch=16, encoder=(384, 12, 6), predictor=(384, 6, 12), batch=256),
     },
 }
@@ -92,9 +95,9 @@ SIZES = {
 class Bare:
     """A bare loop's step: call it with the number of the step."""
 
-    def __init__(self, size: Size, steps: int, *, device: torch.device, bf16: bool) -> None:
+    def __init__(self, size: Size, steps: int, *, device: torch.device, bf16: bool, fast: bool = False) -> None:
         torch.manual_seed(0)
-        self.model = size.model().to(device).train()
+        self.model = size.model(fast=fast).to(device).train()
         self.model.configure_model()
         self.model.total_steps = steps
         self.optimizer = self.model.configure_optimizers()
@@ -149,6 +152,8 @@ def run(size: Size, source: str, bare: Bare | None, args: Any, *, root: Path, fo
         "pictures.enabled": "false",
         "data.val_fraction": 0.0,
         "data.num_workers": args.workers if args.workers is not None else 0 if bare is not None else "null",
+        "model.compile": str(args.fast).lower(),
+        "model.cuda_graphs": str(args.fast).lower(),
         "trainer.accelerator": "cpu" if args.device == "cpu" else "gpu",
         "trainer.devices": 1,
         "trainer.precision": "32-true" if args.device == "cpu" else "bf16-mixed",
@@ -173,7 +178,7 @@ def run(size: Size, source: str, bare: Bare | None, args: Any, *, root: Path, fo
 def measure(size: Size, source: str, args: Any, *, root: Path, device: torch.device) -> dict[str, float]:
     """Samples a second of the run and of the bare loop, and the share."""
     steps, cuda = WARMUP + args.steps, device.type == "cuda"
-    bare = Bare(size, steps, device=device, bf16=cuda)
+    bare = Bare(size, steps, device=device, bf16=cuda, fast=args.fast)
     with (
         tempfile.TemporaryDirectory() as folder,
         quiet_log("lightning.pytorch"),
@@ -199,15 +204,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--files", type=int, default=64, help="JPEG files, each read under several names")
     parser.add_argument("--workers", type=int, help="loader processes: none on a CPU, as jepa-fit chooses on a GPU")
     parser.add_argument("--only", nargs="+", choices=SOURCES, default=list(SOURCES))
-    parser.add_argument("--model", choices=("image.yaml", "larger", "both"), default="both")
+    parser.add_argument("--model", nargs="+", metavar="NAME", help="models whose names begin so; all of the device")
+    parser.add_argument("--fast", action="store_true", help="compile and record both as CUDA graphs")
     args = parser.parse_args(argv)
     report.at_least(parser, args, steps=2, files=4, workers=0, threads=1)
     device = report.choose_device(parser, args.device)
+    if args.fast and device.type == "cpu":
+        parser.error("--fast is for CUDA devices: there are no graphs on a CPU")
     torch.set_num_threads(args.threads)
     load_plugins()
-    sizes = dict(SIZES[args.device])
-    if args.model != "both":
-        sizes = {name: size for name, size in sizes.items() if (name == "image.yaml") == (args.model == "image.yaml")}
+    sizes = {n: size for n, size in SIZES[args.device].items() if not args.model or n.startswith(tuple(args.model))}
+    if not sizes:
+        parser.error(f"--model: expected one of {', '.join(SIZES[args.device])}, got {' '.join(args.model)}")
     results: dict[str, dict[str, float]] = {}
     logging.disable(logging.WARNING)
     try:

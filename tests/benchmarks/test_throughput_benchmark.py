@@ -29,7 +29,7 @@ def test_both_have_the_same_model(tmp_path):
     """The run's model has the weights' shapes of the bare loop's, and as many steps."""
     load_plugins()
     size = throughput.OF_IMAGE_YAML
-    args = type("Args", (), {"workers": 0, "device": "cpu", "steps": 2, "files": 8})
+    args = type("Args", (), {"workers": 0, "device": "cpu", "steps": 2, "files": 8, "fast": False})
     seen = []
     bare = throughput.Bare(size, 5, device=torch.device("cpu"), bf16=False)
     times = throughput.run(size, "memory", lambda step: seen.append(step), args, root=tmp_path, folder=tmp_path)
