@@ -73,22 +73,26 @@ def training_step(
 ) -> Tensor:
     """One step of training: the pieces of `Masked.predict`, then backward, optimiser and EMA; returns the loss.
 
-    Masks and schedules are those of step `step` of a run of `model.total_steps`.
+    Masks and schedules are those of step `step` of a run of `model.total_steps`. As in a run, the next step's masks are
+    drawn beside this one, on a GPU.
     """
     generator = model.mask_generator("train", step, 0)
+    masked = model.pretext
+    assert isinstance(masked, Masked)
     device_type = model.device.type
     with torch.autocast(device_type, torch.bfloat16) if bf16 else contextlib.nullcontext():
         tokens = model.tokenizer(batch)
         lap("tokenizer")
-        masks = Masked().masks(model.networks, tokens, generator)
+        masks = masked.masks(model.networks, tokens, generator)
         lap("masker")
+        masked.ahead.prepare(model.derive_seed("train", step + 1, 0))
         if model.cuda_graphs:  # target, context and predictor are one
             outcome = model.pretext.predict(model.networks, tokens, masks)  # type: ignore[operator]
             lap("predictor")
             loss = model.losses(outcome, step)["prediction"]
             lap("objective")
             return _update(model, optimizer, loss, step, lap)
-        targets, _ = Masked().targets(model.target, tokens, masks)
+        targets, _ = masked.targets(model.target, tokens, masks)
         lap("target")
         nets = model.networks
         context = [encode_context(nets, tokens, mask) for mask in masks]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa_lightning.data.batched import BatchTransform, finish
+from jepa_lightning.data.batched import DRAWS, BatchTransform, finish
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.modality import Batch
 
@@ -91,13 +92,20 @@ class Collate:
     Args:
         batch_transform: what is done to the finished batch, or None. Must be picklable.
         finish: augments whole batches here; None: whoever trains does so, on the device.
+        later: mark batches, for whoever trains to do on the device what `batch_transform` would do; see
+            `AfterTransfer`.
     """
 
     def __init__(
-        self, batch_transform: Callable[[Batch], Batch] | None = None, *, finish: BatchTransform | None = None
+        self,
+        batch_transform: Callable[[Batch], Batch] | None = None,
+        *,
+        finish: BatchTransform | None = None,
+        later: bool = False,
     ) -> None:
         self.batch_transform = batch_transform
         self.finish = finish
+        self.later = later
 
     def __call__(self, samples: Sequence[Sample] | Batch) -> Batch:
         """Join samples to a batch; perhaps with `unreadable` ones, and the views after the first at `OTHER_VIEWS`."""
@@ -112,6 +120,8 @@ class Collate:
                 batch.setdefault(OTHER_VIEWS, []).append(as_view(self._join(view)))
         if unreadable:
             batch["unreadable"] = unreadable
+        if self.later:
+            batch[DRAWS] = {}
         return batch
 
     def _join(self, samples: Sequence[Sample]) -> Batch:
@@ -124,6 +134,37 @@ class Collate:
         batch["labels"] = {key: _stack(_whole([sample["labels"].get(key) for sample in samples])) for key in names}
         if self.batch_transform is not None:
             batch = self.batch_transform(batch)
+        return batch
+
+
+class AfterTransfer(BatchTransform):
+    """A batch transform of samples that were augmented one by one, on the device that trains.
+
+    Images that are normalised there travel as bytes: a quarter of the memory that workers share, and of what is copied
+    to a GPU.
+
+    Args:
+        transform: of a batch; it computes where the batch lies.
+    """
+
+    def __init__(self, transform: Callable[[Batch], Batch]) -> None:
+        self.transform = transform
+
+    @staticmethod
+    def of(transform: Callable[[Batch], Batch] | None) -> AfterTransfer | None:
+        """Return the same for the device, where a transform says by `anywhere` that it computes there."""
+        return AfterTransfer(transform) if transform is not None and getattr(transform, "anywhere", False) else None
+
+    def draw(self, seeds: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Draw nothing."""
+        return {}
+
+    def __call__(self, batch: Batch, draws: dict[str, Tensor]) -> Batch:
+        """Transform a batch, and each of its views."""
+        others = batch.pop("views", [])[1:]
+        batch = self.transform(batch)
+        if others:
+            batch["views"] = [as_view(batch), *(self.transform(dict(view)) for view in others)]
         return batch
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from jepa_lightning.data.batch import Collate, Sample
+from jepa_lightning.data.batch import AfterTransfer, Collate, Sample
 from jepa_lightning.data.batched import BatchTransform, InMemory, finish
 from jepa_lightning.data.bound import ModelSizedData
 from jepa_lightning.data.errors import DataError
@@ -27,6 +27,8 @@ from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import isolate_rng
 
 SPLITS = ("train", "val", "test")
+DEVICES = {"cuda"}
+"""Devices that are to do what they can of a batch's preparation: elsewhere it costs the same anywhere."""
 
 
 class LoadedData(ModelSizedData):
@@ -184,18 +186,32 @@ class LoadedData(ModelSizedData):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a whole training batch where it is trained on."""
-        train = self.part("train")
+        train = self.part("train") if self._stream is None else None
+        if train is None or train.batched is None:
+            return finish(batch, AfterTransfer.of(self._batch_transform))
         return finish(batch, train.batched, train.held)
 
     def _train_loader(self, sampler: EpochSampler, train: Samples) -> ResumableLoader:
         idle = train.batched is not None and self.num_workers is None  # next to nothing is left for workers to do
         settings = self._settings("train", keep_workers=True, workers=0 if idle else None)
-        state = getattr(self.trainer, "state", None)
-        running = getattr(state, "fn", None) is not None and not getattr(state, "finished", False)
-        if not running:  # nobody finishes batches after their transfer
+        if not self._running:  # nobody finishes batches after their transfer
             settings["collate_fn"] = Collate(self._batch_transform, finish=train.batched)
-        self._hold(train, running=running)
+        elif train.batched is None and train is self.part("train"):
+            settings["collate_fn"] = self._collate_of_run()
+        self._hold(train, running=self._running)
         return ResumableLoader(train, sampler=sampler, drop_last=self.drop_last, **settings)
+
+    @property
+    def _running(self) -> bool:
+        state = getattr(self.trainer, "state", None)
+        return getattr(state, "fn", None) is not None and not getattr(state, "finished", False)
+
+    def _collate_of_run(self) -> Collate:
+        """What makes training batches: without the batch transform, where the device can do that."""
+        device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+        if device.type in DEVICES and AfterTransfer.of(self._batch_transform) is not None:
+            return Collate(later=True)
+        return self.collate
 
     def _augmentation(self, train: Any) -> BatchTransform | None:
         """Return the augmentation of whole training batches.
@@ -232,6 +248,8 @@ class LoadedData(ModelSizedData):
         self, place: Place, *, batches: int | None = None, stream: StreamSamples | None = None
     ) -> StreamLoader:
         settings = self._settings("train", keep_workers=False)  # workers begin with the place of the epoch
+        if stream is None and self._running:
+            settings["collate_fn"] = self._collate_of_run()
         return StreamLoader(
             stream or self._stream,
             place=place,

@@ -37,7 +37,7 @@ class JEPADataModule(Shown, LoadedData, ABC):
     Args:
         batch_size: samples per batch and process.
         num_workers: number of loader processes. None: zero for data in memory without a GPU, or on a
-            single core; else one less than the cores this process may use, at most 8.
+            single core; else one less than the cores this process may use, at most 16.
         timeout: seconds to wait for a worker's batch before the run ends, as on a hanging network disk; 0: no limit.
         pin_memory: whether to pin memory. None: only if CUDA is available.
         drop_last: drop the last, smaller training batch.

@@ -10,11 +10,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from jepa_lightning.data.errors import DataError
 from jepa_lightning.data.shared_memory import Room
 
-MOST = 8
+MOST = 16
 
 
 def choose_workers(*, processes: int, in_memory: bool) -> int:
-    """As many workers as a loader has use for: one less than the cores of this process, at most 8.
+    """As many workers as a loader has use for: one less than the cores of this process, at most 16.
 
     Args:
         processes: of training on this machine, which share its cores.

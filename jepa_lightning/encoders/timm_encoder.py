@@ -15,6 +15,7 @@ from jepa_lightning.encoders.base import Encoder, TokenSpec
 from jepa_lightning.encoders.inflate import TIME
 from jepa_lightning.encoders.layers import layer_numbers, stack_layers
 from jepa_lightning.encoders.timm_models import create_trunk, fill_trunk
+from jepa_lightning.scale.attention import note_size
 from jepa_lightning.tokens import Ragged, Tokens, take
 
 
@@ -122,6 +123,7 @@ class TimmEncoder(Encoder):
             tokens = tokens.take(keep, keep_valid)
         patches, prefix = self._add_positions(self._embed(tokens.values), keep)  # type: ignore[arg-type]
         x = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
+        note_size(x)
         x = self.model.norm_pre(self._owner.pos_drop(x))
         bias = _attention_bias(tokens.valid, prefix.shape[1], x.dtype)
         angles = self._angles(keep)

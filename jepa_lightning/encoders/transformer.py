@@ -16,6 +16,7 @@ from jepa_lightning.encoders.layers import layer_numbers, stack_layers
 from jepa_lightning.encoders.norm import LayerNorm
 from jepa_lightning.encoders.rotary import RotaryForm, rotary, scaled
 from jepa_lightning.encoders.transformer_layer import SharedContext, TransformerLayer
+from jepa_lightning.scale.attention import note_size
 
 _WIDEST, _DEEPEST = 2**16, 1000  # far beyond any that was trained
 
@@ -113,6 +114,7 @@ class Transformer(nn.Module):
         Returns:
             (B, N - start, W), or with L `layers` (B, N, L, W).
         """
+        note_size(x)
         last = len(self.layers) - 1
         numbers = layer_numbers(layers, last + 1)
         if (positions is None) != (self.rotary is None):

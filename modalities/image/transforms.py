@@ -216,15 +216,24 @@ class Normalise:
         std: one a channel.
     """
 
+    anywhere = True  # computes on the device of the batch; see `jepa_lightning.data.batch.AfterTransfer`
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+        self._there = self.mean, self.std  # where the last batch was: to copy them at each step is to wait at each step
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what lies on a device to the process that uses it."""
+        return dict(self.__dict__, _there=(self.mean, self.std))
 
     def __call__(self, batch: Batch, *, of: float | None = None) -> Batch:
         """Normalise the batch's `image`, whose values count as those `of` a range that begins with 0."""
         image = batch["image"]
         of = of or (255.0 if image.dtype == torch.uint8 else 1.0)
-        mean, std = self.mean.to(image.device), self.std.to(image.device)
+        if self._there[0].device != image.device:
+            self._there = self.mean.to(image.device), self.std.to(image.device)
+        mean, std = self._there
         batch["image"] = image.float().sub_(of * mean).div_(of * std).contiguous()
         return batch
 

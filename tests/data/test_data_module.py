@@ -210,10 +210,10 @@ def test_mistakes(make, message):
 
 
 def test_workers_follow_cores_and_data(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(24)), raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     data = NumberData(Numbers(), num_workers=None)
-    assert data.val_dataloader().num_workers == 8
+    assert data.val_dataloader().num_workers == 16
     assert not data.val_dataloader().pin_memory
     data.in_memory = True
     assert data.val_dataloader().num_workers == 0

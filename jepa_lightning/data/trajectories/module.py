@@ -223,6 +223,8 @@ class Observations:
         std: of images.
     """
 
+    anywhere = True  # computes on the device of the batch; see `jepa_lightning.data.batch.AfterTransfer`
+
     def __init__(self, key: str, *, mean: float, std: float) -> None:
         self.key = key
         self.mean, self.std = mean, std
