@@ -1,12 +1,16 @@
 """A batch transform on the device that trains: the same batches, and what travels there is as it was read."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import IterableDataset
 
+from benchmarks.syncs import cuda_waits
 from jepa_lightning.data import loaders
 from jepa_lightning.data.batched import DRAWS, HELD
 from jepa_lightning.data.trajectories import TrajectoryData
@@ -164,3 +168,29 @@ def test_whole_batches_are_augmented_without_a_wait(kind):
         with Mixed(), Copies() if step else torch.no_grad():
             done = train.batched(batch, draws)
         assert done[data.name].device.type == "meta"
+
+
+class Waits(Callback):
+    """Counts what a run's steps wait for, from the second batch on to the last but one."""
+
+    def __init__(self, last):
+        self.last, self.waits, self.counting = last, Counter(), None
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 3:
+            self.counting = cuda_waits(self.waits)
+            self.counting.__enter__()
+        elif trainer.global_step == self.last:
+            self.counting.__exit__(None, None, None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_run_on_a_gpu_waits_for_nothing(batched, make_jepa, make_trainer):
+    """Of what torch sees in fetching, augmentation, step and update: of whole batches that lie there, and of others."""
+    data = ImageData(samples=16 * 12, batch_size=16, image_size=32, channels=3, val_fraction=0, batched=batched)
+    waits = Waits(last=9)
+    trainer = make_trainer(waits, max_steps=12, limit_val_batches=0, accelerator="gpu", precision="bf16-mixed")
+    trainer.fit(make_jepa(), datamodule=data)
+    assert data.part("train").held is None  # let go of at the end
+    assert not waits.waits
