@@ -60,7 +60,7 @@ def run_probe(
 
     Args:
         probe: "knn", "logistic" or "svm" for classes, "ridge" for continuous labels, "attentive" for both.
-        features: (n, D) float32.
+        features: (n, D) float32; "knn", "logistic" and "ridge" are fitted on the device that they are on.
         labels: (n,) classes from 0, or (n, d) values.
         split: numbers of rows.
         k: neighbours of the kNN.
@@ -85,11 +85,11 @@ def run_probe(
     if not (train.isfinite().all() and test.isfinite().all()):
         predicted: NDArray[Any] = np.full(truth.shape, np.nan)
     elif probe == "svm":
-        model = LinearClassifier("svm").fit(train.numpy(), known)
+        model = LinearClassifier("svm").fit(train.cpu().numpy(), known)
         chosen = float(model["classify"].C)
-        predicted = model.predict(test.numpy())
+        predicted = model.predict(test.cpu().numpy())
     elif probe == "knn":
-        predicted = knn_predict(train, torch.from_numpy(known), test, k=k).numpy()
+        predicted = knn_predict(train, torch.from_numpy(known).to(train.device), test, k=k).cpu().numpy()
     elif tokens is not None and probe == "attentive":
         whole = np.arange(len(labels)) if rows is None else rows
         fitted_on, tested = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
@@ -100,7 +100,7 @@ def run_probe(
     else:
         fit = _logistic if probe == "logistic" else _ridge
         scaled, asked = standardise(train, test)
-        predicted, chosen = fit(scaled, asked, torch.from_numpy(known))
+        predicted, chosen = fit(scaled, asked, torch.from_numpy(known).to(scaled.device))
     measure: Literal["accuracy", "R2"] = "R2" if continuous else "accuracy"
     return Outcome(measure, truth, predicted, train=len(train), chosen=chosen)
 
@@ -110,7 +110,7 @@ def choose_stratified_c(features: Tensor, labels: Tensor, *, grid: tuple[float, 
 
     The strongest penalty of the best; 1 where every class has a single sample. A class of one sample is not held out.
     """
-    held = held_out(labels)
+    held = held_out(labels).to(features.device)
     if not held.any():
         return 1.0
     return best_c(features[~held], labels[~held], features[held], labels[held], grid=grid)
@@ -118,7 +118,7 @@ def choose_stratified_c(features: Tensor, labels: Tensor, *, grid: tuple[float, 
 
 def _logistic(train: Tensor, test: Tensor, labels: Tensor) -> tuple[NDArray[Any], float]:
     c = choose_stratified_c(train, labels)
-    return linear_predict(train, labels, test, c=c).numpy(), c
+    return linear_predict(train, labels, test, c=c).cpu().numpy(), c
 
 
 def _ridge(train: Tensor, test: Tensor, values: Tensor) -> tuple[NDArray[Any], float]:
@@ -126,4 +126,4 @@ def _ridge(train: Tensor, test: Tensor, values: Tensor) -> tuple[NDArray[Any], f
     scaled = ((values - mean) / scale).float()
     penalty = choose_penalty(train, scaled)
     weight, bias = fit_ridge(train, scaled, penalty=penalty)
-    return (F.linear(test, weight, bias).double() * scale + mean).numpy(), penalty
+    return (F.linear(test, weight, bias).double() * scale + mean).cpu().numpy(), penalty
