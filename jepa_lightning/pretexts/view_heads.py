@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from jepa_lightning.precision import keep_precision, precise
 from jepa_lightning.regularizers.gather import sum_over_ranks
 
+Norm = Literal["layer", "batch"]
 
-def mlp(widths: Sequence[int]) -> nn.Module:
-    """Build linear layers with LayerNorm and GELU between them; the identity for a single width."""
+
+def mlp(widths: Sequence[int], norm: Norm = "layer") -> nn.Module:
+    """Build linear layers with LayerNorm and GELU, or batch norm and ReLU, between them; the identity for one width."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.LayerNorm(before), nn.GELU()] if layers else []
+        if layers:
+            layers += [nn.LayerNorm(before), nn.GELU()] if norm == "layer" else [nn.BatchNorm1d(before), nn.ReLU()]
         layers.append(nn.Linear(before, after))
     return nn.Sequential(*layers)
 

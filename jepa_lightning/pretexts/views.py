@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from jepa_lightning.encoders.pooling import SEGMENTS, pool_tokens
 from jepa_lightning.precision import autocast_in_half
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
-from jepa_lightning.pretexts.view_heads import Centering, Prototypes, mlp
+from jepa_lightning.pretexts.view_heads import Centering, Norm, Prototypes, mlp
 from jepa_lightning.targets.base import Target
 from jepa_lightning.targets.ema import EMA
 from jepa_lightning.targets.online import Online
@@ -42,14 +42,16 @@ class Views(Pretext):
 
     A batch without views (validation) has no predictions; regularizers see its samples unaugmented.
 
-    Deviations: the projectors of LeJEPA, SimSiam and BYOL have batch norm; here it is LayerNorm, which is
-    batch-independent, and DINO's, which has no norm, has it as well. DINO does not train the prototypes in its first
-    epoch; here they are trained. The loss is the mean over pairs of views: of BYOL's a quarter, of DINO's of two
-    global and no local views a half.
+    Deviations: the projectors of LeJEPA, VICReg, SimSiam and BYOL have batch norm (`norm: batch`); here it is by
+    default LayerNorm, which is batch-independent, and DINO's, which has no norm, has it as well. An EMA copy of a batch
+    norm uses the running statistics. DINO does not train the prototypes in its first epoch; here they are trained. The
+    loss is the mean over pairs of views: of BYOL's a quarter, of DINO's of two global and no local views a half.
 
     Args:
         projector: widths of the projector's linear layers, the last is that of the projections; empty for none.
         head: hidden width of the MLP on the predicting side; None for none.
+        norm: between the layers of projector and head: "layer", with GELU, or "batch", with ReLU, of the samples of
+            this process.
         global_views: number of first views that are targets of all views; None: all views.
         pooling: how a view's tokens become the projector's input: their "mean", or the means of four "segments" of time
             side by side (`pool_tokens`), which keep the order of what a recording or a text says. Views must then
@@ -88,6 +90,7 @@ class Views(Pretext):
         *,
         projector: Sequence[int] = (512, 512, 64),
         head: int | None = None,
+        norm: Norm = "layer",
         global_views: int | None = None,
         pooling: Literal["mean", "segments"] = "mean",
         prototypes: int | None = None,
@@ -104,7 +107,10 @@ class Views(Pretext):
             raise ValueError(f"prototypes must be at least 2, or null for none, got {prototypes}")
         if centering is not None and not 0 <= centering < 1:
             raise ValueError(f"centering is a momentum, at least 0 and below 1, or null for none; got {centering:g}")
+        if norm not in ("layer", "batch"):
+            raise ValueError(f"expected the norm layer or batch, got {norm!r}")
         self.widths = tuple(projector)
+        self.norm: Norm = norm
         self.head_width = head
         self.global_views = global_views
         self.pooling: Literal["mean", "segments"] = pooling
@@ -124,12 +130,12 @@ class Views(Pretext):
         self.averages = target.owns_encoder
         if self.momentum is not None and not self.averages:
             raise ValueError("centering is of a teacher's projections, and Online has no teacher: set it to null")
-        self.projector = mlp([self._pooled_width(modality), *self.widths])
+        self.projector = mlp([self._pooled_width(modality), *self.widths], self.norm)
         if self.prototypes is not None:
             dim = self.widths[-1] if self.widths else self._pooled_width(modality)
             self.projector = nn.Sequential(self.projector, Prototypes(dim, self.prototypes))
         width = self.latent_dims(modality, target)[0]
-        self.head = nn.Identity() if self.head_width is None else mlp([width, self.head_width, width])
+        self.head = nn.Identity() if self.head_width is None else mlp([width, self.head_width, width], self.norm)
         if self.momentum is not None:
             self.centering = Centering(width, self.momentum)
         self.stop_gradient = getattr(target, "stop_gradient", True)

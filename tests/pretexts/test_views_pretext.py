@@ -47,6 +47,43 @@ def test_values_are_those_of_a_plain_loop(make_jepa):
     assert not list(jepa.predictor.parameters())
 
 
+def test_batch_norm_between_the_layers_is_that_of_a_plain_loop(make_jepa):
+    """Hidden channels are normalised over the samples of a view, then cut at zero."""
+    jepa = make_jepa(pretext=Views(projector=(8, 6), norm="batch"), target=FLOWING, objective=MSE())
+    (first, bias), (last, end) = (
+        (layer.weight.detach().double(), layer.bias.detach().double())
+        for layer in jepa.pretext.projector
+        if isinstance(layer, torch.nn.Linear)
+    )
+    outcome = jepa.step(batch(), torch.Generator())
+    for view, latents in zip(batch()["views"], outcome.context, strict=True):
+        pooled_view = jepa.encoder(jepa.tokenizer(view)).mean(1).detach().double()
+        hidden = [[float(first[c] @ row + bias[c]) for c in range(8)] for row in pooled_view]
+        for c in range(8):
+            column = [row[c] for row in hidden]
+            mean = sum(column) / 4
+            spread = (sum((x - mean) ** 2 for x in column) / 4 + 1e-5) ** 0.5
+            for row in hidden:
+                row[c] = max((row[c] - mean) / spread, 0.0)
+        expected = torch.stack([last @ torch.tensor(row, dtype=torch.float64) + end for row in hidden])
+        torch.testing.assert_close(latents.values[:, 0].double(), expected, atol=1e-4, rtol=1e-3)
+    with pytest.raises(ValueError, match="expected the norm layer or batch, got 'group'"):
+        Views(norm="group")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_teacher_follows_batch_norm_with_its_running_statistics(make_jepa, momentum):
+    jepa = make_jepa(pretext=Views(projector=(8, 6), norm="batch", head=5), target=EMA, objective=Cosine())
+    jepa.train()
+    jepa.step(batch(), torch.Generator())
+    norm, copied = jepa.pretext.projector[1], jepa.target.head_0[1]
+    assert norm.running_mean.abs().sum() > 0
+    assert not copied.training
+    jepa.target.average(jepa.encoder, momentum)
+    assert torch.equal(copied.running_mean, norm.running_mean)
+    assert torch.equal(copied.running_var, norm.running_var)
+
+
 def test_segments_lie_side_by_side_before_the_projector(make_jepa):
     """Each view's projection from the means of its four columns of patches; padding has no say."""
     jepa = make_jepa(pretext=Views(projector=(8, 6), pooling="segments"), target=FLOWING, objective=MSE())
