@@ -7,8 +7,8 @@ after the warm-up, the first third, in which the workers of validation and probe
 interval of 95%. Readings that follow each other are alike, so the interval is that of the means of twenty equal
 stretches of time.
 
-`MB` are of resident pages; those that workers share with the main process count in each. A worker that ends and another
-that begins show as a step.
+`MB` are of resident pages; those that workers share with the main process count in each. Readings with more child
+processes than most, those of the seconds of a probe, are left out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,8 +136,14 @@ def fit_line(seconds: Sequence[float], megabytes: Sequence[float]) -> dict[str, 
 
 
 def lines(rows: Sequence[tuple[float, int, int, int]]) -> dict[str, dict[str, float]]:
-    """Fit lines through the readings after the first third: of the main process and of its workers."""
-    kept = [row for row in rows if row[0] > rows[-1][0] / 3]
+    """Fit lines through the readings after the first third: of the main process and of its workers.
+
+    Only readings with the commonest number of child processes count: others are of the seconds of a probe, whose
+    workers come and go.
+    """
+    late = [row for row in rows if row[0] > rows[-1][0] / 3]
+    usual = Counter(row[3] for row in late).most_common(1)
+    kept = [row for row in late if row[3] == usual[0][0]]
     seconds = [row[0] for row in kept]
     return {
         "main process": fit_line(seconds, [row[1] / 1e6 for row in kept]),

@@ -22,6 +22,17 @@ def test_a_line_through_memory_that_grows():
         soak.fit_line(seconds[:5], seconds[:5])
 
 
+def test_readings_with_other_child_processes_are_left_out():
+    """Two workers that come and go for a probe, the longer the run the more memory they hold, are no growth."""
+    rows = []
+    for second in range(900):
+        probing = second % 30 < 5
+        rows.append((float(second), 1_000_000_000, 4_000_000_000 + probing * 1_000_000 * second, 8 if probing else 6))
+    found = soak.lines(rows)
+    assert found["its workers together"]["mb_an_hour"] == pytest.approx(0, abs=1e-6)
+    assert found["its workers together"]["mean"] == 4000
+
+
 def test_an_interval_holds_the_slope_as_often_as_it_says():
     """Also where readings that follow each other are alike."""
     rng = np.random.default_rng(0)
