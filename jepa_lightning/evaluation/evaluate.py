@@ -20,7 +20,7 @@ def evaluate(
     *,
     data: LightningDataModule | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    probes: Sequence[Literal["knn", "logistic", "svm", "ridge", "attentive"]] = ("knn", "logistic", "ridge"),
+    probes: Sequence[Literal["knn", "logistic", "svm", "ridge", "attentive", "dense"]] = ("knn", "logistic", "ridge"),
     labels: Sequence[str] | None = None,
     protocol: Literal["split", "folds", "repeated", "groups"] = "split",
     folds: int = 10,
@@ -59,7 +59,8 @@ def evaluate(
             configuration that are neither ours nor a plug-in's need `trust`. None: the first run's data.
         out: folder of the report; an earlier report in it is replaced. None: `probe` in the run's folder.
         probes: any of knn, logistic, svm (classes), ridge (continuous labels) and attentive (both; pools over all
-            tokens instead of using their mean).
+            tokens instead of using their mean); dense for labels that are maps of an image's pixels (segmentation,
+            depth), from single tokens.
         labels: label columns to predict; None: all.
         protocol: "split" fits on the data's training split and scores on its test split (val without one). The
             others use all samples: "folds", "repeated" random splits, or "groups", which leaves out one at a time.

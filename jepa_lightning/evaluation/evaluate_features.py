@@ -15,7 +15,7 @@ from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD, collapse
 from jepa_lightning.evaluation.features.encoded import Encoded, parts, project
 from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
-from jepa_lightning.evaluation.probes.probing import CLASSIFIERS, DESCRIPTIONS, Probe
+from jepa_lightning.evaluation.probes.probing import CLASSIFIERS, DESCRIPTIONS, OF_TOKENS, Probe
 from jepa_lightning.evaluation.probes.scoring import Scoring
 from jepa_lightning.evaluation.probes.tasks import Protocol, Task, find_tasks, make_splits
 from jepa_lightning.evaluation.report.report import Report
@@ -48,13 +48,13 @@ def evaluate_features(
             must hold the same samples in the same order.
         protocol: how to split the samples; None: the data's own train and test part.
         probes: "knn", "logistic" and "svm" predict class labels, "ridge" continuous ones, "attentive" both, for
-            encoders that have tokens.
+            encoders that have tokens, "dense" maps of pixels of either kind, from single tokens on a grid.
         labels: label columns to predict; None: all usable ones; the report's notes name the others.
         class_names: names of the classes 0, 1, ... of each label.
         pairs: pairs of names to compare, the first minus the second; None: every trained encoder minus "untrained"
             and minus "raw", if present. Names that start with "untrained" or "raw" are not trained.
         k: number of neighbours of the kNN.
-        device: device for attentive probes.
+        device: device for attentive and dense probes.
         settings: further settings for the report, such as checkpoints, pooling and data.
         progress: called with one line about the next probe.
         labels_needed: whether data without labels are an error; else their report has no probes.
@@ -74,14 +74,17 @@ def evaluate_features(
     tasks: list[Task] = []
     notes = ["the data have no labels, so there are no probes"]
     if columns or labels_needed:
-        tasks, notes = find_tasks(columns, asked=labels, names=class_names, group=protocol.group)
+        tasks, notes = find_tasks(
+            columns, asked=labels, names=class_names, group=protocol.group, maps="dense" in probes
+        )
     if tokens:
-        notes += [f"{name}: no attentive probe, since it has no tokens" for name in encoders if name not in tokens]
+        needing = " or ".join(probe for probe in probes if probe in OF_TOKENS)
+        notes += [f"{name}: no {needing} probe, since it has no tokens" for name in encoders if name not in tokens]
     scores: list[Score] = []
     differences: list[Difference] = []
     confusions: list[Confusion] = []
     for task in tasks:
-        fitting = [probe for probe in probes if probe == "attentive" or (probe != "ridge") == task.classes]
+        fitting = [probe for probe in probes if _fits(probe, task)]
         if not fitting:
             kind, wanted = ("classes", "knn, logistic, svm") if task.classes else ("continuous", "ridge")
             wanted += " or attentive"
@@ -127,17 +130,25 @@ def evaluate_features(
 
 def _tokens(encoders: Mapping[str, Encoded], probes: Sequence[Probe]) -> dict[str, TokenFeatures]:
     """Return the tokens of the encoders that have them, if a probe needs them."""
-    if "attentive" not in probes:
+    needing = [probe for probe in probes if probe in OF_TOKENS]
+    if not needing:
         return {}
     found = {name: encoded.tokens for name, encoded in encoders.items() if encoded.tokens is not None}
     if not found:
-        raise ValueError("expected token features of at least one encoder for the probe attentive, got none")
+        raise ValueError(f"expected token features of at least one encoder for the probe {needing[0]}, got none")
     for name, tokens in found.items():
         if len(tokens.values) != len(encoders[name].values):
             raise ValueError(
                 f"expected tokens of all {len(encoders[name].values)} samples of {name!r}, got {len(tokens.values)}"
             )
     return found
+
+
+def _fits(probe: Probe, task: Task) -> bool:
+    """Whether a probe is for a task: maps are for "dense", which is for nothing else."""
+    if task.maps or probe == "dense":
+        return task.maps and probe == "dense"
+    return probe == "attentive" or (probe != "ridge") == task.classes
 
 
 def _values(tokens: Mapping[str, TokenFeatures]) -> list[Tensor]:

@@ -19,7 +19,7 @@ from jepa_lightning.evaluation.features.extraction import Embed, Extracted, Pool
 from jepa_lightning.evaluation.features.token_store import TokenStore
 from jepa_lightning.evaluation.features.views import Views, training_views
 from jepa_lightning.evaluation.open_data import OpenedData, errors_with, open_data
-from jepa_lightning.evaluation.probes.probing import Probe
+from jepa_lightning.evaluation.probes.probing import OF_TOKENS, Probe
 from jepa_lightning.evaluation.prompts import Prompts, asked_prompts, score_prompts
 from jepa_lightning.evaluation.report.results import RAW
 from jepa_lightning.evaluation.report.write import notes_on_plots, write_report
@@ -64,7 +64,7 @@ def report_on_runs(
         asked = (
             None if prompts is None else asked_prompts(prompts, encoder, opened.module, [*example["labels"]], labels)
         )
-        found = _Encoding(runs, opened, protocol, settings).encode(example, tokens="attentive" in probes)
+        found = _Encoding(runs, opened, protocol, settings).encode(example, tokens=bool(OF_TOKENS & set(probes)))
         found.record["folder"] = str(out)
         report = _evaluate(found, probes=probes, labels=labels, k=k)
         last = [*found.splits.samples][-1]
@@ -124,7 +124,7 @@ class _Encoding:
         self.encoders: dict[str, Frozen]
 
     def encode(self, example: Batch, *, tokens: bool) -> _Encoding:
-        """Encode the data in one pass; with `tokens`, keep those for the attentive probe."""
+        """Encode the data in one pass; with `tokens`, keep those for probes of tokens."""
         runs, how = self.runs, self.settings
         twins, untrained = build_twins(runs, self.notes)
         encoders = self.encoders = {run.name: run.encoder for run in runs} | untrained
@@ -255,7 +255,7 @@ def evaluated_splits(splits: Splits, protocol: Protocol, notes: list[str]) -> Sp
 
 
 def _storing(encoder: Frozen, settings: EncoderSettings) -> Embed:
-    """For the attentive probe, an embedder that keeps the tokens besides."""
+    """For probes of tokens, an embedder that keeps them besides."""
     return PoolAndStore(partial(encoder.encode, pooling=settings.pooling, layers=settings.layers), TokenStore())
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jepa_lightning.data import JEPADataModule
 from jepa_lightning.evaluation.probes.bootstrap import Moments
+from jepa_lightning.evaluation.probes.dense import moments_of
 from jepa_lightning.finetuning.labels import Goal, drawn_splits
 from jepa_lightning.finetuning.model import FineTuned
 from jepa_lightning.finetuning.outcome import FINETUNED, FROZEN, SCRATCH, UNTRAINED
@@ -134,26 +135,3 @@ class MapTask(Task):
                     f"label {self.name!r}: the head dense expects a map (H, W) of the pixels of each image, got {shape}"
                 )
             yield label
-
-
-def moments_of(outputs: Tensor, goal: Tensor) -> Tensor:
-    """Count what scores of pixels are made of, for each sample; see `Moments`.
-
-    Args:
-        outputs: logits (B, C, H, W), or values (B, 1, H, W).
-        goal: classes (B, H, W), -1 for none: the result is (B, 2 C). Or values (B, 1, H, W), NaN for none: (B, 4).
-    """
-    if goal.is_floating_point():
-        known, goal = goal.isfinite(), goal.nan_to_num()
-        errors = (outputs - goal).square()
-        parts = [
-            (part * known).double().sum((1, 2, 3)) for part in (errors, goal, goal.square(), torch.ones_like(goal))
-        ]
-        return torch.stack(parts, 1)
-    known, said = goal >= 0, outputs.argmax(1)
-    inside, union = [], []
-    for number in range(outputs.shape[1]):
-        there, guessed = goal == number, (said == number) & known
-        inside.append((there & guessed).sum((1, 2)))
-        union.append((there | guessed).sum((1, 2)))
-    return torch.stack([*inside, *union], 1).double()

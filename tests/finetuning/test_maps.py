@@ -10,8 +10,8 @@ from torchmetrics.classification import MulticlassJaccardIndex
 import jepa_lightning
 from jepa_lightning import Frozen
 from jepa_lightning.evaluation.probes.bootstrap import Moments, resampled
+from jepa_lightning.evaluation.probes.dense import moments_of
 from jepa_lightning.finetuning import DenseHead, FineTuned
-from jepa_lightning.finetuning.maps import moments_of
 from modalities.image.transforms import CentreCrop, RandomCrop
 
 

@@ -25,9 +25,9 @@ class Outcome:
     """What a probe said of the test part of one split.
 
     Attributes:
-        measure: "accuracy" or "R2".
-        truth: (m,) classes, or (m, d) values.
-        predicted: the same.
+        measure: "accuracy" or "R2"; of maps "mIoU" or "R2 of pixels".
+        truth: (m,) classes, or (m, d) values; of maps the numbers of the samples.
+        predicted: the same; of maps what `Moments` holds of each sample, (m, ...).
         train: number of training samples.
         chosen: the strength of the penalty, or the learning rate and weight decay, that was chosen; or None.
     """
@@ -158,6 +158,8 @@ def _moments(outcome: Outcome) -> NDArray[np.float64]:
     if outcome.measure == "accuracy":
         right = (outcome.predicted == outcome.truth).astype(np.float64)
         return np.where(np.isfinite(outcome.predicted), right, np.nan)[None]
+    if outcome.measure != "R2":
+        return np.asarray(outcome.predicted, dtype=np.float64).T
     truth = np.asarray(outcome.truth, dtype=np.float64)
     errors = np.square(outcome.predicted - truth)
     centred = truth - truth.mean(0)
@@ -171,7 +173,7 @@ def _score(measure: Measure, means: NDArray[np.float64]) -> NDArray[np.float64]:
         inside, union = np.split(means, 2)
         there = union > 0  # a class that is neither there nor predicted does not count
         shares = np.divide(inside, union, out=np.zeros_like(inside), where=there)
-        return shares.sum(0) / np.maximum(there.sum(0), 1)
+        return np.where(np.isnan(union).any(0), np.nan, shares.sum(0) / np.maximum(there.sum(0), 1))
     if measure == "R2 of pixels":
         means = means[:3] / np.maximum(means[3:], np.finfo(np.float64).tiny)
     errors, mean, square = np.split(means, 3)

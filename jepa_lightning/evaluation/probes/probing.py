@@ -18,11 +18,14 @@ from jepa_lightning.evaluation.features.token_store import TokenFeatures
 from jepa_lightning.evaluation.probes.attentive import DECAYS, LRS, fit_attentive
 from jepa_lightning.evaluation.probes.bootstrap import Outcome
 from jepa_lightning.evaluation.probes.classification import C_GRID, best_c, knn_predict, linear_predict, standardise
+from jepa_lightning.evaluation.probes.dense import MOST, count_pixels, fit_dense
 from jepa_lightning.evaluation.probes.held_out import held_out
 from jepa_lightning.evaluation.probes.protocols import LinearClassifier, Split
 from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
 
-Probe = Literal["knn", "logistic", "svm", "ridge", "attentive"]
+Probe = Literal["knn", "logistic", "svm", "ridge", "attentive", "dense"]
+OF_TOKENS = frozenset({"attentive", "dense"})
+"""Probes that need the features of single tokens."""
 CLASSIFIERS: tuple[Probe, ...] = ("logistic", "svm", "knn", "attentive")  # the first asked for draws the confusions
 DESCRIPTIONS = {
     "knn": "k nearest neighbours by cosine, votes weighted by exp(similarity / 0.07), features as they are",
@@ -40,6 +43,12 @@ DESCRIPTIONS = {
         "the training part; AdamW, 20 epochs, batches of 128 or an eighth of the samples, cosine schedule; learning "
         f"rate of {', '.join(f'{lr:g}' for lr in LRS)} and weight decay of {', '.join(f'{d:g}' for d in DECAYS)} "
         "chosen on a stratified fifth of the training part, then fitted on all of it"
+    ),
+    "dense": (
+        "a linear map of each token, interpolated bilinearly to the pixels of a label map: logistic regression on the "
+        "class that most pixels of a patch have, scored by mIoU, or ridge regression on their mean, scored by R2; C or "
+        f"the penalty chosen on a fifth of the training samples, then fitted on all, on at most {MOST:,} tokens, "
+        "kept as float16 and standardised by the training part"
     ),
 }
 
@@ -59,25 +68,29 @@ def run_probe(
     """Fit a probe on the training part of a split, and predict its test part.
 
     Args:
-        probe: "knn", "logistic" or "svm" for classes, "ridge" for continuous labels, "attentive" for both.
+        probe: "knn", "logistic" or "svm" for classes, "ridge" for continuous labels, "attentive" for both; "dense" for
+            maps of either.
         features: (n, D) float32; "knn", "logistic" and "ridge" are fitted on the device that they are on.
-        labels: (n,) classes from 0, or (n, d) values.
+        labels: (n,) classes from 0, or (n, d) values; or maps (n, H, W) of either, -1 and NaN for none.
         split: numbers of rows.
         k: neighbours of the kNN.
-        tokens: of all samples, for "attentive" only.
+        tokens: of all samples, for "attentive" and "dense" only.
         rows: (n,) numbers among them of the samples; None: the same.
-        seed: of "attentive".
-        device: of "attentive".
+        seed: of "attentive" and "dense".
+        device: of "attentive" and "dense".
 
     Returns:
         Truth and predictions, the predictions NaN where a feature is not finite.
 
     Raises:
-        ValueError: "attentive" without tokens.
+        ValueError: "attentive" or "dense" without tokens.
     """
     continuous = np.issubdtype(labels.dtype, np.floating)
-    if probe == "attentive" and tokens is None:
-        raise ValueError("expected token features for the probe attentive, got none")
+    if probe in OF_TOKENS and tokens is None:
+        raise ValueError(f"expected token features for the probe {probe}, got none")
+    if probe == "dense" and tokens is not None:
+        whole = np.arange(len(labels)) if rows is None else rows
+        return _dense(tokens, whole, labels, split, seed=seed, device=device)
     here, there = torch.from_numpy(split.train), torch.from_numpy(split.test)
     train, test = features[here], features[there]
     known, truth = labels[split.train], labels[split.test]
@@ -127,3 +140,20 @@ def _ridge(train: Tensor, test: Tensor, values: Tensor) -> tuple[NDArray[Any], f
     penalty = choose_penalty(train, scaled)
     weight, bias = fit_ridge(train, scaled, penalty=penalty)
     return (F.linear(test, weight, bias).double() * scale + mean).cpu().numpy(), penalty
+
+
+def _dense(
+    tokens: TokenFeatures, rows: NDArray[np.int64], labels: NDArray[Any], split: Split, *, seed: int, device: str
+) -> Outcome:
+    measure: Literal["R2 of pixels", "mIoU"] = "R2 of pixels" if labels.dtype.kind == "f" else "mIoU"
+    if tokens.valid is not None:
+        raise ValueError("expected tokens that fill a grid for the probe dense, got some that are padding")
+    if not all(tokens.values[torch.from_numpy(rows[part])].isfinite().all() for part in (split.train, split.test)):
+        return Outcome(measure, split.test, np.full((len(split.test), 4), np.nan), train=len(split.train))
+    known, asked = (
+        (tokens.values[torch.from_numpy(rows[part])].to(device), torch.from_numpy(labels[part]).to(device))
+        for part in (split.train, split.test)
+    )
+    fitted = fit_dense(*known, classes=None if measure != "mIoU" else int(labels.max()) + 1, seed=seed)
+    counted = count_pixels(fitted, *asked).cpu().numpy()
+    return Outcome(measure, split.test, counted, train=len(split.train), chosen=fitted.chosen)

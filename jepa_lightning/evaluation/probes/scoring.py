@@ -13,7 +13,7 @@ from jepa_lightning.evaluation.features.token_store import TokenFeatures
 from jepa_lightning.evaluation.probes.bootstrap import Outcome, bootstrap
 from jepa_lightning.evaluation.probes.classification import chance
 from jepa_lightning.evaluation.probes.few_shot import draw_in_halves, episodes_interval, few_shot
-from jepa_lightning.evaluation.probes.probing import Probe, run_probe
+from jepa_lightning.evaluation.probes.probing import OF_TOKENS, Probe, run_probe
 from jepa_lightning.evaluation.probes.protocols import Interval, Split, few_labels, interval
 from jepa_lightning.evaluation.probes.tasks import Protocol, Task
 from jepa_lightning.evaluation.report.results import Confusion, Difference, Score
@@ -50,11 +50,17 @@ class Scoring:
             found = {
                 name: [self._run(probe, name, split) for split in splits]
                 for name in self.features
-                if probe != "attentive" or name in self.tokens
+                if probe not in OF_TOKENS or name in self.tokens
             }
             for name, outcomes in found.items():
                 self._score(name, probe, share, outcomes)
-                if confuse and share == 1.0 and self.task.classes and np.isfinite(outcomes[0].predicted).all():
+                if (
+                    confuse
+                    and share == 1.0
+                    and self.task.classes
+                    and not self.task.maps
+                    and np.isfinite(outcomes[0].predicted).all()
+                ):
                     self._confuse(name, probe, outcomes)
             tested = len(np.unique(np.concatenate([split.test for split in splits])))
             for name, other in self.pairs:
@@ -118,8 +124,7 @@ class Scoring:
         return notes
 
     def _with_share(self, share: float) -> list[Split]:
-        strata = self.task.values if self.task.classes else np.zeros(len(self.task.values), dtype=np.int64)
-        seed = self.protocol.seed
+        strata, seed = self.task.strata, self.protocol.seed
         if share == 1.0:
             return self.splits
         splits = self.splits * self.protocol.label_draws if len(self.splits) == 1 else self.splits
@@ -163,7 +168,11 @@ class Scoring:
 
     def _chance(self, split: Split) -> float:
         known, truth = (torch.from_numpy(self.task.values[part]) for part in (split.train, split.test))
-        return chance(known, truth)
+        if not self.task.maps:
+            return chance(known, truth)
+        known, truth = known[known >= 0], truth[truth >= 0]
+        often = known.bincount().argmax()  # said everywhere: its share is its IoU, and that of all others is zero
+        return float((truth == often).double().mean()) / len(torch.cat([truth, often[None]]).unique())
 
 
 def _interval(values: NDArray[np.float64], ratio: float) -> Interval:

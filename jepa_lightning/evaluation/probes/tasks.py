@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -96,7 +97,7 @@ class Task:
     Attributes:
         name: of the label.
         rows: (n,) numbers of the samples that have it.
-        values: (n,) classes from 0, or (n, d) float64 values.
+        values: (n,) classes from 0, or (n, d) float64 values; or maps of either, (n, H, W), -1 and NaN for none.
         names: of the classes; empty for a continuous label.
     """
 
@@ -110,23 +111,36 @@ class Task:
         """Whether the label holds classes."""
         return bool(self.names)
 
+    @property
+    def maps(self) -> bool:
+        """Whether the label is a map of a sample's pixels."""
+        return self.values.ndim == 3
 
-def make_task(name: str, label: Tensor, *, names: Sequence[str] | None = None) -> Task:
+    @property
+    def strata(self) -> Array:
+        """The classes (n,) that splits keep the shares of; all the same where the label holds none."""
+        return self.values if self.classes and not self.maps else np.zeros(len(self.values), dtype=np.int64)
+
+
+def make_task(name: str, label: Tensor, *, names: Sequence[str] | None = None, maps: bool = False) -> Task:
     """Make a task from a label column: (n,) whole numbers, negative for none, or (n, ...) floats, NaN for none.
 
     Args:
         name: of the label.
         label: its values.
         names: of the classes 0, 1, ...; None: their numbers.
+        maps: take (n, H, W), whole numbers too, as maps of pixels.
 
     Raises:
         ValueError: no sample has the label, or all have the same.
     """
+    if maps and label.ndim == 3:
+        return _map_task(name, label, names or ())
     classes = is_class(label)
     if not classes and not label.is_floating_point():
         raise ValueError(
             f"label {name!r}: expected one class a sample or numbers with a point, got {label.dtype} of the shape "
-            f"{tuple(label.shape)}"
+            f"{tuple(label.shape)}" + (": the probe dense takes a map of pixels" if label.ndim == 3 else "")
         )
     values = label.numpy() if classes else label.double().reshape(len(label), -1).numpy()
     rows = np.flatnonzero(values >= 0 if classes else np.isfinite(values).all(1))
@@ -145,12 +159,28 @@ def make_task(name: str, label: Tensor, *, names: Sequence[str] | None = None) -
     return Task(name, rows, values.astype(np.int64), tuple(written))
 
 
+def _map_task(name: str, label: Tensor, names: Sequence[str]) -> Task:
+    """A label that is a map of pixels: classes are numbered by those that there are."""
+    known = label.isfinite() if label.is_floating_point() else label >= 0
+    rows = np.flatnonzero(known.flatten(1).any(1).numpy())
+    found = label[known].unique()
+    if len(found) < 2:
+        got = f"only {float(found[0]):g}" if len(found) else "none"
+        raise ValueError(f"label {name!r}: expected pixels of at least 2 values, got {got}")
+    if label.is_floating_point():
+        return Task(name, rows, label.double().numpy()[rows])
+    numbers = torch.searchsorted(found, label.clamp(min=int(found[0]))).masked_fill(~known, -1)
+    written = [names[number] if number < len(names) else str(number) for number in found.tolist()]
+    return Task(name, rows, numbers.numpy()[rows], tuple(written))
+
+
 def find_tasks(
     labels: Mapping[str, Tensor],
     *,
     asked: Sequence[str] | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
     group: str | None = None,
+    maps: bool = False,
 ) -> tuple[list[Task], list[str]]:
     """Find the tasks of a dataset and, as notes, the columns that are none.
 
@@ -159,6 +189,7 @@ def find_tasks(
         asked: labels to evaluate; None: all usable ones, except the groups.
         names: of the classes of each label.
         group: the label of the groups that are left out.
+        maps: take maps of pixels; see `make_task`.
 
     Raises:
         ValueError: a label asked for does not exist or is constant, or no label is left.
@@ -172,7 +203,7 @@ def find_tasks(
             notes.append(f"label {name!r}: not evaluated, since a {name} that was left out cannot be predicted")
             continue
         try:
-            tasks.append(make_task(name, labels[name], names=(names or {}).get(name)))
+            tasks.append(make_task(name, labels[name], names=(names or {}).get(name), maps=maps))
         except ValueError as error:
             if asked is not None:
                 raise
@@ -199,7 +230,7 @@ def make_splits(task: Task, protocol: Protocol, *, train: int, groups: Tensor | 
         for part, rows in (("training", split.train), ("test", split.test)):
             if not len(rows):
                 raise ValueError(f"no sample of the {part} part has it")
-        if (task.values[split.train] == task.values[split.train[:1]]).all():
+        if not task.maps and (task.values[split.train] == task.values[split.train[:1]]).all():
             raise ValueError("all samples of the training part have the same value")
         return [split]
     if protocol.kind == "groups":
@@ -208,8 +239,8 @@ def make_splits(task: Task, protocol: Protocol, *, train: int, groups: Tensor | 
         found = groups.numpy()[task.rows]
         kept = np.flatnonzero(found >= 0)
         return [Split(kept[split.train], kept[split.test]) for split in leave_one_group_out(found[kept])]
-    strata = task.values
-    if not task.classes:
+    strata = np.arange(len(task.values)) % 2 if task.maps else task.values  # of maps any, since there must be two
+    if not task.classes and not task.maps:
         order = np.argsort(np.argsort(task.values[:, 0], kind="stable"))
         strata = order * min(_BINS, max(2, len(order) // protocol.folds)) // len(order)
     if protocol.kind == "folds":

@@ -47,7 +47,7 @@ def html_page(report: Report, plots: Plots) -> str:
     }
     for title, sections in more.items():
         parts += [f"<h2>{title}</h2>", *map(_table, sections)] if sections else []
-    names = _Names(report, next((task for task in report.tasks if task.classes), None))
+    names = _Names(report, next((task for task in report.tasks if task.classes and not task.maps), None))
     parts += ["<h2>Collapse</h2>", _table(("", *report.collapse_section()[1:])), _plots(plots.collapse, names)]
     if report.neighbours is not None:
         parts += ["<h2>Nearest neighbours</h2>", *_neighbours(report.neighbours, names)]
@@ -68,9 +68,9 @@ class _Names:
 
     def __init__(self, report: Report, task: Task | None) -> None:
         self.ids = report.ids
-        self.label = "" if task is None else task.name
+        self.label = "" if task is None or task.maps else task.name
         self.known: dict[int, str] = {}
-        if task is not None:
+        if task is not None and not task.maps:
             values = task.values.tolist()
             words = [task.names[value] if task.classes else ", ".join(f"{v:.3g}" for v in value) for value in values]
             self.known = dict(zip(task.rows.tolist(), words, strict=True))

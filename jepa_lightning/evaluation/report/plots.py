@@ -48,7 +48,7 @@ def draw_plots(report: Report, runs: Mapping[str, Metrics] | None = None) -> Plo
                     [_scores(report, scores)],
                     _few_labels(report, scores),
                     [_confusion(found) for found in confusions],
-                    [_embedding(task, embedding) for embedding in report.embeddings],
+                    [] if task.maps else [_embedding(task, embedding) for embedding in report.embeddings],
                 ]
         spectra = _spectra(report)
         curves = [plot_run(metrics, title=name) for name, metrics in (runs or {}).items()]

@@ -146,6 +146,8 @@ class Report:
             return []
         probes = list(dict.fromkeys(score.probe for score in scores))
         what = f"{len(task.names)} classes, accuracy" if task.classes else "continuous, R2"
+        if task.maps:
+            what = f"{len(task.names)} classes of pixels, mIoU" if task.classes else "continuous, R2 of pixels"
         rows = []
         for encoder in self.encoders:
             found_of = {score.probe: score for score in scores if (score.encoder, score.share) == (encoder, 1.0)}

@@ -21,8 +21,8 @@ class Score:
     Attributes:
         encoder: its name.
         label: the label predicted.
-        probe: "knn", "logistic", "svm", "ridge", "attentive" or "5-way 1-shot".
-        measure: "accuracy" (0-1) or "R2".
+        probe: "knn", "logistic", "svm", "ridge", "attentive", "dense" or "5-way 1-shot".
+        measure: "accuracy" (0-1) or "R2"; of maps "mIoU" or "R2 of pixels".
         share: share of the training labels used.
         estimate: with its interval.
         over: what the interval is over, in words.
