@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
+import torch
 from pages import ROOT, blocks, commands, install, named_blocks, program
 
 PAGE = (ROOT / "docs" / "new-modality.md").read_text()
@@ -79,12 +80,40 @@ def test_its_commands_in_their_order(stranger):
     with np.load(stranger / "features.npz") as features:
         assert features["features"].shape == (96 + 24, 96)
         assert {"labels.rhythm", "labels.rate"} <= set(features.files)
-    for block in blocks(PAGE, "python"):
-        scope = {"__name__": "page"}
-        exec(compile(block, "new-modality.md", "exec"), scope)
-        assert scope["vectors"].shape == (len(scope["batch"]["id"]), 96)
+    block, _ = blocks(PAGE, "python")
+    scope = {"__name__": "page"}
+    exec(compile(block, "new-modality.md", "exec"), scope)
+    assert scope["vectors"].shape == (len(scope["batch"]["id"]), 96)
     for line in others[3:]:
         run(line)
+
+
+def test_channels_that_lie_near_each_other_are_hidden():
+    """Whole channels at all times, those nearest to the first, other ones in each sample; nothing of them leaks."""
+    _, block = blocks(PAGE, "python")
+    scope = {"__name__": "page"}
+    exec(compile(block, "new-modality.md", "exec"), scope)
+    jepa = scope["jepa"]
+    assert scope["predicted"].shape == (5, 1, 24, 48)
+    eeg = torch.randn(5, 8, 256)
+    tokens = jepa.tokenizer({"eeg": eeg})
+    assert torch.equal(tokens.values[2, 8 * 3 + 1], eeg[2, 3, 32:64])  # channel 3, second piece
+    (masks,) = jepa.masker(tokens, torch.Generator().manual_seed(0))
+    hidden = []
+    for context, target in zip(masks.context.tolist(), masks.targets[:, 0].tolist(), strict=True):
+        assert sorted(context + target) == list(range(64))
+        channels = {index // 8 for index in target}
+        assert {index for index in range(64) if index // 8 in channels} == set(target)
+        first, second, third = sorted(channels)  # on a circle of eight: each beside the next
+        assert sorted([(second - first) % 8, (third - second) % 8, (first - third) % 8]) == [1, 1, 6]
+        hidden.append(tuple(sorted(channels)))
+    assert len(set(hidden)) > 1
+    before = jepa.encoder(tokens, masks.context)
+    changed = eeg.clone()
+    for sample, channels in enumerate(hidden):
+        changed[sample, list(channels)] += 1.0
+    after = jepa.encoder(jepa.tokenizer({"eeg": changed}), masks.context)
+    torch.testing.assert_close(after, before)
 
 
 def test_a_recording_that_is_too_short_is_named(stranger, caplog):
