@@ -165,6 +165,7 @@ class Scoring:
 
     Attributes:
         protocol: "split": on the held-out part; "repeated": random divisions of training and held-out samples.
+        part: held-out part of "split": "val", or "test" where nothing is chosen any more.
         probes: of `evaluate_features`.
         pooling: of an encoder's tokens.
         labels: label columns; None: all.
@@ -173,6 +174,7 @@ class Scoring:
     """
 
     protocol: str = "split"
+    part: str = "val"
     probes: tuple[str, ...] = ("knn", "logistic")
     pooling: str = "mean"
     labels: tuple[str, ...] | None = None
@@ -180,9 +182,24 @@ class Scoring:
     label_share: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of a sweep: what `measure` is told, in whatever process."""
+    """One run: what `measure` is told, in whatever process.
+
+    Attributes:
+        recipe: a shipped configuration, or a file.
+        setting: what is changed in it.
+        words: further ones of `jepa-fit`.
+        seed: of the run and its scoring.
+        minutes: of CPU time of training.
+        folder: of the run.
+        scoring: how it is scored.
+        extra: another root, whose inputs are trained on without labels.
+        samples: training samples, at most; probes are fitted on all.
+        step: CPU seconds of a step, where they are known.
+        threads: of torch.
+        name: what else its line of the log holds.
+    """
 
     recipe: str
     setting: Setting
@@ -192,28 +209,42 @@ class Job:
     folder: Path
     scoring: Scoring
     extra: str | None = None
+    samples: int | None = None
     step: float | None = None
     threads: int = 1
     name: dict[str, Any] = field(default_factory=dict)
 
 
-class ExtendedRun(ClockedRun):
-    """A run that also trains on the inputs of another root (`extra`), without labels."""
+class InputsRun(ClockedRun):
+    """A run on other inputs: those of another root too (`extra`), or `samples` of its own, drawn by its seed."""
 
     extra: str | None = None
+    samples: int | None = None
 
     def before_fit(self) -> None:
-        """Add the further inputs to the training part; what is held out stays."""
+        """Exchange the training part; what is held out stays.
+
+        Raises:
+            ValueError: there are not so many training samples.
+        """
         super().before_fit()
+        if self.extra is None and self.samples is None:
+            return
+        own = self.data()
+        train = own.part("train")
+        if self.samples is not None:
+            if not 1 <= self.samples <= len(train):
+                raise ValueError(f"expected 1 to {len(train)} training samples, got {self.samples}")
+            order = np.random.default_rng(self.config["seed_everything"]).permutation(len(train))
+            train.indices = np.sort(train.indices[order[: self.samples]])
+        self.datamodule = own
         if self.extra is None:
             return
-        own, other = self.data(), self.data(root=self.extra)
         parts = {name: Subset(own.part(name).dataset, own.part(name).indices.tolist()) for name in own.splits}
-        sets: dict[str, Any] = {"train": ConcatDataset([parts["train"], Unlabelled(other.load()["train"])])}
-        sets |= {"val": parts["val"]} if "val" in parts else {}
-        self.datamodule = type(self.datamodule)(**self.settings)
+        more = Unlabelled(self.data(root=self.extra).load()["train"])
+        sets: dict[str, Any] = {**parts, "train": ConcatDataset([parts["train"], more])}
+        self.datamodule = self.data()
         self.datamodule.load = lambda: sets  # not as a `dataset`, which would be wrapped once more
-        self.datamodule.trainer = self.trainer
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -228,7 +259,7 @@ class ExtendedRun(ClockedRun):
         return data
 
 
-def score(run: ExtendedRun, scoring: Scoring, *, seed: int) -> dict[str, dict[str, float]]:
+def score(run: InputsRun, scoring: Scoring, *, seed: int) -> dict[str, dict[str, float]]:
     """Probe the trained and the untrained encoder on training samples: by probe, both, and the gain with its interval.
 
     Raises:
@@ -236,9 +267,12 @@ def score(run: ExtendedRun, scoring: Scoring, *, seed: int) -> dict[str, dict[st
     """
     module = run.model.cpu().eval()
     data = run.data(probe_samples=LABELS, views=1, view_transform=None)
-    known, held_out = data.probe_dataloader(), data.val_dataloader()
+    known, held_out = (
+        data.probe_dataloader(),
+        data.val_dataloader() if scoring.part == "val" else data.test_dataloader(),
+    )
     if known is None:
-        raise ValueError("expected labels of the training samples, got none: a sweep is scored by probes")
+        raise ValueError("expected labels of the training samples, got none: runs are scored by probes")
     if not held_out and scoring.protocol == "split":
         raise ValueError("expected held-out samples, got none: set --data.val_fraction 0.2, or --protocol repeated")
     encoded = {}
@@ -329,7 +363,7 @@ def measure(job: Job) -> dict[str, Any]:
                 minutes=job.minutes,
                 words=["--trainer.enable_checkpointing", "false", *job.words, *job.setting.arguments],
                 step=job.step,
-                kind=type("RunOfSweep", (ExtendedRun,), {"extra": job.extra}),
+                kind=type("RunOfJob", (InputsRun,), {"extra": job.extra, "samples": job.samples}),
             )
             scores = score(run, job.scoring, seed=job.seed)  # type: ignore[arg-type]
         except (Exception, SystemExit) as error:  # a mistake of one setting does not end the others
@@ -377,8 +411,14 @@ def sweep(given: argparse.Namespace, words: list[str]) -> list[dict[str, Any]]:
         ValueError: the space cannot be used, or all runs of a round failed.
     """
     settings = draw_settings(read_space(given.space), given.settings, seed=given.seed)
-    shares = given.protocol, tuple(given.probes), given.pooling, given.labels and tuple(given.labels)
-    scoring = Scoring(*shares, repeats=given.repeats, label_share=given.label_share)
+    scoring = Scoring(
+        protocol=given.protocol,
+        probes=tuple(given.probes),
+        pooling=given.pooling,
+        labels=given.labels and tuple(given.labels),
+        repeats=given.repeats,
+        label_share=given.label_share,
+    )
     plan, log = rounds(len(settings), given.budget, most=given.rounds), given.out / "log.jsonl"
     given.out.mkdir(parents=True, exist_ok=True)
     steps: dict[str, float] = {}

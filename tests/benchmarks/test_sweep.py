@@ -132,8 +132,8 @@ def test_a_small_sweep_is_logged_and_resumed(words, tmp_path, monkeypatch, capsy
     again = sweep.main(words)
     assert len(measured) == 1
     assert [line["words"] for line in again] == [line["words"] for line in lines]
-    sweep.main([*words, "--seed", "1", "--rounds", "1"])
-    assert len(measured) == 4  # another seed is another sweep, in the same log
+    sweep.main([*words, "--seed", "1", "--settings", "1"])
+    assert len(measured) == 2  # another seed is another sweep, in the same log
 
 
 def test_held_out_samples_are_not_trained_on_and_the_test_split_is_not_read(words, tmp_path, monkeypatch):
