@@ -96,40 +96,64 @@ def join_graphs(batch: Batch) -> Batch:
 
 
 class GraphViews(ViewTransform):
-    """Views of graphs: edges and features left out at random (GRACE: Zhu et al. 2020, arXiv:2006.04131, section 3.1).
+    """Views of graphs: edges, features and nodes left out at random, or a connected part of the graph.
 
-    An edge goes in both directions, and out of all patches that have it; self-loops stay. A feature is set to zero for
-    all nodes of a graph. Graphs are cut into patches once, not once a view: patches and random-walk features are those
-    of a random one of `GraphData`'s cuts (`drop_edges` and `partitions` there cut graphs that lack edges).
+    Edges and features as in GRACE (Zhu et al. 2020, arXiv:2006.04131, section 3.1), nodes and subgraphs as in GraphCL
+    (You et al. 2020, arXiv:2010.13902, section 3.1). An edge goes in both directions, and out of all patches that have
+    it; self-loops stay. A feature is set to zero for all nodes of a graph. A node goes with its edges, and a patch with
+    its last node; one node always stays. A subgraph grows from a random node by random neighbours of the nodes that it
+    has (along the edges within patches), until it has its share of the nodes or no neighbours are left.
+
+    Graphs are cut into patches once, not once a view: patches and random-walk features are those of a random one of
+    `GraphData`'s cuts (`drop_edges` and `partitions` there cut graphs that lack edges).
 
     Args:
         drop_edges: probability that an edge is left out.
         drop_features: probability that a feature is set to zero.
+        drop_nodes: probability that a node is left out.
+        subgraph: share of the nodes that a subgraph has, above 0; 1 keeps the whole graph.
 
     Raises:
-        DataError: a probability that is not from 0 to below 1.
+        DataError: a probability that is not from 0 to below 1, or a share that is not above 0 and at most 1.
 
     Examples:
         ```yaml
         data:
           class_path: GraphData
-          init_args: {views: 2, view_transform: {class_path: GraphViews, init_args: {drop_edges: 0.3}}}
+          init_args: {views: 2, view_transform: {class_path: GraphViews, init_args: {drop_edges: 0.3, subgraph: 0.8}}}
         ```
     """
 
     name = "graph"
 
-    def __init__(self, *, drop_edges: float = 0.2, drop_features: float = 0.2) -> None:
-        for name, value in (("drop_edges", drop_edges), ("drop_features", drop_features)):
+    def __init__(
+        self,
+        *,
+        drop_edges: float = 0.2,
+        drop_features: float = 0.2,
+        drop_nodes: float = 0.0,
+        subgraph: float = 1.0,
+    ) -> None:
+        for name, value in (("edges", drop_edges), ("features", drop_features), ("nodes", drop_nodes)):
             if not 0 <= value < 1:
-                raise DataError(f"expected {name} from 0 to below 1, got {value:g}")
+                raise DataError(f"expected drop_{name} from 0 to below 1, got {value:g}")
+        if not 0 < subgraph <= 1:
+            raise DataError(f"expected subgraph, a share of the nodes, above 0 and at most 1, got {subgraph:g}")
         self.drop_edges = drop_edges
         self.drop_features = drop_features
+        self.drop_nodes = drop_nodes
+        self.subgraph = subgraph
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:
         """Make one view of the sample's `graph`, a `PatchedGraph`."""
         sample = random_cut(sample)
         graph: PatchedGraph = sample["graph"]
+        if self.subgraph < 1:
+            graph = with_nodes(graph, grown(graph, share=self.subgraph))
+        if self.drop_nodes:
+            staying = torch.rand(len(graph.nodes)) >= self.drop_nodes
+            staying[torch.randint(len(staying), ())] |= not staying.any()
+            graph = with_nodes(graph, staying)
         kept = self._kept(graph)
         known = torch.rand(graph.nodes.shape[1]) >= self.drop_features
         features = graph.edge_features
@@ -146,3 +170,50 @@ class GraphViews(ViewTransform):
         ends = graph.members[graph.edges].sort(dim=0).values
         pairs, of_pair = (ends[0] * len(graph.nodes) + ends[1]).unique(return_inverse=True)
         return (torch.rand(len(pairs)) >= self.drop_edges)[of_pair] | (ends[0] == ends[1])
+
+
+def with_nodes(graph: PatchedGraph, kept: Tensor) -> PatchedGraph:
+    """Leave out the nodes that are not `kept` (n,) bool, with their edges, and patches that have no node then.
+
+    Random-walk features stay those of the whole graph.
+    """
+    member_kept = kept[graph.members]
+    edge_kept = member_kept[graph.edges].all(0)
+    of_node, of_member = kept.cumsum(0) - 1, member_kept.cumsum(0) - 1  # numbers after
+    _, patch = graph.patch[member_kept].unique(return_inverse=True)
+    return PatchedGraph(
+        nodes=graph.nodes[kept],
+        walks=graph.walks[kept],
+        members=of_node[graph.members[member_kept]],
+        patch=patch,
+        edges=of_member[graph.edges[:, edge_kept]],
+        edge_features=None if graph.edge_features is None else graph.edge_features[edge_kept],
+        count=int(patch[-1]) + 1,
+    )
+
+
+def grown(graph: PatchedGraph, *, share: float) -> Tensor:
+    """Draw the nodes of a connected subgraph with this share of the nodes, rounded, at least one: (n,) bool.
+
+    It has fewer where the part of the graph that it began in has fewer.
+    """
+    nodes = len(graph.nodes)
+    near: list[list[int]] = [[] for _ in range(nodes)]
+    for source, target in graph.members[graph.edges].unique(dim=1).T.tolist():
+        near[source].append(target)
+        near[target].append(source)
+    wanted, draws = max(round(share * nodes), 1), torch.rand(nodes).tolist()
+    inside: set[int] = set()
+    border = [int(draws[0] * nodes)]
+    reached = set(border)
+    while border and len(inside) < wanted:
+        number = int(draws[-1 - len(inside)] * len(border)) if inside else 0
+        border[number], border[-1] = border[-1], border[number]
+        node = border.pop()
+        inside.add(node)
+        new = sorted(set(near[node]) - reached)
+        reached.update(new)
+        border.extend(new)
+    found = torch.zeros(nodes, dtype=torch.bool)
+    found[list(inside)] = True
+    return found

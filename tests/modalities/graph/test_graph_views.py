@@ -1,6 +1,6 @@
 """Views of graphs: edges go in both directions and out of every patch, features for all nodes."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -8,9 +8,9 @@ from view_checks import check_views
 
 from jepa_lightning.data import DataError
 from modalities.graph import GraphData, GraphViews
-from modalities.graph.graphs import RawGraph
+from modalities.graph.graphs import GraphBatch, RawGraph
 from modalities.graph.patching import cut
-from modalities.graph.transforms import Cutting, LazyGraph
+from modalities.graph.transforms import Cutting, LazyGraph, grown, with_nodes
 
 CUT = {"features": 4, "edge_features": 0, "patches": 6, "hops": 1, "walk": 4}
 
@@ -94,7 +94,91 @@ def test_a_graph_without_edges_or_features():
     assert view.nodes.shape == (5, 0)
 
 
-@pytest.mark.parametrize("name", ["drop_edges", "drop_features"])
+def described(patched):
+    """Patches as sets of what their nodes and edges are, the nodes by their only feature."""
+    number = patched.nodes[:, 0].tolist()
+    found = [(set(), set()) for _ in range(patched.count)]
+    for member, patch in zip(patched.members.tolist(), patched.patch.tolist(), strict=True):
+        found[patch][0].add(number[member])
+    features = patched.edge_features.flatten().tolist()
+    for (source, target), feature in zip(patched.edges.T.tolist(), features, strict=True):
+        assert patched.patch[source] == patched.patch[target]
+        ends = (number[patched.members[source]], number[patched.members[target]])
+        found[int(patched.patch[source])][1].add((*ends, feature))
+    return found
+
+
+def test_a_node_goes_with_its_edges_and_a_patch_with_its_last_node():
+    whole = cut(replace(graph(), nodes=torch.arange(30.0)[:, None]), patches=6, hops=0, walk=4)
+    torch.manual_seed(0)
+    lost = 0
+    for _ in range(30):
+        kept = torch.rand(30) < 0.3
+        kept[int(torch.randint(30, ()))] = True
+        staying = set(kept.nonzero().flatten().tolist())
+        expected = [
+            ({n for n in nodes if n in staying}, {e for e in edges if e[0] in staying and e[1] in staying})
+            for nodes, edges in described(whole)
+        ]
+        expected = [patch for patch in expected if patch[0]]
+        view = with_nodes(whole, kept)
+        assert described(view) == expected
+        assert view.patch.tolist() == sorted(view.patch.tolist())
+        assert torch.equal(view.walks, whole.walks[kept])
+        lost += view.count < whole.count
+    assert lost
+    assert same(with_nodes(whole, torch.ones(30, dtype=torch.bool)), whole)
+
+
+def test_nodes_are_dropped_by_their_probability():
+    torch.manual_seed(0)
+    views = GraphViews(drop_edges=0.0, drop_features=0.0, drop_nodes=0.3)
+    counts = [len(views({"graph": lazy()})["graph"].nodes) for _ in range(100)]
+    assert sum(counts) / 3000 == pytest.approx(0.7, abs=0.03)
+    almost = GraphViews(drop_edges=0.0, drop_features=0.0, drop_nodes=0.999)
+    assert min(len(almost({"graph": lazy()})["graph"].nodes) for _ in range(20)) == 1
+    GraphBatch.join([almost({"graph": lazy()})["graph"] for _ in range(4)])
+
+
+def test_a_subgraph_is_connected_and_of_its_size():
+    whole = cut(graph(), patches=6, hops=1, walk=4)
+    near = {n: set() for n in range(30)}
+    for source, target in graph().edges.T.tolist():
+        near[source].add(target)
+    torch.manual_seed(0)
+    starts = torch.zeros(30)
+    for share, size in ((0.5, 15), (0.8, 24), (0.01, 1), (1.0, 30)):
+        for _ in range(20):
+            kept = grown(whole, share=share)
+            inside = set(kept.nonzero().flatten().tolist())
+            assert len(inside) == size
+            reached, todo = set(), [min(inside)]
+            while todo:
+                node = todo.pop()
+                reached.add(node)
+                todo += (near[node] & inside) - reached
+            assert reached == inside
+            starts += kept
+    assert (starts > 0).all(), "any node may be in it"
+    view = GraphViews(drop_edges=0.0, drop_features=0.0, subgraph=0.5)({"graph": lazy()})["graph"]
+    assert len(view.nodes) == 15
+
+
+def test_a_subgraph_ends_where_its_component_does():
+    pairs = torch.tensor([[0, 1], [1, 0], [2, 3], [3, 2]]).T
+    parts = cut(RawGraph(nodes=torch.ones(5, 1), edges=pairs), patches=2, hops=1, walk=2)
+    torch.manual_seed(0)
+    found = {tuple(grown(parts, share=0.9).nonzero().flatten().tolist()) for _ in range(60)}
+    assert found == {(0, 1), (2, 3), (4,)}
+
+
+@pytest.mark.parametrize("value", [0.0, 1.1, -0.5])
+def test_a_share_out_of_range(value):
+    with pytest.raises(DataError, match="expected subgraph, a share of the nodes, above 0 and at most 1"):
+        GraphViews(subgraph=value)
+
+
+@pytest.mark.parametrize("name", ["drop_edges", "drop_features", "drop_nodes"])
 def test_settings_out_of_range(name):
     with pytest.raises(DataError, match=f"expected {name} from 0 to below 1, got 1"):
         GraphViews(**{name: 1.0})
