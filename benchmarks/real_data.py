@@ -57,6 +57,13 @@ class Run(JEPACLI):
         super().before_fit()
         self.untrained = copy.deepcopy(self.model.evaluated_encoder)
 
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """Return what the data module was built from, to build it once more; the transform of views as it is."""
+        settings: dict[str, Any] = self.config["data"]["init_args"].as_dict()
+        given = settings.get("view_transform") is not None
+        return {**settings, "view_transform": self.datamodule.view_transform} if given else settings
+
 
 def raw_input(module: JEPA) -> Callable[[Batch], Tensor] | None:
     """Features without learning, of the modalities that have any: a batch to (B, D)."""

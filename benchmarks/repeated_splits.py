@@ -61,7 +61,7 @@ class SplitRun(Run):
         """Exchange the data for the training part of the split."""
         super().before_fit()
         self.trainer.strategy.connect(self.model)  # the data take their sizes from the model
-        settings = self.config["data"]["init_args"].as_dict()
+        settings = self.data_settings
         self.everything, sizes = self._load(settings)
         targets = known_targets(self.everything)
         if targets is None or (targets < 0).any():

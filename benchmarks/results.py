@@ -68,6 +68,7 @@ class Entry:
         pooling: of the tokens, those of raw input too where it is not the mean.
         by_time: labels that are evaluated once more with features of each time side by side.
         prepare: makes `root` from what lies under `--data`, and says where it is.
+        extra: further inputs without labels, of "divisions"; what lies under `--data`.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Entry:
     pooling: Pooling = "mean"
     by_time: tuple[str, ...] = ()
     prepare: Callable[[Path, Path], Path] | None = None
+    extra: str | None = None
 
 
 def split_shapes(data: Path, out: Path) -> Path:
@@ -141,6 +143,7 @@ ENTRIES = {
         runs=tuple(range(10)),
         kind="divisions",
         probes=("knn", "svm"),
+        extra="modelnet10_chair_monitor",
     ),
     "MUTAG": Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "logistic")),
 }
@@ -250,7 +253,7 @@ def _on_division(
 
     run, _ = train_on_split(
         entry.recipe, str(root), words, seed=seed, folder=folder, choose=choose,
-        extra=str(data / "modelnet10_chair_monitor"),
+        extra=str(data / entry.extra) if entry.extra else None,
     )  # fmt: skip
     encoded = {}
     for name, embed in _embedders(run).items():

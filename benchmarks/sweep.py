@@ -246,15 +246,10 @@ class InputsRun(ClockedRun):
         self.datamodule = self.data()
         self.datamodule.load = lambda: sets  # not as a `dataset`, which would be wrapped once more
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of the data."""
-        return self.config["data"]["init_args"].as_dict()
-
     def data(self, **changed: Any) -> Any:
         """Make the data once more, with other settings."""
         self.trainer.strategy.connect(self.model)  # the data take their sizes from the model
-        data = type(self.datamodule)(**{**self.settings, **changed})
+        data = type(self.datamodule)(**{**self.data_settings, **changed})
         data.trainer = self.trainer
         return data
 

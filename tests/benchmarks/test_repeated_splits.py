@@ -93,7 +93,9 @@ def test_two_repeats_train_on_their_own_parts_and_are_kept(words, runs, tmp_path
 def test_extra_inputs_are_trained_on_without_labels(words, runs, tmp_path):
     (tmp_path / "more").mkdir()
     write_clouds(tmp_path / "more" / "train.h5", [0, 1] * 3, seed=2)
-    repeated_splits.main([*words, "--repeats", "1", "--extra", str(tmp_path / "more")])
+    views = ["--data.view_transform", "PointCloudViews", "--data.view_transform.dropout", "0.5"]
+    repeated_splits.main([*words, "--repeats", "1", "--extra", str(tmp_path / "more"), *views])
+    assert runs[0].datamodule.training_transform.dropout == 0.5
     samples = runs[0].datamodule.part("train").dataset
     assert len(samples) == 18 + 6
     assert all(samples[i]["labels"] is None for i in range(18, 24))

@@ -148,8 +148,10 @@ def test_held_out_samples_are_not_trained_on_and_the_test_split_is_not_read(word
     monkeypatch.setattr("modalities.pointcloud.PointCloudData.test_dataloader", None)
     (tmp_path / "more").mkdir()
     write_clouds(tmp_path / "more" / "train.h5", [0, 1] * 3, seed=2)
-    sweep.main([*words, "--settings", "1", "--extra", str(tmp_path / "more")])
+    views = ["--data.view_transform", "PointCloudViews", "--data.view_transform.dropout", "0.5"]
+    sweep.main([*words, "--settings", "1", "--extra", str(tmp_path / "more"), *views])
     run = runs[0]
+    assert run.datamodule.training_transform.dropout == 0.5
     used, held = run.datamodule.part("train"), run.datamodule.part("val")
     assert (len(used), len(held)) == (30 + 6, 10)
     own = run.data()
