@@ -65,6 +65,8 @@ ETA = 3
 
 _TIMED = 11  # steps of a short run, of which the clock leaves out the first
 
+_WRONG_WORDS = 2  # exit code of the command's parser
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -362,6 +364,8 @@ def measure(job: Job) -> dict[str, Any]:
             )
             scores = score(run, job.scoring, seed=job.seed)  # type: ignore[arg-type]
         except (Exception, SystemExit) as error:  # a mistake of one setting does not end the others
+            if isinstance(error, SystemExit) and error.code != _WRONG_WORDS:
+                raise  # the sweep itself is to end, as by Ctrl-C
             traceback.print_exc()
             why = " ".join(str(error).split())[:300] or type(error).__name__
             return {**line, "error": f"{why} (see {job.folder / 'output.txt'})"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from test_repeated_splits import clouds, write_clouds
 
 from benchmarks import sweep
@@ -169,11 +170,22 @@ def test_a_setting_that_fails_is_named_and_out(words, tmp_path, capsys):
     assert "points 4: " in capsys.readouterr().out
     failed = [line for line in sweep.read_log(tmp_path / "out" / "log.jsonl") if "error" in line]
     assert [line["words"] for line in failed] == [{"data.points": 4}]
-    write_space(tmp_path / "space.yaml", {"data.points": [4, 5]})
+    write_space(tmp_path / "space.yaml", {"data.points": [4], "data.no_such": [5]})
     with pytest.raises(SystemExit) as stop:
         sweep.main(words)
     assert stop.value.code == 2
-    assert "all 2 runs of round 1 failed" in capsys.readouterr().err
+    assert "all 1 runs of round 1 failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stopped", [SystemExit(1), SIGTERMException(), KeyboardInterrupt()], ids=repr)
+def test_a_sweep_that_is_stopped_ends_and_can_be_resumed(words, tmp_path, monkeypatch, stopped):
+    def stop(*args, **kwargs):
+        raise stopped
+
+    monkeypatch.setattr(sweep, "train_for", stop)
+    with pytest.raises(type(stopped)):
+        sweep.main(words)
+    assert sweep.read_log(tmp_path / "out" / "log.jsonl") == []
 
 
 @pytest.mark.parametrize("wrong", ["--budget 0", "--label-share 2", "--jobs 0", "--space none.yaml"])
