@@ -145,6 +145,14 @@ ENTRIES = {
         probes=("knn", "svm"),
         extra="modelnet10_chair_monitor",
     ),
+    "bimnet10_views": Entry(
+        "Parts of buildings, two views",
+        "vicreg_bimnet10",
+        "bimnet10",
+        runs=tuple(range(5)),
+        kind="divisions",
+        probes=("knn", "logistic", "svm"),
+    ),
     "MUTAG": Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "logistic")),
 }
 LABELS = 10_000  # that a probe is fitted on, at most
