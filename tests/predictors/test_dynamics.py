@@ -24,6 +24,7 @@ TOKEN = TokenSpec(shape=(1, 8, 8), grid=(2, 2), positions=SinCosPositions)
 PLACES = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]])
 KINDS = {
     "residual": partial(ResidualPredictor, width=16),
+    "gated": partial(ResidualPredictor, width=16, sines=5, gate=True),
     "gru": partial(GRUPredictor, width=5),
     "mlp": partial(MLPPredictor, width=16),
     "adaln": partial(AdaLNPredictor, width=16, depth=2, heads=2),
@@ -110,6 +111,31 @@ def test_the_residual_mlp_by_hand():
             torch.testing.assert_close(found[b, s], expected)
 
 
+def test_sines_and_gate_by_hand():
+    predictor, seen = make("gated", history=2, pooled=False), past(2, 4)
+    action = actions()[:, 0]
+    found = predict_next(predictor, seen, action)
+    for b in range(3):
+        for s in range(4):
+            states = torch.cat([seen.states[b, 0, s], seen.states[b, 1, s]])
+            angles = predictor.waves.weight @ states + predictor.waves.bias
+            x = torch.cat([states, action[b], angles.sin(), angles.cos()])
+            for linear, _ in predictor.layers:
+                x = linear.weight @ x + linear.bias
+                x = x * (1 + torch.erf(x / 2**0.5)) / 2
+            x = predictor.project.weight @ x + predictor.project.bias
+            expected = seen.states[b, 1, s] + x[:D] / (1 + torch.exp(-x[D:]))
+            torch.testing.assert_close(found[b, s], expected)
+
+
+def test_angles_are_spread_as_asked():
+    torch.manual_seed(0)
+    spec = PredictorSpec(dim=64, out=64, token=TOKEN, condition=A, history=2)
+    waves = ResidualPredictor(spec, sines=500, frequency=4.0).waves
+    angles = torch.randn(2000, 128) @ waves.weight.T
+    assert abs(float(angles.std()) - 4.0) < 0.2
+
+
 def test_the_gru_is_torchs():
     predictor, seen = make("gru"), past()
     action = actions()[:, 0]
@@ -133,6 +159,9 @@ def test_what_a_predictor_of_states_needs():
         GRUPredictor(PredictorSpec(dim=D, out=D, token=TOKEN, condition=A, history=2))
     with pytest.raises(ValueError, match="width and depth must be at least 1"):
         ResidualPredictor(PredictorSpec(dim=D, out=D, token=TOKEN, condition=A), depth=0)
+    for wrong in ({"sines": -1}, {"sines": 4, "frequency": 0.0}):
+        with pytest.raises(ValueError, match="sines of at least 0 and a positive frequency"):
+            ResidualPredictor(PredictorSpec(dim=D, out=D, token=TOKEN, condition=A), **wrong)
     asked = Query(positions=torch.zeros(3, 2, 1, 3))
     with pytest.raises(ValueError, match=r"got a context of 5 tokens and 2 block\(s\) of 1"):
         make("residual")(Latents(values=torch.zeros(3, 5, D)), asked, Latents(values=torch.zeros(3, 1, A)))
