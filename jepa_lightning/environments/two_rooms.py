@@ -19,7 +19,10 @@ _DOT = 1.5  # half the dot's size where it meets walls; the standard deviation o
 _SUBSTEPS = 6  # of an action; the dot stops before the first that is blocked
 _LONGEST = 3.0
 
+_TURN, _TURN_AT_WALL = 1 / 5, 1 / 4  # chance of another action in a step of an agent that holds them
+
 Rooms = Literal["same", "other", "any"]
+Walk = Literal["drift", "hold", "both"]
 
 
 class TwoRooms(Environment):
@@ -34,6 +37,10 @@ class TwoRooms(Environment):
         rooms: where a task's goal lies: in the "same" room as the start, at least 10 units off, in the "other" room, or
             "any".
         radius: a dot nearer than this to the goal has arrived.
+        walk: how the agent wanders. Of "drift" the direction drifts, turns anywhere after a wall, and one step in four
+            heads for the door. Of "hold" an action is held for 5 steps on average, for 4 where a wall stops it, so that
+            the dot leans on walls; half of the actions are as long as they can be, and one in four heads for the door.
+            Of "both" every second walk is held.
         wall: range of the wall's x.
         door: range of the door's y.
 
@@ -61,11 +68,14 @@ class TwoRooms(Environment):
         image_size: int = SIZE,
         rooms: Rooms = "same",
         radius: float = 4.5,
+        walk: Walk = "drift",
         wall: tuple[float, float] = (26.0, 38.0),
         door: tuple[float, float] = (14.0, 50.0),
     ) -> None:
         if rooms not in ("same", "other", "any"):
             raise ValueError(f"rooms must be same, other or any, got {rooms!r}")
+        if walk not in ("drift", "hold", "both"):
+            raise ValueError(f"walk must be drift, hold or both, got {walk!r}")
         if image_size < 8 or not radius > 0:
             raise ValueError(f"expected images of at least 8 pixels and a positive radius, got {image_size}, {radius}")
         for name, (low, high), edge in (("wall", wall, 20), ("door", door, 10)):
@@ -74,6 +84,7 @@ class TwoRooms(Environment):
         self.image_size = image_size
         self.rooms = rooms
         self.radius = radius
+        self.walk = walk
         self.wall, self.door = wall, door
         self.space = Disc(_LONGEST)
 
@@ -133,11 +144,22 @@ class TwoRooms(Environment):
             goal[wrong] = self._places(layout[wrong], generator)
 
     def wander(self, count: int, length: int, generator: torch.Generator) -> Wandering:
-        """A walk whose direction drifts, and turns anywhere after a wall; one step in four heads for the door."""
+        """Walks; see `walk`."""
         if length < 2:
             raise ValueError(f"expected trajectories of at least 2 observations, got {length}")
         layout = self._layouts(count, generator)
         state = torch.cat([self._places(layout, generator), layout], dim=-1)
+        if self.walk != "both":
+            return (self._drifting if self.walk == "drift" else self._holding)(state, length, generator)
+        drift, hold = self._drifting(state[::2], length, generator), self._holding(state[1::2], length, generator)
+        states, actions = state.new_zeros(count, length, 4), state.new_zeros(count, length - 1, 2)
+        for start, walk in enumerate((drift, hold)):
+            states[start::2], actions[start::2] = walk.states, walk.actions
+        return Wandering(states, actions)
+
+    def _drifting(self, state: Tensor, length: int, generator: torch.Generator) -> Wandering:
+        """Walks whose direction drifts, from states (N, 4)."""
+        count, layout = len(state), state[:, 2:]
         angle = 2 * math.pi * torch.rand(count, generator=generator)
         states, actions = [state], []
         for _ in range(length - 1):
@@ -149,6 +171,27 @@ class TwoRooms(Environment):
             after = self.step(state, action)
             hit = (after[:, :2] - state[:, :2] - action).norm(dim=-1) > 1e-3
             angle = torch.where(hit, 2 * math.pi * torch.rand(count, generator=generator), angle)
+            state = after
+            states.append(state)
+            actions.append(action)
+        return Wandering(torch.stack(states, dim=1), torch.stack(actions, dim=1))
+
+    def _holding(self, state: Tensor, length: int, generator: torch.Generator) -> Wandering:
+        """Walks of held actions from states (N, 4)."""
+        count = len(state)
+        turn = torch.ones(count, dtype=torch.bool)
+        action = torch.zeros(count, 2)
+        states, actions = [state], []
+        for _ in range(length - 1):
+            angle = 2 * math.pi * torch.rand(count, generator=generator)
+            share = (2 * torch.rand(count, 1, generator=generator)).clamp(max=1 - 1e-6)  # less than 1 when rounded
+            door = F.normalize(state[:, 2:] - state[:, :2], dim=-1)
+            ahead = torch.rand(count, 1, generator=generator) < 0.25
+            drawn = _LONGEST * share * torch.where(ahead, door, torch.stack([angle.cos(), angle.sin()], dim=-1))
+            action = torch.where(turn.unsqueeze(-1), drawn, action)
+            after = self.step(state, action)
+            hit = (after[:, :2] - state[:, :2] - action).norm(dim=-1) > 1e-3
+            turn = torch.rand(count, generator=generator) < torch.where(hit, _TURN_AT_WALL, _TURN)
             state = after
             states.append(state)
             actions.append(action)

@@ -106,8 +106,9 @@ def test_the_straight_way_ends_at_the_goal_in_the_same_room_and_at_the_wall_in_t
     assert arrived["other"] < 30
 
 
-def test_the_same_seed_gives_the_same_walk():
-    rooms = TwoRooms()
+@pytest.mark.parametrize("walk", ["drift", "hold", "both"])
+def test_the_same_seed_gives_the_same_walk(walk):
+    rooms = TwoRooms(walk=walk)
     one, other = rooms.wander(5, 8, generator(3)), rooms.wander(5, 8, generator(3))
     assert torch.equal(one.states, other.states)
     assert torch.equal(one.actions, other.actions)
@@ -117,9 +118,36 @@ def test_the_same_seed_gives_the_same_walk():
     assert (one.actions.norm(dim=-1) <= 3).all()
 
 
+def test_held_actions_lean_on_walls():
+    found = {}
+    for walk in ("drift", "hold"):
+        rooms = TwoRooms(walk=walk)
+        walks = rooms.wander(300, 32, generator())
+        after = rooms.step(walks.states[:, :-1], walks.actions)
+        torch.testing.assert_close(after, walks.states[:, 1:])
+        assert (walks.actions.norm(dim=-1) <= 3).all()
+        held = (walks.actions[:, 1:] == walks.actions[:, :-1]).all(-1)
+        hit = (after - walks.states[:, :-1])[..., :2].sub(walks.actions).norm(dim=-1) > 1e-3
+        sides = walks.states[..., 0] < walks.states[..., 2]
+        found[walk] = {"held": held, "hit": hit, "through": (sides[:, 0] != sides[:, -1]).float().mean()}
+    assert not found["drift"]["held"].any()
+    held, hit = (found["hold"][key] for key in ("held", "hit"))
+    assert abs(float(held[~hit[:, :-1]].float().mean()) - 4 / 5) < 0.02  # 5 steps on average
+    assert abs(float(held[hit[:, :-1]].float().mean()) - 3 / 4) < 0.03
+    assert hit.float().mean() > 2 * found["drift"]["hit"].float().mean()
+    assert found["hold"]["through"] > 0.05
+    mixed = TwoRooms(walk="both").wander(301, 32, generator())
+    held = (mixed.actions[:, 1:] == mixed.actions[:, :-1]).all(-1).any(-1)
+    assert not held[::2].any()
+    assert held[1::2].all()
+    torch.testing.assert_close(rooms.step(mixed.states[:, :-1], mixed.actions), mixed.states[:, 1:])
+
+
 def test_settings_that_make_no_sense():
     with pytest.raises(ValueError, match="rooms must be same, other or any, got 'left'"):
         TwoRooms(rooms="left")
+    with pytest.raises(ValueError, match="walk must be drift, hold or both, got 'run'"):
+        TwoRooms(walk="run")
     with pytest.raises(ValueError, match="at least 2 observations, got 1"):
         TwoRooms().wander(3, 1, generator())
     with pytest.raises(ValueError, match="at least 8 pixels and a positive radius"):
