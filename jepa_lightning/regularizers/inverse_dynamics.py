@@ -25,6 +25,8 @@ class InverseDynamics(Regularizer):
         spec: widths, given by the module; it needs that of an action.
         width: of the hidden layers.
         depth: number of hidden layers, each followed by GELU.
+        linear: a linear map of both states in place of the MLP. It asks for a state that an action shifts by the same
+            amount wherever it is done, as it does a place; that is learned sooner, and distances keep their meaning.
         on: which representations: context or target.
         weight: a number or a schedule. Too small a weight never leaves the plateau at 1.
 
@@ -50,6 +52,7 @@ class InverseDynamics(Regularizer):
         *,
         width: int = 256,
         depth: int = 2,
+        linear: bool = False,
         on: On = "context",
         weight: float | Schedule = 1.0,
     ) -> None:
@@ -58,9 +61,9 @@ class InverseDynamics(Regularizer):
             raise ValueError(f"width and depth must be at least 1, got {width} and {depth}")
         if not spec.actions:
             raise ValueError("InverseDynamics tells actions, and this pretext has none: use the pretext Rollout")
-        sizes = [2 * self.dim] + [width] * depth
+        sizes = [2 * self.dim] + ([] if linear else [width] * depth)
         layers = [nn.Sequential(nn.Linear(before, after), nn.GELU()) for before, after in pairwise(sizes)]
-        self.head = nn.Sequential(*layers, nn.Linear(width, spec.actions))
+        self.head = nn.Sequential(*layers, nn.Linear(sizes[-1], spec.actions))
 
     def forward(self, outcome: Outcome) -> Tensor:
         """The mean over transitions, channels of the action, and contexts."""

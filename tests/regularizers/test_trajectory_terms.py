@@ -80,14 +80,16 @@ def test_similarity_and_straightness_in_loops():
     assert float(Straightening(SPEC)(seen)) == pytest.approx(sum(bent) / len(bent), rel=1e-5)
 
 
-def test_inverse_dynamics_in_loops_and_what_a_still_state_tells():
+@pytest.mark.parametrize("linear", [False, True])
+def test_inverse_dynamics_in_loops_and_what_a_still_state_tells(linear):
     torch.manual_seed(0)
-    term, seen = InverseDynamics(SPEC, width=8, depth=1), outcome()
+    term, seen = InverseDynamics(SPEC, width=8, depth=1, linear=linear), outcome()
     states = states_of(seen)
     errors = []
     for b in range(B):
         for t in range(T - 1):
-            told = term.head(torch.cat([states[b, t], states[b, t + 1]]))
+            pair = torch.cat([states[b, t], states[b, t + 1]])
+            told = term.head[0].weight @ pair + term.head[0].bias if linear else term.head(pair)
             errors.append((told - seen.actions[b, t]).square().mean().item())
     value = term(seen)
     assert value.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
