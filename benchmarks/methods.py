@@ -41,6 +41,7 @@ from benchmarks.hog import hog_features
 from benchmarks.method_settings import METHODS, RECIPES
 from benchmarks.real_data import Run
 from benchmarks.report import at_least, choose_device, machine, options, table, write_json
+from benchmarks.training import QUIET
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders.pooling import Pooling, pooled_features
 from jepa_lightning.evaluation import Features, extract
@@ -133,6 +134,38 @@ class ClockedCardRun(ClockedRun):
     device = computes_on = "cuda"
 
 
+def train_for(
+    config: str,
+    folder: Path,
+    *,
+    seed: int,
+    minutes: float,
+    words: Sequence[str],
+    step: float | None = None,
+    kind: type[ClockedRun] = ClockedRun,
+) -> ClockedRun:
+    """Train a configuration for as many steps as fit into the minutes, over which the schedules stretch.
+
+    Args:
+        config: a shipped name, or a path.
+        folder: of the runs `timed`, whose few steps are timed, and `run`.
+        seed: of both.
+        minutes: of the CPU, or by the clock on a GPU.
+        words: further ones of `jepa-fit`.
+        step: seconds of a step, where they are known; nothing is timed then.
+        kind: of the run.
+    """
+
+    def train(name: str, steps: int) -> ClockedRun:
+        length = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps), "--seed_everything", str(seed)]
+        where = ["--trainer.default_root_dir", str(folder / name)]
+        return kind(["fit", "--config", config, *QUIET, *where, *length, *words])
+
+    if step is None:
+        step = train("timed", sum(_SHORT[kind.device])).clock.step
+    return train("run", max(round(minutes * 60 / step), 1))
+
+
 def train_equally(
     method: tuple[str, list[str]],
     root: Path,
@@ -144,33 +177,13 @@ def train_equally(
     device: str = "cpu",
     val_fraction: float = _HELD_OUT,
 ) -> ClockedRun:
-    """Train a method for as many steps as fit into the minutes, by the time of a step of a short run."""
-    how: dict[str, Any] = {"seed": seed, "words": words, "device": device, "val_fraction": val_fraction}
-    short = train(method, root, folder / "timed", steps=sum(_SHORT[device]), **how)
-    steps = max(round(minutes * 60 / short.clock.step), 1)
-    return train(method, root, folder / "run", steps=steps, **how)
-
-
-def train(
-    method: tuple[str, list[str]],
-    root: Path,
-    folder: Path,
-    *,
-    seed: int,
-    steps: int,
-    words: Sequence[str],
-    device: str = "cpu",
-    val_fraction: float = _HELD_OUT,
-) -> ClockedRun:
-    """Train a method, a shipped configuration and what is changed in it, for so many steps."""
+    """Train a method, a shipped configuration and what is changed in it, for so many minutes; see `train_for`."""
     config, changed = method
-    fixed = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps), "--trainer.limit_val_batches", "0"]
-    fixed += ["--probe.enabled", "false", "--pictures.enabled", "false", "--trainer.enable_progress_bar", "false"]
-    fixed += ["--seed_everything", str(seed), "--data.root", str(root), "--data.val_fraction", str(val_fraction)]
+    fixed = [*changed, "--data.root", str(root), "--data.val_fraction", str(val_fraction)]
+    kind = ClockedRun
     if device != "cpu":
-        fixed += card_settings(folder.parent.parent / "decoded")
-    run = ClockedRun if device == "cpu" else ClockedCardRun
-    return run(["fit", "--config", config, "--trainer.default_root_dir", str(folder), *changed, *fixed, *words])
+        kind, fixed = ClockedCardRun, [*fixed, *card_settings(folder.parent / "decoded")]
+    return train_for(config, folder, seed=seed, minutes=minutes, words=[*fixed, *words], kind=kind)
 
 
 def card_settings(decoded: Path) -> list[str]:

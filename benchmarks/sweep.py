@@ -52,10 +52,9 @@ import torch
 import yaml
 from torch.utils.data import ConcatDataset, Subset
 
-from benchmarks.methods import LABELS, ClockedRun
+from benchmarks.methods import LABELS, ClockedRun, train_for
 from benchmarks.repeated_splits import Unlabelled, pooler
 from benchmarks.report import at_least, machine, options, table, write_json
-from benchmarks.training import QUIET
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.evaluation import extract
 from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, evaluate_features
@@ -63,7 +62,6 @@ from jepa_lightning.evaluation.evaluate_features import Encoded, Protocol, evalu
 ETA = 3
 """Of the runs of a round, one in so many is trained again, so many times as long."""
 
-_TIMED = 11  # steps of a short run, of which the clock leaves out the first
 
 _WRONG_WORDS = 2  # exit code of the command's parser
 
@@ -290,45 +288,6 @@ def score(run: InputsRun, scoring: Scoring, *, seed: int) -> dict[str, dict[str,
             ends = {end: mean(getattr(d.estimate, end) for d in gains) for end in ("low", "high")}
             found[probe] = {**row, "gain": mean(d.estimate.mean for d in gains), **ends}
     return found
-
-
-def train_for(
-    config: str,
-    folder: Path,
-    *,
-    seed: int,
-    minutes: float,
-    words: Sequence[str],
-    step: float | None = None,
-    kind: type[ClockedRun] = ClockedRun,
-) -> ClockedRun:
-    """Train a configuration for as many steps as fit into the CPU minutes, over which the schedules stretch.
-
-    Args:
-        config: a shipped name, or a path.
-        folder: of the runs `timed`, whose few steps are timed, and `run`.
-        seed: of both.
-        minutes: of CPU time.
-        words: further ones of `jepa-fit`.
-        step: CPU seconds of a step, where they are known; nothing is timed then.
-        kind: of the run.
-    """
-
-    def train(name: str, steps: int) -> ClockedRun:
-        fixed = [
-            "--trainer.max_epochs",
-            "-1",
-            "--trainer.max_steps",
-            str(steps),
-            *QUIET,
-            "--seed_everything",
-            str(seed),
-        ]
-        return kind(["fit", "--config", config, "--trainer.default_root_dir", str(folder / name), *fixed, *words])
-
-    if step is None:
-        step = train("timed", _TIMED).clock.step
-    return train("run", max(round(minutes * 60 / step), 1))
 
 
 @contextmanager
