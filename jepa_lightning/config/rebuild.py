@@ -58,6 +58,8 @@ def build_data(
 ) -> LightningDataModule:
     """The data module of a configuration, which takes sizes that are not given (`image_size: null`) from `modality`.
 
+    Of several kinds of data it is that of the main kind; see `JEPADataModule.for_evaluation`.
+
     Args:
         config: `class_path` and `init_args`.
         overrides: settings that replace those in `init_args`; classes of the usual libraries that they
@@ -73,7 +75,7 @@ def build_data(
     trust = [*trust, *library_classes(strings(overrides))]
     data = _build(LightningDataModule, {**config, "init_args": settings}, what="data", trust=trust)
     if isinstance(data, JEPADataModule):
-        data.bind(modality)
+        return data.bind(modality).for_evaluation
     return data
 
 

@@ -5,6 +5,7 @@ from jepa_lightning.data.cache import MemoryCache
 from jepa_lightning.data.files.archives import ArchiveSamples, find_archives
 from jepa_lightning.data.files.file_set import CachedFileSet, FileSet, cache_sets
 from jepa_lightning.data.files.find import FileList, find_files
+from jepa_lightning.data.mixed import MixedData
 from jepa_lightning.data.module import JEPADataModule
 from jepa_lightning.data.paired import PairedData
 from jepa_lightning.data.samples import DataError, ReportingLoader, Samples, Unreadable
@@ -32,6 +33,7 @@ __all__ = [
     "HuggingFaceStream",
     "JEPADataModule",
     "MemoryCache",
+    "MixedData",
     "PairedData",
     "PlainViews",
     "Record",

@@ -195,6 +195,11 @@ class JEPADataModule(Shown, LoadedData, ABC):
         """Return the estimated settings, for a checkpoint."""
         return self.estimated()
 
+    @property
+    def for_evaluation(self) -> JEPADataModule:
+        """Return the data that commands read when they open a run: these."""
+        return self
+
     def prepared(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Wrap a dataset of undecoded records for `to_sample`; return any other unchanged."""
         if not isinstance(dataset, Records):

@@ -25,6 +25,8 @@ class TokenSpec:
             (B, K, width), each token separately, if a linear layer on the flat values does not fit (points in any
             order). None for the linear layer.
         axes: number P of coordinates; None: as many as the grid has.
+        other_shapes: further shapes of raw values that the tokens of some batches have, all of a batch the same one
+            (patches of images where others are tubelets of clips); `embed` tells them apart.
     """
 
     shape: tuple[int, ...]
@@ -32,6 +34,7 @@ class TokenSpec:
     positions: Callable[[int], nn.Module]
     embed: Callable[[int], nn.Module] | None = None
     axes: int | None = None
+    other_shapes: tuple[tuple[int, ...], ...] = ()
 
 
 class Encoder(nn.Module, ABC):

@@ -81,7 +81,7 @@ def errors_with(prefix: str) -> Iterator[None]:
 def _with_order(data: LightningDataModule) -> JEPADataModule:
     if not isinstance(data, JEPADataModule):
         raise ValueError(f"expected a JEPADataModule, got {type(data).__name__}: only their splits have an order")
-    return data
+    return data.for_evaluation
 
 
 def _prefix(class_path: str, encoder: Frozen) -> str:

@@ -67,7 +67,8 @@ def check_tokens(tokens: Any, spec: TokenSpec, tokenizer: object) -> None:
             f"{tuple(values.shape)} and positions {tuple(positions.shape)}"
         )
     batch, count = values.shape[:2]
-    if not isinstance(values, Ragged) and tuple(values.shape[2:]) != tuple(spec.shape):
+    shapes = [tuple(spec.shape), *spec.other_shapes]
+    if not isinstance(values, Ragged) and tuple(values.shape[2:]) not in shapes:
         raise ContractError(
             f"{who}: expected values (B, N, {', '.join(map(str, spec.shape))}), as the modality's spec.shape says, got "
             f"{tuple(values.shape)}"

@@ -1,6 +1,7 @@
-"""Videos: V-JEPA on tubelets, with its data."""
+"""Videos: V-JEPA on tubelets, with its data; images beside clips."""
 
 from modalities.video.data import VideoData
+from modalities.video.embedding import ClipImageEmbedding
 from modalities.video.files import ArrayClips
 from modalities.video.forked import ForkedClips
 from modalities.video.generated import GeneratedClips
@@ -11,6 +12,7 @@ from modalities.video.transforms import VideoViews
 
 __all__ = [
     "ArrayClips",
+    "ClipImageEmbedding",
     "ForkedClips",
     "GeneratedClips",
     "SlowClips",

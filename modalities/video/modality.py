@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from jepa_lightning.maskers import BlockUnion, Masker, MultiMasker
 from jepa_lightning.modality import Batch, EncoderFactory, Extent, Modality
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.video import pictures
+from modalities.video.embedding import ClipImageEmbedding
 from modalities.video.tokenizer import TubeletTokenizer
 
 
@@ -24,7 +27,10 @@ def vjepa_masks() -> MultiMasker:
 class Video(Modality):
     """Clips as grids of tubelets (V-JEPA, Bardes et al. 2024, arXiv:2404.08471).
 
-    Batches hold `video`, (B, C, T, H, W): bytes (normalised by the tokenizer) or floats (taken as they are).
+    Batches hold `video`, (B, C, T, H, W): bytes (normalised by the tokenizer) or floats (taken as they are). With
+    `images`, a batch may hold `image`, (B, C, H, W), instead, as `MixedData` gives them (V-JEPA 2.1: Mur-Labadia et al.
+    2026, arXiv:2603.14482): its patches of one frame lie at the time 0 and have an embedding of their own
+    (`ClipImageEmbedding`).
 
     Args:
         frames: frames T of a clip; 1 for still images.
@@ -36,6 +42,11 @@ class Video(Modality):
         std: likewise; None is ImageNet's, or 0.25.
         encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
         masker: draws contexts and targets; V-JEPA's short-range and long-range masks by default.
+        images: also take images, of the size and channels of a frame; `tubelet` must be at least 2, and the encoder one
+            that uses `TokenSpec.embed`, as `ViT` does.
+
+    Raises:
+        ValueError: sizes that do not fit each other, or `images` with an encoder that cannot take them.
 
     Examples:
         >>> import torch
@@ -65,6 +76,7 @@ class Video(Modality):
         std: list[float] | None = None,
         encoder: EncoderFactory = ViT,
         masker: Masker | None = None,
+        images: bool = False,
     ) -> None:
         default = usual_statistics(channels)
         self.frames = frames
@@ -78,9 +90,14 @@ class Video(Modality):
             channels=channels,
             mean=default[0] if mean is None else mean,
             std=default[1] if std is None else std,
+            images=images,
         )
         self.grid = self.tokenizer.grid
-        self.spec = TokenSpec(shape=(channels, *self.tokenizer.tubelet), grid=self.grid, positions=SinCosPositions)
+        shape = (channels, *self.tokenizer.tubelet)
+        self.spec = TokenSpec(shape=shape, grid=self.grid, positions=SinCosPositions)
+        if images:
+            embed = partial(ClipImageEmbedding, shape=shape)
+            self.spec = replace(self.spec, embed=embed, other_shapes=((channels, 1, *shape[2:]),))
         self.extent = Extent(
             key="video",
             sizes=(frames, *self.image_size),
@@ -90,14 +107,21 @@ class Video(Modality):
         )
         self.masker = masker or vjepa_masks()
         self.encoder = encoder(self.spec)
+        if images and not any(isinstance(part, ClipImageEmbedding) for part in self.encoder.modules()):
+            raise ValueError(
+                f"expected an encoder that uses TokenSpec.embed for clips and images, got "
+                f"{type(self.encoder).__name__}: use ViT, or set modality.images to false"
+            )
 
     def draw_masks(self, batch: Batch, masks: list[Masks]) -> list[Tensor]:
         """Moving pictures: the clip above, for each draw of masks, what its context shows and what it hides."""
-        return pictures.masks(batch["video"], masks, self.grid)
+        clips, grid = self._shown(batch)
+        return pictures.masks(clips, masks, grid)
 
     def draw_features(self, batch: Batch, tokens: Tokens, colours: Tensor) -> list[Tensor]:
         """Moving pictures: the clip above the colour of each tubelet."""
-        return pictures.features(batch["video"], colours, self.grid)
+        clips, grid = self._shown(batch)
+        return pictures.features(clips, colours, grid)
 
     def example(self, count: int, generator: torch.Generator) -> Batch:
         """Noise."""
@@ -105,11 +129,17 @@ class Video(Modality):
 
     def draw_samples(self, batch: Batch) -> list[Tensor]:
         """Each clip, moving."""
-        return pictures.samples(batch["video"])
+        return pictures.samples(self._shown(batch)[0])
 
     def raw_features(self, batch: Batch) -> Tensor:
         """The pixels of the mean frame: (B, C H W)."""
-        return batch["video"].float().mean(2).flatten(1)
+        return self._shown(batch)[0].float().mean(2).flatten(1)
+
+    def _shown(self, batch: Batch) -> tuple[Tensor, tuple[int, ...]]:
+        """The clips of a batch, or its images as clips of one frame, and the grid of their tokens."""
+        if "video" not in batch and "image" in batch:
+            return batch["image"].unsqueeze(2), (1, *self.grid[1:])
+        return batch["video"], self.grid
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
