@@ -47,6 +47,7 @@ WORLDS = {
 LISTED = {  # methods of docs/methods.md without a teacher, and what is tested of each
     "masked, no teacher": ("masked", "SIGReg"),
     "VICReg": ("views", "VICReg"),
+    "VICReg, ResNet-18": ("views", "VICReg"),
     "LeJEPA": ("views", "SIGReg"),
     "VISReg": ("views", "VISReg"),
     "SimSiam": ("SimSiam, its gradient not stopped", None),
