@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -59,6 +60,21 @@ class Encoder(nn.Module, ABC):
     def depth(self) -> int:
         """Return the number of layers."""
         return len(list(self.layers))
+
+    _frozen: tuple[nn.Module, ...] = ()
+
+    def freeze(self, *parts: nn.Module) -> None:
+        """Leave parts of this encoder as they are: without gradient, and in eval mode whatever its own mode is."""
+        self._frozen = (*self._frozen, *parts)
+        for part in parts:
+            part.requires_grad_(False).train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; frozen parts stay in eval mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.train(False)
+        return self
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Return what gives the number of a parameter's layer by the parameter's name.

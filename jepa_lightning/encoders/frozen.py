@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +48,7 @@ class FrozenEncoder(Encoder):
             load_encoder(self.encoder, spec, weights)
         self.dim = self.encoder.dim
         self.norm = norm
-        self.requires_grad_(False)
-        self.train(self.training)
+        self.freeze(self.encoder)
 
     @property
     def layers(self) -> Iterable[nn.Module]:
@@ -61,12 +59,6 @@ class FrozenEncoder(Encoder):
         """Return what gives the number of a parameter's layer."""
         inner = self.encoder.group_matcher(coarse)
         return lambda name: inner(name.removeprefix("encoder."))
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; the encoder stays in eval mode."""
-        super().train(mode)
-        self.encoder.train(False)
-        return self
 
     @torch.no_grad()
     def forward(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from itertools import chain
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +38,7 @@ class SegmentEncoder(Encoder):
         self.dim = second.dim
         self.depth = second.depth
         if frozen:
-            first.requires_grad_(False)
-        self.train(self.training)
+            self.freeze(first)
 
     @property
     def layers(self) -> Iterable[nn.Module]:
@@ -51,13 +49,6 @@ class SegmentEncoder(Encoder):
         """Return what gives the number of a parameter's layer: 0 for the first level, then those of the second."""
         second = self.second.group_matcher(coarse)
         return lambda name: 0 if name.startswith("first.") else second(name.removeprefix("second."))
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; a frozen first level stays in eval mode."""
-        super().train(mode)
-        if self.frozen:
-            self.first.train(False)
-        return self
 
     def segments(self, tokens: SegmentTokens) -> Tensor:
         """Encode and pool segments with the first level: (B, S, D) latents."""

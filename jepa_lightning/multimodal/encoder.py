@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -35,27 +34,17 @@ class MultimodalEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
-        self.frozen = tuple(frozen)
         dims = {name: encoder.dim for name, encoder in encoders.items()}
         self.dim = width or max(dims.values())
         mapped = [name for name, dim in dims.items() if width is not None or dim != self.dim or name in frozen]
         self.maps = nn.ModuleDict({name: nn.Linear(dims[name], self.dim) for name in mapped})
         self.depth = min(encoder.depth for encoder in encoders.values())
         init_weights(self.maps)
-        for name in frozen:
-            self.part(name).requires_grad_(False)
-        self.train(self.training)
+        self.freeze(*map(self.part, frozen))
 
     def part(self, name: str) -> Encoder:
         """Return the encoder of a modality, without the linear map."""
         return self.encoders[name]  # type: ignore[return-value]
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; frozen encoders stay in eval mode."""
-        super().train(mode)
-        for name in self.frozen:
-            self.part(name).train(False)
-        return self
 
     @property
     def layers(self) -> Iterable[nn.Module]:
