@@ -7,10 +7,10 @@
 Rows come in the order of their importance: checks of the device's own paths, steps of ViT-S/16, L/16, a CIFAR-size
 model and H/14 (bf16 autocast) with fixed mask sizes, compiled and recorded as CUDA graphs, and eager, beside the
 official step; `jepa-fit` on generated images beside the bare step, and with five of the shipped configurations; the
-step compiled alone, recorded alone, without the short cuts of this package ("plain"), and in parts; the official step
-with SDPA, fused AdamW and a foreach EMA; a batch of two, whose time is what the CPU takes to launch a step. A row
-starts only where its usual time is left. Each is printed when it is done and the JSON file is written anew, so a run
-that is cut off keeps its rows; a row that fails holds its error.
+step compiled alone, recorded alone, without the short cuts of this package ("plain"), in parts, and by the device's
+kernels; the official step with SDPA, fused AdamW and a foreach EMA; a batch of two, whose time is what the CPU takes to
+launch a step. A row starts only where its usual time is left. Each is printed when it is done and the JSON file is
+written anew, so a run that is cut off keeps its rows; a row that fails holds its error.
 
 Steps are timed one by one between CUDA events, without waiting for the device: the median of at least 20 after a
 warm-up, drawing of masks included (the official masks are drawn before).
@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from benchmarks import report
 from benchmarks.flops import model_flops, peak
 from benchmarks.gpu_checks import CHECKS
+from benchmarks.kernels import kernel_ms
 from benchmarks.models import SIZES, build
 from benchmarks.official import official_step
 from benchmarks.step_time import no_lap, time_parts, time_steps, training_step
@@ -165,6 +166,7 @@ class Bench:
             ours(large, 15, parts=True),
             ours(small, 10, parts=True),
             ours(cifar, 8, parts=True),
+            *(ours(size, 40, **both, kernels=True) for size in (large, small, cifar)),
             Row("192x12 jepa-fit, default threads", 60, lambda: self.fit(cifar)),
             Row("192x12 jepa-fit, one thread", 60, lambda: self.fit(cifar, threads="1")),
             ours(large, 15, variable_sizes=True),
@@ -179,6 +181,7 @@ class Bench:
         compiled: bool = False,
         graphs: bool = False,
         parts: bool = False,
+        kernels: bool = False,
         plain: bool = False,
         variable_sizes: bool = False,
     ) -> Found:
@@ -189,6 +192,7 @@ class Bench:
             compiled: `torch.compile` every layer.
             graphs: recorded as CUDA graphs.
             parts: split into its parts, each by itself.
+            kernels: split into the device's kernels, by their kind.
             plain: without LayerNorm in autocast's type, fused AdamW and the target's half-precision copy.
             variable_sizes: masks whose sizes change from step to step.
         """
@@ -224,7 +228,11 @@ class Bench:
         if parts:
             laps = time_parts(run, range(100, 102 if self.tiny else 112), self.device)
             found["parts_ms"] = {name: round(report.quartiles(times)[1], 3) for name, times in laps.items()}
-        elif not plain and not variable_sizes:
+        if kernels:
+            found["kernels_ms"] = {
+                kind: round(ms, 3) for kind, ms in kernel_ms(run, range(100, 103), self.device).items()
+            }
+        elif not plain and not variable_sizes and not parts:
             self.bare[size] = max(found["samples_per_second"], self.bare.get(size, 0.0))
         return found
 
@@ -416,6 +424,8 @@ def cells(found: Found) -> tuple[str, ...]:
         note = f"{share}{found['steps']} steps, {found['seconds_in_all']:.0f} s in all"
     elif "parts_ms" in found:
         note = ", ".join(f"{name} {ms:.1f}" for name, ms in found["parts_ms"].items())
+    elif "kernels_ms" in found:
+        note = ", ".join(f"{kind} {ms:.1f}" for kind, ms in found["kernels_ms"].items())
     elif found["row"].startswith("H/14") and "hours_300_epochs" in found:
         note = f"{found['hours_300_epochs']:.0f} h for 300 epochs of ImageNet"
     return (

@@ -17,10 +17,10 @@ _sizes: set[tuple[int, ...]] = set()
 def note_size(x: Tensor) -> None:
     """Note the size of what attends; from `MANY` on, attention leaves cuDNN's kernels to others for good.
 
-    cuDNN plans an attention anew for each size, and the CPU plans longer than the GPU computes: of a step of ViT-S/16
-    with masks whose sizes change, 207 of 292 ms of CPU time beside an H100 (torch's profiler). This turns torch's own
-    switch (`torch.backends.cuda.enable_cudnn_sdp`), which is one of the process; the values differ as those of any two
-    kernels do.
+    cuDNN plans an attention anew for each size, and the CPU plans longer than the GPU computes: a step of ViT-S/16 with
+    masks whose sizes change took several times as long as one with fixed sizes (`benchmarks/README.md`, section gpu).
+    This turns torch's own switch (`torch.backends.cuda.enable_cudnn_sdp`), which is one of the process; the values
+    differ as those of any two kernels do.
 
     Args:
         x: (B, N, W) tokens.

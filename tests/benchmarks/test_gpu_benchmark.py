@@ -50,6 +50,20 @@ def test_steps_and_what_fails_beside_them(tmp_path, capsys):
     assert "left out" not in printed
 
 
+def test_kernels_of_a_step_by_their_kind(tmp_path):
+    rows = run(tmp_path, "--only", "kernels")
+    assert list(rows) == [
+        f"{size} ours, compiled, graphs, kernels" for size in ("L/16 B128", "S/16 B256", "192x12 32 px B512")
+    ]
+    for row in rows.values():
+        found = row["kernels_ms"]
+        assert {"attention", "matrix products", "optimiser, EMA", "other"} <= found.keys()
+        assert all(ms >= 0 for ms in found.values())
+        assert (
+            0.05 * row["ms"] < sum(found.values()) < 20 * row["ms"]
+        )  # a profiler slows a tiny step, and hides nothing
+
+
 CLONE = {  # what is called of a clone, without anything of it
     "helper": """
 import torch
