@@ -12,8 +12,9 @@ images that lie on the device.
 
 On a CPU each step of the run is followed by a bare one, so that both meet the same noise, and the time is CPU time of
 this process (loader workers, of which there are none unless `--workers` says so, are not in it). On a GPU the run's
-time is by the clock between two batches some steps apart, and the bare steps come after it. Samples a second are of all
-timed steps together, so that steps that are logged count; the share is the run's over the bare loop's.
+time is by the clock between two batches some steps apart, the first after 60 steps, and the bare steps come after it.
+Samples a second are of all timed steps together, so that steps that are logged count; the share is the run's over the
+bare loop's.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ from jepa_lightning.predictors import TransformerPredictor
 from modalities.image import Image
 
 SOURCES = ("memory", "decoded before", "JPEG")
-WARMUP = 3  # steps that do not count
+WARMUP = {"cpu": 3, "cuda": 60}
+"""Steps that do not count: on a GPU until graphs are recorded and the first look at collapse has loaded a library."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ class Times(Callback):
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         """A step is done, with all callbacks before this one."""
-        if self.bare is None and len(self.ours) + 1 in (WARMUP, trainer.max_steps):
+        if self.bare is None and len(self.ours) + 1 in (WARMUP["cuda"], trainer.max_steps):
             torch.cuda.synchronize()
         now = self.clock()
         self.ours.append(now - self._last if self._last is not None else 0.0)
@@ -157,7 +159,7 @@ def run(size: Size, source: str, bare: Bare | None, args: Any, *, root: Path, fo
         "trainer.accelerator": "cpu" if args.device == "cpu" else "gpu",
         "trainer.devices": 1,
         "trainer.precision": "32-true" if args.device == "cpu" else "bf16-mixed",
-        "trainer.max_steps": WARMUP + args.steps,
+        "trainer.max_steps": WARMUP[args.device] + args.steps,
         "trainer.max_epochs": -1,
         "trainer.limit_val_batches": 0,
         "trainer.num_sanity_val_steps": 0,
@@ -166,7 +168,7 @@ def run(size: Size, source: str, bare: Bare | None, args: Any, *, root: Path, fo
         "trainer.default_root_dir": folder / "run",
     }
     if source == "memory":
-        words["data.samples"] = max(size.batch * (WARMUP + args.steps), 16)
+        words["data.samples"] = max(size.batch * (WARMUP[args.device] + args.steps), 16)
     else:
         words |= {"data.root": root, "data.cache": "null" if source == "decoded before" else "false"}
         words["data.cache_folder"] = folder / "decoded" if source == "decoded before" else "null"
@@ -177,7 +179,8 @@ def run(size: Size, source: str, bare: Bare | None, args: Any, *, root: Path, fo
 
 def measure(size: Size, source: str, args: Any, *, root: Path, device: torch.device) -> dict[str, float]:
     """Samples a second of the run and of the bare loop, and the share."""
-    steps, cuda = WARMUP + args.steps, device.type == "cuda"
+    cuda, warm = device.type == "cuda", WARMUP[args.device]
+    steps = warm + args.steps
     bare = Bare(size, steps, device=device, bf16=cuda, fast=args.fast)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -188,10 +191,10 @@ def measure(size: Size, source: str, args: Any, *, root: Path, device: torch.dev
     ):
         warnings.simplefilter("ignore")
         times = run(size, source, None if cuda else bare, args, root=root, folder=Path(folder))
-    theirs = times.theirs[WARMUP:]
+    theirs = times.theirs[warm:]
     if cuda:
-        theirs = [ms / 1e3 for ms in time_steps(bare, range(steps), device)][WARMUP:]
-    ours = times.ours[WARMUP:]
+        theirs = [ms / 1e3 for ms in time_steps(bare, range(steps), device)][warm:]
+    ours = times.ours[warm:]
     fit, loop = (size.batch * len(each) / sum(each) for each in (ours, theirs))
     return {"samples_per_second": fit, "bare_samples_per_second": loop, "share": fit / loop, "steps": len(ours)}
 
@@ -222,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for name, size in sizes.items():
                 root = write_images(Path(folder) / f"jpeg{size.image}", args.files)
-                link_more(root, size.batch * (WARMUP + args.steps))
+                link_more(root, size.batch * (WARMUP[args.device] + args.steps))
                 for source in args.only:
                     results[f"{name}, {source}"] = measure(size, source, args, root=root, device=device)
     finally:

@@ -7,7 +7,8 @@ import sys
 import torch
 
 SEED = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which a run of Lightning's leaves behind; the next would take it
-OF_OTHERS = ("PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT")  # of pytest, and of importing gymnasium beside pygame
+OF_OTHERS = ("PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT", "CUDA_DEVICE_ORDER")
+"""Of pytest, of importing gymnasium beside pygame, and of Lightning where it chooses a GPU."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGALRM)
 
 
