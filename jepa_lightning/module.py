@@ -110,8 +110,8 @@ class JEPA(LightningModule):
                 f"expected a regularizer beside {type(self.pretext).__name__} as it is set, without which all "
                 "representations collapse to one, got none: set model.regularizers to [SIGReg] or [VICReg]"
             )
-        spec = RegularizerSpec(*self.pretext.latent_dims(modality, self.target), self.pretext.action_dim)
-        self.regularizers = Regularizers(regularizers or [], spec)
+        widths = *self.pretext.latent_dims(modality, self.target), self.pretext.action_dim, self.pretext.upper_actions
+        self.regularizers = Regularizers(regularizers or [], RegularizerSpec(*widths))
         self.prediction_weight = prediction_weight
         if not isinstance(learning_rate, Schedule):
             peak = learning_rate

@@ -36,6 +36,9 @@ class CollapseMonitor(Shown, Callback):
     states' variance that lies within trajectories. A state that holds the scenery alone has rank and spread, a very low
     prediction loss, and a share near zero: below `min_within` the monitor says so.
 
+    Each level above the first (`HierarchicalRollout`) is watched by itself, its targets as the first's: rank, spread
+    and share are `collapse/level2_effective_rank`, `collapse/level2_std`, `collapse/level2_within`, and so on.
+
     Args:
         every_n_steps: optimiser steps between two measurements; by default the trainer's `log_every_n_steps`. A
             shorter run is measured once, at the end of its first epoch.
@@ -85,13 +88,13 @@ class CollapseMonitor(Shown, Callback):
         self.rank_drop = rank_drop
         self.loss_rise = loss_rise
         self.min_within = min_within
-        self.warned_of_stillness = False
-        self._within: dict[str, list[Tensor]] = {"target": [], "context": []}  # since the last look
+        self._still: set[str] = set()  # what it has warned of
+        self._within: dict[str, list[Tensor]] = {}  # since the last look
         self.enabled = enabled
-        self.warned = False
+        self._collapsed: set[str] = set()
         self.warned_of_loss = False
         self._looked = 0
-        self._first: tuple[float, float] | None = None  # rank and standard deviation at the first measurement
+        self._first: dict[str, tuple[float, float]] = {}  # rank and standard deviation at the first measurement
         self._first_loss: float | None = None
         self._losses: list[Tensor] = []  # since the last measurement
         self._recent: dict[str, list[deque[Tensor]]] = {"target": [], "context": []}
@@ -109,7 +112,10 @@ class CollapseMonitor(Shown, Callback):
         self._remember("context", [_normed(latents) for latents in outcome.context])
         if outcome.actions is not None:
             for name, found in (("target", outcome.target), ("context", outcome.context)):
-                self._within[name] += [variance_within(outcome.by_trajectory(latents)) for latents in found]
+                self._remember_within(name, outcome, found)
+        for number, level in enumerate(outcome.levels, start=2):
+            self._remember(f"level{number}", level.target)
+            self._remember_within(f"level{number}", level, level.target)
         if step and step % every == 0 and step != self._looked:
             self._looked = step
             self._look(pl_module, step)
@@ -122,12 +128,13 @@ class CollapseMonitor(Shown, Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the first measurement, for a resumed run."""
-        return {"first": list(self._first or ()), "first_loss": self._first_loss}
+        first, levels = self._first.get("", ()), {name: list(found) for name, found in self._first.items() if name}
+        return {"first": list(first), "first_loss": self._first_loss, "first_of_levels": levels}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the first measurement."""
-        first = state_dict.get("first")
-        self._first = (first[0], first[1]) if first else None
+        stored = {"": state_dict.get("first"), **state_dict.get("first_of_levels", {})}
+        self._first = {name: (found[0], found[1]) for name, found in stored.items() if found}
         self._first_loss = state_dict.get("first_loss")
 
     def _look_at_loss(self, step: int) -> None:
@@ -143,15 +150,21 @@ class CollapseMonitor(Shown, Callback):
             if not found:
                 continue
             share, self._within[name] = float(torch.stack(found).mean()), []
-            pl_module.log("collapse/within" if name == "target" else "collapse/context_within", share, batch_size=1)
-            if share < self.min_within and not self.warned_of_stillness:
-                self.warned_of_stillness = True
-                rank_zero_warn(still_message(step, share))
+            pl_module.log(f"{_prefix(name)}within", share, batch_size=1)
+            level = "" if name in ("target", "context") else name
+            if share < self.min_within and level not in self._still:
+                self._still.add(level)
+                rank_zero_warn(still_message(step, share, level))
+
+    def _remember_within(self, name: str, outcome: Outcome, found: list[Latents]) -> None:
+        shares = [variance_within(outcome.by_trajectory(latents)) for latents in found]
+        self._within.setdefault(name, []).extend(shares)
 
     def _remember(self, name: str, found: list[Latents]) -> None:
-        while len(self._recent[name]) < len(found):
-            self._recent[name].append(deque())
-        for recent, latents in zip(self._recent[name], found, strict=False):
+        kept = self._recent.setdefault(name, [])
+        while len(kept) < len(found):
+            kept.append(deque())
+        for recent, latents in zip(kept, found, strict=False):
             recent.append(latents.pooled().flatten(1))
             while sum(map(len, recent)) - len(recent[0]) >= self.samples:
                 recent.popleft()
@@ -167,24 +180,33 @@ class CollapseMonitor(Shown, Callback):
                 continue
             ranks, spreads = [float(effective_rank(f)) for f in features], [float(f.std(0).mean()) for f in features]
             seen[name] = sum(ranks) / len(ranks), sum(spreads) / len(spreads)
-            prefix = "collapse/" if name == "target" else "collapse/context_"
-            values = {f"{prefix}effective_rank": seen[name][0], f"{prefix}std": seen[name][1]}
+            values = {f"{_prefix(name)}effective_rank": seen[name][0], f"{_prefix(name)}std": seen[name][1]}
             if name == "context" and are_views(features):
                 values["collapse/lidar"] = float(lidar(torch.stack(features, 1)))
             pl_module.log_dict(values, batch_size=len(features[0]))
         if not seen:
             return
-        rank, std = seen.get("target") or seen["context"]
-        first = self._first or (rank, std)
+        self._judge("", seen.get("target") or seen["context"], step)
+        for name in sorted(seen.keys() - {"target", "context"}):
+            self._judge(name, seen[name], step)
+
+    def _judge(self, level: str, seen: tuple[float, float], step: int) -> None:
+        """Warn, once for each level ("" is the first), if rank and standard deviation are those of a collapse."""
+        rank, std = seen
+        first = self._first.get(level, seen)
         healthy = rank >= self.min_rank and std >= self.min_std
         if healthy:
-            self._first = first
+            self._first[level] = first
             healthy = not (self.rank_drop and rank < first[0] / self.rank_drop)
             healthy &= not (self.std_drop and std < first[1] / self.std_drop)
-        if not healthy and not self.warned:  # NaN is not healthy either
-            self.warned = True
+        if not healthy and level not in self._collapsed:  # NaN is not healthy either
+            self._collapsed.add(level)
             finite = math.isfinite(rank) and math.isfinite(std)
-            rank_zero_warn(collapse_message(step, rank, std, first) if finite else divergence_message(step))
+            rank_zero_warn(collapse_message(step, rank, std, first, level) if finite else divergence_message(step))
+
+
+def _prefix(name: str) -> str:
+    return "collapse/" if name == "target" else f"collapse/{name}_"
 
 
 def outcome_of(outputs: Any) -> Outcome | None:
@@ -209,13 +231,13 @@ def variance_within(states: Tensor) -> Tensor:
     return within / total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
-def still_message(step: int, share: float) -> str:
-    """What to do where states tell trajectories apart, and not what happens in them."""
+def still_message(step: int, share: float, level: str = "") -> str:
+    """What to do where states tell trajectories apart, and not what happens in them; "level2" names a level."""
     return (
-        f"The state holds what never moves: at step {step} only {share:.2g} of the states' variance lies within "
-        "trajectories. The prediction loss is then low, and the model knows nothing of what actions do. What helps, in "
-        "this order: a larger weight of InverseDynamics in model.regularizers; a lower model.prediction_weight at the "
-        "start, raised later by a schedule; TrajectoryVICReg over time; more steps."
+        f"The state{_of(level)} holds what never moves: at step {step} only {share:.2g} of the states' variance lies "
+        "within trajectories. The prediction loss is then low, and the model knows nothing of what actions do. What "
+        "helps, in this order: a larger weight of InverseDynamics in model.regularizers; a lower "
+        "model.prediction_weight at the start, raised later by a schedule; TrajectoryVICReg over time; more steps."
     )
 
 
@@ -228,17 +250,27 @@ REMEDIES = (
 )
 """What helps against collapse, in the order in which to try it; the pages name the same."""
 
+UPPER_REMEDY = (
+    "a regularizer on the levels above the first (UpperLevels in model.regularizers), or a larger weight of it"
+)
+"""What helps a level above the first, before anything else."""
 
-def collapse_message(step: int, rank: float, std: float, first: tuple[float, float]) -> str:
-    """Return the warning of a collapse, with the settings to change."""
+
+def _of(level: str) -> str:
+    return f" of level {level.removeprefix('level')}" if level else ""
+
+
+def collapse_message(step: int, rank: float, std: float, first: tuple[float, float], level: str = "") -> str:
+    """Return the warning of a collapse, with the settings to change; "level2" names a level above the first."""
     slowly = rank >= MIN_RANK and std >= MIN_STD
     what = "are collapsing" if slowly else "have collapsed"
     before = f"; at the first measurement they were {first[1]:.2g} and {first[0]:.1f}" if slowly else ""
+    remedies = (UPPER_REMEDY, *REMEDIES[1:2], *REMEDIES[-1:]) if level else REMEDIES
     return (
-        f"The representations {what} at step {step}: pooled over tokens, the target's features vary by a standard "
-        f"deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank){before}. The "
-        "features are nearly the same for all samples, even if the loss is low. Try, in this order: "
-        f"{'; '.join(REMEDIES)}."
+        f"The representations{_of(level)} {what} at step {step}: pooled over tokens, the target's features vary by a "
+        f"standard deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank){before}. "
+        "The features are nearly the same for all samples, even if the loss is low. Try, in this order: "
+        f"{'; '.join(remedies)}."
     )
 
 

@@ -4,6 +4,7 @@ from jepa_lightning.pretexts.alignment import Alignment, InfoNCE, Nearness, Sigm
 from jepa_lightning.pretexts.base import Networks, Outcome, Prediction, Pretext
 from jepa_lightning.pretexts.cross_modal import CrossModal
 from jepa_lightning.pretexts.dense import Dense
+from jepa_lightning.pretexts.hierarchical_rollout import HierarchicalRollout
 from jepa_lightning.pretexts.hierarchy import Hierarchy
 from jepa_lightning.pretexts.latent import LatentCodes
 from jepa_lightning.pretexts.latent_rollout import LatentRollout
@@ -15,6 +16,7 @@ __all__ = [
     "Alignment",
     "CrossModal",
     "Dense",
+    "HierarchicalRollout",
     "Hierarchy",
     "InfoNCE",
     "LatentCodes",

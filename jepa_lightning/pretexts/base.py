@@ -92,6 +92,8 @@ class Outcome:
         actions: (B, T - 1, A) between the T states of a trajectory, if there are any. Context and target then
             hold B T samples, the states of all trajectories; see `by_trajectory`.
         terms: further terms of the loss by name, each a scalar and its weight, such as `CrossModal`'s alignment.
+        levels: of the levels above the first, from the second on: an outcome each, without predictions, with its
+            states and macro-actions. `UpperLevels` and the collapse monitor read them.
     """
 
     predictions: list[Prediction] = field(default_factory=list)
@@ -99,6 +101,7 @@ class Outcome:
     target: list[Latents] = field(default_factory=list)
     actions: Tensor | None = None
     terms: Mapping[str, tuple[Tensor, float | Schedule]] = field(default_factory=dict)
+    levels: list[Outcome] = field(default_factory=list)
 
     @property
     def batch_size(self) -> int:
@@ -127,6 +130,7 @@ class Outcome:
             context=[latents.detach() for latents in self.context],
             target=[latents.detach() for latents in self.target],
             terms={name: (value.detach(), weight) for name, (value, weight) in self.terms.items()},
+            levels=[level.detach() for level in self.levels],
         )
 
 
@@ -139,6 +143,9 @@ class Pretext(ShownModule, nn.Module, ABC):
 
     action_dim: int | None = None
     """Width A of the outcome's actions; None where it has none."""
+
+    upper_actions: tuple[int, ...] = ()
+    """Width of a macro-action of each level above the first."""
 
     needs_statistics: bool = False
     """Whether `estimate` is to be called before training."""

@@ -78,6 +78,9 @@ class Rollout(Pretext):
     futures: int = 1
     """What may follow one past: how many predictions there are of it."""
 
+    depth: int = 1
+    """Number of levels; see `HierarchicalRollout`."""
+
     action_dim: int
     action_mean: Tensor
     action_std: Tensor
@@ -213,6 +216,24 @@ class Rollout(Pretext):
     def surprise(self, predictor: Predictor, past: Past, action: Tensor, after: Tensor) -> Tensor:
         """The root mean square (B,) of a state (B, S, D) less its prediction after a standardised action (B, A)."""
         return (after - predict_next(predictor, past, action)).square().mean((-1, -2)).sqrt()
+
+    def lift(self, states: Tensor, *, level: int, since: int = 1) -> Tensor:
+        """States of level `since` as states of a level above it, or of the same.
+
+        Args:
+            states: (..., S, D) of level `since`.
+            level: from `since` to `depth`.
+            since: from 1.
+
+        Returns:
+            (..., S, D), one for each given state: nothing is left out between them.
+
+        Raises:
+            ValueError: there is no such level, or it is below `since`.
+        """
+        if not since == level == 1:
+            raise ValueError(f"expected level 1, since {type(self).__name__} has no other, got {since} and {level}")
+        return states
 
     def states(self, encoded: Tensor, tokens: Tokens) -> Tensor:
         """Encoded observations (n, N, D) as states (n, S, D)."""

@@ -9,6 +9,7 @@ from jepa_lightning.regularizers.base import (
 )
 from jepa_lightning.regularizers.gather import sum_over_ranks
 from jepa_lightning.regularizers.inverse_dynamics import InverseDynamics
+from jepa_lightning.regularizers.levels import UpperLevels
 from jepa_lightning.regularizers.sigreg import SIGReg
 from jepa_lightning.regularizers.subspaces import SubspaceSIGReg
 from jepa_lightning.regularizers.trajectory import Straightening, TemporalSimilarity, TrajectoryVICReg
@@ -27,6 +28,7 @@ __all__ = [
     "SubspaceSIGReg",
     "TemporalSimilarity",
     "TrajectoryVICReg",
+    "UpperLevels",
     "VICReg",
     "VISReg",
     "sum_over_ranks",

@@ -25,11 +25,13 @@ class RegularizerSpec:
         dim: width D of the context's representations.
         out: width of the targets' representations and of the predictions.
         actions: width A of an action, of a pretext on trajectories; else None.
+        upper_actions: width of a macro-action of each level above the first; see `UpperLevels`.
     """
 
     dim: int
     out: int
     actions: int | None = None
+    upper_actions: tuple[int, ...] = ()
 
 
 class Regularizer(ShownModule, nn.Module, ABC):

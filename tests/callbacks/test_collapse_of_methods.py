@@ -15,8 +15,8 @@ from jepa_lightning.encoders import ConvEncoder
 from jepa_lightning.environments import TwoRooms
 from jepa_lightning.objectives import MSE, Cosine, CrossEntropy
 from jepa_lightning.predictors import ResidualPredictor
-from jepa_lightning.pretexts import LatentRollout, Masked, Rollout, Views
-from jepa_lightning.regularizers import InverseDynamics, SIGReg, SubspaceSIGReg, VICReg, VISReg
+from jepa_lightning.pretexts import HierarchicalRollout, LatentRollout, Masked, Rollout, Views
+from jepa_lightning.regularizers import InverseDynamics, SIGReg, SubspaceSIGReg, UpperLevels, VICReg, VISReg
 from jepa_lightning.schedules import Constant
 from jepa_lightning.targets import EMA, Online
 from modalities.image import Image
@@ -44,6 +44,8 @@ WORLDS = {
     "PLDM": [VICReg, InverseDynamics],
     "Sub-JEPA": [partial(SubspaceSIGReg, subspaces=4, directions=32)],
 }
+FEW = partial(SIGReg, directions=32)
+LEVELS = {"H-JEPA": [FEW, partial(UpperLevels, regularizer=FEW)]}
 LISTED = {  # methods of docs/methods.md without a teacher, and what is tested of each
     "masked, no teacher": ("masked", "SIGReg"),
     "VICReg": ("views", "VICReg"),
@@ -53,6 +55,7 @@ LISTED = {  # methods of docs/methods.md without a teacher, and what is tested o
     "SimSiam": ("SimSiam, its gradient not stopped", None),
     "world model, PLDM": ("world", "PLDM"),
     "world model, Sub-JEPA": ("world", "Sub-JEPA"),
+    "world model, H-JEPA": ("world", "H-JEPA"),
     "world model, a latent z": ("world", "PLDM"),
 }
 
@@ -116,7 +119,7 @@ def test_every_method_without_a_teacher_is_tested():
     assert sorted(listed) == sorted(LISTED)
     for setting, regularizer in LISTED.values():
         assert setting in (*SETTINGS, "world")
-        assert regularizer in (*REGULARIZERS, *WORLDS, None)
+        assert regularizer in (*REGULARIZERS, *WORLDS, *LEVELS, None)
 
 
 @pytest.mark.long
@@ -131,6 +134,15 @@ def test_a_world_model_without_regularizers_collapses_and_is_told_so(make_traine
 @pytest.mark.parametrize(("name", "pretext"), [*((name, Rollout) for name in WORLDS), ("PLDM", LatentRollout)])
 def test_a_world_model_with_its_regularizers_does_not(make_trainer, make_data, name, pretext):
     assert not said(make_trainer, make_data, world(WORLDS[name], pretext))
+
+
+def test_levels_above_the_first_are_watched_by_themselves(make_trainer, make_data):
+    """With SIGReg on all levels the monitor is silent; without it above the first it names that level alone."""
+    assert not said(make_trainer, make_data, world(LEVELS["H-JEPA"], HierarchicalRollout))
+    warned = said(make_trainer, make_data, world(LEVELS["H-JEPA"][:1], HierarchicalRollout), steps=240)
+    assert len(warned) == 1
+    assert warned[0].startswith("The representations of level 2 ")
+    assert "(UpperLevels in model.regularizers)" in warned[0]
 
 
 @pytest.mark.parametrize("name", TAUGHT)
