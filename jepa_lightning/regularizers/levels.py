@@ -15,8 +15,8 @@ from jepa_lightning.regularizers.sigreg import SIGReg
 class UpperLevels(Regularizer):
     """The sum of a regularizer over the levels above the first, of a pretext that has some (`HierarchicalRollout`).
 
-    Each level has a regularizer of its own, which sees that level's states, and its macro-actions as actions. Other
-    regularizers see the first level alone. The weight is that of the regularizer.
+    Each level has a regularizer of its own, which sees that level's states, and its macro-actions, without gradient, as
+    actions. Other regularizers see the first level alone. The weight is that of the regularizer.
 
     Args:
         spec: widths, given by the module; it needs those of the macro-actions.

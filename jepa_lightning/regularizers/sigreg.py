@@ -107,7 +107,7 @@ class SIGReg(Regularizer):
 def draw_directions(features: Tensor, count: int, seed: int) -> Tensor:
     """Draw random unit directions (D, count) for features (N, D), from a seed."""
     generator = torch.Generator(features.device).manual_seed(seed)
-    drawn = torch.randn(features.shape[1], count, generator=generator, device=features.device)
+    drawn = torch.randn(features.shape[1], count, generator=generator, device=features.device, dtype=features.dtype)
     return drawn / drawn.norm(dim=0)
 
 

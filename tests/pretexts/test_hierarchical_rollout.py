@@ -316,6 +316,18 @@ def test_a_fit_logs_each_level_and_its_checkpoint_holds_the_prior(make_trainer, 
     assert not again.warned_of_loss
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_half_precision(make_trainer, precision):
+    keep = [partial(SIGReg, directions=8), partial(UpperLevels, regularizer=InverseDynamics)]
+    jepa = world(encoder=partial(ConvEncoder, dim=8, width=2), patch=16, regularizers=keep, depth=3)
+    trainer = make_trainer(max_steps=2, precision=precision)
+    trainer.fit(jepa, DataLoader([batch(8, seed=seed) for seed in range(2)], batch_size=None))
+    assert math.isfinite(trainer.callback_metrics["train/loss"])
+    prior = jepa.pretext.prior(3)
+    assert prior.mean.dtype == torch.float32
+    assert (prior.low < prior.high).all()
+
+
 def test_world_yaml_with_levels_says_what_a_window_must_be():
     words = ["--config", "world.yaml", "--model.pretext", "HierarchicalRollout", "--model.pretext.depth", "3"]
     words += ["--model.pretext.stride", "[2,4]", "--model.pretext.predictor", "GRUPredictor"]

@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad
 
 from jepa_lightning.pretexts import Outcome
-from jepa_lightning.regularizers import RegularizerSpec, SIGReg
+from jepa_lightning.regularizers import RegularizerSpec, SIGReg, SubspaceSIGReg
 from jepa_lightning.tokens import Latents
 
 
@@ -104,3 +104,18 @@ def test_through_the_module_it_draws_anew_at_each_step_and_the_same_after_a_resu
 def test_wrong_settings(wrong):
     with pytest.raises(ValueError, match="SIGReg needs at least"):
         sigreg(4, **wrong)
+
+
+@pytest.mark.parametrize("kind", [SIGReg, SubspaceSIGReg])
+def test_where_half_precision_is_the_default_it_is_computed_in_float32(kind):
+    """As Lightning's bf16-true runs a training step."""
+    features = draw(64, 16).bfloat16()
+    part = kind(RegularizerSpec(16, 16), directions=64)
+    expected = part(outcome(features))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = part(outcome(features))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
