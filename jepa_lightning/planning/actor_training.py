@@ -220,7 +220,7 @@ class Imagine(ActorTraining):
         first = walks.first[index]
         goal = walks.goals[first + _below(walks.last[index] + 1 - first, generator)]
         actions, states = actor.imagine(world, walks.past(index, world), goal, horizon=self.horizon)
-        return self.cost(states, actions, goal).mean()
+        return world.score(self.cost, states, actions, goal).mean()
 
 
 def _below(limits: Tensor, generator: torch.Generator) -> Tensor:

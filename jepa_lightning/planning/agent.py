@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,8 @@ from jepa_lightning.planning.memory import Memory
 from jepa_lightning.planning.planners.base import Energy, Planner
 from jepa_lightning.planning.policies import Policy
 from jepa_lightning.planning.world import World
+
+_log = logging.getLogger(__name__)
 
 
 class Agent:
@@ -28,15 +32,17 @@ class Agent:
         space: of the actions.
         planner: finds actions of low energy.
         cost: of imagined trajectories; `GoalDistance` by default.
-        execute: actions of a plan that are done before the next one is made.
+        execute: actions of a plan that are done before the next one is made; best a multiple of the planner's `hold`,
+            or a held action is cut.
         memory: of the last states; by default as many as the world's predictor sees.
         seed: of what the planner draws.
         warm: start a search from the last plan, shifted.
         actor: proposes where a search starts: what it would do in imagination.
 
     Raises:
-        ValueError: the memory holds fewer states than the predictor sees, `execute` exceeds the planner's horizon, or
-            one of both is no multiple of the world's frame skip.
+        ValueError: the memory holds fewer states than the predictor sees, `execute` exceeds the planner's horizon, one
+            of both is no multiple of the world's frame skip, or the cost compares states of a level that the world has
+            not.
 
     Examples:
         >>> import torch
@@ -76,6 +82,17 @@ class Agent:
         if self.memory.capacity != world.history:
             raise ValueError(
                 f"expected a memory of {world.history} states, which the predictor sees, got {self.memory.capacity}"
+            )
+        if (self.cost.level or 1) > world.levels:
+            raise ValueError(
+                f"expected a cost in level 1 to {world.levels}, which the world has, got {self.cost.level}: set "
+                "cost.level, or train with HierarchicalRollout"
+            )
+        if execute % planner.hold:
+            _log.warning(
+                "execute is %d and no multiple of hold, %d: a held action is cut, and the rest of it searched anew",
+                execute,
+                planner.hold,
             )
         if execute % world.frame_skip or planner.horizon % world.frame_skip:
             raise ValueError(

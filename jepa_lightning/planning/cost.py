@@ -15,6 +15,9 @@ Reduce = Literal["min", "mean", "last"]
 class Cost(nn.Module, ABC):
     """The energy of imagined trajectories; lower is better. Gradients flow through it."""
 
+    level: int | None = None
+    """Of the states that it is given, of a world with several levels; None where it looks at none, or at the first."""
+
     @abstractmethod
     def forward(self, states: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
         """Energies of trajectories.
@@ -36,9 +39,15 @@ class GoalDistance(Cost):
     time pulls before anything is near. "last" is for being there at the end, "mean" for being near all the time, at the
     price of detours.
 
+    A world with several levels (`HierarchicalRollout`) may be planned with in its first level and scored in a level
+    above it: imagined states and the goal are re-encoded up to `level`, each of them. What an upper level keeps changes
+    slowly, and its distances may tell more of the way that is left (the "cost ladder" of H-JEPA: Zhang et al. 2026,
+    arXiv:2610.06805).
+
     Args:
         reduce: over time: min, mean or last.
         mean_weight: of the mean beside the minimum.
+        level: of the states that are compared, from 1.
 
     Raises:
         ValueError: a setting is out of range.
@@ -51,12 +60,15 @@ class GoalDistance(Cost):
         2.0
     """
 
-    def __init__(self, *, reduce: Reduce = "min", mean_weight: float = 0.02) -> None:
+    def __init__(self, *, reduce: Reduce = "min", mean_weight: float = 0.02, level: int = 1) -> None:
         super().__init__()
         if reduce not in ("min", "mean", "last"):
             raise ValueError(f"reduce must be min, mean or last, got {reduce!r}")
         if not mean_weight >= 0:
             raise ValueError(f"mean_weight must be at least 0, got {mean_weight}")
+        if level < 1:
+            raise ValueError(f"level must be at least 1, got {level}")
+        self.level = level
         self.reduce = reduce
         self.mean_weight = mean_weight
 
@@ -106,7 +118,7 @@ class WeightedSum(Cost):
         weights: of each.
 
     Raises:
-        ValueError: their numbers differ.
+        ValueError: their numbers differ, or they compare states of different levels.
 
     Examples:
         >>> import torch
@@ -120,6 +132,10 @@ class WeightedSum(Cost):
         super().__init__()
         if not costs or len(costs) != len(weights):
             raise ValueError(f"expected a weight for each of {len(costs)} costs, got {len(weights)}")
+        levels = {cost.level for cost in costs if cost.level is not None}
+        if len(levels) > 1:
+            raise ValueError(f"expected costs that compare states of one level, got levels {sorted(levels)}")
+        self.level = levels.pop() if levels else None
         self.costs = nn.ModuleList(costs)
         self.weights = list(weights)
 

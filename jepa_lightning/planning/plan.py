@@ -143,6 +143,7 @@ def plan(
             "budget": budget,
             "execute": execute,
             "frame_skip": world.frame_skip,
+            "levels": world.levels,
             "seed": seed,
             "rows": {name: EXPLAINED[name] for name in rows},
         },

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from jepa_lightning.config.rebuild import Config, build_data
+from jepa_lightning.config.rebuild import Config
 from jepa_lightning.data.trajectories import Observations, TrajectoryData, blocks
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.environments import ActionSpace, Blocks
 from jepa_lightning.loading import load_jepa_and_config
+from jepa_lightning.loading.trajectories import trajectory_data
 from jepa_lightning.loading.untrained import untrained_jepa
-from jepa_lightning.modality import Batch, Modality
+from jepa_lightning.modality import Batch
 from jepa_lightning.module import JEPA
 from jepa_lightning.planning.cost import Cost
 from jepa_lightning.planning.planners.base import Energy
@@ -166,6 +167,15 @@ class World(nn.Module):
         """The space of what one step of the predictor is told: `space` itself, or with a frame skip its blocks."""
         return space if self.frame_skip == 1 else Blocks(space, self.frame_skip)
 
+    @property
+    def levels(self) -> int:
+        """How many levels it has: 1, or more of `HierarchicalRollout`."""
+        return self.pretext.depth
+
+    def lift(self, states: Tensor, *, level: int, since: int = 1) -> Tensor:
+        """States (..., S, D) of level `since` as states of a level above it, or of the same; see `Rollout.lift`."""
+        return self.pretext.lift(states, level=level, since=since)
+
     def energy(self, past: Past, goal: Tensor, cost: Cost) -> Energy:
         """What a planner minimises: actions (B, C, H, A) to the cost (B, C) of what would follow, the mean of futures.
 
@@ -177,12 +187,17 @@ class World(nn.Module):
 
         def energy(actions: Tensor) -> Tensor:
             if self.pretext.futures == 1:
-                return cost(self.imagine(past, actions), actions, goal.unsqueeze(1))
+                return self.score(cost, self.imagine(past, actions), actions, goal.unsqueeze(1))
             states = self.imagine(past, actions, samples=self.pretext.futures)  # (B, C, K, H, S, D)
             done = actions.unsqueeze(2).expand(-1, -1, states.shape[2], -1, -1)
-            return cost(states, done, goal[:, None, None]).mean(2)
+            return self.score(cost, states, done, goal[:, None, None]).mean(2)
 
         return energy
+
+    def score(self, cost: Cost, states: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
+        """What a cost says of states (..., H, S, D) and a goal (..., S, D) of the first level, in its own level."""
+        level = cost.level or 1
+        return cost(self.lift(states, level=level), actions, self.lift(goal, level=level))
 
     @torch.no_grad()
     def surprise(self, observations: Tensor | Batch, actions: Tensor) -> Tensor:
@@ -222,7 +237,8 @@ class World(nn.Module):
         if self.config is None:
             raise ValueError("expected a checkpoint of jepa-fit, got a module built in Python: build a fresh one")
         jepa = untrained_jepa(self.config, self.tokenizer, trust=self.trust)
-        jepa.pretext.load_state_dict(self.pretext.state_dict())
+        of_data = {name: value for name, value in self.pretext.state_dict().items() if not name.startswith("levels.")}
+        jepa.pretext.load_state_dict(of_data, strict=False)
         kept: dict[str, Any] = {"observations": self.observations, "config": self.config, "trust": self.trust}
         return World(jepa, frame_skip=self.frame_skip, **kept).to(self.device)
 
@@ -274,20 +290,3 @@ def _rollout_of(jepa: JEPA) -> Rollout:
             "trained on trajectories, as by jepa-fit --config world.yaml"
         )
     return jepa.pretext
-
-
-def trajectory_data(
-    config: Mapping[str, Any] | None, modality: Modality, trust: Collection[str], overrides: Mapping[str, Any]
-) -> TrajectoryData:
-    """The data module of a run's configuration.
-
-    Raises:
-        ValueError: there is none in it, or it is not one of trajectories.
-    """
-    stored = (config or {}).get("data")
-    if not isinstance(stored, dict) or "class_path" not in stored:
-        raise ValueError("expected the run's config.yaml beside its checkpoints, found none with data in it")
-    data = build_data(stored, overrides, modality, trust=trust)
-    if not isinstance(data, TrajectoryData):
-        raise ValueError(f"expected a run on TrajectoryData, got {type(data).__name__}")
-    return data
