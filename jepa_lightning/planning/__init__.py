@@ -6,6 +6,14 @@ from jepa_lightning.planning.agent import Agent, Deliberate
 from jepa_lightning.planning.cost import ActionPenalty, Cost, GoalDistance, WeightedSum
 from jepa_lightning.planning.episodes import Outcomes, run_episodes
 from jepa_lightning.planning.horizon import RecedingHorizon
+from jepa_lightning.planning.levels import (
+    LevelPlan,
+    MacroActions,
+    Scene,
+    TopDown,
+    TopDownHorizon,
+    shrinking_horizons,
+)
 from jepa_lightning.planning.memory import Memory
 from jepa_lightning.planning.planners import CEM, MPPI, Categorical, Energy, Gradient, Plan, Planner, RandomShooting
 from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomActions, StraightLine, Towards
@@ -26,7 +34,9 @@ __all__ = [
     "Gradient",
     "Imagine",
     "Imitate",
+    "LevelPlan",
     "MPPI",
+    "MacroActions",
     "Memory",
     "Oracle",
     "Outcomes",
@@ -37,7 +47,10 @@ __all__ = [
     "RandomShooting",
     "Reactive",
     "RecedingHorizon",
+    "Scene",
     "StraightLine",
+    "TopDown",
+    "TopDownHorizon",
     "Towards",
     "WeightedSum",
     "World",
@@ -45,4 +58,5 @@ __all__ = [
     "load_actor",
     "load_world",
     "run_episodes",
+    "shrinking_horizons",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from jepa_lightning.modality import Batch
 from jepa_lightning.planning.actor import Actor, Reactive
 from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.horizon import RecedingHorizon
+from jepa_lightning.planning.levels import Scene, TopDown, TopDownHorizon
 from jepa_lightning.planning.memory import Memory
 from jepa_lightning.planning.planners.base import Energy, Planner
 from jepa_lightning.planning.policies import Policy
@@ -38,11 +40,12 @@ class Agent:
         seed: of what the planner draws.
         warm: start a search from the last plan, shifted.
         actor: proposes where a search starts: what it would do in imagination.
+        budget: steps of an episode, over which the horizons of `TopDown` shrink; None: they do not.
 
     Raises:
         ValueError: the memory holds fewer states than the predictor sees, `execute` exceeds the planner's horizon, one
-            of both is no multiple of the world's frame skip, or the cost compares states of a level that the world has
-            not.
+            of both is no multiple of the world's frame skip, or the world has not the levels that the cost or the
+            planner asks for.
 
     Examples:
         >>> import torch
@@ -74,6 +77,7 @@ class Agent:
         seed: int = 0,
         warm: bool = True,
         actor: Actor | None = None,
+        budget: int | None = None,
     ) -> None:
         self.world = world
         self.actor = None if actor is None else actor.to(world.device)
@@ -99,7 +103,12 @@ class Agent:
                 f"expected execute and the planner's horizon as multiples of {world.frame_skip}, the world's frame "
                 f"skip, got {execute} and {planner.horizon}"
             )
-        self.loop = RecedingHorizon(planner, space, execute=execute, seed=seed, warm=warm)
+        loop: dict[str, Any] = {"execute": execute, "seed": seed, "warm": warm}
+        self.loop = (
+            TopDownHorizon(planner, space, world, budget=budget, **loop)
+            if isinstance(planner, TopDown)
+            else RecedingHorizon(planner, space, **loop)
+        )
 
     def reset(self, goal: Tensor | Batch) -> None:
         """New episodes begin, with observations of their goals."""
@@ -128,7 +137,7 @@ class Agent:
         device = self.world.device
 
         def energy() -> Energy:
-            return self.world.energy(self.memory.past(self.world.positions), self.goal, self.cost)
+            return Scene(self.world, self.memory.past(self.world.positions), self.goal, self.cost)
 
         proposal = None if self.actor is None else self.proposal
         return self.loop.act(energy, len(self.goal), device, proposal=proposal).cpu()

@@ -7,6 +7,7 @@ found a way through a wall believes to arrive.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from jepa_lightning.environments import Environment, Tasks
 from jepa_lightning.evaluation.probes.classification import standardise
 from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
 from jepa_lightning.planning.agent import Agent
+from jepa_lightning.planning.levels import TopDownHorizon
 from jepa_lightning.planning.policies import simulate
 from jepa_lightning.planning.world import World
 
@@ -40,14 +42,24 @@ class Readout:
 
 
 @torch.no_grad()
-def fit_readout(world: World, environment: Environment, *, samples: int = 2000, seed: int = 0) -> Readout:
-    """Fit a ridge regression on what walks of 8 observations end with, and score it on a quarter as many others."""
+def fit_readout(
+    world: World, environment: Environment, *, samples: int = 2000, seed: int = 0, level: int = 1
+) -> Readout:
+    """Fit a ridge regression on what walks of 8 observations end with, and score it on a quarter as many others.
+
+    Args:
+        world: encodes.
+        environment: draws the walks.
+        samples: number of walks.
+        seed: of what is drawn.
+        level: of the states that are read.
+    """
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for count in (samples, max(samples // 4, 8)):
         states = environment.wander(count, 8, generator).states[:, -1]
-        found = [world.encode(environment.observe(part)).mean(1).cpu() for part in states.split(500)]
-        parts.append((torch.cat(found), states))
+        found = [world.lift(world.encode(environment.observe(part)), level=level) for part in states.split(500)]
+        parts.append((torch.cat(found).mean(1).cpu(), states))
     (train, known), (test, truth) = parts
     centre, spread = known.mean(0), known.std(0).clamp(min=1e-6)
     scaled, asked = standardise(train, test)
@@ -93,3 +105,37 @@ def believed_and_achieved(
         "error": float(environment.distance(imagined[:, -1], true[:, -1]).mean()),
         "plans": len(true),
     }
+
+
+@torch.no_grad()
+def believed_by_level(
+    agent: Agent, environment: Environment, tasks: Tasks, *, samples: int = 2000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """What each level believes of the first plans, of an agent that plans from the top down; nothing of another.
+
+    Args:
+        agent: has planned (`believed_and_achieved`).
+        environment: tells what a state is.
+        tasks: where the episodes started and were to end.
+        samples: walks on which each level's states are read.
+        seed: of these.
+
+    Returns:
+        For each level that planned, highest first: its `level` and `horizon`, the environment's `steps` that one of its
+        steps stands for, whether it aims at the `goal`, in which level it was `compared` with its aim, its mean
+        distance there `before`, and as far as its plan is believed to lead, `planned`; and the share of plans some
+        state of which reads as `believed` to be at the goal.
+    """
+    if not isinstance(agent.loop, TopDownHorizon):
+        return []
+    found: list[dict[str, Any]] = []
+    for one in agent.loop.first_levels:
+        readout = fit_readout(agent.world, environment, samples=samples, seed=seed, level=one.level)
+        way = readout(one.states).cpu()  # (B, H, P)
+        there = environment.reached(way, tasks.goal.unsqueeze(1).expand_as(way)).any(1)
+        row: dict[str, Any] = {"level": one.level, "horizon": one.plan.actions.shape[1]}
+        row["steps"] = 1 if one.level == 1 else agent.loop.sizes[one.level - 1]
+        row |= {"goal": one.anchored, "compared": one.compared}
+        row |= {"before": float(one.before.mean()), "planned": float(one.plan.energy.mean())}
+        found.append(row | {"believed": float(there.float().mean())})
+    return found

@@ -73,20 +73,30 @@ class RecedingHorizon:
                 than what it would begin with.
         """
         if self.due:
-            start = self.planner.start(batch, self.space, device)
-            if self.plan is not None and self.warm:
-                start = self.plan.shifted(self.done, self.space.centre).to(device)
-            found = energy()
-            if proposal is not None:
-                both = torch.stack([start, self.space.project(proposal().to(start))], dim=1)
-                start = best_of(both, found(both))[0]
-            self.plan = self.planner(found, self.space, start, self.generator)
+            self.plan = self.find(energy(), batch, device, proposal=proposal)
             self.first = self.first or self.plan
             self.done = 0
             self.plans += batch
         assert self.plan is not None
         self.done += 1
         return self.plan.actions[:, self.done - 1]
+
+    def find(
+        self,
+        energy: Energy,
+        batch: int,
+        device: torch.device | str = "cpu",
+        *,
+        proposal: Callable[[], Tensor] | None = None,
+    ) -> Plan:
+        """Make a plan; see `act`."""
+        start = self.planner.start(batch, self.space, device)
+        if self.plan is not None and self.warm:
+            start = self.plan.shifted(self.done, self.space.centre).to(device)
+        if proposal is not None:
+            both = torch.stack([start, self.space.project(proposal().to(start))], dim=1)
+            start = best_of(both, energy(both))[0]
+        return self.planner(energy, self.space, start, self.generator)
 
     def keep(self, index: Tensor) -> None:
         """Keep some of the episodes only, (B',) int64."""

@@ -17,9 +17,10 @@ from jepa_lightning.evaluation.report.table import table as aligned
 from jepa_lightning.planning.actor import Reactive
 from jepa_lightning.planning.actor_training import ActorTraining, encode_walks
 from jepa_lightning.planning.agent import Agent, Deliberate
-from jepa_lightning.planning.belief import believed_and_achieved, fit_readout
+from jepa_lightning.planning.belief import believed_and_achieved, believed_by_level, fit_readout
 from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.episodes import run_episodes, unsolved
+from jepa_lightning.planning.levels import TopDown
 from jepa_lightning.planning.planners import CEM, Planner
 from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomActions, StraightLine, Towards
 from jepa_lightning.planning.surprise import detection
@@ -37,7 +38,8 @@ EXPLAINED = {
     "nothing": "no action",
     "random": "random actions, each held",
     "straight line": "one random direction at full speed",
-    "oracle": "the same planner with the true dynamics and distance",
+    "oracle": "the same planner with the true dynamics and distance; of a top-down planner the first level's, over all "
+    "steps that the top level sees",
     "towards": "knows its place and the goal's, and no obstacle",
 }
 
@@ -80,7 +82,8 @@ def plan(
         trust: packages whose classes the run's configuration may name.
 
     Returns:
-        What is written: `rows` by name, `first_plans`, `readout_r2`, `surprise`, `protocol`.
+        What is written: `rows` by name, `first_plans`, `levels` of a top-down planner, `readout_r2`, `surprise`,
+        `protocol`.
 
     Raises:
         ValueError: a setting is out of range, or there is no environment to act in.
@@ -94,7 +97,7 @@ def plan(
             raise ValueError(f"expected an environment to act in, since the run's data are files, {data.root}: add one")
         environment = data.environment
     planner, cost = planner or CEM(), cost or GoalDistance()
-    settings: dict[str, Any] = {"cost": cost, "execute": execute, "seed": seed}
+    settings: dict[str, Any] = {"cost": cost, "execute": execute, "seed": seed, "budget": budget}
     drawn = environment.tasks(episodes, torch.Generator().manual_seed(derive_seed("tasks", seed)))
     tasks, solved = unsolved(environment, drawn)
     if not len(tasks.start):
@@ -117,14 +120,17 @@ def plan(
             policies["untrained"] = Deliberate(Agent(worlds["untrained"], environment.space, planner, **settings))
         policies |= {"nothing": DoNothing(), "random": RandomActions(seed=seed)}
         policies["straight line"] = StraightLine(seed=seed)
-        policies["oracle"] = Oracle(planner, cost=cost, execute=execute, seed=seed)
+        flat = planner.flat(world) if isinstance(planner, TopDown) else planner
+        policies["oracle"] = Oracle(flat, cost=cost, execute=execute, seed=seed)
         if environment.towards(tasks.start, tasks.goal) is not None:
             policies["towards"] = Towards()
     rows = {name: run_episodes(environment, tasks, p, budget=budget).summary() for name, p in policies.items()}
-    readout = fit_readout(world, environment, samples=environment.walks, seed=derive_seed("readout", seed))
+    drawn_for: dict[str, Any] = {"samples": environment.walks, "seed": derive_seed("readout", seed)}
+    readout = fit_readout(world, environment, **drawn_for)
     report: dict[str, Any] = {
         "rows": rows,
         "first_plans": believed_and_achieved(agent, environment, tasks, readout),
+        "levels": believed_by_level(agent, environment, tasks, **drawn_for),
         "readout_r2": dict(zip(environment.state_names, map(float, readout.r2), strict=True)),
         "surprise": {
             name: detection(one, environment, walks=environment.walks, seed=derive_seed("surprise", seed))
@@ -165,6 +171,9 @@ def halved(planner: Planner) -> Planner:
         ValueError: it has neither, or no half of them.
     """
     fewer = copy.copy(planner)
+    if isinstance(fewer, TopDown):
+        fewer.planners = [halved(one) for one in fewer.planners]
+        return fewer
     name = next((name for name in ("samples", "restarts") if hasattr(planner, name)), None)
     least = getattr(planner, "elites", 1)
     if name is None or getattr(planner, name) // 2 < least:
@@ -184,9 +193,15 @@ def plan_file(checkpoint: str | Path) -> Path:
 
 
 def described(part: Any) -> dict[str, Any]:
-    """The class and the plain settings of a part."""
+    """The class and the plain settings of a part, and of the planners in it."""
+
+    def plainly(value: Any) -> Any:
+        if isinstance(value, Planner):
+            return described(value)
+        return [plainly(one) for one in value] if isinstance(value, list) else value
+
     kinds = (str, int, float, bool, tuple, list)
-    settings = {name: value for name, value in vars(part).items() if isinstance(value, kinds)}
+    settings = {name: plainly(value) for name, value in vars(part).items() if isinstance(value, kinds)}
     return {"class": type(part).__name__} | {n: v for n, v in settings.items() if n[0] != "_" and n != "training"}
 
 
@@ -210,6 +225,7 @@ def table(report: Mapping[str, Any]) -> str:
         *surprise_lines(report["surprise"]),
         f"first plans: {100 * first['believed']:.0f}% believed to arrive, {100 * first['achieved']:.0f}% arrive when "
         f"done blindly; {first['error']:.1f} apart at their ends",
+        *level_lines(report["levels"]),
         f"what the state tells (R2, linear): {read}",
         f"{report['rows']['world']['episodes']} episodes of at most {protocol['budget']} steps, "
         f"{protocol['solved_at_start']} solved at the start left out",
@@ -217,6 +233,16 @@ def table(report: Mapping[str, Any]) -> str:
     if protocol["frame_skip"] > 1:
         lines.append(f"the world imagines {protocol['frame_skip']} steps of the environment at once (frame skip)")
     return "\n".join(lines)
+
+
+def level_lines(levels: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each level believes of the first plans, highest first."""
+    return [
+        f"level {row['level']}: {row['horizon']} x {row['steps']} steps, from {row['before']:.2f} to "
+        f"{row['planned']:.2f} off {'the goal' if row['goal'] else 'the next state of level ' + str(row['compared'])} "
+        f"in level {row['compared']}; {100 * row['believed']:.0f}% believed to arrive"
+        for row in levels
+    ]
 
 
 def surprise_lines(surprise: Mapping[str, Mapping[str, Any]]) -> list[str]:
