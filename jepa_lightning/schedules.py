@@ -35,7 +35,7 @@ def _check_stretch(stretch: float) -> None:
         raise ValueError(f"stretch must be positive, 1 for a schedule as long as the run; got {stretch}")
 
 
-def _progress(step: int, total: float) -> float:
+def _progress(step: float, total: float) -> float:
     return min(max(step / max(total, 1), 0.0), 1.0)
 
 
@@ -176,3 +176,43 @@ class WarmupCosine(Schedule):
         if step < warmup:
             return self.start + (self.peak - self.start) * step / warmup
         return CosineRamp(self.peak, self.end)(step - warmup, total * self.stretch - warmup)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class WarmupConstantDecay(Schedule):
+    """Linear from `start` to `peak`, constant, then linear to `end` (V-JEPA 2-AC's learning rate).
+
+    Attributes:
+        peak: value between.
+        start: value at step 0.
+        end: value at the end of the run.
+        warmup: share of the run until `peak` is reached (4,500 of 94,500 steps in the paper's appendix B.1).
+        decay: share of the run at its end in which it falls (the same).
+
+    Examples:
+        >>> from jepa_lightning.schedules import WarmupConstantDecay
+        >>> schedule = WarmupConstantDecay(peak=1.0, start=0.5, warmup=0.1, decay=0.2)
+        >>> [round(schedule(step, total=100), 4) for step in (0, 5, 10, 50, 80, 90, 100)]
+        [0.5, 0.75, 1.0, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    peak: float
+    start: float = 0.0
+    end: float = 0.0
+    warmup: float = 0.05
+    decay: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_finite(peak=self.peak, start=self.start, end=self.end)
+        if not (min(self.warmup, self.decay) >= 0 and self.warmup + self.decay <= 1):
+            raise ValueError(
+                f"warmup and decay are shares of the run, at most 1 together; got {self.warmup} and {self.decay}"
+            )
+
+    def __call__(self, step: int, total: int) -> float:
+        """Return the value at `step`."""
+        warmup, decay = self.warmup * total, self.decay * total
+        if step < warmup:
+            return self.start + (self.peak - self.start) * step / warmup
+        share = _progress(step - (total - decay), decay) if decay > 0 else 0.0
+        return self.peak + (self.end - self.peak) * share

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from jepa_lightning.schedules import Constant, CosineRamp, LinearRamp, WarmupCosine
+from jepa_lightning.schedules import Constant, CosineRamp, LinearRamp, WarmupConstantDecay, WarmupCosine
 
 TOTAL = 1000
 IJEPA_LEARNING_RATE = WarmupCosine(start=1e-4, peak=1e-3, end=1e-6, warmup=15 / 300)  # appendix: 15 of 300 epochs
@@ -124,3 +124,26 @@ def test_a_stretch_that_is_no_length_is_refused(stretch):
 def test_numbers_that_are_not_finite_are_refused(make):
     with pytest.raises(ValueError, match=r"finite|positive"):
         make()
+
+
+def test_vjepa_2_acs_learning_rate():
+    """Appendix B.1: 7.5e-5 to 4.25e-4 over 4,500 steps, constant for 85,500, to 0 over 4,500."""
+    total = 94_500
+    rate = WarmupConstantDecay(start=7.5e-5, peak=4.25e-4, warmup=4500 / total, decay=4500 / total)
+    assert rate(0, total) == pytest.approx(7.5e-5)
+    assert rate(2250, total) == pytest.approx((7.5e-5 + 4.25e-4) / 2)
+    assert {round(rate(step, total), 12) for step in range(4500, 90_001, 1500)} == {4.25e-4}
+    assert rate(92_250, total) == pytest.approx(4.25e-4 / 2)
+    assert rate(total, total) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_schedule_without_warm_up_or_decay_is_constant():
+    assert set(values(WarmupConstantDecay(peak=2.0, start=1.0, warmup=0.0, decay=0.0))) == {2.0}
+    found = values(WarmupConstantDecay(peak=2.0, start=1.0, end=0.5, warmup=0.5, decay=0.5))
+    assert (found[0], found[500], found[1000]) == (1.0, 2.0, 0.5)
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [(-0.1, 0.1), (0.1, -0.1), (0.6, 0.5), (float("nan"), 0.1)])
+def test_shares_of_a_run_that_are_none(warmup, decay):
+    with pytest.raises(ValueError, match="warmup and decay are shares of the run, at most 1 together"):
+        WarmupConstantDecay(peak=1.0, warmup=warmup, decay=decay)

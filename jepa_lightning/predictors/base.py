@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,7 +22,10 @@ class PredictorSpec:
         out: width of the targets' representations.
         token: the tokens' spec, which builds position embeddings.
         condition: width C of a condition (an action, a caption, a latent z); None without one.
+        parts: widths of what a condition is made of, one behind the other (an action, a robot's own state); empty: it
+            is one thing.
         history: past states in the context, of a pretext that predicts the next one.
+        frame: grid that the tokens of a state fill, where they do.
         predict_context: whether to predict the context's tokens, too, before those of the query; see `Predictor`.
     """
 
@@ -29,7 +33,9 @@ class PredictorSpec:
     out: int
     token: TokenSpec
     condition: int | None = None
+    parts: tuple[int, ...] = ()
     history: int = 1
+    frame: tuple[int, ...] | None = None
     predict_context: bool = False
 
 
@@ -38,6 +44,10 @@ class Predictor(nn.Module, ABC):
 
     Only `forward` is called from outside (a sharded module allows nothing else).
     """
+
+    causal: ClassVar[bool] = False
+    """Whether, of the states of a trajectory, it predicts what follows each of them at once, from those up to it alone;
+    it then takes one action for each state as its condition. See `FrameCausalPredictor`."""
 
     @property
     def layers(self) -> Iterable[nn.Module]:

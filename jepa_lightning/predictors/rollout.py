@@ -23,24 +23,49 @@ class Past:
         states: (B, h, S, D): S tokens a state, one where it is pooled.
         valid: (B, h) bool, False where an episode had not begun, or None.
         positions: (S, P) where a state's tokens lie, or None of a pooled one.
+        actions: (B, n, A) what was done between the last n + 1 states, as the predictor is told it; None where nothing
+            is known of it. Predictors that are not `causal` never see it.
+        proprio: (B, P) a robot's own present state in the environment's units, for a world that is told it (the setting
+            `proprio` of `TeacherForcing`); None: it is not known.
     """
 
     states: Tensor
     valid: Tensor | None = None
     positions: Tensor | None = None
+    actions: Tensor | None = None
+    proprio: Tensor | None = None
 
-    def push(self, state: Tensor) -> Past:
-        """The past one step later, with the new state (B, S, D); the oldest one is forgotten."""
+    def push(self, state: Tensor, action: Tensor | None = None) -> Past:
+        """The past one step later, with the new state (B, S, D); the oldest one is forgotten.
+
+        Args:
+            state: the new one.
+            action: (B, A) that led to it; None: it is not known, and those before it count for nothing any more.
+        """
         states = torch.cat([self.states[:, 1:], state.unsqueeze(1)], dim=1)
-        valid = self.valid
+        valid, actions = self.valid, None
         if valid is not None:
             valid = torch.cat([valid[:, 1:], valid.new_ones(len(valid), 1)], dim=1)
-        return replace(self, states=states, valid=valid)
+        if action is not None and states.shape[1] > 1:
+            actions = self.told(action)[:, 1 - states.shape[1] :]
+        return replace(self, states=states, valid=valid, actions=actions, proprio=None)
 
     def repeat(self, times: int) -> Past:
         """Each sample `times` times in a row: for as many candidate plans."""
-        valid = None if self.valid is None else self.valid.repeat_interleave(times, 0)
-        return replace(self, states=self.states.repeat_interleave(times, 0), valid=valid)
+        names = "states", "valid", "actions", "proprio"
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **{name: value.repeat_interleave(times, 0) for name, value in given.items()})
+
+    def known(self) -> Past:
+        """The last n + 1 states, between which the actions are known: at least the present one."""
+        count = 1 if self.actions is None else 1 + self.actions.shape[1]
+        valid = None if self.valid is None else self.valid[:, -count:]
+        return replace(self, states=self.states[:, -count:], valid=valid)
+
+    def told(self, action: Tensor) -> Tensor:
+        """The known actions and the next one (B, A) behind them, (B, n + 1, A)."""
+        last = action.unsqueeze(1)
+        return last if self.actions is None else torch.cat([self.actions, last], dim=1)
 
     def context(self) -> Latents:
         """All tokens of all states as a predictor sees them: (B, h S, D), at (time, where they lie in the state)."""
@@ -48,11 +73,11 @@ class Past:
         valid = None if self.valid is None else self.valid.repeat_interleave(tokens, dim=1)
         return Latents(values=self.states.flatten(1, 2), positions=self._at(range(history)), valid=valid)
 
-    def query(self) -> Query:
-        """Where the tokens of the next state lie: (B, 1, S, 1 + P)."""
-        history = self.states.shape[1]
-        positions = self._at(range(history, history + 1)).unsqueeze(1)
-        return Query(positions=positions.expand(len(self.states), -1, -1, -1))
+    def query(self, count: int = 1) -> Query:
+        """Where the tokens of the next state lie, (B, 1, S, 1 + P); of those after each of the last `count` states."""
+        batch, history, tokens = self.states.shape[:3]
+        positions = self._at(range(history - count + 1, history + 1)).unflatten(1, (count, tokens))
+        return Query(positions=positions.expand(batch, -1, -1, -1))
 
     def _at(self, times: range) -> Tensor:
         """Positions (1, len(times) S, 1 + P)."""
@@ -64,8 +89,13 @@ class Past:
 
 
 def predict_next(predictor: Predictor, past: Past, action: Tensor) -> Tensor:
-    """The state (B, S, D) that follows `past` under an action (B, A)."""
-    condition = Latents(values=action.unsqueeze(1))
+    """The state (B, S, D) that follows `past` under an action (B, A).
+
+    A `causal` predictor is told the actions before it, too, and sees the states between which they are known.
+    """
+    if predictor.causal:
+        past = past.known()
+    condition = Latents(values=past.told(action) if predictor.causal else action.unsqueeze(1))
     return predictor(past.context(), past.query(), condition).squeeze(1)
 
 
@@ -92,7 +122,7 @@ def rollout(predictor: Predictor, past: Past, actions: Tensor) -> Tensor:
     found = []
     for action in actions.unbind(1):
         state = predict_next(predictor, past, action)
-        past = past.push(state)
+        past = past.push(state, action)
         found.append(state)
     return torch.stack(found, dim=1)
 

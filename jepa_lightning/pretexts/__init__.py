@@ -10,6 +10,7 @@ from jepa_lightning.pretexts.latent import LatentCodes
 from jepa_lightning.pretexts.latent_rollout import LatentRollout
 from jepa_lightning.pretexts.masked import Masked
 from jepa_lightning.pretexts.rollout import Rollout
+from jepa_lightning.pretexts.teacher_forcing import TeacherForcing
 from jepa_lightning.pretexts.views import Views
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "Pretext",
     "Rollout",
     "Sigmoid",
+    "TeacherForcing",
     "Views",
 ]

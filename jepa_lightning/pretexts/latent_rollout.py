@@ -107,10 +107,11 @@ class LatentRollout(Rollout):
         """See `Rollout.prediction`; each step of each start is a sample of its own, with the best code of its own."""
         told, true = actions.flatten(0, 1), ahead.flatten(0, 1)  # (n, steps, A) and (n, steps, S, D)
         rows, found, chosen = torch.arange(len(told), device=told.device), [], []
+        past = replace(past, actions=None)  # whose codes nobody knows
         for step in range(self.steps):
             guess = self.each(predictor, past, told[:, step])
             best = (guess.detach() - true[:, step].detach()).float().square().mean((-1, -2)).argmin(0)  # (n,)
-            past = past.push(guess[best, rows])
+            past = past.push(guess[best, rows], torch.cat([told[:, step], self.codes[best].to(told.dtype)], dim=-1))
             found.append(guess)
             chosen.append(best)
         if self.training:

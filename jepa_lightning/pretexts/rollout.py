@@ -124,7 +124,9 @@ class Rollout(Pretext):
         if self.state == "tokens" and modality.spec.grid is None:
             raise ValueError(f"state tokens needs tokens on a grid, and {modality.name} has none: set state to pooled")
         token = frame_spec(modality.spec, pooled=self.state == "pooled")
-        return PredictorSpec(dim=dim, out=out, token=token, condition=self.action_dim, history=self.history)
+        frame = modality.spec.grid if self.state == "tokens" else None
+        told, history = self.action_dim, self.history
+        return PredictorSpec(dim=dim, out=out, token=token, condition=told, history=history, frame=frame)
 
     @property
     def needs_statistics(self) -> bool:  # type: ignore[override]
@@ -181,13 +183,32 @@ class Rollout(Pretext):
                 targets = states
             else:
                 targets = self.states(nets.target(tokens) if shared is None else shared, tokens)
-            by_time = states.unflatten(0, (-1, length))
-            past = self.past(by_time, starts, self.positions(tokens))
-            windows = actions.unfold(1, self.steps, 1).transpose(-1, -2)  # (B, starts, steps, A)
-            ahead = targets.unflatten(0, (-1, length))[:, 1:].unfold(1, self.steps, 1).movedim(-1, 2)
-            prediction = self.prediction(nets.predictor, past, windows, ahead)
-        made, compared = Latents(values=states), Latents(values=targets)
-        return Outcome(predictions=[prediction], context=[made], target=[compared], actions=actions)
+            by_time, compared = (x.unflatten(0, (-1, length)) for x in (states, targets))
+            told = self.told(batch, actions)
+            predictions = self.predictions(nets.predictor, by_time, compared, told, self.positions(tokens))
+        context, target = [Latents(values=states)], [Latents(values=targets)]
+        return Outcome(predictions=predictions, context=context, target=target, actions=actions)
+
+    def told(self, batch: Batch, actions: Tensor) -> Tensor:
+        """What the predictor is told at each step (B, T - 1, C): the standardised actions."""
+        return actions
+
+    def predictions(
+        self, predictor: Predictor, states: Tensor, targets: Tensor, actions: Tensor, positions: Tensor | None
+    ) -> list[Prediction]:
+        """Predict from all starts of trajectories.
+
+        Args:
+            predictor: of the next state.
+            states: (B, T, S, D).
+            targets: (B, T, S, D) what predictions are compared with.
+            actions: (B, T - 1, A), standardised.
+            positions: (S, P) where a state's tokens lie, or None.
+        """
+        past = self.past(states, states.shape[1] - self.steps, positions, actions)
+        windows = actions.unfold(1, self.steps, 1).transpose(-1, -2)  # (B, starts, steps, A)
+        ahead = targets[:, 1:].unfold(1, self.steps, 1).movedim(-1, 2)
+        return [self.prediction(predictor, past, windows, ahead)]
 
     def prediction(self, predictor: Predictor, past: Past, actions: Tensor, ahead: Tensor) -> Prediction:
         """Predict from each start.
@@ -247,13 +268,26 @@ class Rollout(Pretext):
         """Where the tokens of a state lie, (S, P); None of a pooled one."""
         return None if self.state == "pooled" else tokens.positions[0]
 
-    def past(self, states: Tensor, starts: int, positions: Tensor | None) -> Past:
-        """What the predictor sees at the first `starts` of trajectories (B, T, S, D): (B starts, history, S, D)."""
-        before = states.new_zeros(len(states), self.history - 1, *states.shape[2:])
-        windows = torch.cat([before, states], dim=1).unfold(1, self.history, 1)[:, :starts].movedim(-1, 2)
-        valid = None
+    def past(self, states: Tensor, starts: int, positions: Tensor | None, actions: Tensor | None = None) -> Past:
+        """What the predictor sees at the first `starts` of trajectories (B, T, S, D): (B starts, history, S, D).
+
+        Args:
+            states: (B, T, S, D).
+            starts: their number.
+            positions: (S, P) where a state's tokens lie, or None.
+            actions: (B, T - 1, A) between the states, standardised; None: not known.
+        """
+
+        def windows(values: Tensor, length: int) -> Tensor:
+            """The last `length` values at each start, zeros before the first: (B starts, length, ...)."""
+            before = values.new_zeros(len(values), length - 1, *values.shape[2:])
+            return torch.cat([before, values], dim=1).unfold(1, length, 1)[:, :starts].movedim(-1, 2).flatten(0, 1)
+
+        valid, done = None, None
         if self.history > 1:
             device = states.device
             when = torch.arange(starts, device=device).unsqueeze(1) + torch.arange(1 - self.history, 1, device=device)
             valid = (when >= 0).repeat(len(states), 1)
-        return Past(states=windows.flatten(0, 1), valid=valid, positions=positions)
+            if actions is not None:
+                done = windows(torch.cat([torch.zeros_like(actions[:, :1]), actions], dim=1), self.history - 1)
+        return Past(states=windows(states, self.history), valid=valid, positions=positions, actions=done)

@@ -27,9 +27,10 @@ def vjepa_masks() -> MultiMasker:
 class Video(Modality):
     """Clips as grids of tubelets (V-JEPA, Bardes et al. 2024, arXiv:2404.08471).
 
-    Batches hold `video`, (B, C, T, H, W): bytes (normalised by the tokenizer) or floats (taken as they are). With
-    `images`, a batch may hold `image`, (B, C, H, W), instead, as `MixedData` gives them (V-JEPA 2.1: Mur-Labadia et al.
-    2026, arXiv:2603.14482): its patches of one frame lie at the time 0 and have an embedding of their own
+    Batches hold `video`, (B, C, T, H, W): bytes (normalised by the tokenizer) or floats (taken as they are); single
+    frames (B, C, H, W), such as the observations of a trajectory, are repeated over the clip. With `images`, a batch
+    may hold `image`, (B, C, H, W), instead, as `MixedData` gives them (V-JEPA 2.1: Mur-Labadia et al. 2026,
+    arXiv:2603.14482): its patches of one frame lie at the time 0 and have an embedding of their own
     (`ClipImageEmbedding`).
 
     Args:
@@ -139,7 +140,8 @@ class Video(Modality):
         """The clips of a batch, or its images as clips of one frame, and the grid of their tokens."""
         if "video" not in batch and "image" in batch:
             return batch["image"].unsqueeze(2), (1, *self.grid[1:])
-        return batch["video"], self.grid
+        video = batch["video"]
+        return video.unsqueeze(2) if video.ndim == 4 else video, self.grid
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

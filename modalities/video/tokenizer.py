@@ -20,6 +20,10 @@ class TubeletTokenizer(Tokenizer):
     Clips of whole numbers (uint8) are scaled to 0-1 and normalised here, on the training device: as bytes they travel
     from the loader at a quarter of the size. Clips of floats are taken as they are.
 
+    A single frame `video` (B, C, H, W) is a clip that stands still: it is repeated `frames` times. With `frames` and
+    `tubelet` 2, V-JEPA 2's encoder so takes frames one by one, as V-JEPA 2-AC does (Assran et al. 2025,
+    arXiv:2506.09985, section 3.1, which does not say how a frame fills a tubelet of two).
+
     With `images`, a batch may hold `image` (B, C, H, W) in place of `video`: clips of one frame, cut into patches of
     one frame, at the time 0 (V-JEPA 2.1, Mur-Labadia et al. 2026, arXiv:2603.14482).
 
@@ -80,7 +84,7 @@ class TubeletTokenizer(Tokenizer):
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> Tokens:
-        """Tokens with values (B, N, C, t, h, w) from `batch["video"]` (B, C, T, H, W).
+        """Tokens with values (B, N, C, t, h, w) from `batch["video"]`, clips (B, C, T, H, W) or frames (B, C, H, W).
 
         Or with values (B, N, C, 1, h, w) from `batch["image"]` (B, C, H, W), where `images` is set.
         """
@@ -90,6 +94,8 @@ class TubeletTokenizer(Tokenizer):
         if video is None:
             keys = "the key 'video', or 'image'" if self.images else "the key 'video'"
             raise ValueError(f"a video batch needs {keys}, this one has {sorted(batch)}: check the data")
+        if tuple(video.shape[1:]) == (self.shape[0], *self.shape[2:]):
+            video = video.unsqueeze(2).expand(-1, -1, self.shape[1], -1, -1)
         if tuple(video.shape[1:]) != self.shape:
             raise ValueError(
                 f"expected clips of (channels, frames, height, width) {self.shape}, got {tuple(video.shape[1:])}: "

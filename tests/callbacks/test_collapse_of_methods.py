@@ -57,6 +57,7 @@ LISTED = {  # methods of docs/methods.md without a teacher, and what is tested o
     "world model, Sub-JEPA": ("world", "Sub-JEPA"),
     "world model, H-JEPA": ("world", "H-JEPA"),
     "world model, a latent z": ("world", "PLDM"),
+    "world model, V-JEPA 2-AC": ("world", None),  # a frozen encoder cannot collapse
 }
 
 

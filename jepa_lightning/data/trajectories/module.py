@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ class TrajectoryData(JEPADataModule):
         actions: name of the actions in files; LeRobot's is action. None: without actions, of any data; each then has no
             numbers, and `LatentRollout` with an action_dim of 0 learns what happens.
         labels: names of arrays in files that are labels; None: all with a number for each observation or episode.
-        mean: of images, subtracted after scaling to 0-1.
-        std: of images, divided by.
+        mean: of images, subtracted after scaling to 0-1; one number, or one for each channel.
+        std: of images, divided by; likewise.
         **shared: batch_size, num_workers, seed and so on (`JEPADataModule`).
 
     Raises:
@@ -91,8 +91,8 @@ class TrajectoryData(JEPADataModule):
         observations: str = _OBSERVATIONS,
         actions: str | None = _ACTIONS,
         labels: list[str] | None = None,
-        mean: float = 0.1,
-        std: float = 0.25,
+        mean: float | list[float] = 0.1,
+        std: float | list[float] = 0.25,
         **shared: Unpack[DataSettings],
     ) -> None:
         super().__init__(**shared)
@@ -110,7 +110,8 @@ class TrajectoryData(JEPADataModule):
                 f"expected at least 8 generated episodes no shorter than a window of {self.span}, got {episodes} of "
                 f"{length}"
             )
-        if not math.isfinite(mean) or not 0 < std < math.inf:
+        means, stds = _listed(mean), _listed(std)
+        if not all(map(math.isfinite, means)) or not all(0 < one < math.inf for one in stds) or not means or not stds:
             raise DataError(f"expected a finite mean and a std above 0, got {mean} and {std}")
         if self.views > 1:
             raise DataError(f"expected views 1 of trajectories, got {self.views}")
@@ -214,20 +215,24 @@ def _from_files(root: Path, names: Mapping[str, Any]) -> dict[str, list[Episode]
     return {split: [one for file in files for one in read_episodes(file, **names)] for split, files in found.items()}
 
 
+def _listed(value: float | Sequence[float]) -> list[float]:
+    return [value] if isinstance(value, int | float) else [*value]
+
+
 class Observations:
     """Observations as a modality takes them; see `TrajectoryData`.
 
     Args:
         key: of the observations in a batch.
-        mean: of images.
-        std: of images.
+        mean: of images, of all channels or of each.
+        std: of images, likewise.
     """
 
     anywhere = True  # computes on the device of the batch; see `jepa_lightning.data.batch.AfterTransfer`
 
-    def __init__(self, key: str, *, mean: float, std: float) -> None:
+    def __init__(self, key: str, *, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
         self.key = key
-        self.mean, self.std = mean, std
+        self.mean, self.std = _listed(mean), _listed(std)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with observations as floats, images (..., C, H, W)."""
@@ -246,4 +251,13 @@ class Observations:
             seen = seen.movedim(-1, -3)
         elif seen.ndim != lead + 3:
             raise DataError(f"expected images (H, W), (H, W, C) or (C, H, W), got {tuple(seen.shape[lead:])}")
-        return (seen.float() / 255 - self.mean) / self.std
+        scaled, channels = seen.float() / 255, seen.shape[-3]
+        if len(self.mean) == len(self.std) == 1:
+            return (scaled - self.mean[0]) / self.std[0]
+        if {len(self.mean), len(self.std)} - {1, channels}:
+            raise DataError(
+                f"expected a mean and a std for each of {channels} channels, or one for all, got {self.mean} and "
+                f"{self.std}: set data.mean and data.std"
+            )
+        each = zip(scaled.unbind(-3), *(v * channels if len(v) == 1 else v for v in (self.mean, self.std)), strict=True)
+        return torch.stack([(part - mean) / std for part, mean, std in each], dim=-3)

@@ -166,6 +166,19 @@ def test_images_of_8_bits_become_normalised_floats(shape):
     assert float(found[1, 2, -2 if channels == 3 else 0, 4, 5]) == pytest.approx((int(one) / 255 - 0.1) / 0.25)
 
 
+def test_each_channel_has_a_mean_and_a_std_of_its_own():
+    pixels = torch.randint(0, 256, (2, 3, 3, 5, 6), dtype=torch.uint8)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    found = Observations("image", mean=mean, std=std)({"image": pixels})["image"]
+    for c in range(3):
+        torch.testing.assert_close(found[:, :, c], (pixels[:, :, c].float() / 255 - mean[c]) / std[c])
+    mixed = Observations("image", mean=mean, std=0.5).prepare(pixels[:, 0])
+    torch.testing.assert_close(mixed[:, 2], (pixels[:, 0, 2].float() / 255 - 0.406) / 0.5)
+    with pytest.raises(DataError, match="expected a mean and a std for each of 3 channels, or one for all"):
+        Observations("image", mean=[0.5, 0.5], std=0.5)({"image": pixels})
+    assert TrajectoryData(key="image", mean=mean, std=std).batch_transform().mean == mean
+
+
 def test_generated_episodes():
     settings = {"key": "image", "environment": TwoRooms(image_size=16), "episodes": 16, "length": 9, "window": 5}
     found = TrajectoryData(**settings, batch_size=4, num_workers=0)
@@ -188,6 +201,8 @@ def test_what_is_refused(tmp_path):
         TrajectoryData(length=8, window=9)
     with pytest.raises(DataError, match="expected a finite mean and a std above 0"):
         TrajectoryData(std=0.0)
+    with pytest.raises(DataError, match="expected a finite mean and a std above 0"):
+        TrajectoryData(std=[0.2, 0.0])
     with pytest.raises(DataError, match="expected views 1"):
         TrajectoryData(views=2)
     with pytest.raises(DataError, match="found nothing there"):

@@ -95,6 +95,18 @@ def test_clips_of_another_shape():
         tokenizer({"image": clips()})
 
 
+def test_a_frame_is_a_clip_that_stands_still():
+    modality = video(frames=4)
+    frames = clips(frames=1)[:, :, 0]
+    still = frames.unsqueeze(2).expand(-1, -1, 4, -1, -1)
+    found, expected = (modality.tokenizer({"video": x}) for x in (frames, still))
+    assert torch.equal(found.values, expected.values)
+    assert found.grid == expected.grid == (2, 3, 4)
+    assert torch.equal(modality.raw_features({"video": frames}), modality.raw_features({"video": still}))
+    with pytest.raises(ValueError, match="expected clips of"):
+        modality.tokenizer({"video": frames[:, :1]})
+
+
 def test_the_target_runs_once_however_many_masks_there_are():
     module = jepa(video())
     calls = []
