@@ -5,6 +5,7 @@ from jepa_lightning.encoders.conv import ConvEncoder
 from jepa_lightning.encoders.conv_net import TimmConvNet
 from jepa_lightning.encoders.frozen import FrozenEncoder
 from jepa_lightning.encoders.layers import check_layers, layer_numbers
+from jepa_lightning.encoders.pooled import PooledEncoder
 from jepa_lightning.encoders.positions import LinearPositions, MLPPositions, SinCosPositions
 from jepa_lightning.encoders.stored_positions import StoredPositions
 from jepa_lightning.encoders.timm_encoder import TimmEncoder
@@ -17,6 +18,7 @@ __all__ = [
     "FrozenEncoder",
     "LinearPositions",
     "MLPPositions",
+    "PooledEncoder",
     "SinCosPositions",
     "StoredPositions",
     "TimmConvNet",

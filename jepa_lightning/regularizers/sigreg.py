@@ -35,6 +35,12 @@ class SIGReg(Regularizer):
         weight: weight in the loss, a number or a schedule; the paper's lambda (0.05, beside `prediction_weight` 0.95).
         gather: compute statistic and gradient over the samples of all ranks instead of each rank's own.
         per_sample: divide by N, so that the gradient does not grow with the batch.
+        by_time: of trajectories, the statistic of the states at each time by itself, over the samples of the batch, and
+            the mean over times (LeWorldModel: Maes et al. 2026, arXiv:2603.19312, algorithm 9). N is then the number of
+            trajectories.
+
+    Raises:
+        ValueError: a setting is out of range; when called: `by_time` of an outcome without trajectories.
 
     Examples:
         >>> import torch
@@ -65,6 +71,7 @@ class SIGReg(Regularizer):
         weight: float | Schedule = 0.05,
         gather: bool = True,
         per_sample: bool = False,
+        by_time: bool = False,
     ) -> None:
         super().__init__(spec, on=on, weight=weight)
         if directions < 1 or points < 2 or not 0 < limit < math.inf:
@@ -74,6 +81,7 @@ class SIGReg(Regularizer):
         self.directions = directions
         self.gather = gather
         self.per_sample = per_sample
+        self.by_time = by_time
         self.min_samples = 1 if gather else 2
         knots = torch.linspace(0, limit, points)
         weights = torch.full((points,), 2 * limit / (points - 1))  # twice: the integrand is even
@@ -85,7 +93,11 @@ class SIGReg(Regularizer):
 
     def forward(self, outcome: Outcome) -> Tensor:
         """Compute the mean statistic over directions, and over contexts if there are several."""
-        values = [self.statistic(latents.pooled().flatten(1)) for latents in self.looked_at(outcome)]
+        if self.by_time:
+            each = [of_time for x in self.looked_at(outcome) for of_time in outcome.by_trajectory(x).unbind(1)]
+        else:
+            each = [latents.pooled().flatten(1) for latents in self.looked_at(outcome)]
+        values = [self.statistic(features) for features in each]
         return values[0] if len(values) == 1 else torch.stack(values).mean()
 
     def statistic(self, features: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ TAUGHT = {  # by an average of themselves
 WORLDS = {
     "PLDM": [VICReg, InverseDynamics],
     "Sub-JEPA": [partial(SubspaceSIGReg, subspaces=4, directions=32)],
+    "LeWorldModel": [partial(SIGReg, directions=32, by_time=True, weight=0.1)],
 }
 FEW = partial(SIGReg, directions=32)
 LEVELS = {"H-JEPA": [FEW, partial(UpperLevels, regularizer=FEW)]}
@@ -57,6 +58,7 @@ LISTED = {  # methods of docs/methods.md without a teacher, and what is tested o
     "world model, Sub-JEPA": ("world", "Sub-JEPA"),
     "world model, H-JEPA": ("world", "H-JEPA"),
     "world model, a latent z": ("world", "PLDM"),
+    "world model, LeWorldModel": ("world", "LeWorldModel"),
     "world model, V-JEPA 2-AC": ("world", None),  # a frozen encoder cannot collapse
 }
 

@@ -119,3 +119,15 @@ def test_where_half_precision_is_the_default_it_is_computed_in_float32(kind):
         torch.set_default_dtype(torch.float32)
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
+
+
+def test_states_at_each_time_by_themselves():
+    """LeWorldModel's: over the trajectories of a batch at each time, and the mean over times."""
+    states = draw(4 * 3, 5) * 2 + 0.3  # 4 trajectories of 3 states
+    given = Outcome(context=[Latents(values=states.unsqueeze(1))], actions=torch.zeros(4, 2, 1))
+    part, whole = sigreg(5, directions=7, by_time=True), sigreg(5, directions=7)
+    expected = [float(whole(outcome(states.view(4, 3, 5)[:, t]))) for t in range(3)]
+    assert float(part(given)) == pytest.approx(sum(expected) / 3, rel=1e-5)
+    assert float(part(given)) != pytest.approx(float(whole(given)), rel=0.05)
+    with pytest.raises(ValueError, match="expected an outcome of trajectories, with actions"):
+        part(outcome(states))
