@@ -17,6 +17,7 @@ from jepa_lightning.randomness import uniforms
 from modalities.image.transforms import ImageViews, Normalise
 
 _CHANCES = "flip", "jitter", "grey", "blur", "solarise"
+_TOGETHER = 2**23  # numbers in the images of several views that are made in one go: 32 MiB
 
 
 class BatchViews(BatchTransform):
@@ -69,19 +70,32 @@ class BatchViews(BatchTransform):
     def __call__(self, batch: Batch, draws: dict[str, Tensor]) -> Batch:
         """Turn a batch with `image` (B, H, W, C) into its first view, with all of them at `views` if there are more."""
         images = batch["image"].permute(0, 3, 1, 2)
-        views = [
-            self._view(images, {name: value[:, view] for name, value in draws.items()}, view)
-            for view in range(self.views.views)
-        ]
+        views: list[Tensor] = [images] * self.views.views
+        for together in self._together(images):
+            drawn = {name: value[:, together].transpose(0, 1).flatten(0, 1) for name, value in draws.items()}
+            made = self._make(images.repeat(len(together), 1, 1, 1), drawn, together)
+            for view, found in zip(together, made.chunk(len(together)), strict=True):
+                views[view] = found
         batch["image"] = views[0]
         if len(views) > 1:
             batch["views"] = [{"image": view} for view in views]
         return batch
 
-    def _view(self, images: Tensor, drawn: dict[str, Tensor], view: int) -> Tensor:
-        size, _ = self.views.crop(view)
+    def _together(self, images: Tensor) -> list[list[int]]:
+        """Views of one size, made in one go while they are small: a GPU has little to do then for each launch."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for view in range(self.views.views):
+            groups.setdefault(self.views.crop(view)[0], []).append(view)
+        found = []
+        for size, members in groups.items():
+            most = max(1, _TOGETHER // (len(images) * images.shape[1] * size[0] * size[1]))
+            found += [members[first : first + most] for first in range(0, len(members), most)]
+        return found
+
+    def _make(self, images: Tensor, drawn: dict[str, Tensor], views: list[int]) -> Tensor:
+        size, _ = self.views.crop(views[0])
         pixels = crop_and_resize(images, drawn["boxes"], size, flip=drawn["flip"])
-        happens = [name for name in _CHANCES if self._chance(name, view) > 0]
+        happens = [name for name in _CHANCES if any(self._chance(name, view) > 0 for view in views)]
         if "jitter" in happens:
             pixels = colours.jitter(pixels, drawn["factors"], drawn["order"], drawn["jitter"])
         if "grey" in happens and pixels.shape[1] == 3:

@@ -82,3 +82,16 @@ def test_where_is_the_same_on_every_device(pixels):
     assert torch.equal(colours.where(none, colours.brighten, pixels, FACTORS), pixels)
     far = colours.where(chosen.to("meta"), colours.brighten, pixels.to("meta"), FACTORS.to("meta"))
     assert far.shape == pixels.shape
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_without_picking_images_it_is_the_same(channels):
+    """What runs on a GPU, beside what runs on a CPU."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(64, channels, 6, 5, generator=generator) * 255
+    order = torch.rand(64, 4, generator=generator).argsort(1)
+    factors = torch.rand(64, 4, generator=generator) * 2 * torch.tensor([1, 1, 1, 0.25])
+    chosen = torch.rand(64, generator=generator) < 0.7
+    expected = colours.jitter(pixels, factors, order, chosen)
+    assert not torch.equal(expected, pixels)
+    torch.testing.assert_close(colours.jitter_all(pixels, factors, order, chosen), expected, rtol=0, atol=1e-4)

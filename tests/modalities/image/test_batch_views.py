@@ -115,3 +115,18 @@ def test_grey_images_and_other_transforms():
     assert data.part("train").batched is None
     with pytest.raises(DataError, match="the modality's own transforms for batched: true"):
         make(views=2, view_transform=Own(), batched=True).setup()
+
+
+def test_views_of_one_size_are_made_together_as_each_by_itself(monkeypatch):
+    data, batched = views_of(blur=[0.0, 1.0], solarise=0.5, global_size=24, local_views=2, local_size=16)
+    images = torch.from_numpy(data.part("train").dataset.images[:8])
+    drawn = batched.draw(np.arange(8))
+    calls = []
+    make = batched._make
+    monkeypatch.setattr(batched, "_make", lambda *given: calls.append(given[2]) or make(*given))
+    together = batched({"image": images}, drawn)["views"]
+    monkeypatch.setattr("modalities.image.batch_views._TOGETHER", 1)
+    apart = batched({"image": images}, drawn)["views"]
+    assert calls == [[0], [1, 2], [0], [1], [2]]
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one["image"], other["image"], rtol=0, atol=1e-4)
