@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_lightning.environments.gymnasium import shrunk
-from jepa_lightning.loading import Frozen, load, load_jepa
-from jepa_lightning.planning.world import World, load_world
+from jepa_lightning.loading import Frozen, load_jepa_and_config
+from jepa_lightning.planning.world import World, trajectory_data
 from jepa_lightning.pretexts import Rollout
 
 Encoder = str | Path | World | Frozen
@@ -103,8 +103,15 @@ class States:
 
 
 def loaded(path: str | Path) -> World | Frozen:
-    """The world of a run that has one, and the encoder of another."""
-    return load_world(path) if isinstance(load_jepa(path).pretext, Rollout) else load(path)
+    """The world of a run that has one, and the encoder of another; the checkpoint is read once."""
+    jepa, config = load_jepa_and_config(path)
+    if not isinstance(jepa.pretext, Rollout):
+        return Frozen(jepa, config=config)
+    told: dict[str, Any] = {}
+    if "class_path" in ((config or {}).get("data") or {}):  # as load_world does
+        data = trajectory_data(config, jepa.modality, (), {})
+        told = {"observations": data.batch_transform(), "frame_skip": data.frame_skip}
+    return World(jepa, config=config, **told)
 
 
 def is_image(shown: NDArray[Any]) -> bool:

@@ -11,8 +11,10 @@ from pages import ROOT
 
 import jepa_lightning
 from jepa_lightning import JEPA
+from jepa_lightning.cli.fit import fit
 from jepa_lightning.data.trajectories import Observations
 from jepa_lightning.encoders import ConvEncoder
+from jepa_lightning.loading import from_runs
 from jepa_lightning.planning import World
 from jepa_lightning.predictors import ResidualPredictor
 from jepa_lightning.pretexts import Rollout
@@ -26,6 +28,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402
 
 from jepa_lightning.environments.gymnasium import shrunk  # noqa: E402
 from jepa_lightning.rl import LatentObservation, LatentVectorObservation, PictureObservation  # noqa: E402
+from jepa_lightning.rl.states import loaded  # noqa: E402
 
 
 class Counter(gymnasium.Env):
@@ -192,3 +195,24 @@ def test_the_pages_example_of_stable_baselines3_trains_a_policy_and_not_the_enco
     assert agent.observation_space.shape == (8,)
     assert all(torch.equal(a, b) for a, b in zip(frozen, env.states.encoder.parameters(), strict=True))
     assert env.action_space.contains(agent.predict(env.reset(seed=0)[0])[0])
+
+
+@pytest.mark.parametrize("name", ["world", "image"])
+def test_a_runs_checkpoint_is_read_once(tmp_path, monkeypatch, name):
+    few = {"world": ["--data.episodes=8", "--data.length=13"], "image": ["--data.samples=32"]}[name]
+    few += ["--data.batch_size=8", "--data.num_workers=0", "--probe.enabled=false", "--pictures.enabled=false"]
+    few += ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    fit(["--config", f"{name}.yaml", *few, f"--trainer.default_root_dir={tmp_path}"])
+    seen, read = [], from_runs.read_checkpoint
+    monkeypatch.setattr(from_runs, "read_checkpoint", lambda file: seen.append(file) or read(file))
+    found = loaded(tmp_path)
+    assert len(seen) == 1
+    if name == "world":
+        expected = jepa_lightning.load_world(tmp_path)
+        shown = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+        assert torch.equal(found.encode(shown), expected.encode(shown))
+        assert found.history == expected.history
+    else:
+        expected = jepa_lightning.load(tmp_path)
+        state = expected.encoder.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in found.encoder.state_dict().items())
