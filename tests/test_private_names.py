@@ -261,6 +261,7 @@ def by_file(entries):
     return dict(names)
 
 
+@pytest.mark.long
 def test_the_list_is_complete_and_true():
     names, strings = find()
     for name in [name for name in strings if name in by_file(USED)]:  # getattr(object, "_name")

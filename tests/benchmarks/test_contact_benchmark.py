@@ -2,12 +2,14 @@
 
 import math
 
+import pytest
 import torch
 
 from benchmarks.contact import VARIANTS, imagine, main, train
 from jepa_lightning.environments import TwoRooms
 
 
+@pytest.mark.long
 def test_an_untrained_predictor_stays_and_a_trained_one_moves():
     rooms = TwoRooms(rooms="other", walk="both")
     walks = rooms.wander(200, 2, torch.Generator().manual_seed(5))
@@ -24,6 +26,7 @@ def test_an_untrained_predictor_stays_and_a_trained_one_moves():
     assert torch.equal(found[:, 2:], start[:, 2:])
 
 
+@pytest.mark.long
 def test_every_variant_has_a_row(tmp_path, capsys):
     words = ["--updates", "2", "--walks", "8", "--episodes", "2", "--budget", "8", "--json", str(tmp_path / "j.json")]
     rows = main(words)

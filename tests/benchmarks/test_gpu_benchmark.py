@@ -50,6 +50,7 @@ def test_steps_and_what_fails_beside_them(tmp_path, capsys):
     assert "left out" not in printed
 
 
+@pytest.mark.long
 def test_kernels_of_a_step_by_their_kind(tmp_path):
     rows = run(tmp_path, "--only", "kernels")
     assert list(rows) == [

@@ -1,8 +1,11 @@
 import json
 
+import pytest
+
 from benchmarks import loader
 
 
+@pytest.mark.long
 def test_batches_gathered_on_the_device(tmp_path, capsys):
     file = tmp_path / "f.json"
     words = ["--only", "audio", "pointcloud", "--samples", "512", "--repeats", "1", "--on-device", "--json", str(file)]

@@ -17,6 +17,7 @@ from jepa_lightning.cli.fit import fit
 from jepa_lightning.targets import Online
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RECIPES["cpu"])
 @pytest.mark.parametrize("machine", RECIPES)
 def test_configurations_parse(machine, name, capsys):
@@ -44,6 +45,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_a_small_run(data, tmp_path, capsys):
     words = ["--data", str(data), "--out", str(tmp_path / "out"), "--json", str(tmp_path / "methods.json")]
     words += ["--minutes", "0.001", "--methods", "views_vicreg", "--split", "test", "--data.batch_size", "16"]
@@ -77,6 +79,7 @@ def test_rows_are_means_over_seeds():
 SMALL = ["--model.modality.encoder.options", '{"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}']
 
 
+@pytest.mark.long
 def test_labels_poolings_and_a_card(data, tmp_path, capsys, monkeypatch):
     """As on a GPU, whose part the CPU takes: settings, clock, numbers of labels, and the file's name."""
     monkeypatch.setattr(methods, "choose_device", lambda parser, name: torch.device("cpu"))

@@ -53,6 +53,7 @@ def test_a_world_without_walls_errs_as_the_sum_of_actions():
     assert found["after 8 steps, wall met"] == pytest.approx((squares / count) ** 0.5, rel=0.02)
 
 
+@pytest.mark.long
 def test_readouts_find_what_is_there():
     generator = torch.Generator().manual_seed(0)
     known = 30 * torch.rand(1500, 2, generator=generator)

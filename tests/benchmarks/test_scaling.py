@@ -22,6 +22,7 @@ def given(words, tmp_path):  # noqa: F811
     return [*taken, "--minutes", "0.002", "0.004", "--samples", "12", "--seeds", "0", "1"]
 
 
+@pytest.mark.long
 def test_a_small_grid(given, tmp_path, monkeypatch, capsys):
     trained, original = [], sweep.score
 

@@ -61,6 +61,7 @@ def test_resident_memory_of_a_process_and_its_children():
     assert soak.resident(child.pid) == 0
 
 
+@pytest.mark.long
 def test_soak_writes_its_figures(tmp_path, capsys):
     file = tmp_path / "f.json"
     words = ["--minutes", "0.1", "--every", "0.05", "--workers", "1", "--json", str(file)]

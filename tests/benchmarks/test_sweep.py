@@ -100,6 +100,7 @@ def test_a_space_that_cannot_be_used_is_named(tmp_path, space, message):
         read_space(write_space(tmp_path / "s.yaml", space))
 
 
+@pytest.mark.long
 def test_a_small_sweep_is_logged_and_resumed(words, tmp_path, monkeypatch, capsys):
     lines = sweep.main(words)
     assert [line["round"] for line in lines] == [1, 0, 0, 0]
@@ -137,6 +138,7 @@ def test_a_small_sweep_is_logged_and_resumed(words, tmp_path, monkeypatch, capsy
     assert len(measured) == 2  # another seed is another sweep, in the same log
 
 
+@pytest.mark.long
 def test_held_out_samples_are_not_trained_on_and_the_test_split_is_not_read(words, tmp_path, monkeypatch):
     runs = []
     original = sweep.score
@@ -163,6 +165,7 @@ def test_held_out_samples_are_not_trained_on_and_the_test_split_is_not_read(word
     assert [used.dataset[i]["labels"] for i in range(30, 36)] == [None] * 6
 
 
+@pytest.mark.long
 def test_a_setting_that_fails_is_named_and_out(words, tmp_path, capsys):
     write_space(tmp_path / "space.yaml", {"data.points": [32, 4]})  # fewer points than groups
     lines = sweep.main([*words, "--protocol", "repeated", "--repeats", "2", "--by", "trained"])

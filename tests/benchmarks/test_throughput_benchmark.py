@@ -8,6 +8,7 @@ from benchmarks import throughput
 from jepa_lightning.config.plugins import load_plugins
 
 
+@pytest.mark.long
 def test_throughput_writes_its_figures(tmp_path, capsys, monkeypatch):
     small = throughput.Size(image=48, patch=8, encoder=(32, 1, 1), predictor=(32, 1, 1), batch=4)
     monkeypatch.setitem(throughput.SIZES, "cpu", {"image.yaml": small, "larger one": small})

@@ -102,6 +102,7 @@ def said(make_trainer, make_data, jepa, *, steps=STEPS):
     return [str(w.message) for w in caught if "The representations" in str(w.message)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_without_a_regularizer_it_collapses_and_is_told_so(make_trainer, make_jepa, make_data, setting):
     warned = said(make_trainer, make_data, build(make_jepa, setting))
@@ -111,6 +112,7 @@ def test_without_a_regularizer_it_collapses_and_is_told_so(make_trainer, make_je
     assert "a regularizer on the context (model.regularizers: [VICReg])" in warned[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("setting", "regularizer"), [("views", "VICReg"), ("masked", "VICReg")])
 def test_with_its_regularizer_it_is_not(make_trainer, make_jepa, make_data, setting, regularizer):
     assert not said(make_trainer, make_data, build(make_jepa, setting, REGULARIZERS[regularizer]))
@@ -134,6 +136,7 @@ def test_a_world_model_without_regularizers_collapses_and_is_told_so(make_traine
     assert warned[0].startswith("The representations are collapsing")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "pretext"), [*((name, Rollout) for name in WORLDS), ("PLDM", LatentRollout)])
 def test_a_world_model_with_its_regularizers_does_not(make_trainer, make_data, name, pretext):
     assert not said(make_trainer, make_data, world(WORLDS[name], pretext))
@@ -148,6 +151,7 @@ def test_levels_above_the_first_are_watched_by_themselves(make_trainer, make_dat
     assert "(UpperLevels in model.regularizers)" in warned[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TAUGHT)
 def test_methods_with_a_teacher_of_views_are_silent(make_trainer, make_jepa, make_data, name):
     parts = {part: make() for part, make in TAUGHT[name].items()}

@@ -181,6 +181,7 @@ def test_empty_folder(tmp_path, capsys):
     assert "images" in message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_broken_jpeg_is_skipped_counted_and_named(tmp_path, caplog, workers):
     root = folder_of_images(tmp_path / "images", 120, broken=1)

@@ -77,6 +77,7 @@ def test_a_target_of_other_sizes_is_refused(bert, image, short_run, tmp_path):
         fit(tmp_path / "run", bert, image, target=short_run("image")[0])
 
 
+@pytest.mark.long
 def test_encoders_that_were_trained_before(bert, image, tmp_path):
     began = jepa_lightning.load(image).encoder, transformers.AutoModel.from_pretrained(bert, add_pooling_layer=False)
     first = fit(tmp_path / "first", bert, image, frozen=["text"])

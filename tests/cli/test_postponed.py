@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from processes import fresh
 
 WHOLE = """
@@ -33,6 +34,7 @@ assert torchmetrics.Metric == "of another version"
 """
 
 
+@pytest.mark.long
 def test_all_metrics_are_there_when_they_are_asked_for():
     done = subprocess.run([sys.executable, "-c", WHOLE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

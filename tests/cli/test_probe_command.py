@@ -86,6 +86,7 @@ LABELS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_logistic")
 @pytest.mark.parametrize("name", LABELS)
 def test_every_modality(short_run, tmp_path, name, capsys, request):

@@ -107,6 +107,7 @@ def test_an_epoch_is_all_of_the_first_kind_and_the_others_follow_through_epochs_
     assert others[:4] != others[4:8]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_it_resumes_anywhere(workers):
     whole = loaded(workers=workers)
@@ -185,6 +186,7 @@ def fit(make_trainer, tmp_path, monkeypatch):
     return fit
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{}, {"workers": 1}, {"image": {"batched": False}}], ids=str)
 def test_a_resumed_run_is_the_whole_run(fit, settings):
     whole, seen = fit("whole", **settings)

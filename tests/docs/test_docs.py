@@ -104,6 +104,7 @@ def test_files_of_the_repository_that_are_named_exist(page):
         assert f"{name}.yaml" in shipped(), f"{page} names {name}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("page", "command"), ours())
 def test_our_commands_parse(parser, capsys, page, command):
     name, *words = shlex.split(command)
@@ -163,6 +164,7 @@ def run(tmp_path_factory):
         yield folder
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_plots", "quick_logistic")
 @pytest.mark.parametrize(("page", "block"), [(page, b) for page in sorted(RUN) for b in blocks(PAGES[page], "python")])
 def test_python_runs(run, page, block):

@@ -40,6 +40,7 @@ def built(part):
     return [each.class_path.rsplit(".", 1)[-1] for each in parts if each is not None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["method"])
 def test_a_row_is_what_its_configuration_builds(parse, row):
     model = parse(["--config", *row["start"].strip("`").split()])

@@ -182,6 +182,7 @@ def parse():
     return lambda words: cli.parse_arguments(cli.parser, words)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("recipes/")])
 def test_recipe_parses_and_names_what_exists(name, parse, capsys):
     with pytest.raises(SystemExit) as stop:

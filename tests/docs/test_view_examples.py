@@ -25,6 +25,7 @@ MODALITIES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", MODALITIES, ids=lambda kind: kind.__name__)
 def test_the_example(kind):
     (block,) = re.findall(r"```yaml\n(.*?)```", inspect.getdoc(kind), re.DOTALL)

@@ -53,6 +53,7 @@ def identifiers(path):
                 yield from name.split(".")
 
 
+@pytest.mark.long
 def test_names_in_code():
     assert len(CODE) > 200
     found = {(name, path.relative_to(ROOT).as_posix()) for path in CODE for name in identifiers(path) if name in GONE}

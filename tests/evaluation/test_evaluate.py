@@ -34,6 +34,7 @@ def test_the_same_as_the_command(run, tmp_path, capsys):
     assert (settings["samples"], settings["batch_size"]) == (40, 16)  # the run's own, where nothing else is said
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_plots")
 def test_data_as_a_module_or_as_a_configuration(run, tmp_path):
     """Its sizes come from the run's model, and its loaders need not fill a batch."""

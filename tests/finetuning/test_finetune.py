@@ -64,6 +64,7 @@ def test_all_methods_see_the_same_labels(report):
     assert (out / "finetune.txt").read_text() == found.table() + "\n"
 
 
+@pytest.mark.long
 def test_the_model_predicts(report, images):
     _, out = report
     assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == [

@@ -71,6 +71,7 @@ def build(name, words):
     return 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_that_make_no_sense(name, capsys):
     @fuzz(4)

@@ -5,6 +5,7 @@ import io
 import math
 
 import numpy as np
+import pytest
 from fuzz_helpers import bounded, folder, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ def of_text(cells, kind):
     return np.array([names.index(cell) for cell in cells]), names
 
 
+@pytest.mark.long
 @fuzz(40)
 @given(st.data())
 def test_any_dialect_gives_the_cells_that_were_written(data):

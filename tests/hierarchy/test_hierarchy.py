@@ -235,6 +235,7 @@ def test_a_run_on_a_run_needs_it_no_more(runs):
     assert not torch.equal(before(clip), second(clip))
 
 
+@pytest.mark.long
 def test_two_levels_in_one_run(runs):
     joint = jepa_lightning.load(runs / "joint")
     assert joint(SlowClips(2)[0]["video"]).shape == (64,)

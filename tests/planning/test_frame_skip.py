@@ -145,6 +145,7 @@ def test_what_does_not_fit():
         agent.act(None)
 
 
+@pytest.mark.long
 def test_a_run_with_a_frame_skip_is_fitted_loaded_and_planned_with(tmp_path, capsys):
     few = ["--data.episodes=16", "--data.windows=2", "--data.batch_size=8", "--trainer.max_epochs=1"]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--data.num_workers=0"]

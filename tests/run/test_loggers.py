@@ -21,6 +21,7 @@ LOGGERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LOGGERS)
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_settings_are_in_the_runs_folder_and_nowhere_else(name, tmp_path, monkeypatch, recwarn):

@@ -141,6 +141,7 @@ OTHER_TARGETS = {  # than the moving average that the other tests have
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", OTHER_TARGETS.values(), ids=OTHER_TARGETS.keys())
 def test_with_any_target(go, model):
     rest, _ = check(go, 6, model=model, data={"views": 2} if "pretext" in model else {})
@@ -360,6 +361,7 @@ def marks(row, column):
     return pytest.mark.slow
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("at", "settings", "where"),
     [
