@@ -11,13 +11,20 @@ from torch.optim import Adam, AdamW, Optimizer
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the trained parameters in non-empty groups with and without weight decay; see `decays`."""
+    """Return the trained parameters in non-empty groups with and without weight decay; see `decays`.
+
+    A pretext with a `learning_rate_scale` has two groups of its own.
+    """
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    decaying = decays(module)
-    groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in trained if name in decaying], "decays": True},
-        {"params": [p for name, p in trained if name not in decaying], "decays": False, "weight_decay": 0.0},
-    ]
+    decaying, scale = decays(module), getattr(getattr(module, "pretext", None), "learning_rate_scale", 1.0)
+    groups: list[dict[str, Any]] = []
+    for own in (False, True) if scale != 1.0 else (None,):
+        found = [(name, p) for name, p in trained if own is None or name.startswith("pretext.") == own]
+        kept = {"lr_scale": scale} if own else {}
+        groups += [
+            {"params": [p for name, p in found if name in decaying], "decays": True, **kept},
+            {"params": [p for name, p in found if name not in decaying], "decays": False, "weight_decay": 0.0, **kept},
+        ]
     return [group for group in groups if group["params"]]
 
 
@@ -78,7 +85,7 @@ def set_scheduled(optimizer: Any, learning_rate: float, weight_decay: float) -> 
             f"{weight_decay:g}: check model.learning_rate and model.weight_decay"
         )
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         if group["decays"]:
             group["weight_decay"] = weight_decay
 

@@ -13,11 +13,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from jepa_lightning.callbacks.collapse_messages import (
+    collapse_message,
+    divergence_message,
+    idle_message,
+    rising_message,
+    still_message,
+)
 from jepa_lightning.evaluation.collapse import MIN_RANK, MIN_STD
 from jepa_lightning.evaluation.rank import effective_rank, lidar
 from jepa_lightning.names.shown import Shown
 from jepa_lightning.pretexts import Outcome
 from jepa_lightning.tokens import Latents
+
+MIN_ACTIONS_STD = 0.1
+"""Macro-actions whose standard deviation is less are the same whatever is done; layer-normed ones have about 1."""
 
 
 class CollapseMonitor(Shown, Callback):
@@ -37,7 +47,8 @@ class CollapseMonitor(Shown, Callback):
     prediction loss, and a share near zero: below `min_within` the monitor says so.
 
     Each level above the first (`HierarchicalRollout`) is watched by itself, its targets as the first's: rank, spread
-    and share are `collapse/level2_effective_rank`, `collapse/level2_std`, `collapse/level2_within`, and so on.
+    and share are `collapse/level2_effective_rank`, `collapse/level2_std`, `collapse/level2_within`, and so on;
+    `collapse/level2_actions_std` is the spread of its macro-actions. Below 0.1 they say nothing, and it warns.
 
     Args:
         every_n_steps: optimiser steps between two measurements; by default the trainer's `log_every_n_steps`. A
@@ -90,6 +101,7 @@ class CollapseMonitor(Shown, Callback):
         self.min_within = min_within
         self._still: set[str] = set()  # what it has warned of
         self._within: dict[str, list[Tensor]] = {}  # since the last look
+        self._acted: dict[str, list[Tensor]] = {}
         self.enabled = enabled
         self._collapsed: set[str] = set()
         self.warned_of_loss = False
@@ -116,6 +128,8 @@ class CollapseMonitor(Shown, Callback):
         for number, level in enumerate(outcome.levels, start=2):
             self._remember(f"level{number}", level.target)
             self._remember_within(f"level{number}", level, level.target)
+            spread = level.actions.float().flatten(0, 1).std(0).mean()  # type: ignore[union-attr]
+            self._acted.setdefault(f"level{number}", []).append(spread)
         if step and step % every == 0 and step != self._looked:
             self._looked = step
             self._look(pl_module, step)
@@ -155,6 +169,14 @@ class CollapseMonitor(Shown, Callback):
             if share < self.min_within and level not in self._still:
                 self._still.add(level)
                 rank_zero_warn(still_message(step, share, level))
+
+        for name, spreads in self._acted.items():
+            std, self._acted[name] = float(torch.stack(spreads).mean()) if spreads else math.inf, []
+            if spreads:
+                pl_module.log(f"{_prefix(name)}actions_std", std, batch_size=1)
+            if std < MIN_ACTIONS_STD and f"{name} actions" not in self._still:
+                self._still.add(f"{name} actions")
+                rank_zero_warn(idle_message(step, std, name))
 
     def _remember_within(self, name: str, outcome: Outcome, found: list[Latents]) -> None:
         shares = [variance_within(outcome.by_trajectory(latents)) for latents in found]
@@ -229,63 +251,3 @@ def variance_within(states: Tensor) -> Tensor:
     within = (states - states.mean(1, keepdim=True)).square().mean((0, 1)).sum()
     total = (states - states.mean((0, 1))).square().mean((0, 1)).sum()
     return within / total.clamp(min=torch.finfo(total.dtype).tiny)
-
-
-def still_message(step: int, share: float, level: str = "") -> str:
-    """What to do where states tell trajectories apart, and not what happens in them; "level2" names a level."""
-    return (
-        f"The state{_of(level)} holds what never moves: at step {step} only {share:.2g} of the states' variance lies "
-        "within trajectories. The prediction loss is then low, and the model knows nothing of what actions do. What "
-        "helps, in this order: a larger weight of InverseDynamics in model.regularizers; a lower "
-        "model.prediction_weight at the start, raised later by a schedule; TrajectoryVICReg over time; more steps."
-    )
-
-
-REMEDIES = (
-    "a regularizer on the context (model.regularizers: [VICReg])",
-    "a lower model.learning_rate peak or a longer warmup",
-    "a model.target.momentum that starts nearer to 1 (0.996 to 0.9996)",
-    "larger or more targets in the masker",
-    "a larger data.batch_size",
-)
-"""What helps against collapse, in the order in which to try it; the pages name the same."""
-
-UPPER_REMEDY = (
-    "a regularizer on the levels above the first (UpperLevels in model.regularizers), or a larger weight of it"
-)
-"""What helps a level above the first, before anything else."""
-
-
-def _of(level: str) -> str:
-    return f" of level {level.removeprefix('level')}" if level else ""
-
-
-def collapse_message(step: int, rank: float, std: float, first: tuple[float, float], level: str = "") -> str:
-    """Return the warning of a collapse, with the settings to change; "level2" names a level above the first."""
-    slowly = rank >= MIN_RANK and std >= MIN_STD
-    what = "are collapsing" if slowly else "have collapsed"
-    before = f"; at the first measurement they were {first[1]:.2g} and {first[0]:.1f}" if slowly else ""
-    remedies = (UPPER_REMEDY, *REMEDIES[1:2], *REMEDIES[-1:]) if level else REMEDIES
-    return (
-        f"The representations{_of(level)} {what} at step {step}: pooled over tokens, the target's features vary by a "
-        f"standard deviation of only {std:.2g} over samples and fill {rank:.1f} dimensions (effective rank){before}. "
-        "The features are nearly the same for all samples, even if the loss is low. Try, in this order: "
-        f"{'; '.join(remedies)}."
-    )
-
-
-def rising_message(step: int, loss: float, first: float) -> str:
-    """Return the warning of a rising loss, with the settings to change."""
-    return (
-        f"Training diverges: at step {step} the loss is {loss:.3g}, up from {first:.3g} in the first step. Try, "
-        "in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0)."
-    )
-
-
-def divergence_message(step: int) -> str:
-    """Return the warning of non-finite features, with the settings to change."""
-    return (
-        f"Training has diverged: at step {step} the target's features hold NaN or infinity, and will not recover. Try, "
-        "in this order: a lower model.learning_rate peak or a longer warmup; trainer.gradient_clip_val (1.0); "
-        "trainer.precision 32-true or bf16-mixed in place of 16-mixed. Also check the data for NaN."
-    )

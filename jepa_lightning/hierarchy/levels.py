@@ -76,6 +76,9 @@ class MacroEncoder(nn.Module):
         self.transformer = Transformer(width=width, depth=1, heads=heads, mlp_ratio=2.0)
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), LayerNorm(width), nn.Linear(width, dim))
         self.norm = LayerNorm(dim)
+        for part in self.transformer.modules():
+            if isinstance(part, nn.Linear):  # by torch's own rule: with weights of 0.02 the class token drowns actions
+                part.reset_parameters()
 
     def forward(self, actions: Tensor) -> Tensor:
         """Actions (B, n, A) of the level below as macro-actions (B, n // count, dim); a rest is left out.

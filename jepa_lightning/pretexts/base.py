@@ -147,6 +147,9 @@ class Pretext(ShownModule, nn.Module, ABC):
     upper_actions: tuple[int, ...] = ()
     """Width of a macro-action of each level above the first."""
 
+    learning_rate_scale: float = 1.0
+    """Factor of `model.learning_rate` for the pretext's own parameters."""
+
     needs_statistics: bool = False
     """Whether `estimate` is to be called before training."""
 

@@ -43,12 +43,12 @@ class HierarchicalRollout(Rollout):
     first level's have one (`Online` with `stop_gradient: false`, as in the paper), else without.
 
     The last 4,000 macro-actions of each level are kept with the weights, and say where a planner is to look for more
-    (`prior`). On several processes each keeps those of its own batches, and the first one's are saved.
+    (`prior`). On several processes those of the first one's batches are saved.
 
     Deviations: there, upper levels see 3 past states, here the present one; each level is trained on a random crop of
     4 of its own steps, here on the whole window; the embedding of a level's actions is shared between its predictor and
     the encoder of macro-actions, here each has its own; one macro-action of each trajectory is kept, here all; the
-    encoder of macro-actions has dropout; and learning rates of upper levels are lower.
+    encoder of macro-actions has dropout.
 
     Args:
         action_dim: width A of an action.
@@ -56,11 +56,13 @@ class HierarchicalRollout(Rollout):
         stride: states of the level below that one step of a level stands for; a number for each level above the first,
             or one for all.
         macro_dim: width of a macro-action, which is layer-normed: at least 2.
-        predictor: builds the predictors of the levels above the first; `model.predictor` is the first's.
+        predictor: builds the predictors of the levels above the first; None: `ResidualPredictor`. `model.predictor` is
+            the first's.
         width: of the hidden layer of the upper levels' state encoders.
         steps: length of the first level's rollouts.
         upper_steps: length of rollouts above it.
         upper_weight: weight of each upper level's prediction loss beside the first's, a number or a schedule.
+        upper_learning_rate: factor of `model.learning_rate` for the upper levels (0.2 in the paper).
         history: past states that the first level's predictor sees.
         state: "pooled"; upper levels encode one vector a state.
         standardize: False for actions as they are.
@@ -104,11 +106,12 @@ class HierarchicalRollout(Rollout):
         depth: int = 2,
         stride: int | list[int] = 2,
         macro_dim: int = 4,
-        predictor: PredictorFactory = ResidualPredictor,
+        predictor: PredictorFactory | None = None,
         width: int = 384,
         steps: int = 4,
         upper_steps: int = 1,
         upper_weight: float | Schedule = 1.0,
+        upper_learning_rate: float = 1.0,
         history: int = 1,
         state: StateKind = "pooled",
         standardize: bool = True,
@@ -122,8 +125,11 @@ class HierarchicalRollout(Rollout):
         for name, value, least in (("depth", depth, 2), ("macro_dim", macro_dim, 2), ("width", width, 1)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if upper_steps < 1:
-            raise ValueError(f"upper_steps must be at least 1, got {upper_steps}")
+        if upper_steps < 1 or not 0 < upper_learning_rate < math.inf:
+            raise ValueError(
+                f"expected upper_steps of at least 1 and a positive upper_learning_rate, got {upper_steps} and "
+                f"{upper_learning_rate}"
+            )
         strides = tuple(stride) if isinstance(stride, Sequence) else (stride,) * (depth - 1)
         if len(strides) != depth - 1 or min(strides) < 1:
             raise ValueError(
@@ -136,8 +142,9 @@ class HierarchicalRollout(Rollout):
         self.width = width
         self.upper_steps = upper_steps
         self.upper_weight = upper_weight
+        self.learning_rate_scale = upper_learning_rate
         self.upper_actions = (macro_dim,) * (depth - 1)
-        self.build_predictor = predictor
+        self.build_predictor = predictor or ResidualPredictor
         self.levels = nn.ModuleList()
 
     def build(self, modality: Modality, target: Target) -> None:

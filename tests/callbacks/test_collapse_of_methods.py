@@ -151,6 +151,22 @@ def test_levels_above_the_first_are_watched_by_themselves(make_trainer, make_dat
     assert "(UpperLevels in model.regularizers)" in warned[0]
 
 
+def test_macro_actions_that_say_nothing_are_told(make_trainer, make_data):
+    jepa = world(LEVELS["H-JEPA"], HierarchicalRollout)
+    with torch.no_grad():
+        jepa.pretext.level(2).macro_encoder.norm.weight.mul_(0.01)
+    monitor = CollapseMonitor(every_n_steps=2)
+    trainer = make_trainer(monitor, max_steps=4, max_epochs=-1, limit_val_batches=0)
+    data = TrajectoryData(key="image", environment=TwoRooms(image_size=16), episodes=64, batch_size=8, num_workers=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(jepa, datamodule=data)
+    said = [str(w.message) for w in caught if "macro-actions" in str(w.message)]
+    assert len(said) == 1
+    assert said[0].startswith("The macro-actions of level 2 are nearly the same whatever is done: at step 2 ")
+    assert 0 < trainer.callback_metrics["collapse/level2_actions_std"] < 0.1
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", TAUGHT)
 def test_methods_with_a_teacher_of_views_are_silent(make_trainer, make_jepa, make_data, name):

@@ -12,7 +12,7 @@ from PIL import Image
 from short_runs import Parsed
 
 import jepa_lightning
-from jepa_lightning.callbacks.collapse import REMEDIES
+from jepa_lightning.callbacks.collapse_messages import REMEDIES
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.options import parse_words
 from jepa_lightning.config.plugins import load_plugins

@@ -11,9 +11,11 @@ from torch.utils.data import DataLoader
 
 from jepa_lightning import JEPA
 from jepa_lightning.callbacks import CollapseMonitor
+from jepa_lightning.cli.fit import fit
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders import ConvEncoder, ViT
 from jepa_lightning.objectives import MSE
+from jepa_lightning.planning import load_world
 from jepa_lightning.predictors import AdaLNPredictor, GRUPredictor, ResidualPredictor
 from jepa_lightning.pretexts import HierarchicalRollout, Rollout
 from jepa_lightning.regularizers import InverseDynamics, SIGReg, TrajectoryVICReg, UpperLevels
@@ -316,6 +318,24 @@ def test_a_fit_logs_each_level_and_its_checkpoint_holds_the_prior(make_trainer, 
     assert not again.warned_of_loss
 
 
+def test_upper_levels_may_learn_more_slowly(make_trainer):
+    """Each group has its own learning rate; with AdamW the first step is as long as that."""
+    jepa = world(encoder=partial(ConvEncoder, dim=8, width=2), patch=16, upper_learning_rate=0.2)
+    before = {name: parameter.detach().clone() for name, parameter in jepa.named_parameters()}
+    trainer = make_trainer(max_steps=1)
+    trainer.fit(jepa, DataLoader([batch(8)], batch_size=None))
+    groups = trainer.optimizers[0].param_groups
+    own = {id(parameter) for parameter in jepa.pretext.parameters()}
+    assert sum(len(group["params"]) for group in groups) == len(before)
+    rate = jepa.scheduled("lr", 0)
+    for group in groups:
+        (upper,) = {id(parameter) in own for parameter in group["params"]}
+        assert group["lr"] == pytest.approx(rate * (0.2 if upper else 1.0))
+    for name, parameter in jepa.named_parameters():
+        moved = float((parameter.detach() - before[name]).abs().max())
+        assert 0 < moved < 1.2 * rate * (0.2 if name.startswith("pretext.") else 1.0) or not parameter.grad.any(), name
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision(make_trainer, precision):
     keep = [partial(SIGReg, directions=8), partial(UpperLevels, regularizer=InverseDynamics)]
@@ -339,10 +359,28 @@ def test_world_yaml_with_levels_says_what_a_window_must_be():
         step(jepa, batch(length=8))
 
 
+def test_the_recipe_trains_and_its_world_says_the_same_as_the_module(tmp_path):
+    small = ["--data.episodes=16", "--data.windows=1", "--data.batch_size=4", "--data.num_workers=0"]
+    quiet = ["--trainer.max_steps=2", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    words = ["--config", "recipes/hjepa_four_rooms", *small, *quiet, f"--trainer.default_root_dir={tmp_path}"]
+    fit(words)
+    world = load_world(tmp_path)
+    assert world.pretext.depth == 2
+    assert world.pretext.prior(2).std.min() > 0
+    walk = world.data().environment.wander(2, 9, torch.Generator().manual_seed(0))
+    found = world.pretext.macro_actions(2, world.told(walk.actions))
+    assert found.shape == (2, 2, 4)
+    states = world.encode(world.data().environment.observe(walk.states[:, 0]))
+    assert world.pretext.rollout_at(2, world.pretext.lift(states, level=2), found).shape == (2, 2, 1, 32)
+
+
 def test_settings_that_make_no_sense():
-    for name, value, least in (("depth", 1, 2), ("macro_dim", 1, 2), ("width", 0, 1), ("upper_steps", 0, 1)):
+    for name, value, least in (("depth", 1, 2), ("macro_dim", 1, 2), ("width", 0, 1)):
         with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {value}"):
             HierarchicalRollout(action_dim=2, **{name: value})
+    for name in ("upper_steps", "upper_learning_rate"):
+        with pytest.raises(ValueError, match="upper_steps of at least 1 and a positive upper_learning_rate, got"):
+            HierarchicalRollout(action_dim=2, **{name: 0})
     with pytest.raises(ValueError, match="re-encodes one vector a state, got state tokens"):
         HierarchicalRollout(action_dim=2, state="tokens")
     for stride in (0, [2], [2, 2, 2], [2, 0]):

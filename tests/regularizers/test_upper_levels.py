@@ -4,7 +4,9 @@ from functools import partial
 
 import pytest
 import torch
+from short_runs import Built
 
+from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.pretexts import Outcome
 from jepa_lightning.regularizers import InverseDynamics, RegularizerSpec, SIGReg, TrajectoryVICReg, UpperLevels, VICReg
 from jepa_lightning.schedules import LinearRamp
@@ -67,3 +69,15 @@ def test_too_few_states_of_a_level_and_none():
     assert float(upper(given)) == 0.0
     with pytest.raises(ValueError, match="this pretext has none: use the pretext HierarchicalRollout"):
         UpperLevels(RegularizerSpec(dim=D, out=D, actions=2))
+
+
+def test_in_yaml_no_setting_of_the_default_is_kept_for_another_class():
+    load_plugins()
+    upper = "{class_path: UpperLevels, init_args: {regularizer: {class_path: VICReg, init_args: {variance: 2.0}}}}"
+    words = ["--config", "world.yaml", "--model.pretext", "HierarchicalRollout", "--model.pretext.predictor"]
+    words += ["AdaLNPredictor", "--model.regularizers", f"[{upper}, UpperLevels]"]
+    jepa = Built(["fit", *words]).model
+    vicreg, default = (part.parts[0] for part in jepa.regularizers)
+    assert (vicreg.variance, vicreg.weight, vicreg.gather) == (2.0, 1.0, False)
+    assert isinstance(default, SIGReg)
+    assert len(jepa.pretext.level(2).predictor.layers) == 6
