@@ -286,9 +286,8 @@ class JEPA(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the schedules, at logging steps only, as tensors on the CPU: a number would be copied to the device."""
         if optimization.is_logged(self.trainer):
-            step = self.global_step - 1
-            values = {f"train/{name}": torch.tensor(self.scheduled(name, step)) for name in self.schedules}
-            self.log_dict(values, batch_size=1)
+            values = {name: torch.tensor(self.scheduled(name, self.global_step - 1)) for name in self.schedules}
+            self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the seed of the masks and the package version."""
