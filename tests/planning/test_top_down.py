@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_cost_level import hierarchy
 from test_world import pictures, world
-from toy_hierarchy import Angle, Circle
+from toy_hierarchy import Angle, Bare, Circle, TrueRooms
 
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.options import parse_words
@@ -207,10 +207,25 @@ def test_searches_begin_with_what_is_left_of_the_last_plans(execute):
     torch.testing.assert_close(low.starts[-1], rest)
     above = drawn[2][[0, 3]]
     shifted = torch.cat([above[:, 1:], torch.zeros(2, 1, 1)], dim=1)
-    torch.testing.assert_close(high.starts[-1], shifted if execute == 4 else above)
+    torch.testing.assert_close(high.starts[-1], shifted if execute == 4 else (above + shifted) / 2)  # of 4 steps
     agent.reset(tasks.goal)
     agent.act(tasks.start)
     assert not high.starts[-1].any()
+
+
+@pytest.mark.long
+def test_the_opposite_room_with_true_dynamics():
+    rooms = Bare(rooms="opposite")
+    tasks = rooms.tasks(50, generator(1))
+
+    def reached(planner, execute):
+        agent = Agent(TrueRooms(rooms, 8), rooms.space, planner, execute=execute)
+        return float(run_episodes(rooms, tasks, Deliberate(agent), budget=100).reached.float().mean())
+
+    search = CEM(hold=2)
+    assert reached(CEM(horizon=8, hold=2), 8) < 0.85
+    for execute in (4, 8):
+        assert reached(TopDown(horizons=[8, 5], search=search), execute) >= 0.95
 
 
 def test_horizons_of_an_agent_shrink_to_what_it_executes():

@@ -1,14 +1,19 @@
-"""A world whose levels are exact: an angle from 0 to 4.5, seen as a place on a circle; macro-actions are sums of turns.
+"""Worlds whose levels are exact.
 
-Start and goal lie near the ends, which are near each other on the circle: the way to the goal first leads away from it.
+`Circle` is an angle from 0 to 4.5, seen as a place on a circle; macro-actions are sums of turns. Start
+and goal lie near the ends, which are near each other on the circle: the way to the goal first leads away from it.
+`TrueRooms` is Four Rooms with its true states and dynamics at every level; a macro-action is the sum of equal moves.
 """
+
+import math
 
 import torch
 from torch import nn
 
-from jepa_lightning.environments import Box, Environment, Tasks, Wandering
+from jepa_lightning.environments import Box, Environment, FourRooms, Tasks, Wandering
 from jepa_lightning.hierarchy.levels import MacroPrior
 from jepa_lightning.planning import World
+from jepa_lightning.planning.policies import simulate
 from jepa_lightning.predictors.rollout import Past
 from jepa_lightning.pretexts import HierarchicalRollout
 
@@ -108,3 +113,53 @@ class Angle(Environment):
         for action in actions.unbind(1):
             states.append(self.step(states[-1], action))
         return Wandering(torch.stack(states, 1), actions)
+
+
+class Bare(FourRooms):
+    """Four Rooms that is observed as it is."""
+
+    def observe(self, states):
+        return states
+
+
+class Moves(HierarchicalRollout):
+    """Levels that are all the true state."""
+
+    def __init__(self, rooms, strides):
+        nn.Module.__init__(self)
+        self.strides, self.depth, self.history, self.state = tuple(strides), len(strides) + 1, 1, "pooled"
+        self.rooms = rooms
+
+    def lift(self, states, *, level, since=1):
+        return states
+
+    def rollout_at(self, level, state, actions):
+        steps = math.prod(self.strides[: level - 1])
+        moves = self.rooms.space.project(actions / steps).repeat_interleave(steps, 1)
+        return simulate(self.rooms, state[:, 0], moves)[:, steps - 1 :: steps].unsqueeze(2)
+
+    def prior(self, level):
+        reach = torch.full((2,), 3.0 * math.prod(self.strides[: level - 1]))
+        return MacroPrior(mean=0 * reach, std=reach / 2, low=-reach, high=reach)
+
+
+class TrueRooms(World):
+    """Sees the true state, and imagines what is true."""
+
+    def __init__(self, rooms, *strides):
+        nn.Module.__init__(self)
+        self.pretext, self.frame_skip, self.config, self.observations = Moves(rooms, strides), 1, None, None
+
+    device = torch.device("cpu")
+
+    def encode(self, observations):
+        return observations.unsqueeze(1)
+
+    encode_goal = encode
+
+    def past(self, states):
+        return Past(states=states.unsqueeze(1))
+
+    def imagine(self, past, actions, **_):
+        start = past.states[:, -1, 0].unsqueeze(1).expand(-1, actions.shape[1], -1)
+        return simulate(self.pretext.rooms, start, actions).unsqueeze(-2)

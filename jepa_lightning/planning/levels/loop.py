@@ -20,8 +20,9 @@ from jepa_lightning.planning.world import World
 class TopDownHorizon(RecedingHorizon):
     """Executes the first actions of the first level's plan, then plans again in all levels.
 
-    Each level's search begins with the rest of its last plan: of a level whose steps are longer than what was executed
-    with all of it.
+    Each level's search begins with the rest of its last plan. Where that is no whole number of the level's steps, each
+    macro-action is made of the two that shared its time, in proportion; a search that begins a part of a step off has
+    to find its way anew.
 
     Args:
         planner: finds plans.
@@ -116,9 +117,13 @@ class TopDownHorizon(RecedingHorizon):
     def rest(self, level: int, horizon: int) -> Tensor:
         """What is left of a level's last plan, as long as its horizon is now."""
         plan, centre = self.last[level], self.spaces[level - 1].centre
-        left = plan.shifted(min(self.done // self.sizes[level - 1], plan.actions.shape[1]), centre)[:, :horizon]
-        missing = horizon - left.shape[1]
-        return torch.cat([left, centre.to(left).expand(len(left), missing, -1)], dim=1)
+        whole, part = divmod(self.done, self.sizes[level - 1])
+
+        def after(steps: int) -> Tensor:
+            left = plan.shifted(min(steps, plan.actions.shape[1]), centre)[:, :horizon]
+            return torch.cat([left, centre.to(left).expand(len(left), horizon - left.shape[1], -1)], dim=1)
+
+        return torch.lerp(after(whole), after(whole + 1), part / self.sizes[level - 1]) if part else after(whole)
 
     def keep(self, index: Tensor) -> None:
         """Keep some of the episodes only, (B',) int64."""

@@ -71,7 +71,7 @@ class TopDown(Planner):
         above: planners of the levels above, lowest first; by default like the first. Their horizons are replaced, and
             they hold no macro-action for several steps.
         ahead: which of the states that a level predicts is the aim of the level below, from 1; its last one, where it
-            predicts fewer.
+            predicts fewer. What is executed is best no longer than the way there: nothing is planned beyond.
         shrink: let horizons shrink.
 
     Raises:
