@@ -116,6 +116,7 @@ FSDD = Entry(
 ENTRIES = {
     "cifar10_jpg": Entry("CIFAR-10", "ijepa_cifar10", "cifar10_jpg"),
     "count_depth": Entry("Scenes (count_depth)", "ijepa_count_depth", "count_depth", labels=("count", "nearest")),
+    "count_depth_views": Entry("Scenes, two views", "vicreg_count_depth", "count_depth", labels=("count", "nearest")),
     "shapes_factors": Entry(
         "Shapes (shapes_factors)",
         "ijepa_shapes_factors",
