@@ -115,7 +115,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         for depth, found in reports.items()
         for name, report in found.items()
     ]
-    known = next((found for report in reports.get(1, {}).values() if (found := report["rows"])), {})
+    known: dict[str, Any] = next((found for report in reports.get(1, {}).values() if (found := report["rows"])), {})
     rows += [row("-", name, known[name], None) for name in FLOORS if name in known]
     write_json(given.json, {**vars(given), **machine()}, {"rows": reports})
     columns = ["levels", "plan", "success", "steps", "ms a plan", "first plans: believed", "achieved"]
