@@ -2,13 +2,18 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import jepa_lightning
 from jepa_lightning.cli.fit import fit
+from jepa_lightning.config.shipped import find_config
+from jepa_lightning.encoders import SinCosPositions, TokenSpec, ViT
+from jepa_lightning.predictors import FrameCausalPredictor, PredictorSpec
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false"]
 QUIET += ["--trainer.precision=32-true", "--trainer.max_steps=3", "--data.num_workers=0", "--trainer.logger=false"]
@@ -51,6 +56,35 @@ def run(tmp_path_factory, encoder):
     small += [f"--model.modality.encoder.weights={encoder}", f"--trainer.default_root_dir={folder}"]
     fit(["--config", "recipes/vjepa2_ac", *SIZES, *sizes, *small, *QUIET])
     return folder
+
+
+def parts(name):
+    """Settings of the encoder and of the predictor in a recipe."""
+    model = yaml.safe_load(Path(find_config(f"recipes/{name}")).read_text())["model"]
+    encoder = model["modality"]["init_args"]["encoder"]["init_args"]["encoder"]["init_args"]
+    return encoder, model["predictor"]["init_args"]
+
+
+def millions(part):
+    return sum(parameter.numel() for parameter in part.parameters()) / 1e6
+
+
+def test_sizes_are_the_papers():
+    """V-JEPA 2-AC, section 3.1: about 300M parameters, of ViT-g's 1,012M; LeWorldModel, 3.1: about 10M, and 5M."""
+    encoder, predictor = parts("vjepa2_ac")
+    tubelet = TokenSpec(shape=(3, 2, 16, 16), grid=(1, 16, 16), positions=SinCosPositions)
+    with torch.device("meta"):
+        spec = PredictorSpec(dim=1408, out=1408, token=tubelet, condition=14, parts=(7, 7), frame=(1, 16, 16))
+        assert millions(FrameCausalPredictor(spec, **predictor)) == pytest.approx(305.2, abs=0.1)
+        assert millions(ViT(tubelet, **encoder)) == pytest.approx(1012.2, abs=0.1)
+    encoder, predictor = parts("lewm_tworoom")
+    patch = TokenSpec(shape=(1, 14, 14), grid=(16, 16), positions=SinCosPositions)
+    with torch.device("meta"):
+        spec = PredictorSpec(dim=192, out=192, token=patch, condition=10)
+        found = FrameCausalPredictor(spec, **predictor)
+        assert millions(found) == pytest.approx(11.8, abs=0.1)  # 0.8 of them are the projector's
+        assert found.layers[0].mlp.fc1.weight.shape == (2048, 192)
+        assert millions(ViT(patch, **encoder)) == pytest.approx(5.4, abs=0.1)
 
 
 def test_the_encoder_stays_and_the_predictor_is_trained(run, encoder):
