@@ -87,7 +87,7 @@ class Entry:
 
 
 def split_shapes(data: Path, out: Path) -> Path:
-    """shapes_factors as train.npz and test.npz, images from 0 to 255 and each factor a label."""
+    """shapes_factors as train.npz and test.npz, images (H, W, 1) from 0 to 255 and each factor a label."""
     folder = out / "shapes_factors"
     if not (folder / "test.npz").is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def split_shapes(data: Path, out: Path) -> Path:
         for split, rows in (("train", order[fifth:]), ("test", order[:fifth])):
             factors = {name: classes[rows, column] for name, column in (("shape", 1), ("scale", 2), ("orientation", 3))}
             factors["position"] = values[rows, 4:6].astype(np.float32)
-            np.savez_compressed(folder / f"{split}.npz", image=images[rows] * np.uint8(255), **factors)
+            np.savez_compressed(folder / f"{split}.npz", image=images[rows, ..., None] * np.uint8(255), **factors)
     return folder
 
 
@@ -120,6 +120,13 @@ ENTRIES = {
     "shapes_factors": Entry(
         "Shapes (shapes_factors)",
         "ijepa_shapes_factors",
+        "",
+        labels=("shape", "scale", "orientation", "position"),
+        prepare=split_shapes,
+    ),
+    "shapes_factors_views": Entry(
+        "Shapes, two views",
+        "vicreg_shapes_factors",
         "",
         labels=("shape", "scale", "orientation", "position"),
         prepare=split_shapes,

@@ -71,6 +71,7 @@ def test_shapes_are_divided_once(tmp_path):
     made = split_shapes(tmp_path, tmp_path / "out")
     train, test = (dict(np.load(made / f"{split}.npz")) for split in ("train", "test"))
     assert (len(train["image"]), len(test["image"])) == (40, 10)
+    assert train["image"].shape[1:] == (4, 4, 1)  # with channels, so that views are made of whole batches
     assert set(np.unique(train["image"])) == {0, 255}
     together = np.concatenate([train["position"], test["position"]])
     assert sorted(map(tuple, together)) == sorted(map(tuple, factors[:, 4:6].astype(float)))
