@@ -27,6 +27,7 @@ def plane():
     pretext = SimpleNamespace(standardized=lambda actions: actions, futures=1)
     device = torch.device("cpu")
     shared = {"frame_skip": 1, "block_space": lambda space: space}
+    predictor.causal = False
     return SimpleNamespace(history=1, positions=None, predictor=predictor, pretext=pretext, device=device, **shared)
 
 
