@@ -92,7 +92,7 @@ class Actor(nn.Module):
                 action = self(past.states[:, -1], goal)
                 told = world.pretext.standardized(action)
             state = predict_next(world.predictor, past, told)
-            past = past.push(state)
+            past = past.push(state, told)
             actions.append(action.unflatten(-1, (skip, -1)))
             states.append(state)
         return torch.cat(actions, dim=1), torch.stack(states, dim=1)

@@ -1,5 +1,6 @@
 """Actors: bounds, training on a world that is known exactly, proposals to a planner, files."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from jepa_lightning.planning.actor_training import Walks
 from jepa_lightning.planning.cost import GoalDistance
 from jepa_lightning.planning.horizon import RecedingHorizon
 from jepa_lightning.planning.plan import halved
+from jepa_lightning.predictors import FrameCausalPredictor, ResidualPredictor
 
 
 def generator(seed=0):
@@ -26,7 +28,7 @@ def plane():
 
     pretext = SimpleNamespace(standardized=lambda actions: actions, futures=1)
     device = torch.device("cpu")
-    shared = {"frame_skip": 1, "block_space": lambda space: space}
+    shared = {"frame_skip": 1, "block_space": lambda space: space, "score": lambda cost, *given: cost(*given)}
     predictor.causal = False
     return SimpleNamespace(history=1, positions=None, predictor=predictor, pretext=pretext, device=device, **shared)
 
@@ -171,3 +173,13 @@ def test_what_is_refused():
         Imitate(steps=0)
     with pytest.raises(ValueError, match="size, width and depth must be at least 1, got 0"):
         Actor(0, Disc(1.0))
+
+
+@pytest.mark.parametrize("predictor", [ResidualPredictor, partial(FrameCausalPredictor, width=16, depth=1, heads=2)])
+def test_what_an_actor_imagines_is_what_the_world_imagines_of_its_actions(predictor):
+    """A causal predictor sees the states before the last one only where it is told the actions between."""
+    found = world(predictor=predictor, history=3)
+    past, goal = found.past(found.encode(pictures())), found.encode_goal(pictures(seed=1))
+    torch.manual_seed(0)
+    actions, states = Actor(8, Disc(3.0)).imagine(found, past, goal, horizon=5)
+    torch.testing.assert_close(states, found.imagine(past, actions.unsqueeze(1)).squeeze(1))
