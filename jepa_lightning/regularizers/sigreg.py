@@ -93,20 +93,21 @@ class SIGReg(Regularizer):
 
     def forward(self, outcome: Outcome) -> Tensor:
         """Compute the mean statistic over directions, and over contexts if there are several."""
-        if self.by_time:
-            each = [of_time for x in self.looked_at(outcome) for of_time in outcome.by_trajectory(x).unbind(1)]
+        looked = self.looked_at(outcome)
+        if self.by_time:  # (T, B, D)
+            each = [outcome.by_trajectory(latents).transpose(0, 1) for latents in looked]
         else:
-            each = [latents.pooled().flatten(1) for latents in self.looked_at(outcome)]
+            each = [latents.pooled().flatten(1) for latents in looked]
         values = [self.statistic(features) for features in each]
         return values[0] if len(values) == 1 else torch.stack(values).mean()
 
     def statistic(self, features: Tensor) -> Tensor:
-        """Compute the mean statistic of features (N, D) in float32."""
+        """Compute the mean statistic of features (..., N, D) in float32, the mean over several sets of N."""
         with torch.autocast(features.device.type, enabled=False):
-            angles = (features @ self.draw(features)).unsqueeze(-1) * self.knots  # (N, directions, points)
+            angles = (features @ self.draw(features)).unsqueeze(-1) * self.knots  # (..., N, directions, points)
             total = sum_over_ranks if self.gather else _itself
-            count = total(features.new_full((), len(features)))
-            real, imaginary = total(angles.cos().sum(0)) / count, total(angles.sin().sum(0)) / count
+            count = total(features.new_full((), features.shape[-2]))
+            real, imaginary = total(angles.cos().sum(-3)) / count, total(angles.sin().sum(-3)) / count
             distance = (real - self.gaussian).square() + imaginary.square()
             found = (distance * self.weights).sum(-1).mean()
             return found if self.per_sample else found * count
@@ -117,9 +118,9 @@ class SIGReg(Regularizer):
 
 
 def draw_directions(features: Tensor, count: int, seed: int) -> Tensor:
-    """Draw random unit directions (D, count) for features (N, D), from a seed."""
+    """Draw random unit directions (D, count) for features (..., D), from a seed."""
     generator = torch.Generator(features.device).manual_seed(seed)
-    drawn = torch.randn(features.shape[1], count, generator=generator, device=features.device, dtype=features.dtype)
+    drawn = torch.randn(features.shape[-1], count, generator=generator, device=features.device, dtype=features.dtype)
     return drawn / drawn.norm(dim=0)
 
 
