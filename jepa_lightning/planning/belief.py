@@ -6,6 +6,7 @@ found a way through a wall believes to arrive.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,25 +43,36 @@ class Readout:
 
 
 @torch.no_grad()
-def fit_readout(
-    world: World, environment: Environment, *, samples: int = 2000, seed: int = 0, level: int = 1
-) -> Readout:
-    """Fit a ridge regression on what walks of 8 observations end with, and score it on a quarter as many others.
+def fit_readouts(
+    world: World, environment: Environment, levels: Iterable[int] = (1,), *, samples: int = 2000, seed: int = 0
+) -> dict[int, Readout]:
+    """Fit ridge regressions on what walks of 8 observations end with, and score them on a quarter as many others.
 
     Args:
-        world: encodes.
+        world: encodes, once for all levels.
         environment: draws the walks.
+        levels: of the states that are read.
         samples: number of walks.
         seed: of what is drawn.
-        level: of the states that are read.
+
+    Returns:
+        A readout for each level.
     """
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for count in (samples, max(samples // 4, 8)):
         states = environment.wander(count, 8, generator).states[:, -1]
-        found = [world.lift(world.encode(environment.observe(part)), level=level) for part in states.split(500)]
-        parts.append((torch.cat(found).mean(1).cpu(), states))
+        parts.append((torch.cat([world.encode(environment.observe(part)) for part in states.split(500)]), states))
     (train, known), (test, truth) = parts
+    found = {}
+    for level in levels:
+        features, asked = (world.lift(states, level=level).mean(1).cpu() for states in (train, test))
+        found[level] = _fit(features, asked, known, truth, device=world.device)
+    return found
+
+
+def _fit(train: Tensor, test: Tensor, known: Tensor, truth: Tensor, *, device: torch.device) -> Readout:
+    """Read the environment's states `known` in features (N, D), scored on others."""
     centre, spread = known.mean(0), known.std(0).clamp(min=1e-6)
     scaled, asked = standardise(train, test)
     values = (known - centre) / spread
@@ -69,7 +81,7 @@ def fit_readout(
     mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
     weight = weight * spread.unsqueeze(1)  # back to the environment's units, then to features as they are
     bias = bias * spread + centre - (weight / std) @ mean
-    return Readout((weight / std).to(world.device), bias.to(world.device), 1 - error / truth.var(0, correction=0))
+    return Readout((weight / std).to(device), bias.to(device), 1 - error / truth.var(0, correction=0))
 
 
 @torch.no_grad()
@@ -109,7 +121,7 @@ def believed_and_achieved(
 
 @torch.no_grad()
 def believed_by_level(
-    agent: Agent, environment: Environment, tasks: Tasks, *, samples: int = 2000, seed: int = 0
+    agent: Agent, environment: Environment, tasks: Tasks, readouts: Mapping[int, Readout]
 ) -> list[dict[str, Any]]:
     """What each level believes of the first plans, of an agent that plans from the top down; nothing of another.
 
@@ -117,8 +129,7 @@ def believed_by_level(
         agent: has planned (`believed_and_achieved`).
         environment: tells what a state is.
         tasks: where the episodes started and were to end.
-        samples: walks on which each level's states are read.
-        seed: of these.
+        readouts: of the states of each level that planned.
 
     Returns:
         For each level that planned, highest first: its `level` and `horizon`, the environment's `steps` that one of its
@@ -130,8 +141,7 @@ def believed_by_level(
         return []
     found: list[dict[str, Any]] = []
     for one in agent.loop.first_levels:
-        readout = fit_readout(agent.world, environment, samples=samples, seed=seed, level=one.level)
-        way = readout(one.states).cpu()  # (B, H, P)
+        way = readouts[one.level](one.states).cpu()  # (B, H, P)
         there = environment.reached(way, tasks.goal.unsqueeze(1).expand_as(way)).any(1)
         row: dict[str, Any] = {"level": one.level, "horizon": one.plan.actions.shape[1]}
         row["steps"] = 1 if one.level == 1 else agent.loop.sizes[one.level - 1]

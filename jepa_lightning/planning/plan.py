@@ -17,7 +17,7 @@ from jepa_lightning.evaluation.report.table import table as aligned
 from jepa_lightning.planning.actor import Reactive
 from jepa_lightning.planning.actor_training import ActorTraining, encode_walks
 from jepa_lightning.planning.agent import Agent, Deliberate
-from jepa_lightning.planning.belief import believed_and_achieved, believed_by_level, fit_readout
+from jepa_lightning.planning.belief import believed_and_achieved, believed_by_level, fit_readouts
 from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.episodes import run_episodes, unsolved
 from jepa_lightning.planning.levels import TopDown
@@ -125,13 +125,14 @@ def plan(
         if environment.towards(tasks.start, tasks.goal) is not None:
             policies["towards"] = Towards()
     rows = {name: run_episodes(environment, tasks, p, budget=budget).summary() for name, p in policies.items()}
-    drawn_for: dict[str, Any] = {"samples": environment.walks, "seed": derive_seed("readout", seed)}
-    readout = fit_readout(world, environment, **drawn_for)
+    levels = range(1, world.levels + 1 if isinstance(planner, TopDown) else 2)
+    walks: dict[str, Any] = {"samples": environment.walks, "seed": derive_seed("readout", seed)}
+    readouts = fit_readouts(world, environment, levels, **walks)
     report: dict[str, Any] = {
         "rows": rows,
-        "first_plans": believed_and_achieved(agent, environment, tasks, readout),
-        "levels": believed_by_level(agent, environment, tasks, **drawn_for),
-        "readout_r2": dict(zip(environment.state_names, map(float, readout.r2), strict=True)),
+        "first_plans": believed_and_achieved(agent, environment, tasks, readouts[1]),
+        "levels": believed_by_level(agent, environment, tasks, readouts),
+        "readout_r2": dict(zip(environment.state_names, map(float, readouts[1].r2), strict=True)),
         "surprise": {
             name: detection(one, environment, walks=environment.walks, seed=derive_seed("surprise", seed))
             for name, one in worlds.items()

@@ -275,12 +275,17 @@ def load_world(
         ValueError: there is no such checkpoint, or it is none of a world model. The message says what to do.
     """
     jepa, config = load_jepa_and_config(path, which=which, trust=trust)
+    return world_of(jepa, config, trust=trust).to(map_location)
+
+
+def world_of(jepa: JEPA, config: Config | None, *, trust: Collection[str] = ()) -> World:
+    """The world model of a module that was loaded with its run's configuration; see `load_world`."""
     _rollout_of(jepa)  # before its data are read, which would say less
     told: dict[str, Any] = {}
     if "class_path" in ((config or {}).get("data") or {}):
         data = trajectory_data(config, jepa.modality, trust, {})
         told = {"observations": data.batch_transform(), "frame_skip": data.frame_skip}
-    return World(jepa, config=config, trust=trust, **told).to(map_location)
+    return World(jepa, config=config, trust=trust, **told)
 
 
 def _rollout_of(jepa: JEPA) -> Rollout:

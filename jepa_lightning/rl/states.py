@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jepa_lightning.environments.gymnasium import shrunk
 from jepa_lightning.loading import Frozen, load_jepa_and_config
-from jepa_lightning.planning.world import World, trajectory_data
+from jepa_lightning.planning.world import World, world_of
 from jepa_lightning.pretexts import Rollout
 
 Encoder = str | Path | World | Frozen
@@ -105,13 +105,7 @@ class States:
 def loaded(path: str | Path) -> World | Frozen:
     """The world of a run that has one, and the encoder of another; the checkpoint is read once."""
     jepa, config = load_jepa_and_config(path)
-    if not isinstance(jepa.pretext, Rollout):
-        return Frozen(jepa, config=config)
-    told: dict[str, Any] = {}
-    if "class_path" in ((config or {}).get("data") or {}):  # as load_world does
-        data = trajectory_data(config, jepa.modality, (), {})
-        told = {"observations": data.batch_transform(), "frame_skip": data.frame_skip}
-    return World(jepa, config=config, **told)
+    return world_of(jepa, config) if isinstance(jepa.pretext, Rollout) else Frozen(jepa, config=config)
 
 
 def is_image(shown: NDArray[Any]) -> bool:

@@ -15,7 +15,7 @@ from jepa_lightning.data.trajectories import Observations
 from jepa_lightning.encoders import ConvEncoder, ViT
 from jepa_lightning.environments import Disc, TwoRooms
 from jepa_lightning.planning import CEM, Agent, GoalDistance, Gradient, Imagine, RandomShooting, World, load_actor
-from jepa_lightning.planning.belief import fit_readout
+from jepa_lightning.planning.belief import fit_readouts
 from jepa_lightning.planning.plan import plan, table
 from jepa_lightning.predictors import ResidualPredictor, TransformerPredictor, rollout
 from jepa_lightning.pretexts import Masked, Rollout
@@ -136,7 +136,7 @@ def test_an_agent_remembers_plans_and_drops_episodes(history):
 def test_a_readout_tells_what_the_state_holds():
     found = world(encoder=partial(ConvEncoder, dim=64, width=8))
     rooms = TwoRooms(image_size=16)
-    readout = fit_readout(found, rooms, samples=1200)
+    readout = fit_readouts(found, rooms, samples=1200)[1]
     states = rooms.wander(400, 8, torch.Generator().manual_seed(9)).states[:, -1]
     error = (readout(found.encode(rooms.observe(states))) - states).square().mean(0)
     expected = 1 - error / states.var(0, correction=0)
