@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_lightning.data import DataError
 from jepa_lightning.data.views import view_seed
@@ -130,3 +131,28 @@ def test_views_of_one_size_are_made_together_as_each_by_itself(monkeypatch):
     assert calls == [[0], [1, 2], [0], [1], [2]]
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one["image"], other["image"], rtol=0, atol=1e-4)
+
+
+class Launched(TorchDispatchMode):
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_two_views_launch_little_more_than_one_on_a_device():
+    """`meta` stands for a GPU, where small operations cost what it takes to launch them."""
+    counts = []
+    for views in (2, 1):
+        data = make(views=2, view_transform=ImageViews(blur=0.5))
+        data.setup()
+        batched = data.part("train").batched
+        drawn = {name: values.to("meta") for name, values in batched.draw(np.arange(8)).items()}
+        batched.views.views = views
+        with Launched() as launched:
+            batched({"image": torch.empty(8, 32, 32, 3, dtype=torch.uint8, device="meta")}, drawn)
+        counts.append(launched.count)
+    assert counts[0] < 1.1 * counts[1]
