@@ -42,7 +42,10 @@ class Walks:
         when = index.unsqueeze(1) + torch.arange(1 - world.history, 1, device=index.device)
         valid = when >= self.first[index].unsqueeze(1)
         states = self.states[when.clamp(min=0)] * valid[..., None, None]
-        return Past(states=states, valid=valid if world.history > 1 else None, positions=world.positions)
+        if world.history == 1:
+            return Past(states=states, positions=world.positions)
+        done = world.pretext.standardized(self.actions[when[:, :-1].clamp(min=0)]) * valid[:, :-1, None]
+        return Past(states=states, valid=valid, positions=world.positions, actions=done)
 
 
 def encode_walks(world: World, data: TrajectoryData) -> Walks:

@@ -36,7 +36,7 @@ class Agent:
         cost: of imagined trajectories; `GoalDistance` by default.
         execute: actions of a plan that are done before the next one is made; best a multiple of the planner's `hold`,
             or a held action is cut.
-        memory: of the last states; by default as many as the world's predictor sees.
+        memory: of the last states and actions; by default as many states as the world's predictor sees.
         seed: of what the planner draws.
         warm: start a search from the last plan, shifted.
         actor: proposes where a search starts: what it would do in imagination.
@@ -83,6 +83,7 @@ class Agent:
         self.actor = None if actor is None else actor.to(world.device)
         self.cost = cost or GoalDistance()
         self.memory = memory or Memory(world.history)
+        self.done: list[Tensor] = []  # since the last look
         if self.memory.capacity != world.history:
             raise ValueError(
                 f"expected a memory of {world.history} states, which the predictor sees, got {self.memory.capacity}"
@@ -113,6 +114,7 @@ class Agent:
     def reset(self, goal: Tensor | Batch) -> None:
         """New episodes begin, with observations of their goals."""
         self.memory.clear()
+        self.done = []
         self.loop.reset()
         self.goal = self.world.encode_goal(goal)
 
@@ -133,14 +135,21 @@ class Agent:
         if self.loop.due or (self.memory.capacity > 1 and self.looks):
             if observation is None:
                 raise ValueError("expected an observation, since a plan or the memory is due, got None")
-            self.memory.write(self.world.encode(observation))
+            self.memory.write(self.world.encode(observation), self._told())
         device = self.world.device
 
         def energy() -> Energy:
             return Scene(self.world, self.memory.past(self.world.positions), self.goal, self.cost)
 
         proposal = None if self.actor is None else self.proposal
-        return self.loop.act(energy, len(self.goal), device, proposal=proposal).cpu()
+        action = self.loop.act(energy, len(self.goal), device, proposal=proposal)
+        self.done.append(action)
+        return action.cpu()
+
+    def _told(self) -> Tensor | None:
+        """What was done since the last look, (B, A) as the predictor is told it; None unless it was one step of it."""
+        done, self.done = self.done, []
+        return self.world.told(torch.stack(done, dim=1))[:, 0] if len(done) == self.world.frame_skip else None
 
     @torch.no_grad()
     def proposal(self) -> Tensor:
@@ -158,6 +167,7 @@ class Agent:
         """Keep some of the episodes only, (B',) int64."""
         self.goal = self.goal[index.to(self.goal.device)]
         self.memory.keep(index.to(self.goal.device))
+        self.done = [action[index.to(action.device)] for action in self.done]
         self.loop.keep(index.to(self.goal.device))
 
 

@@ -204,7 +204,7 @@ class World(nn.Module):
         """How implausible each transition is: how far the next state is from the predicted one.
 
         The root mean square over channels of s' - predictor(s, a), with a latent z that of the best code. The predictor
-        sees as many past states as there are, at most `history`.
+        sees as many past states as there are, at most `history`, and a `causal` one the actions between them.
 
         Args:
             observations: raw ones (B, T, ...), or a batch of the modality with T of them a sample.
@@ -224,7 +224,7 @@ class World(nn.Module):
         seen = folded["observations"] if set(folded) == {"observations"} else folded
         steps = trajectory_length({"actions": told}) - 1
         states, targets = (made.unflatten(0, (-1, steps + 1)) for made in self.encode_both(seen))
-        past = self.pretext.past(states, steps, self.positions)
+        past = self.pretext.past(states, steps, self.positions, told)
         found = self.pretext.surprise(self.predictor, past, told.flatten(0, 1), targets[:, 1:].flatten(0, 1))
         return found.unflatten(0, (-1, steps))
 

@@ -100,18 +100,24 @@ def _bounds(lengths):
 
 @pytest.mark.parametrize("history", [1, 3])
 def test_the_past_of_a_walk_is_that_of_a_memory(history):
-    states = torch.randn(9, 1, 4, generator=generator())
-    walks = Walks(states, states, torch.zeros(9, 2), *_bounds([4, 5]))
-    known = SimpleNamespace(history=history, positions=None)
-    for index, first in ((0, 0), (3, 0), (4, 4), (5, 4), (8, 4)):
+    states, actions = torch.randn(9, 1, 4, generator=generator()), torch.randn(9, 2, generator=generator(1))
+    walks = Walks(states, states, actions, *_bounds([4, 5]))
+    pretext = SimpleNamespace(standardized=lambda given: 3 * given + 1)
+    known = SimpleNamespace(history=history, positions=None, pretext=pretext)
+    for index, first in ((0, 0), (1, 0), (3, 0), (4, 4), (5, 4), (8, 4)):
         memory = Memory(history)
-        for state in states[first : index + 1]:
-            memory.write(state.unsqueeze(0))
+        for at in range(first, index + 1):
+            memory.write(states[at : at + 1], pretext.standardized(actions[at - 1 : at]) if at > first else None)
         found, expected = walks.past(torch.tensor([index]), known), memory.past()
         torch.testing.assert_close(found.states, expected.states)
         assert (found.valid is None) == (history == 1)
         if history > 1:
             assert torch.equal(found.valid, expected.valid)
+            done = min(index - first, history - 1)
+            assert found.actions.shape[1] == history - 1
+            assert not found.actions[:, : history - 1 - done].any()  # before the episode began
+            if done:
+                torch.testing.assert_close(found.actions[:, history - 1 - done :], expected.actions)
 
 
 def test_a_proposal_is_where_the_search_starts_if_it_is_better():

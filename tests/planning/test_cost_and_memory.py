@@ -74,6 +74,29 @@ def test_memory_at_an_episodes_start_and_when_it_is_full():
     assert single.past().valid is None
 
 
+def test_a_memory_knows_the_actions_between_its_states():
+    memory, states, actions = Memory(3), torch.randn(6, 2, 1, 4), torch.randn(6, 2, 5)
+    memory.write(states[0], actions[0])
+    assert memory.past().actions is None  # nothing led to the first
+    for t in range(1, 5):
+        memory.write(states[t], actions[t])
+        known = min(t, 2)
+        torch.testing.assert_close(memory.past().actions, actions[t + 1 - known : t + 1].transpose(0, 1))
+    memory.keep(torch.tensor([1]))
+    torch.testing.assert_close(memory.past().actions[0], actions[3:5, 1])
+    memory.write(states[5, 1:])
+    assert memory.past().actions is None  # what was done last is not known
+    memory.write(states[0, 1:], actions[0, 1:])
+    torch.testing.assert_close(memory.past().actions, actions[:1, 1:].transpose(0, 1))
+    memory.clear()
+    memory.write(states[0], actions[0])
+    assert memory.past().actions is None
+    single = Memory()
+    for t in range(3):
+        single.write(states[t], actions[t])
+    assert single.past().actions is None
+
+
 class Recording(RandomShooting):
     """Keeps the starts that it is given."""
 

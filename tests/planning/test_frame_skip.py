@@ -74,6 +74,8 @@ def test_an_agent_looks_at_every_kth_observation():
     assert agent.plans == 6  # of three episodes, at steps 0 and 6
     for remembered, step in zip(agent.memory.states, (3, 6), strict=True):
         torch.testing.assert_close(remembered, found.encode(pictures(seed=step)))
+    told = found.pretext.standardized(torch.cat(done[3:6], 1))  # the block between the two
+    torch.testing.assert_close(agent.memory.past().actions, told.unsqueeze(1))
     agent.reset(pictures(seed=9))
     with pytest.raises(ValueError, match="expected an observation, since a plan or the memory is due"):
         agent.act(None)

@@ -8,8 +8,9 @@ import torch
 
 from jepa_lightning import JEPA
 from jepa_lightning.encoders import FrozenEncoder, ViT
+from jepa_lightning.environments import Disc
 from jepa_lightning.objectives import L1
-from jepa_lightning.planning import World
+from jepa_lightning.planning import Agent, GoalDistance, RandomShooting, World
 from jepa_lightning.predictors import FrameCausalPredictor, Past, ResidualPredictor, TransformerPredictor
 from jepa_lightning.predictors.rollout import predict_next, rollout
 from jepa_lightning.pretexts import LatentRollout, Rollout, TeacherForcing
@@ -190,6 +191,41 @@ def test_rollout_tells_a_causal_predictor_what_was_done_before_each_start():
         known, first = torch.cat([states[0, : start + 1], one[None]]), max(0, start - 1)
         two = one_by_one(jepa, known[first:], actions[0, first : start + 2])
         torch.testing.assert_close(found[0, start, 1], two)
+
+
+def test_an_agent_tells_a_causal_predictor_what_it_did():
+    jepa, given = world(history=3, standardize=True).eval(), batch()
+    jepa.pretext.estimate([given])
+    own, images = World(jepa), given["image"]
+    agent = Agent(own, Disc(3.0), RandomShooting(samples=4, horizon=4), execute=4)
+    agent.reset({"image": images[:, -1]})
+    done = [agent.act({"image": images[:, t]}) for t in range(5)]  # the second plan is made at the fifth step
+    seen, told = encoded(jepa, given)[:, 2:5], jepa.pretext.standardized(torch.stack(done[2:4], dim=1))
+    past = agent.memory.past(own.positions)
+    torch.testing.assert_close(past.states, seen)
+    torch.testing.assert_close(past.actions, told)
+    candidates = torch.randn(2, 3, 1, A)
+    found = own.energy(past, agent.goal, GoalDistance())(candidates)
+    for b in range(2):
+        for c in range(3):
+            after = jepa.pretext.standardized(candidates[b, c])
+            state = one_by_one(jepa, seen[b], torch.cat([told[b], after]))
+            expected = GoalDistance()(state[None, None], candidates[b : b + 1, c], agent.goal[b : b + 1])
+            torch.testing.assert_close(found[b, c], expected[0])
+    forgotten = own.energy(replace(past, actions=None), agent.goal, GoalDistance())(candidates)
+    assert not torch.allclose(found, forgotten)
+
+
+@pytest.mark.parametrize("history", [1, 3, T - 1])
+def test_surprise_of_a_causal_predictor_is_told_what_was_done_before(history):
+    jepa, given = world(history=history).eval(), batch()
+    scores = World(jepa).surprise({"image": given["image"]}, given["actions"])
+    states = encoded(jepa, given)
+    for b in range(2):
+        for k in range(T - 1):
+            first = max(0, k + 1 - history)
+            error = one_by_one(jepa, states[b, first : k + 1], given["actions"][b, first : k + 1]) - states[b, k + 1]
+            torch.testing.assert_close(scores[b, k], error.square().mean().sqrt())
 
 
 def test_codes_are_told_to_a_causal_predictor_with_the_actions():
