@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from argparse import Action
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter, Namespace, dict_to_namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from jepa_lightning.cli.errors import TRACEBACK, fail
@@ -37,15 +38,33 @@ class Parser(LightningArgumentParser):
     """Lightning's parser with errors of a few lines and short help, which reads YAML within bounds."""
 
     typed: Sequence[str] = ()  # all words of the command
+    named: Mapping[str, str] = MappingProxyType({})  # classes that what is being parsed names, by setting
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if str(kwargs.get("description")).startswith("Help for --"):  # on a class: all of it stands below
             kwargs["usage"] = argparse.SUPPRESS
         super().__init__(*args, **{"parser_mode": MODE, "formatter_class": ShortHelp, **kwargs})
 
+    def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
+        """As jsonargparse's, without the settings of the classes that are the defaults, which are added in the end.
+
+        Or a class that is named in a default's place would take over those settings that it has, too, as if they had
+        been asked for: `MLPPredictor` the 6 layers of `TransformerPredictor`.
+        """
+        found: Namespace = super().get_defaults(*args, **kwargs)
+        for key, _ in _classes(found):
+            default = {"class_path": self.named[key]} if key in self.named else self.get_default(key)
+            found[key] = dict_to_namespace(default) if isinstance(default, dict) else default
+        return found
+
     def parse_object(self, obj: Any, namespace: Any = None, **kwargs: Any) -> Any:
         """As jsonargparse's, without merging settings with themselves: each level of classes would double the work."""
-        return super().parse_object(obj, None if namespace == obj else namespace, **kwargs)
+        namespace = None if namespace == obj else namespace
+        before, self.named = self.named, dict([*_classes(namespace), *_classes(obj)])
+        try:
+            return super().parse_object(obj, namespace, **kwargs)
+        finally:
+            self.named = before
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """As jsonargparse's, without a second validation of the settings, which takes most of the time."""
@@ -56,6 +75,17 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error or os.environ.get(TRACEBACK):  # jsonargparse tries alternatives in this way
             super().error(message, ex)
         fail(shorten(message, self))
+
+
+def _classes(settings: Any, within: str = "") -> Iterator[tuple[str, str]]:
+    """Settings that say of which class they are, each with that; nothing of what these contain."""
+    items = vars(settings) if isinstance(settings, Namespace) else settings
+    for name, value in list(items.items()) if isinstance(items, Mapping) else ():
+        if isinstance(value, Namespace | Mapping):
+            if "class_path" in value:
+                yield within + name, value["class_path"]
+            else:
+                yield from _classes(value, f"{within}{name}.")
 
 
 def _shortened(extra: str) -> str:
