@@ -113,8 +113,11 @@ def _column(array: NDArray[Any]) -> NDArray[Any]:
 def _channels_last(inputs: NDArray[Any], path: str, *, axes: int) -> NDArray[Any]:
     """Move the channels of inputs (N, ..., H, W, C) with so many `axes` to the end, where they clearly stand elsewhere.
 
-    That is (N, C, H, W), (N, T, C, H, W) or (N, C, T, H, W), with 1, 3 or 4 channels and another width.
+    That is (N, C, H, W), (N, T, C, H, W) or (N, C, T, H, W), with 1, 3 or 4 channels and another width. Grey inputs
+    without an axis of channels get one.
     """
+    if inputs.ndim == axes - 1:
+        return inputs[..., None]
     if inputs.ndim != axes or inputs.shape[-1] in _CHANNELS:
         return inputs
     place = next((axis for axis in range(axes - 3, 0, -1) if inputs.shape[axis] in _CHANNELS), None)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jepa_lightning.data import DataError
-from modalities.image import ArrayImages, ImageData
+from modalities.image import ArrayImages, ImageData, ImageViews
 from modalities.video import ArrayClips
 
 
@@ -47,6 +47,22 @@ def test_grey_images_without_an_axis_for_channels(tmp_path):
     number = int(batch["id"][0].removeprefix("train[").removesuffix("]"))
     torch.testing.assert_close(batch["image"][0, 0], torch.from_numpy(images[number]) / 255)
     assert not module.labelled
+    clips = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
+    np.savez(tmp_path / "clips.npz", video=clips)
+    np.testing.assert_array_equal(ArrayClips(str(tmp_path / "clips.npz")).inputs, clips[..., None])
+
+
+@pytest.mark.parametrize("settings", [{}, {"views": 2, "view_transform": ImageViews(global_size=12, blur=0.0)}])
+def test_grey_images_are_augmented_in_whole_batches_with_or_without_an_axis_for_channels(settings, tmp_path):
+    images = archive(tmp_path, shape=(12, 12))
+    (tmp_path / "with").mkdir()
+    np.savez(tmp_path / "with" / "train.npz", images=images[..., None])
+    found = []
+    for root in (tmp_path / "train.npz", tmp_path / "with" / "train.npz"):
+        module = data(root=str(root), channels=1, batched=True, image_size=12, **settings)
+        found.append(next(iter(module.train_dataloader()))["image"])
+    assert found[0].shape[-3:] == (1, 12, 12)
+    assert torch.equal(*found)
 
 
 def test_channels_before_height_and_width(tmp_path, caplog):
