@@ -11,7 +11,7 @@ from jepa_lightning.data.batched import BatchTransform
 from jepa_lightning.data.views import view_seeds
 from jepa_lightning.modality import Batch
 from jepa_lightning.randomness import normals_at, permutations_at, uniforms, uniforms_at
-from modalities.pointcloud.transforms import Augment, Rotation
+from modalities.pointcloud.transforms import Augment, Rotation, stretched_normals
 
 _NUMBERS = 6  # of a cloud: its scale, its dropout, and four of its rotation
 
@@ -80,6 +80,9 @@ class BatchAugment(BatchTransform):
         taken = clouds.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, (count, -1)).float()
         turns = drawn["turns"].mT
         xyz, radius = centred(taken[..., :3])
+        factors = self._stretch(drawn["seeds"]) if settings.stretch != 1 else None
+        if factors is not None:
+            xyz *= factors
         xyz = torch.bmm(xyz, turns * (drawn["factors"] / radius)[:, None, None])
         if settings.jitter:
             noise = normals_at(drawn["seeds"], 3 * settings.points, first=_NUMBERS + have + settings.points)
@@ -88,9 +91,16 @@ class BatchAugment(BatchTransform):
         if taken.shape[2] == 3:
             return xyz
         features = taken[..., 3:]
-        if settings.normals and settings.rotation != "none":
-            features = torch.cat([torch.bmm(features[..., :3], turns), features[..., 3:]], dim=2)
+        if settings.normals and (factors is not None or settings.rotation != "none"):
+            normals = features[..., :3] if factors is None else stretched_normals(features[..., :3], factors)
+            features = torch.cat([torch.bmm(normals, turns), features[..., 3:]], dim=2)
         return torch.cat([xyz, features], dim=2)
+
+    def _stretch(self, seeds: Tensor) -> Tensor:
+        """Draw the factors of the axes, (B, 1, 3), by numbers behind all others of a cloud."""
+        points, base = self.augment.points, self.augment.stretch
+        behind = _NUMBERS + self.shape[0] + points + 3 * points + 1
+        return (base ** (2 * uniforms_at(seeds, 3, first=behind) - 1)).unsqueeze(1)
 
     def choose(self, seeds: Tensor, different: Tensor) -> Tensor:
         """Choose points of P: (B, N) places, the first `different` (B,) of a permutation, then random ones of these."""

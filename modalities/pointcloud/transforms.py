@@ -136,6 +136,8 @@ class Augment(TakePoints):
         features: F.
         rotation: the axis to turn about.
         scale: range of the factor that the whole cloud is scaled by.
+        stretch: each axis of the cloud as it is stored, before the turn, is scaled by a factor of its own, from 1 /
+            stretch to stretch, its logarithm uniform; 1 leaves shapes as they are.
         jitter: standard deviation of normal noise on each coordinate, in radii of the cloud.
         jitter_clip: largest noise either way.
         dropout: largest share of the N points that is left out; other points of the cloud are repeated in their
@@ -154,10 +156,12 @@ class Augment(TakePoints):
         jitter_clip: float = 0.05,
         dropout: float = 0.0,
         normals: bool = False,
+        stretch: float = 1.0,
     ) -> None:
         super().__init__(points, features=features)
         self.rotation: Rotation = rotation
         self.scale = tuple(scale)
+        self.stretch = stretch
         self.jitter = jitter
         self.jitter_clip = jitter_clip
         self.dropout = dropout
@@ -174,7 +178,12 @@ class Augment(TakePoints):
         return taken
 
     def augment(self, cloud: Tensor) -> Tensor:
-        """Turn, scale and jitter the cloud (N, 3 + F) in place."""
+        """Stretch, turn, scale and jitter the cloud (N, 3 + F) in place."""
+        if self.stretch != 1:
+            factors = self.stretch ** (2 * torch.rand(3) - 1)
+            cloud[:, :3] *= factors
+            if self.normals:
+                cloud[:, 3:6] = stretched_normals(cloud[:, 3:6], factors)
         if self.rotation != "none":
             turn = random_rotation(self.rotation).T
             cloud[:, :3] = cloud[:, :3] @ turn
@@ -188,6 +197,13 @@ class Augment(TakePoints):
         return cloud
 
 
+def stretched_normals(normals: Tensor, factors: Tensor) -> Tensor:
+    """Turn normals (..., 3) as a stretch by `factors` (..., 3) of the axes turns their surface; lengths stay."""
+    turned = normals / factors
+    length = normals.norm(dim=-1, keepdim=True)
+    return turned * (length / turned.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(turned.dtype).tiny))
+
+
 @lru_cache(maxsize=64)
 def _order(have: int) -> Tensor:
     """Give a fixed order of `have` points. Not their own: points of a file often lie in rows or parts."""
@@ -195,11 +211,14 @@ def _order(have: int) -> Tensor:
 
 
 class PointCloudViews(ViewTransform):
-    """Views of point clouds: N random points in the unit sphere, turned, scaled, jittered and thinned.
+    """Views of point clouds: N random points in the unit sphere, stretched, turned, scaled, jittered and thinned.
 
     Args:
         rotation: the axis to turn about, "so3" or "none". None: that of the data.
         scale: range of the factor of the whole cloud.
+        stretch: largest factor, either way, of each axis of the cloud by itself, before the turn: walls and beams are
+            of one kind at any length. 1 leaves shapes as they are. (Point-MAE and its kin scale each axis by 2/3 to
+            3/2: Pang et al. 2022.)
         jitter: standard deviation of the noise on each coordinate, in radii of the cloud.
         jitter_clip: largest noise either way.
         dropout: largest share of the N points that is left out; others are repeated in their place.
@@ -223,6 +242,7 @@ class PointCloudViews(ViewTransform):
         *,
         rotation: Rotation | None = None,
         scale: tuple[float, float] = (2 / 3, 3 / 2),
+        stretch: float = 1.0,
         jitter: float = 0.01,
         jitter_clip: float = 0.05,
         dropout: float = 0.3,
@@ -231,12 +251,15 @@ class PointCloudViews(ViewTransform):
             raise DataError(f"expected rotation to be none, x, y, z or so3, got {rotation!r}")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] < math.inf:
             raise DataError(f"expected scale as a lower and an upper factor above 0, got {list(scale)}")
+        if not 1 <= stretch < math.inf:
+            raise DataError(f"expected stretch, the largest factor of an axis, of at least 1, got {stretch:g}")
         if not (0 <= jitter < math.inf and 0 <= jitter_clip < math.inf):
             raise DataError(f"expected jitter and jitter_clip of at least 0, got {jitter:g} and {jitter_clip:g}")
         if not 0 <= dropout < 1:
             raise DataError(f"expected dropout from 0 to below 1, got {dropout:g}")
         self.rotation: Rotation | None = rotation
         self.scale = scale
+        self.stretch = stretch
         self.jitter = jitter
         self.jitter_clip = jitter_clip
         self.dropout = dropout
@@ -253,6 +276,7 @@ class PointCloudViews(ViewTransform):
             jitter_clip=self.jitter_clip,
             dropout=self.dropout,
             normals=data.normals,
+            stretch=self.stretch,
         )
 
     def __call__(self, sample: Sample, view: int = 0) -> Sample:

@@ -24,7 +24,9 @@ def first_batch(data):
 
 
 @pytest.mark.parametrize(("have", "points"), [(90, 64), (64, 64), (40, 64)])
-@pytest.mark.parametrize("settings", [{"rotation": "none", "scale": (1.0, 1.0)}, {"rotation": "y"}, EVERY])
+@pytest.mark.parametrize(
+    "settings", [{"rotation": "none", "scale": (1.0, 1.0)}, {"rotation": "y"}, EVERY, {**EVERY, "stretch": 1.6}]
+)
 def test_as_one_by_one_with_the_same_numbers(monkeypatch, have, points, settings):
     """`Augment` is handed the numbers that were drawn for the batch, cloud by cloud."""
     augment = Augment(points, features=4, normals=True, **settings)
@@ -41,8 +43,13 @@ def test_as_one_by_one_with_the_same_numbers(monkeypatch, have, points, settings
         again = uniforms_at(seed, points, first=6 + have)[0]
         noise = normals_at(seed, 3 * points, first=6 + have + points)
         factor = (float(draws["factors"][number]) - low) / ((high - low) or 1.0)
-        rand = iter(([uniforms(seed.numpy(), 2)[0, 1]] if augment.dropout else []) + [factor])
-        monkeypatch.setattr(torch, "rand", lambda *_, rand=rand: torch.tensor(next(rand)))
+        axes = uniforms_at(seed, 3, first=6 + have + points + 3 * points + 1)[0]  # behind those of the noise
+        rand = iter(
+            ([uniforms(seed.numpy(), 2)[0, 1]] if augment.dropout else [])
+            + ([axes] if augment.stretch != 1 else [])
+            + [factor]
+        )
+        monkeypatch.setattr(torch, "rand", lambda *_, rand=rand: torch.as_tensor(next(rand)))
         monkeypatch.setattr(torch, "randn", lambda *shape, noise=noise: noise.reshape(shape))
         monkeypatch.setattr(torch, "randperm", lambda count, seed=seed: permutations_at(seed, count, first=6)[0])
         monkeypatch.setattr(

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -9,7 +10,8 @@ from view_checks import check_views
 
 from jepa_lightning.data import DataError
 from modalities.pointcloud import PointCloudData, PointCloudViews
-from modalities.pointcloud.transforms import unit_sphere
+from modalities.pointcloud.batched import BatchAugment
+from modalities.pointcloud.transforms import Augment, stretched_normals, unit_sphere
 
 OFF = {"rotation": "none", "scale": (1.0, 1.0), "jitter": 0.0, "dropout": 0.0}
 
@@ -90,6 +92,41 @@ def test_rotation_turns_points_and_normals(rotation):
     assert bool((up > 1 - 1e-5).all()) == (rotation == "y")
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_stretch_scales_each_axis_by_itself_before_the_turn(batched):
+    """Log-uniform and independent factors, of the axes as stored; a box turned about z keeps its stretched height."""
+    whole = unit_sphere(One.cloud[:, :3])
+    extent = whole.amax(0) - whole.amin(0)
+
+    def views(count=400, **settings):
+        if not batched:
+            return seen(count, stretch=2.0, **settings)[..., :3]
+        one = BatchAugment(Augment(64, **{**OFF, **settings}, stretch=2.0), (64, 3))
+        return one({"points": One.cloud[None, :, :3].expand(count, 64, 3)}, one.draw(np.arange(count)))["points"]
+
+    found = views()
+    logs = ((found.amax(1) - found.amin(1)) / extent).log2()
+    levels = torch.linspace(0, 1, 11)
+    for axis in range(3):
+        assert torch.allclose(logs[:, axis].quantile(levels), torch.linspace(-1, 1, 11), atol=0.16)
+    assert logs.T.corrcoef().fill_diagonal_(0).abs().max() < 0.16
+    turned = views(rotation="z")
+    heights = ((turned[..., 2].amax(1) - turned[..., 2].amin(1)) / extent[2]).log2()
+    assert torch.allclose(heights.quantile(levels), torch.linspace(-1, 1, 11), atol=0.16)
+
+
+def test_normals_of_a_stretched_surface():
+    """Against the cross product of two stretched tangents, in float64."""
+    rng = np.random.default_rng(0)
+    first, second, factors = rng.normal(size=(3, 50, 3))
+    factors = np.exp(factors)
+    before, after = np.cross(first, second), np.cross(first * factors, second * factors)
+    unit, expected = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (before, after))
+    found = stretched_normals(torch.from_numpy(unit), torch.from_numpy(factors)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert not stretched_normals(torch.zeros(2, 3), torch.ones(3)).any()
+
+
 def test_the_rotation_of_the_data_unless_another_is_named():
     for given, expected in ((None, "x"), ("so3", "so3")):
         data = make(rotation="x", views=2, view_transform=PointCloudViews(rotation=given))
@@ -102,6 +139,7 @@ def test_the_rotation_of_the_data_unless_another_is_named():
     [
         ({"rotation": "w"}, "expected rotation to be none, x, y, z or so3, got 'w'"),
         ({"scale": (0.0, 1.0)}, "expected scale as a lower and an upper factor above 0"),
+        ({"stretch": 0.5}, "expected stretch, the largest factor of an axis, of at least 1, got 0.5"),
         ({"jitter": -1.0}, "expected jitter and jitter_clip of at least 0"),
         ({"dropout": 1.0}, "expected dropout from 0 to below 1"),
     ],
