@@ -4,7 +4,8 @@
     python -m benchmarks.levels --depths 2 --episodes 50 --threads 1
 
 Trains recipes/world_four_rooms (one level) and recipes/hjepa_four_rooms with two levels (a step of the second is 4 of
-the first) and three (of the third 8), and lets an agent reach goals in the opposite room with each (`jepa-plan`'s
+the first), three (of the third 8) and four (2, 4 and 8, so that the top level's step is as long as that of three, and
+fits the recipe's windows), and lets an agent reach goals in the opposite room with each (`jepa-plan`'s
 protocol): by a flat plan of 40 steps compared in each level, and by `TopDown` over as many steps. Below stand a random
 agent, one that heads straight for the goal, and the flat planner with the true dynamics. Choose settings with another
 `--tasks`.
@@ -27,7 +28,7 @@ from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.planning import CEM, GoalDistance, Planner, TopDown
 from jepa_lightning.planning.plan import plan
 
-STRIDES: dict[int, list[int]] = {1: [], 2: [4], 3: [4, 2]}
+STRIDES: dict[int, list[int]] = {1: [], 2: [4], 3: [4, 2], 4: [2, 2, 2]}
 """Of the levels above the first, by the number of levels."""
 
 STEPS = 40

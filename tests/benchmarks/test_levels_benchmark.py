@@ -26,8 +26,9 @@ def test_it_trains_plans_and_prints(tmp_path, capsys):
     small = ["--trainer.max_epochs", "-1", "--trainer.max_steps", "2", "--data.episodes", "40", "--data.windows", "1"]
     quick = ["--episodes", "2", "--budget", "10", "--samples", "8"]
     found = main([*quick, "--out", str(tmp_path), "--json", str(tmp_path / "found.json"), *small])["rows"]
-    assert [len(reports) for reports in found.values()] == [1, 3, 4]
+    assert [len(reports) for reports in found.values()] == [1, 3, 4, 5]
     assert jepa_lightning.load_world(tmp_path / "0" / "3").pretext.strides == (4, 2)
+    assert jepa_lightning.load_world(tmp_path / "0" / "4").pretext.strides == (2, 2, 2)
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for depth, reports in found.items():
         for name, report in reports.items():
