@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ class Parser(LightningArgumentParser):
         """
         found: Namespace = super().get_defaults(*args, **kwargs)
         for key, _ in _classes(found):
-            default = {"class_path": self.named[key]} if key in self.named else self.get_default(key)
+            default = {"class_path": self.named[key]} if key in self.named else copy.deepcopy(self.get_default(key))
             found[key] = dict_to_namespace(default) if isinstance(default, dict) else default
         return found
 

@@ -79,3 +79,14 @@ def test_a_setting_of_the_default_alone(capsys):
     usual = own_defaults(jepa_lightning.predictors.TransformerPredictor)
     assert (name, given["depth"], given["width"]) == ("TransformerPredictor", 3, usual["width"])
     assert given["heads"] == usual["heads"]
+
+
+@pytest.mark.parametrize("path", CASES)
+def test_the_next_command_of_a_process_has_the_defaults_again(path, capsys):
+    kind, before = CASES[path]
+    usual = settings(capsys, before)
+    name = f"torch.optim.{kind.__name__}" if path == "optimizer" else kind.__name__
+    changed = settings(capsys, [*before, f"--model.{path}", name])
+    assert of(changed, path)[0] != of(usual, path)[0]
+    assert settings(capsys, before) == usual
+    assert of(settings(capsys, ["--model.modality", "Image"]), "pretext")[0] == "Masked"
