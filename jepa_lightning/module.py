@@ -58,7 +58,7 @@ class JEPA(LightningModule):
         regularizers: build terms added to the loss that prevent collapse.
         prediction_weight: weight of the prediction loss, a number or a schedule.
         optimizer: builds the optimiser from parameter groups; learning rate and weight decay follow the schedules. On
-            CUDA and CPU, Adam and AdamW are fused unless `fused` or `foreach` is set.
+            CUDA, Adam and AdamW are fused unless `fused` or `foreach` is set.
         learning_rate: schedule of the learning rate; a number: `WarmupCosine` with this peak, from a tenth of it to a
             thousandth, after a warm-up of 5%.
         weight_decay: schedule of the weight decay, or a number; biases, norms, positions and learned tokens do not

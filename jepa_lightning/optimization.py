@@ -43,16 +43,11 @@ def decays(module: nn.Module) -> set[str]:
 
 
 def fused_by_default(optimizer: Optimizer) -> bool | None:
-    """Return whether to use torch's fused kernel if the user has not chosen.
-
-    On CUDA it is one launch in place of dozens, and on a CPU one pass over each parameter, where torch's default makes
-    a dozen.
+    """Return whether to use torch's fused kernel if the user has not chosen: one launch instead of dozens.
 
     Returns:
-        True for Adam and AdamW if all parameters are on a CUDA device, or all on the CPU and contiguous (the CPU's
-        kernel reads a parameter, its gradient and its averages as one run of memory, without a look at strides); False
-        if not, and None if there is no choice to make: another optimiser, or one with `fused` or `foreach` set (or
-        settings that exclude them).
+        True for Adam and AdamW if all parameters are on a CUDA device, False if not, and None if there is no choice
+        to make: another optimiser, or one with `fused` or `foreach` set (or settings that exclude them).
     """
     if type(optimizer) not in (Adam, AdamW):
         return None
@@ -60,10 +55,7 @@ def fused_by_default(optimizer: Optimizer) -> bool | None:
         return None
     if any(group.get(name) is not None for group in optimizer.param_groups for name in ("fused", "foreach")):
         return None
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if not all(p.is_floating_point() for p in parameters):
-        return False
-    return all(p.is_cuda for p in parameters) or all(p.is_cpu and p.is_contiguous() for p in parameters)
+    return all(p.is_cuda and p.is_floating_point() for group in optimizer.param_groups for p in group["params"])
 
 
 def set_fused(optimizer: Optimizer, fused: bool | None) -> Optimizer:
