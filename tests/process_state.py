@@ -7,8 +7,10 @@ import sys
 import torch
 
 SEED = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which a run of Lightning's leaves behind; the next would take it
-OF_OTHERS = ("PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT", "CUDA_DEVICE_ORDER")
-OF_OTHERS += ("_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR",)
+OF_OTHERS = (
+    *("PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT", "CUDA_DEVICE_ORDER"),
+    "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR",
+)
 """Of pytest, of importing gymnasium beside pygame, of Lightning where it chooses a GPU, and of torch's compiler."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGALRM)
 

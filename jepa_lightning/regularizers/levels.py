@@ -20,7 +20,7 @@ class UpperLevels(Regularizer):
 
     Args:
         spec: widths, given by the module; it needs those of the macro-actions.
-        regularizer: builds the regularizer of one level; None: `SIGReg`.
+        regularizer: builds the regularizer of one level.
 
     Raises:
         ValueError: the pretext has no levels above the first.
@@ -42,14 +42,13 @@ class UpperLevels(Regularizer):
 
     name = "upper"
 
-    def __init__(self, spec: RegularizerSpec, *, regularizer: RegularizerFactory | None = None) -> None:
+    def __init__(self, spec: RegularizerSpec, *, regularizer: RegularizerFactory = SIGReg) -> None:
         if not spec.upper_actions:
             raise ValueError(
                 "UpperLevels looks at levels above the first, and this pretext has none: use the pretext "
                 "HierarchicalRollout, or the regularizer itself"
             )
-        build = regularizer or SIGReg  # no default of its own, whose settings YAML would keep for other classes
-        made = [build(replace(spec, actions=width, upper_actions=())) for width in spec.upper_actions]
+        made = [regularizer(replace(spec, actions=width, upper_actions=())) for width in spec.upper_actions]
         super().__init__(spec, on=made[0].on, weight=made[0].weight)
         self.parts = nn.ModuleList(made)
         self.name = f"upper_{made[0].name}"

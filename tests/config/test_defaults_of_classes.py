@@ -8,6 +8,7 @@ import yaml
 
 import jepa_lightning.encoders
 import jepa_lightning.predictors
+import jepa_lightning.regularizers
 from jepa_lightning.cli.fit import fit
 
 
@@ -66,6 +67,15 @@ def test_named_in_a_file(given, capsys, tmp_path):
     assert of(found, "modality.encoder") == ("ConvEncoder", {**usual, **given})
     for path in ("predictor", "pretext.predictor"):
         assert of(found, path) == ("MLPPredictor", {"width": 384, "depth": 2})
+
+
+def test_named_in_a_part_of_a_list(capsys):
+    upper = '[{"class_path": "UpperLevels", "init_args": {"regularizer": {"class_path": "VICReg"}}}]'
+    found = settings(capsys, ["--model.modality", "Image", "--model.regularizers", upper])
+    given = found["model"]["regularizers"][0]["init_args"]["regularizer"]["init_args"]
+    usual = own_defaults(jepa_lightning.regularizers.VICReg)
+    assert given == {name: usual[name] for name in given}
+    assert given["weight"] != own_defaults(jepa_lightning.regularizers.SIGReg)["weight"]
 
 
 def test_what_a_file_has_set_stays_where_the_class_in_its_place_has_it_too(capsys):
