@@ -22,7 +22,6 @@ from benchmarks.flops import model_flops
 from benchmarks.models import SIZES, build
 from benchmarks.official import official_step
 from benchmarks.step_time import training_step
-from jepa_lightning.optimization import set_fused
 
 WARMUP = 2
 
@@ -36,7 +35,7 @@ def our_step(args: argparse.Namespace, *, shared_context: bool) -> tuple[Callabl
     flops = model_flops(model, shape, range(WARMUP, rounds))["step"]
     model.train()
     model.total_steps = rounds
-    optimizer = set_fused(model.configure_optimizers(), True if args.fused else None)
+    optimizer = model.configure_optimizers()
     batch = {"image": torch.randn(shape)}
     return lambda number: training_step(model, optimizer, batch, number), flops
 
@@ -51,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=4, help="samples a batch")
     parser.add_argument("--rounds", type=int, default=12, help="timed steps of each")
     parser.add_argument("--fixed-size", action="store_true", help="ours with the same token counts at each step")
-    parser.add_argument("--fused", action="store_true", help="ours with torch's fused AdamW, no default on a CPU")
     args = parser.parse_args(argv)
     report.at_least(parser, args, image_size=1, patch_size=1, batch=1, rounds=1, threads=1)
     if args.ijepa is not None and args.model == "vit_mini":
