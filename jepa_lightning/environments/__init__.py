@@ -3,6 +3,7 @@
 from jepa_lightning.environments.base import Environment, Tasks, Wandering
 from jepa_lightning.environments.four_rooms import FourRooms
 from jepa_lightning.environments.gym import Gym
+from jepa_lightning.environments.pusht import PushT
 from jepa_lightning.environments.spaces import ActionSpace, Blocks, Box, Disc, Discrete
 from jepa_lightning.environments.two_rooms import TwoRooms
 
@@ -15,6 +16,7 @@ __all__ = [
     "Environment",
     "FourRooms",
     "Gym",
+    "PushT",
     "Tasks",
     "TwoRooms",
     "Wandering",

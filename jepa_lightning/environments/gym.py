@@ -113,11 +113,11 @@ class Gym(Environment):
         """One step of each, one after another."""
         return self.transition(states, actions)[0]
 
-    def rewards(self, states: Tensor, actions: Tensor) -> Tensor:
+    def rewards(self, states: Tensor, actions: Tensor) -> Tensor | None:
         """What the environment gives for actions."""
         return self.transition(states, actions)[1]
 
-    def transition(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def transition(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor | None]:
         """Both, of one simulation."""
         lead = states.shape[:-1]
         actions = self.space.project(actions).expand(*lead, -1).reshape(-1, self.space.dim)

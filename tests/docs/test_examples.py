@@ -23,7 +23,7 @@ FILES = [
 ]
 EXTRAS = {
     "audio": "torchaudio", "graph": "torch_geometric", "video": "av", "hub": "datasets", "shards": "webdataset",
-    "text": "tokenizers", "hf_encoder": "transformers",
+    "text": "tokenizers", "hf_encoder": "transformers", "pusht": "gym_pusht",
 }  # fmt: skip
 NAMED = (  # what YAML builds
     *(jepa_lightning.encoders.Encoder, jepa_lightning.maskers.Masker, jepa_lightning.pretexts.Pretext),
