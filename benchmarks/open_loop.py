@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks.report import at_least, machine, options, table, write_json
 from jepa_lightning import load_world
 from jepa_lightning.config.plugins import load_plugins
-from jepa_lightning.environments import TwoRooms
+from jepa_lightning.environments import Environment, TwoRooms
 from jepa_lightning.evaluation.probes.classification import standardise
 from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
 from jepa_lightning.planning import World
@@ -36,8 +36,8 @@ _PART = 200
 
 
 @torch.no_grad()
-def encode(world: World, rooms: TwoRooms, states: Tensor) -> Tensor:
-    """What the world makes of states (N, 4): (N, D), the mean over tokens."""
+def encode(world: World, rooms: Environment, states: Tensor) -> Tensor:
+    """What the world makes of states (N, P): (N, D), the mean over tokens."""
     return torch.cat([world.encode(rooms.observe(part)).mean(1) for part in states.split(_PART)])
 
 

@@ -9,9 +9,11 @@ import torch
 SEED = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # which a run of Lightning's leaves behind; the next would take it
 OF_OTHERS = (
     *("PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT", "CUDA_DEVICE_ORDER"),
+    *("LD_LIBRARY_PATH", "QT_QPA_FONTDIR", "QT_QPA_PLATFORM_PLUGIN_PATH"),
     "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR",
 )
-"""Of pytest, of importing gymnasium beside pygame, of Lightning where it chooses a GPU, and of torch's compiler."""
+"""Of pytest, of importing gymnasium beside pygame, of Lightning where it chooses a GPU, of importing OpenCV (gym-pusht
+does), and of torch's compiler."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGALRM)
 
 
