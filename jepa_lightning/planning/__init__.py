@@ -4,6 +4,7 @@ from jepa_lightning.planning.actor import Actor, Reactive, load_actor
 from jepa_lightning.planning.actor_training import ActorTraining, Imagine, Imitate, encode_walks
 from jepa_lightning.planning.agent import Agent, Deliberate
 from jepa_lightning.planning.cost import ActionPenalty, Cost, GoalDistance, WeightedSum
+from jepa_lightning.planning.distil import Distil
 from jepa_lightning.planning.episodes import Outcomes, run_episodes
 from jepa_lightning.planning.horizon import RecedingHorizon
 from jepa_lightning.planning.levels import (
@@ -28,6 +29,7 @@ __all__ = [
     "Categorical",
     "Cost",
     "Deliberate",
+    "Distil",
     "DoNothing",
     "Energy",
     "GoalDistance",

@@ -113,6 +113,7 @@ class ActorTraining(ABC):
         optimizer = torch.optim.Adam(actor.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         follows = torch.nonzero(walks.last > torch.arange(len(walks.last), device=walks.last.device)).squeeze(1)
+        follows = self.prepare(world, walks, space, follows, generator)
         for _ in range(self.steps):
             drawn = torch.randint(len(follows), (self.batch_size,), generator=generator).to(follows.device)
             loss = self.loss(actor, world, walks, follows[drawn], generator)
@@ -122,6 +123,12 @@ class ActorTraining(ABC):
             optimizer.step()
             schedule.step()
         return actor.requires_grad_(False).eval()
+
+    def prepare(
+        self, world: World, walks: Walks, space: ActionSpace, follows: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Which of the observations `follows` (n,), none of them the last of its episode, are trained on: here all."""
+        return follows
 
     @abstractmethod
     def loss(self, actor: Actor, world: World, walks: Walks, index: Tensor, generator: torch.Generator) -> Tensor:
@@ -171,7 +178,7 @@ class Imitate(ActorTraining):
         ahead = walks.last[index] - index
         if self.within is not None:
             ahead = ahead.clamp(max=self.within)
-        goal = index + 1 + _below(ahead, generator)
+        goal = index + 1 + below(ahead, generator)
         error = actor(walks.states[index], walks.goals[goal]) - walks.actions[index]
         return (error / actor.space.scale.to(error)).square().mean()
 
@@ -221,12 +228,12 @@ class Imagine(ActorTraining):
         if actor.space.choices:
             raise ValueError("Imagine needs actions in a continuum, got choices: use Imitate")
         first = walks.first[index]
-        goal = walks.goals[first + _below(walks.last[index] + 1 - first, generator)]
+        goal = walks.goals[first + below(walks.last[index] + 1 - first, generator)]
         actions, states = actor.imagine(world, walks.past(index, world), goal, horizon=self.horizon)
         return world.score(self.cost, states, actions, goal).mean()
 
 
-def _below(limits: Tensor, generator: torch.Generator) -> Tensor:
+def below(limits: Tensor, generator: torch.Generator) -> Tensor:
     """A whole number below each limit, (n,) int64."""
     drawn = torch.rand(len(limits), generator=generator, dtype=torch.float64).to(limits.device)
     return (drawn * limits).long().minimum(limits - 1)

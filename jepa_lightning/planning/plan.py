@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from jepa_lightning._version import __version__
-from jepa_lightning.environments import Environment
+from jepa_lightning.environments import Environment, Tasks
 from jepa_lightning.evaluation.report.table import table as aligned
 from jepa_lightning.planning.actor import Reactive
 from jepa_lightning.planning.actor_training import ActorTraining, encode_walks
@@ -20,6 +20,7 @@ from jepa_lightning.planning.agent import Agent, Deliberate
 from jepa_lightning.planning.belief import believed_and_achieved, believed_by_level, fit_readouts
 from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.episodes import run_episodes, unsolved
+from jepa_lightning.planning.film import check_pictures, write_films
 from jepa_lightning.planning.levels import TopDown
 from jepa_lightning.planning.planners import CEM, Planner
 from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomActions, StraightLine, Towards
@@ -56,6 +57,7 @@ def plan(
     execute: int = 4,
     seed: int = 0,
     controls: bool = True,
+    video: int = 0,
     which: Which = "last",
     out: str | None = None,
     trust: Sequence[str] = (),
@@ -70,26 +72,33 @@ def plan(
         environment: where to act; None: that of the run's data.
         planner: finds plans; `CEM` by default.
         cost: of imagined trajectories; `GoalDistance` by default.
-        actor: `Imagine` or `Imitate`: also train an actor on the run's walks, write it to `actor.pt` beside the report,
-            and let it act without planning (Mode-1), and as the start of a planner with half the samples.
+        actor: `Imagine`, `Imitate` or `Distil`: also train an actor on the run's walks, write it to `actor.pt` beside
+            the report, and let it act without planning (Mode-1), and as the start of a planner with half the samples.
         episodes: number of tasks that are drawn.
         budget: steps of an episode.
         execute: actions of a plan that are done before the next one is made.
         seed: of the tasks, the planner and the controls.
         controls: also run what the agent is compared with; False for the agent alone.
+        video: how many of the tasks are acted once more and written as GIFs, into `episodes` beside the report: what is
+            seen, the way that the plan of the moment imagines, and the goal. Needs observations that are pictures.
         which: of a folder, the "last" checkpoint or the "best".
         out: file to write; None: `plan.json` in the run's folder, and nothing of a world that is loaded.
         trust: packages whose classes the run's configuration may name.
 
     Returns:
         What is written: `rows` by name, `first_plans`, `levels` of a top-down planner, `readout_r2`, `surprise`,
-        `protocol`.
+        `protocol`, and with `video` the `films`.
 
     Raises:
         ValueError: a setting is out of range, or there is no environment to act in.
     """
-    if episodes < 1 or budget < 1:
-        raise ValueError(f"episodes and budget must be at least 1, got {episodes} and {budget}")
+    if episodes < 1 or budget < 1 or video < 0:
+        raise ValueError(
+            f"episodes and budget must be at least 1 and video at least 0, got {episodes}, {budget} and {video}"
+        )
+    target = out if out is not None or isinstance(checkpoint, World) else str(plan_file(checkpoint))
+    if video and target is None:
+        raise ValueError("expected out, a file beside which films are written, with video of a world that is loaded")
     world = checkpoint if isinstance(checkpoint, World) else load_world(checkpoint, which=which, trust=trust)
     if environment is None:
         data = world.data()
@@ -102,6 +111,8 @@ def plan(
     tasks, solved = unsolved(environment, drawn)
     if not len(tasks.start):
         raise ValueError("expected tasks that are not solved where they start, got none: raise episodes")
+    if video:
+        check_pictures(environment, tasks)
     agent = Agent(world, environment.space, planner, **settings)
     policies: dict[str, Policy] = {"world": Deliberate(agent)}
     worlds = {"world": world}
@@ -155,7 +166,10 @@ def plan(
             "rows": {name: EXPLAINED[name] for name in rows},
         },
     }
-    target = out if out is not None or isinstance(checkpoint, World) else str(plan_file(checkpoint))
+    if video and target is not None:
+        shown = Tasks(tasks.start[:video], tasks.goal[:video])
+        films: dict[str, Any] = {"folder": Path(target).parent / "episodes", "seed": derive_seed("film", seed)}
+        report["films"] = write_films(agent, environment, shown, budget=budget, **films)
     if target is not None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         with replacing(Path(target)) as beside:
@@ -194,14 +208,14 @@ def plan_file(checkpoint: str | Path) -> Path:
 
 
 def described(part: Any) -> dict[str, Any]:
-    """The class and the plain settings of a part, and of the planners in it."""
+    """The class and the plain settings of a part, and of the planners and the cost in it."""
 
     def plainly(value: Any) -> Any:
-        if isinstance(value, Planner):
+        if isinstance(value, (Planner, Cost)):
             return described(value)
         return [plainly(one) for one in value] if isinstance(value, list) else value
 
-    kinds = (str, int, float, bool, tuple, list)
+    kinds = (str, int, float, bool, tuple, list, Planner, Cost)
     settings = {name: plainly(value) for name, value in vars(part).items() if isinstance(value, kinds)}
     return {"class": type(part).__name__} | {n: v for n, v in settings.items() if n[0] != "_" and n != "training"}
 
@@ -233,6 +247,9 @@ def table(report: Mapping[str, Any]) -> str:
     ]
     if protocol["frame_skip"] > 1:
         lines.append(f"the world imagines {protocol['frame_skip']} steps of the environment at once (frame skip)")
+    if "films" in report:
+        files = [film["file"] for film in report["films"]]
+        lines.append(f"{len(files)} films: {files[0]}" + (f" to {Path(files[-1]).name}" if len(files) > 1 else ""))
     return "\n".join(lines)
 
 

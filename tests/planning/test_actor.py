@@ -8,7 +8,20 @@ import torch
 from test_world import pictures, world
 
 from jepa_lightning.environments import Box, Disc, Discrete
-from jepa_lightning.planning import CEM, Actor, Agent, Gradient, Imagine, Imitate, Memory, RandomShooting, load_actor
+from jepa_lightning.planning import (
+    CEM,
+    Actor,
+    Agent,
+    Distil,
+    Gradient,
+    Imagine,
+    Imitate,
+    Memory,
+    Plan,
+    Planner,
+    RandomShooting,
+    load_actor,
+)
 from jepa_lightning.planning.actor_training import Walks
 from jepa_lightning.planning.cost import GoalDistance
 from jepa_lightning.planning.horizon import RecedingHorizon
@@ -29,6 +42,15 @@ def plane():
     pretext = SimpleNamespace(standardized=lambda actions: actions, futures=1)
     device = torch.device("cpu")
     shared = {"frame_skip": 1, "block_space": lambda space: space, "score": lambda cost, *given: cost(*given)}
+
+    def energy(past, goal, cost):
+        def of(actions):
+            states = past.states[:, None, -1:] + actions.cumsum(2).unsqueeze(3)
+            return cost(states, actions, goal.unsqueeze(1))
+
+        return of
+
+    shared["energy"] = energy
     predictor.causal = False
     return SimpleNamespace(history=1, positions=None, predictor=predictor, pretext=pretext, device=device, **shared)
 
@@ -57,8 +79,12 @@ def test_actions_lie_in_the_space(space):
 @pytest.mark.long
 @pytest.mark.parametrize(
     "training",
-    [Imagine(steps=60, horizon=5, width=64, learning_rate=5e-3), Imitate(steps=80, width=64, learning_rate=5e-3)],
-    ids=["imagine", "imitate"],
+    [
+        Imagine(steps=60, horizon=5, width=64, learning_rate=5e-3),
+        Imitate(steps=80, width=64, learning_rate=5e-3),
+        Distil(planner=CEM(samples=64, horizon=8, hold=1), steps=200, width=64, learning_rate=5e-3, pairs=300),
+    ],
+    ids=["imagine", "imitate", "distil"],
 )
 def test_a_trained_actor_heads_for_its_goal(training):
     known, walks = plane(), straight_walks()
@@ -90,6 +116,56 @@ def test_hindsight_goals_lie_ahead_in_the_same_episode(within):
     seen = {float(state): {float(g) for s, g in pairs[0] if s == state} for state in pairs[0][:4, 0]}
     far = within or 99
     assert seen == {s: set(range(s + 1, min(end, s + far) + 1)) for s, end in ((0, 4), (3, 4), (5, 11), (10, 11))}
+
+
+class Counting(Planner):
+    """Plans whose actions are numbers in a row, from ten times the energy on."""
+
+    def __call__(self, energy, space, start, generator):
+        count, horizon, dim = start.shape
+        numbers = torch.arange(horizon * dim, dtype=torch.float32).view(horizon, dim)
+        return Plan(numbers + 10 * energy(start.unsqueeze(1)).view(-1, 1, 1), torch.zeros(count))
+
+    search = __call__
+
+
+@pytest.mark.parametrize("skip", [1, 2])
+def test_what_is_distilled_are_first_actions_of_plans_to_states_of_the_episode(skip):
+    states = torch.arange(130.0).view(-1, 1, 1)
+    walks = Walks(states, 2 * states, torch.full((130, 2 * skip), 9.0), *_bounds([5, 125]))
+    known = plane()
+    known.frame_skip = skip
+    known.energy = lambda past, goal, cost: lambda actions: 200 * past.states[:, 0, 0] + goal[:, 0]  # tells both
+    training = Distil(planner=Counting(horizon=4, hold=1), pairs=60)
+    follows = torch.tensor([n for n in range(130) if n not in (4, 129)])
+    chosen = training.prepare(known, walks, Disc(1.0), follows, generator())
+    assert len(set(chosen.tolist())) == 60
+    assert set(chosen.tolist()) <= set(follows.tolist())
+    for index in chosen.tolist():
+        goal = int(training.goal[index])
+        assert (goal < 5) == (index < 5)
+        told = 10 * (200 * index + 2 * goal)
+        assert training.planned[index].tolist() == [told + n for n in range(2 * skip)]
+    assert len(set(training.goal[chosen].tolist())) > 20
+    seen = []
+
+    def actor(state, goal):
+        seen.append((state, goal))
+        return training.planned[chosen[:3]] + 2.0
+
+    actor.space = SimpleNamespace(scale=torch.full((2 * skip,), 4.0))
+    assert float(training.loss(actor, known, walks, chosen[:3], generator())) == pytest.approx(0.25)
+    assert torch.equal(seen[0][0], walks.states[chosen[:3]])
+    assert torch.equal(seen[0][1], walks.goals[training.goal[chosen[:3]]])
+
+
+def test_what_cannot_be_distilled():
+    with pytest.raises(ValueError, match="pairs must be at least 1, got 0"):
+        Distil(pairs=0)
+    known = plane()
+    known.frame_skip = 3
+    with pytest.raises(ValueError, match="horizon that is a multiple of 3, the world's frame skip, got 4"):
+        Distil(planner=Counting(horizon=4, hold=1)).prepare(known, straight_walks(), Disc(1.0), torch.arange(3), None)
 
 
 def _bounds(lengths):
