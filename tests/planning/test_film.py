@@ -92,7 +92,7 @@ def test_a_trail_shows_each_pixel_where_it_differs_most():
 def test_a_decoder_draws_what_states_hold_and_leaves_the_dice_alone(world):
     rooms = TwoRooms(image_size=16)
     dice = torch.get_rng_state()
-    decoder = fit_decoder(world, rooms, walks=300, updates=300)
+    decoder = fit_decoder(world, rooms, walks=150, updates=100)
     assert torch.equal(torch.get_rng_state(), dice)
     new = rooms.observe(rooms.wander(100, 8, torch.Generator().manual_seed(5)).states[:, -1])
     drawn = decoder.pictures(world.encode(new).unsqueeze(1))
@@ -100,7 +100,7 @@ def test_a_decoder_draws_what_states_hold_and_leaves_the_dice_alone(world):
     assert drawn.dtype == torch.uint8
     error = (drawn[:, 0].float() - new.float()).square().mean()
     assert error < 0.6 * new.float().var(0, correction=0).mean()  # of the mean picture 1
-    again = fit_decoder(world, rooms, walks=300, updates=300)
+    again = fit_decoder(world, rooms, walks=150, updates=100)
     assert torch.equal(decoder.pictures(world.encode(new)), again.pictures(world.encode(new)))
 
 
