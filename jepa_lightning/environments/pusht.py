@@ -35,10 +35,9 @@ class PushT(Gym):
 
     A state is all that the simulator can be set to: place and velocity of disc and block, and the block's angle, as
     cosine and sine. What it remembers of contacts is neither read nor set, and is forgotten before each step: a step
-    depends on its state alone, so that an oracle's trials are what will follow. (Of 11,250 steps that were repeated in
-    another order 16 differed, by 2 at most: those that press the block against a wall.) Episodes therefore differ a
-    little from those simulated without a break: of 100 walks of 25 steps, the block's place at the end by less than 1
-    in 95, by 59 in the worst.
+    depends on its state alone, so that an oracle's trials are what will follow, but for steps that press the block
+    against a wall, which can differ a little. Episodes therefore differ from those simulated without a break, most
+    where a push lasts.
 
     Walks hold an action for `hold` steps. A share `near` of the actions goes full length for a random point about the
     block, others anywhere.
@@ -49,7 +48,7 @@ class PushT(Gym):
         away: steps of the walks that end in goals.
         hold: steps that an action of a walk is held.
         near: share of a walk's actions that go for the block.
-        walks: walks from which a report tells what states hold; a picture takes four milliseconds.
+        walks: walks from which a report tells what states hold; a picture takes some milliseconds.
 
     Raises:
         ImportError: gym-pusht is not installed.
