@@ -14,6 +14,7 @@ the actions without walls, and the start itself.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -30,15 +31,14 @@ from jepa_lightning.environments import Environment, TwoRooms
 from jepa_lightning.evaluation.probes.classification import standardise
 from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
 from jepa_lightning.planning import World
+from jepa_lightning.planning.belief import encode_states
 
 Readout = Callable[[Tensor], Tensor]
-_PART = 200
 
 
-@torch.no_grad()
-def encode(world: World, rooms: Environment, states: Tensor) -> Tensor:
+def encode(world: World, environment: Environment, states: Tensor) -> Tensor:
     """What the world makes of states (N, P): (N, D), the mean over tokens."""
-    return torch.cat([world.encode(rooms.observe(part)).mean(1) for part in states.split(_PART)])
+    return encode_states(world, environment, states).mean(1)
 
 
 def linear(seen: Tensor, known: Tensor) -> Readout:
@@ -67,6 +67,31 @@ def mlp(seen: Tensor, known: Tensor, *, steps: int, seed: int = 0) -> Readout:
         optimizer.step()
         schedule.step()
     return lambda asked: net(standardise(seen, asked)[1]) * spread + centre
+
+
+def readouts(world: World, environment: Environment, walks: Tensor, updates: int) -> dict[str, Readout]:
+    """Both, fitted on four or five states of each of the walks (N, T, P), evenly spaced; `updates` of the MLP."""
+    known = walks[:, :: max((walks.shape[1] - 1) // 4, 1)].flatten(0, 1)
+    seen = encode(world, environment, known)
+    return {"linear": linear(seen, known), "MLP": mlp(seen, known, steps=updates)}
+
+
+def arguments(
+    argv: list[str] | None, doc: str | None, name: str, place: str, *, fit: int, steps: int
+) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """Read the command line of a benchmark of runs in one environment, and set the threads."""
+    parser = options(doc, name)
+    parser.add_argument("runs", nargs="+", type=Path, help=f"folders of runs on {place}")
+    parser.add_argument("--walks", type=int, default=200, help="walks that are imagined")
+    parser.add_argument("--fit", type=int, default=fit, help="walks that readouts are fitted on")
+    parser.add_argument("--steps", type=int, default=steps, help="imagined steps of the model")
+    parser.add_argument("--updates", type=int, default=4000, help="of the MLP")
+    parser.add_argument("--seed", type=int, default=100, help="of the walks")
+    args = parser.parse_args(argv)
+    at_least(parser, args, walks=1, fit=10, steps=1, updates=1, threads=1)
+    torch.set_num_threads(args.threads)
+    load_plugins()
+    return parser, args
 
 
 def rms(error: Tensor) -> float:
@@ -109,17 +134,7 @@ def floors(states: Tensor, actions: Tensor) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure runs and print a table."""
-    parser = options(__doc__, "open_loop")
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs on Two Rooms")
-    parser.add_argument("--walks", type=int, default=200, help="walks that are imagined")
-    parser.add_argument("--fit", type=int, default=3000, help="walks that readouts are fitted on")
-    parser.add_argument("--steps", type=int, default=16, help="imagined steps")
-    parser.add_argument("--updates", type=int, default=4000, help="of the MLP")
-    parser.add_argument("--seed", type=int, default=100, help="of the walks")
-    args = parser.parse_args(argv)
-    at_least(parser, args, walks=1, fit=10, steps=1, updates=1, threads=1)
-    torch.set_num_threads(args.threads)
-    load_plugins()
+    parser, args = arguments(argv, __doc__, "open_loop", "Two Rooms", fit=3000, steps=16)
     found: dict[str, Any] = {}
     for run in args.runs:
         world = load_world(run)
@@ -129,10 +144,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         rooms = TwoRooms(image_size=trained_in.image_size)
         generator = torch.Generator().manual_seed(args.seed)
         walks, others = (rooms.wander(n, args.steps + 1, generator) for n in (args.walks, args.fit))
-        known = others.states[:, :: max(args.steps // 4, 1)].flatten(0, 1)
-        seen = encode(world, rooms, known)
-        readouts = {"linear": linear(seen, known), "MLP": mlp(seen, known, steps=args.updates)}
-        rows = {name: errors(world, rooms, walks.states, walks.actions, one) for name, one in readouts.items()}
+        fitted = readouts(world, rooms, others.states, args.updates)
+        rows = {name: errors(world, rooms, walks.states, walks.actions, one) for name, one in fitted.items()}
         below = floors(walks.states, walks.actions)
         found[str(run)] = {**rows, "floors": below}
         print(f"{run}: the sum of actions is off by {below['sum of actions']:.2f}, the start by {below['start']:.2f}")

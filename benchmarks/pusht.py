@@ -13,16 +13,14 @@ what takes a walk's start for its end.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.open_loop import Readout, encode, linear, mlp
-from benchmarks.report import at_least, machine, options, table, write_json
+from benchmarks.open_loop import Readout, arguments, encode, readouts
+from benchmarks.report import machine, table, write_json
 from jepa_lightning import load_world
-from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.environments import PushT
 from jepa_lightning.planning import World
 
@@ -62,17 +60,7 @@ def errors(world: World, push: PushT, states: Tensor, actions: Tensor, readout: 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure runs and print a table of each."""
-    parser = options(__doc__, "pusht")
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs on Push-T")
-    parser.add_argument("--walks", type=int, default=200, help="walks that are imagined")
-    parser.add_argument("--fit", type=int, default=1000, help="walks that readouts are fitted on")
-    parser.add_argument("--steps", type=int, default=5, help="imagined steps of the model")
-    parser.add_argument("--updates", type=int, default=4000, help="of the MLP")
-    parser.add_argument("--seed", type=int, default=100, help="of the walks")
-    args = parser.parse_args(argv)
-    at_least(parser, args, walks=2, fit=10, steps=1, updates=1, threads=1)
-    torch.set_num_threads(args.threads)
-    load_plugins()
+    parser, args = arguments(argv, __doc__, "pusht", "Push-T", fit=1000, steps=5)
     found: dict[str, Any] = {}
     for run in args.runs:
         world = load_world(run)
@@ -84,10 +72,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         drawn = push.wander(8 * args.walks, length, generator)
         kept = torch.nonzero(push.moved(drawn.states[:, 0], drawn.states[:, -1])).squeeze(1)[: args.walks]
         states, actions = drawn.states[kept], drawn.actions[kept]
-        known = push.wander(args.fit, length, generator).states[:, :: max(length // 4, 1)].flatten(0, 1)
-        seen = encode(world, push, known)
-        readouts = {"linear": linear(seen, known), "MLP": mlp(seen, known, steps=args.updates)}
-        rows = {name: errors(world, push, states, actions, one) for name, one in readouts.items()}
+        fitted = readouts(world, push, push.wander(args.fit, length, generator).states, args.updates)
+        rows = {name: errors(world, push, states, actions, one) for name, one in fitted.items()}
         stay = {
             "1 step": apart(push, states[:, 0], states[:, world.frame_skip]),
             f"{args.steps} steps": apart(push, states[:, 0], states[:, -1]),

@@ -47,6 +47,11 @@ class Walks:
         done = world.pretext.standardized(self.actions[when[:, :-1].clamp(min=0)]) * valid[:, :-1, None]
         return Past(states=states, valid=valid, positions=world.positions, actions=done)
 
+    def same_episode(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """For each of the observations (n,) one drawn from its episode, (n,) int64."""
+        first = self.first[index]
+        return first + below(self.last[index] + 1 - first, generator)
+
 
 def encode_walks(world: World, data: TrajectoryData) -> Walks:
     """Encode all training episodes of a data module once; with a frame skip k every k-th observation of them."""
@@ -179,8 +184,7 @@ class Imitate(ActorTraining):
         if self.within is not None:
             ahead = ahead.clamp(max=self.within)
         goal = index + 1 + below(ahead, generator)
-        error = actor(walks.states[index], walks.goals[goal]) - walks.actions[index]
-        return (error / actor.space.scale.to(error)).square().mean()
+        return imitation(actor, walks.states[index], walks.goals[goal], walks.actions[index])
 
 
 class Imagine(ActorTraining):
@@ -227,10 +231,15 @@ class Imagine(ActorTraining):
         """See `ActorTraining.loss`."""
         if actor.space.choices:
             raise ValueError("Imagine needs actions in a continuum, got choices: use Imitate")
-        first = walks.first[index]
-        goal = walks.goals[first + below(walks.last[index] + 1 - first, generator)]
+        goal = walks.goals[walks.same_episode(index, generator)]
         actions, states = actor.imagine(world, walks.past(index, world), goal, horizon=self.horizon)
         return world.score(self.cost, states, actions, goal).mean()
+
+
+def imitation(actor: Actor, states: Tensor, goals: Tensor, actions: Tensor) -> Tensor:
+    """The squared error of an actor's actions, in units of the space's scale."""
+    error = actor(states, goals) - actions
+    return (error / actor.space.scale.to(error)).square().mean()
 
 
 def below(limits: Tensor, generator: torch.Generator) -> Tensor:

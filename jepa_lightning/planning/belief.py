@@ -22,6 +22,8 @@ from jepa_lightning.planning.levels import TopDownHorizon
 from jepa_lightning.planning.policies import simulate
 from jepa_lightning.planning.world import World
 
+_PART = 500  # states that are observed and encoded at once
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -40,6 +42,12 @@ class Readout:
     def __call__(self, states: Tensor) -> Tensor:
         """States (..., S, D) of the world, averaged over tokens, as states (..., P) of the environment."""
         return F.linear(states.mean(-2), self.weight, self.bias)
+
+
+@torch.no_grad()
+def encode_states(world: World, environment: Environment, states: Tensor) -> Tensor:
+    """What the world makes of observations of states (N, P): (N, S, D), a part after the other."""
+    return torch.cat([world.encode(environment.observe(part)) for part in states.split(_PART)])
 
 
 @torch.no_grad()
@@ -62,7 +70,7 @@ def fit_readouts(
     parts = []
     for count in (samples, max(samples // 4, 8)):
         states = environment.wander(count, 8, generator).states[:, -1]
-        parts.append((torch.cat([world.encode(environment.observe(part)) for part in states.split(500)]), states))
+        parts.append((encode_states(world, environment, states), states))
     (train, known), (test, truth) = parts
     found = {}
     for level in levels:

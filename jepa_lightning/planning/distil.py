@@ -8,7 +8,7 @@ from torch import Tensor
 from jepa_lightning.data.trajectories import blocks
 from jepa_lightning.environments import ActionSpace
 from jepa_lightning.planning.actor import Actor
-from jepa_lightning.planning.actor_training import ActorTraining, Walks, below
+from jepa_lightning.planning.actor_training import ActorTraining, Walks, imitation
 from jepa_lightning.planning.cost import Cost, GoalDistance
 from jepa_lightning.planning.planners import CEM, Planner
 from jepa_lightning.planning.world import World
@@ -71,9 +71,8 @@ class Distil(ActorTraining):
                 f"{self.planner.horizon}"
             )
         chosen = follows[torch.randperm(len(follows), generator=generator)[: self.pairs].to(follows.device)]
-        first = walks.first[chosen]
-        self.goal = first.new_zeros(len(walks.states))
-        self.goal[chosen] = first + below(walks.last[chosen] + 1 - first, generator)
+        self.goal = torch.zeros_like(walks.first)
+        self.goal[chosen] = walks.same_episode(chosen, generator)
         self.planned = torch.zeros_like(walks.actions)
         for part in chosen.split(_PLANS):
             start = self.planner.start(len(part), space, world.device)
@@ -84,5 +83,4 @@ class Distil(ActorTraining):
 
     def loss(self, actor: Actor, world: World, walks: Walks, index: Tensor, generator: torch.Generator) -> Tensor:
         """See `ActorTraining.loss`."""
-        error = actor(walks.states[index], walks.goals[self.goal[index]]) - self.planned[index]
-        return (error / actor.space.scale.to(error)).square().mean()
+        return imitation(actor, walks.states[index], walks.goals[self.goal[index]], self.planned[index])
