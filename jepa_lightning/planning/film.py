@@ -20,6 +20,7 @@ from jepa_lightning.planning.world import World
 
 _PART = 500  # pictures that are encoded or decoded at once
 _END = 8  # frames for which an episode's end is shown
+_SIDE = 64  # pixels a side that are drawn at most
 
 
 class Decoder(nn.Module):
@@ -67,6 +68,8 @@ class Decoder(nn.Module):
 def fit_decoder(world: World, environment: Environment, *, walks: int, updates: int = 2000, seed: int = 0) -> Decoder:
     """Fit a decoder on random walks of 8 observations: binary cross-entropy of pixels, AdamW.
 
+    Pictures of more than 64 pixels a side are drawn smaller, by a whole factor.
+
     Args:
         world: encodes; it is left as it is.
         environment: draws the walks. Its observations are pictures.
@@ -75,8 +78,13 @@ def fit_decoder(world: World, environment: Environment, *, walks: int, updates: 
         seed: of what is drawn, the decoder's first weights included.
     """
     generator = torch.Generator().manual_seed(seed)
-    seen = environment.observe(environment.wander(walks, 8, generator).states.flatten(0, 1))
-    states = torch.cat([world.encode(part) for part in seen.split(_PART)])
+    pictures, encoded = [], []
+    for part in environment.wander(walks, 8, generator).states.flatten(0, 1).split(_PART):
+        observed = environment.observe(part)
+        factor = -(-max(observed.shape[-2:]) // _SIDE)
+        pictures.append(F.avg_pool2d(observed.float(), factor).round().to(torch.uint8) if factor > 1 else observed)
+        encoded.append(world.encode(observed))
+    seen, states = torch.cat(pictures), torch.cat(encoded)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         decoder = Decoder(states.cpu(), (seen.shape[1], seen.shape[2], seen.shape[3])).to(world.device)
@@ -183,6 +191,7 @@ def write_films(
         seen = environment.observe(torch.stack([*states, last]))
         goal = environment.observe(tasks.goal[episode]).unsqueeze(0)
         ways = torch.stack([trail(decoder.pictures(way)) for way in watched.ways[episode]])  # of different lengths
+        ways = F.interpolate(ways, seen.shape[-2:])
         followed = watched.following[episode]
         panels = {"what is seen": seen, "the imagined way": ways[[*followed, followed[-1]]], "the goal": goal}
         picture = beside([with_name(_enlarged(part), name) for name, part in panels.items()], gap=8)

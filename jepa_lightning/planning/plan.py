@@ -90,7 +90,8 @@ def plan(
         `protocol`, and with `video` the `films`.
 
     Raises:
-        ValueError: a setting is out of range, or there is no environment to act in.
+        ValueError: a setting is out of range, there is no environment to act in, or `video` is asked for where
+            observations are no pictures.
     """
     if episodes < 1 or budget < 1 or video < 0:
         raise ValueError(

@@ -104,6 +104,16 @@ def test_a_decoder_draws_what_states_hold_and_leaves_the_dice_alone(world):
     assert torch.equal(decoder.pictures(world.encode(new)), again.pictures(world.encode(new)))
 
 
+def test_large_pictures_are_drawn_smaller(world, monkeypatch):
+    large = TwoRooms(image_size=140)
+    monkeypatch.setattr(world, "encode", lambda seen: seen.float().flatten(1)[:, None, ::700])
+    decoder = fit_decoder(world, large, walks=4, updates=1)
+    assert decoder.shape == (1, 46, 46)  # a third, what is left over cut off
+    assert (
+        decoder.pictures(world.encode(large.observe(large.wander(3, 2, torch.Generator()).states[:, 0]))).shape[0] == 3
+    )
+
+
 def test_films_show_what_was_seen_and_the_goal(world, rooms, tmp_path):
     settings = {"planner": CEM(samples=8, elites=2), "controls": False, "episodes": 3, "budget": 6}
     report = plan(world, environment=rooms, video=2, out=str(tmp_path / "plan.json"), **settings)
