@@ -20,6 +20,7 @@ KINDS = {
     "regularizers": "jepa_lightning.regularizers.Regularizer",
     "schedules": "jepa_lightning.schedules.Schedule",
     "planners": "jepa_lightning.planning.Planner",
+    "costs": "jepa_lightning.planning.Cost",
     "actors": "jepa_lightning.planning.ActorTraining",
 }
 """What `jepa-fit list` lists; files have no class."""

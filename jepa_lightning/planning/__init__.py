@@ -1,12 +1,13 @@
 """Planning with a world model: energies, planners, costs, memory, agent, actor, and episodes in closed loop."""
 
 from jepa_lightning.planning.actor import Actor, Reactive, load_actor
-from jepa_lightning.planning.actor_training import ActorTraining, Imagine, Imitate, encode_walks
+from jepa_lightning.planning.actor_training import ActorTraining, Imagine, Imitate
 from jepa_lightning.planning.agent import Agent, Deliberate
-from jepa_lightning.planning.cost import ActionPenalty, Cost, GoalDistance, WeightedSum
+from jepa_lightning.planning.cost import ActionPenalty, Cost, DistanceCost, GoalDistance, WeightedSum
 from jepa_lightning.planning.distil import Distil
 from jepa_lightning.planning.episodes import Outcomes, run_episodes
 from jepa_lightning.planning.horizon import RecedingHorizon
+from jepa_lightning.planning.learned_cost import LearnedCost
 from jepa_lightning.planning.levels import (
     LevelPlan,
     MacroActions,
@@ -18,6 +19,9 @@ from jepa_lightning.planning.levels import (
 from jepa_lightning.planning.memory import Memory
 from jepa_lightning.planning.planners import CEM, MPPI, Categorical, Energy, Gradient, Plan, Planner, RandomShooting
 from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomActions, StraightLine, Towards
+from jepa_lightning.planning.temporal_distance import TemporalDistance
+from jepa_lightning.planning.transition_energy import TransitionEnergy
+from jepa_lightning.planning.walks import Walks, encode_walks
 from jepa_lightning.planning.world import World, load_world
 
 __all__ = [
@@ -29,6 +33,7 @@ __all__ = [
     "Categorical",
     "Cost",
     "Deliberate",
+    "DistanceCost",
     "Distil",
     "DoNothing",
     "Energy",
@@ -36,6 +41,7 @@ __all__ = [
     "Gradient",
     "Imagine",
     "Imitate",
+    "LearnedCost",
     "LevelPlan",
     "MPPI",
     "MacroActions",
@@ -51,9 +57,12 @@ __all__ = [
     "RecedingHorizon",
     "Scene",
     "StraightLine",
+    "TemporalDistance",
     "TopDown",
     "TopDownHorizon",
     "Towards",
+    "TransitionEnergy",
+    "Walks",
     "WeightedSum",
     "World",
     "encode_walks",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from jepa_lightning.environments import ActionSpace
 from jepa_lightning.modality import Batch
+from jepa_lightning.planning.fitting import mlp
 from jepa_lightning.planning.world import World
 from jepa_lightning.predictors.rollout import Past, predict_next
 from jepa_lightning.run.writing import replacing
@@ -50,8 +50,7 @@ class Actor(nn.Module):
         self.space = space
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
-        layers = [[nn.Linear(a, b), nn.GELU()] for a, b in pairwise([3 * size] + [width] * depth)]
-        self.layers = nn.Sequential(*(part for layer in layers for part in layer), nn.Linear(width, space.dim))
+        self.layers = mlp([3 * size, *[width] * depth, space.dim])
 
     @torch.no_grad()
     def standardize_by(self, states: Tensor) -> None:

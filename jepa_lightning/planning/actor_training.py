@@ -3,77 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from jepa_lightning.data.trajectories import Episodes, TrajectoryData, blocks
 from jepa_lightning.environments import ActionSpace
 from jepa_lightning.planning.actor import Actor
 from jepa_lightning.planning.cost import Cost, GoalDistance
+from jepa_lightning.planning.fitting import check_fitting, minimise
+from jepa_lightning.planning.learned_cost import fitted_to
+from jepa_lightning.planning.walks import Walks, below, draw
 from jepa_lightning.planning.world import World
-from jepa_lightning.predictors.rollout import Past
-
-_PART = 512  # observations that are encoded at once
-
-
-@dataclass(frozen=True)
-class Walks:
-    """Encoded episodes, behind each other.
-
-    Attributes:
-        states: (M, S, D) as the predictor takes them.
-        goals: (M, S, D) the same as states to reach, see `World.encode_goal`.
-        actions: (M, A) after each observation, with a frame skip k blocks (M, k A); zeros after an episode's last.
-        first: (M,) int64, where each observation's episode begins.
-        last: (M,) int64, where it ends.
-    """
-
-    states: Tensor
-    goals: Tensor
-    actions: Tensor
-    first: Tensor
-    last: Tensor
-
-    def past(self, index: Tensor, world: World) -> Past:
-        """What the predictor sees at observations (n,)."""
-        when = index.unsqueeze(1) + torch.arange(1 - world.history, 1, device=index.device)
-        valid = when >= self.first[index].unsqueeze(1)
-        states = self.states[when.clamp(min=0)] * valid[..., None, None]
-        if world.history == 1:
-            return Past(states=states, positions=world.positions)
-        done = world.pretext.standardized(self.actions[when[:, :-1].clamp(min=0)]) * valid[:, :-1, None]
-        return Past(states=states, valid=valid, positions=world.positions, actions=done)
-
-    def same_episode(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """For each of the observations (n,) one drawn from its episode, (n,) int64."""
-        first = self.first[index]
-        return first + below(self.last[index] + 1 - first, generator)
-
-
-def encode_walks(world: World, data: TrajectoryData) -> Walks:
-    """Encode all training episodes of a data module once; with a frame skip k every k-th observation of them."""
-    train = data.load()["train"]
-    assert isinstance(train, Episodes)
-    observe = world.observations or data.batch_transform()
-    states, goals = [], []
-    skip = world.frame_skip
-    seen = [episode.observations[::skip] for episode in train.episodes]
-    for part in torch.cat(seen).split(_PART):
-        both = world.encode_both({observe.key: observe.prepare(part)})
-        states.append(both[0])
-        goals.append(both[1])
-    done = [
-        episode.actions[: (len(part) - 1) * skip].float() for episode, part in zip(train.episodes, seen, strict=True)
-    ]
-    actions = [F.pad(blocks(part, skip), (0, 0, 0, 1)) for part in done]
-    length = torch.tensor([len(part) for part in seen])
-    end = length.cumsum(0)
-    places = [(end - length).repeat_interleave(length), (end - 1).repeat_interleave(length)]
-    moved = [values.to(world.device) for values in (torch.cat(actions), *places)]
-    return Walks(torch.cat(states), torch.cat(goals), *moved)
 
 
 class ActorTraining(ABC):
@@ -91,15 +31,10 @@ class ActorTraining(ABC):
     """
 
     def __init__(self, *, steps: int, batch_size: int, learning_rate: float, width: int, depth: int) -> None:
-        if min(steps, batch_size) < 1 or not learning_rate > 0:
-            raise ValueError(
-                f"expected steps and batch_size of at least 1 and a positive learning_rate, got {steps}, {batch_size} "
-                f"and {learning_rate}"
-            )
+        check_fitting(steps, batch_size, learning_rate)
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
         self.width, self.depth = width, depth
 
-    @torch.enable_grad()
     def __call__(self, world: World, walks: Walks, space: ActionSpace, *, seed: int = 0) -> Actor:
         """Train an actor.
 
@@ -115,18 +50,12 @@ class ActorTraining(ABC):
             own = world.block_space(space)
             actor = Actor(walks.states[0].numel(), own, width=self.width, depth=self.depth).to(world.device)
         actor.standardize_by(walks.states)
-        optimizer = torch.optim.Adam(actor.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-        follows = torch.nonzero(walks.last > torch.arange(len(walks.last), device=walks.last.device)).squeeze(1)
-        follows = self.prepare(world, walks, space, follows, generator)
-        for _ in range(self.steps):
-            drawn = torch.randint(len(follows), (self.batch_size,), generator=generator).to(follows.device)
-            loss = self.loss(actor, world, walks, follows[drawn], generator)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(actor.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+        follows = self.prepare(world, walks, space, walks.follows, generator)
+
+        def loss() -> Tensor:
+            return self.loss(actor, world, walks, draw(follows, self.batch_size, generator), generator)
+
+        minimise(actor.parameters(), loss, steps=self.steps, learning_rate=self.learning_rate)
         return actor.requires_grad_(False).eval()
 
     def prepare(
@@ -199,7 +128,8 @@ class Imagine(ActorTraining):
         width: of the actor's hidden layers.
         depth: of its hidden layers.
         horizon: steps of the environment that are imagined.
-        cost: of imagined trajectories; by default the mean distance to the goal on the way.
+        cost: of imagined trajectories; by default the mean distance to the goal on the way. A learned one is fitted to
+            the world first, unless it is already.
 
     Raises:
         ValueError: a setting is out of range, or the space is one of choices.
@@ -227,22 +157,23 @@ class Imagine(ActorTraining):
         self.horizon = horizon
         self.cost = cost or GoalDistance(reduce="mean")
 
+    def prepare(
+        self, world: World, walks: Walks, space: ActionSpace, follows: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Fit a learned cost to the world, unless it is fitted already; see `ActorTraining.prepare`."""
+        self.fitted = fitted_to(self.cost, world, walks, seed=generator.initial_seed())
+        return follows
+
     def loss(self, actor: Actor, world: World, walks: Walks, index: Tensor, generator: torch.Generator) -> Tensor:
         """See `ActorTraining.loss`."""
         if actor.space.choices:
             raise ValueError("Imagine needs actions in a continuum, got choices: use Imitate")
         goal = walks.goals[walks.same_episode(index, generator)]
         actions, states = actor.imagine(world, walks.past(index, world), goal, horizon=self.horizon)
-        return world.score(self.cost, states, actions, goal).mean()
+        return world.score(self.fitted, states, actions, goal).mean()
 
 
 def imitation(actor: Actor, states: Tensor, goals: Tensor, actions: Tensor) -> Tensor:
     """The squared error of an actor's actions, in units of the space's scale."""
     error = actor(states, goals) - actions
     return (error / actor.space.scale.to(error)).square().mean()
-
-
-def below(limits: Tensor, generator: torch.Generator) -> Tensor:
-    """A whole number below each limit, (n,) int64."""
-    drawn = torch.rand(len(limits), generator=generator, dtype=torch.float64).to(limits.device)
-    return (drawn * limits).long().minimum(limits - 1)

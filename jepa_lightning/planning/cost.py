@@ -32,7 +32,43 @@ class Cost(nn.Module, ABC):
         """
 
 
-class GoalDistance(Cost):
+class DistanceCost(Cost):
+    """A cost of distances to the goal, over time as `GoalDistance` says.
+
+    Args:
+        reduce: over time: min, mean or last.
+        mean_weight: of the mean beside the minimum.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    def __init__(self, *, reduce: Reduce, mean_weight: float) -> None:
+        super().__init__()
+        if reduce not in ("min", "mean", "last"):
+            raise ValueError(f"reduce must be min, mean or last, got {reduce!r}")
+        if not mean_weight >= 0:
+            raise ValueError(f"mean_weight must be at least 0, got {mean_weight}")
+        self.reduce = reduce
+        self.mean_weight = mean_weight
+
+    @abstractmethod
+    def distance(self, states: Tensor, goal: Tensor) -> Tensor:
+        """Distances (...) of states (..., S, D) to goals (..., S, D), which may be broadcast."""
+
+    def forward(self, states: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
+        """See `Cost.forward`."""
+        return self.over_time(self.distance(states, goal.unsqueeze(-3)))
+
+    def over_time(self, distance: Tensor) -> Tensor:
+        """Distances (..., H) as an energy (...)."""
+        if self.reduce == "last":
+            return distance[..., -1]
+        mean = distance.mean(-1)
+        return mean if self.reduce == "mean" else distance.amin(-1) + self.mean_weight * mean
+
+
+class GoalDistance(DistanceCost):
     """How far a trajectory stays from the goal: the root mean square over channels of state - goal.
 
     "min" is for reaching the goal at some time, wherever it leads later; with it, `mean_weight` times the mean over
@@ -60,28 +96,17 @@ class GoalDistance(Cost):
         2.0
     """
 
+    level: int
+
     def __init__(self, *, reduce: Reduce = "min", mean_weight: float = 0.02, level: int = 1) -> None:
-        super().__init__()
-        if reduce not in ("min", "mean", "last"):
-            raise ValueError(f"reduce must be min, mean or last, got {reduce!r}")
-        if not mean_weight >= 0:
-            raise ValueError(f"mean_weight must be at least 0, got {mean_weight}")
+        super().__init__(reduce=reduce, mean_weight=mean_weight)
         if level < 1:
             raise ValueError(f"level must be at least 1, got {level}")
         self.level = level
-        self.reduce = reduce
-        self.mean_weight = mean_weight
 
-    def forward(self, states: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
-        """See `Cost.forward`."""
-        return self.over_time((states - goal.unsqueeze(-3)).square().mean((-1, -2)).clamp(min=1e-12).sqrt())
-
-    def over_time(self, distance: Tensor) -> Tensor:
-        """Distances (..., H) as an energy (...)."""
-        if self.reduce == "last":
-            return distance[..., -1]
-        mean = distance.mean(-1)
-        return mean if self.reduce == "mean" else distance.amin(-1) + self.mean_weight * mean
+    def distance(self, states: Tensor, goal: Tensor) -> Tensor:
+        """See `DistanceCost.distance`."""
+        return (states - goal).square().mean((-1, -2)).clamp(min=1e-12).sqrt()
 
 
 class ActionPenalty(Cost):

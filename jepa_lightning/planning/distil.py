@@ -8,9 +8,11 @@ from torch import Tensor
 from jepa_lightning.data.trajectories import blocks
 from jepa_lightning.environments import ActionSpace
 from jepa_lightning.planning.actor import Actor
-from jepa_lightning.planning.actor_training import ActorTraining, Walks, imitation
+from jepa_lightning.planning.actor_training import ActorTraining, imitation
 from jepa_lightning.planning.cost import Cost, GoalDistance
+from jepa_lightning.planning.learned_cost import fitted_to
 from jepa_lightning.planning.planners import CEM, Planner
+from jepa_lightning.planning.walks import Walks
 from jepa_lightning.planning.world import World
 
 _PLANS = 50  # that are made at once
@@ -30,7 +32,8 @@ class Distil(ActorTraining):
         width: of the actor's hidden layers.
         depth: of its hidden layers.
         planner: makes the plans; `CEM` by default.
-        cost: of imagined trajectories; `GoalDistance` by default.
+        cost: of imagined trajectories; `GoalDistance` by default. A learned one is fitted to the world first, unless it
+            is already.
         pairs: number of plans, at most one for each observation.
 
     Raises:
@@ -74,9 +77,10 @@ class Distil(ActorTraining):
         self.goal = torch.zeros_like(walks.first)
         self.goal[chosen] = walks.same_episode(chosen, generator)
         self.planned = torch.zeros_like(walks.actions)
+        cost = fitted_to(self.cost, world, walks, seed=generator.initial_seed())
         for part in chosen.split(_PLANS):
             start = self.planner.start(len(part), space, world.device)
-            energy = world.energy(walks.past(part, world), walks.goals[self.goal[part]], self.cost)
+            energy = world.energy(walks.past(part, world), walks.goals[self.goal[part]], cost)
             plan = self.planner(energy, space, start, generator)
             self.planned[part] = blocks(plan.actions[:, :skip].to(self.planned), skip)[:, 0]
         return chosen

@@ -15,16 +15,18 @@ from jepa_lightning._version import __version__
 from jepa_lightning.environments import Environment, Tasks
 from jepa_lightning.evaluation.report.table import table as aligned
 from jepa_lightning.planning.actor import Reactive
-from jepa_lightning.planning.actor_training import ActorTraining, encode_walks
+from jepa_lightning.planning.actor_training import ActorTraining
 from jepa_lightning.planning.agent import Agent, Deliberate
 from jepa_lightning.planning.belief import believed_and_achieved, believed_by_level, fit_readouts
-from jepa_lightning.planning.cost import Cost, GoalDistance
+from jepa_lightning.planning.cost import Cost, GoalDistance, WeightedSum
 from jepa_lightning.planning.episodes import run_episodes, unsolved
 from jepa_lightning.planning.film import check_pictures, write_films
+from jepa_lightning.planning.learned_cost import fitted_to, learned
 from jepa_lightning.planning.levels import TopDown
 from jepa_lightning.planning.planners import CEM, Planner
 from jepa_lightning.planning.policies import DoNothing, Oracle, Policy, RandomActions, StraightLine, Towards
 from jepa_lightning.planning.surprise import detection
+from jepa_lightning.planning.walks import encode_walks
 from jepa_lightning.planning.world import World, load_world
 from jepa_lightning.randomness import derive_seed
 from jepa_lightning.run.checkpoints import Which, find_checkpoint
@@ -71,7 +73,8 @@ def plan(
         checkpoint: folder or checkpoint of a run, or a world that is loaded.
         environment: where to act; None: that of the run's data.
         planner: finds plans; `CEM` by default.
-        cost: of imagined trajectories; `GoalDistance` by default.
+        cost: of imagined trajectories; `GoalDistance` by default. `TemporalDistance` and `TransitionEnergy` are fitted
+            to the run's walks first, unless they are already, and for the control "untrained" to those of its states.
         actor: `Imagine`, `Imitate` or `Distil`: also train an actor on the run's walks, write it to `actor.pt` beside
             the report, and let it act without planning (Mode-1), and as the start of a planner with half the samples.
         episodes: number of tasks that are drawn.
@@ -107,6 +110,12 @@ def plan(
             raise ValueError(f"expected an environment to act in, since the run's data are files, {data.root}: add one")
         environment = data.environment
     planner, cost = planner or CEM(), cost or GoalDistance()
+    fits = not all(part.fitted for part in learned(cost))
+    walks = encode_walks(world, world.data()) if actor is not None or fits else None
+    judging, began = described(cost), time.process_time()
+    if walks is not None and fits:
+        cost = fitted_to(cost, world, walks, seed=derive_seed("cost", seed))
+        judging["seconds"] = time.process_time() - began
     settings: dict[str, Any] = {"cost": cost, "execute": execute, "seed": seed, "budget": budget}
     drawn = environment.tasks(episodes, torch.Generator().manual_seed(derive_seed("tasks", seed)))
     tasks, solved = unsolved(environment, drawn)
@@ -119,8 +128,9 @@ def plan(
     worlds = {"world": world}
     acting = None
     if actor is not None:
+        assert walks is not None
         began = time.process_time()
-        acting = actor(world, encode_walks(world, world.data()), environment.space, seed=derive_seed("actor", seed))
+        acting = actor(world, walks, environment.space, seed=derive_seed("actor", seed))
         trained = described(actor) | {"seconds": time.process_time() - began}
         fewer = halved(planner)
         policies["actor"] = Deliberate(Reactive(world, acting))
@@ -129,7 +139,9 @@ def plan(
     if controls:
         if world.config is not None:
             worlds["untrained"] = world.untrained()
-            policies["untrained"] = Deliberate(Agent(worlds["untrained"], environment.space, planner, **settings))
+            own = refitted(cost, worlds["untrained"], seed=derive_seed("cost", seed))
+            same = settings | {"cost": own}
+            policies["untrained"] = Deliberate(Agent(worlds["untrained"], environment.space, planner, **same))
         policies |= {"nothing": DoNothing(), "random": RandomActions(seed=seed)}
         policies["straight line"] = StraightLine(seed=seed)
         flat = planner.flat(world) if isinstance(planner, TopDown) else planner
@@ -138,8 +150,8 @@ def plan(
             policies["towards"] = Towards()
     rows = {name: run_episodes(environment, tasks, p, budget=budget).summary() for name, p in policies.items()}
     levels = range(1, world.levels + 1 if isinstance(planner, TopDown) else 2)
-    walks: dict[str, Any] = {"samples": environment.walks, "seed": derive_seed("readout", seed)}
-    readouts = fit_readouts(world, environment, levels, **walks)
+    read: dict[str, Any] = {"samples": environment.walks, "seed": derive_seed("readout", seed)}
+    readouts = fit_readouts(world, environment, levels, **read)
     report: dict[str, Any] = {
         "rows": rows,
         "first_plans": believed_and_achieved(agent, environment, tasks, readouts[1]),
@@ -155,7 +167,7 @@ def plan(
             "environment": described(environment),
             "goals": "observations of states drawn by the environment",
             "planner": described(planner),
-            "cost": described(cost),
+            "cost": judging,
             "actor": None if acting is None else trained,
             "episodes": episodes,
             "solved_at_start": solved,
@@ -178,6 +190,11 @@ def plan(
         if acting is not None:
             acting.save(Path(target).with_name("actor.pt"))
     return report
+
+
+def refitted(cost: Cost, world: World, *, seed: int) -> Cost:
+    """A cost whose learned costs, if there are any, are fitted to another world on the walks of its own data."""
+    return fitted_to(cost, world, encode_walks(world, world.data()), seed=seed, again=True) if learned(cost) else cost
 
 
 def halved(planner: Planner) -> Planner:
@@ -218,6 +235,8 @@ def described(part: Any) -> dict[str, Any]:
 
     kinds = (str, int, float, bool, tuple, list, Planner, Cost)
     settings = {name: plainly(value) for name, value in vars(part).items() if isinstance(value, kinds)}
+    if isinstance(part, WeightedSum):
+        settings["costs"] = [described(cost) for cost in part.costs]
     return {"class": type(part).__name__} | {n: v for n, v in settings.items() if n[0] != "_" and n != "training"}
 
 

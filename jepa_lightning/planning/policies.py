@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jepa_lightning.environments import Environment, Tasks
-from jepa_lightning.planning.cost import Cost, GoalDistance
+from jepa_lightning.planning.cost import Cost, DistanceCost, GoalDistance
 from jepa_lightning.planning.horizon import RecedingHorizon
 from jepa_lightning.planning.planners.base import Energy, Planner
 
@@ -124,7 +124,7 @@ class Oracle(Policy):
 
     def __init__(self, planner: Planner, *, cost: Cost | None = None, execute: int = 4, seed: int = 0) -> None:
         self.planner, self.execute, self.seed = planner, execute, seed
-        self.cost = cost if isinstance(cost, GoalDistance) else GoalDistance()
+        self.cost = cost if isinstance(cost, DistanceCost) else GoalDistance()
 
     def reset(self, environment: Environment, tasks: Tasks) -> None:
         """New episodes begin."""

@@ -57,6 +57,7 @@ def test_lists_name_everything_with_a_line_each(capsys):
     assert {"ImageData", "TrajectoryData"} <= set(names["data"])
     assert {"MultiBlock", "Tube"} <= set(names["maskers"])
     assert {"CEM", "MPPI"} <= set(names["planners"])
+    assert {"GoalDistance", "TemporalDistance", "TransitionEnergy", "WeightedSum"} <= set(names["costs"])
     assert set(names["actors"]) == {"Distil", "Imagine", "Imitate"}
     assert "JEPADataModule" not in names["data"]  # abstract
 

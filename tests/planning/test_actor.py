@@ -22,10 +22,10 @@ from jepa_lightning.planning import (
     RandomShooting,
     load_actor,
 )
-from jepa_lightning.planning.actor_training import Walks
 from jepa_lightning.planning.cost import GoalDistance
 from jepa_lightning.planning.horizon import RecedingHorizon
 from jepa_lightning.planning.plan import halved
+from jepa_lightning.planning.walks import Walks
 from jepa_lightning.predictors import FrameCausalPredictor, ResidualPredictor
 
 

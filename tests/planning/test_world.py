@@ -218,6 +218,20 @@ def test_a_run_is_fitted_loaded_and_planned_with(run, capsys):
     size = found.encode(TwoRooms(image_size=32).observe(observations()))
     assert load_actor(run / "actor.pt", Disc(3.0))(size, size).shape == (3, 2)
     assert again["first_plans"] == report["first_plans"]
+    summed = "[{class_path: GoalDistance}, {class_path: TemporalDistance, init_args: {steps: 3, width: 8}}]"
+    plan_command(
+        ["--checkpoint", str(run), *few, "--cost=WeightedSum", f"--cost.costs={summed}", "--cost.weights=[1, 2]"]
+    )
+    judged = json.loads((run / "plan.json").read_text())
+    assert list(judged["rows"]) == list(report["rows"])  # each world's cost is fitted to its own states
+    cost = judged["protocol"]["cost"]
+    assert (cost["class"], cost["weights"], [part["class"] for part in cost["costs"]]) == (
+        "WeightedSum",
+        [1.0, 2.0],
+        ["GoalDistance", "TemporalDistance"],
+    )
+    assert cost["seconds"] > 0
+    assert cost["costs"][1] | {"steps": 3, "width": 8, "margin": 1.0} == cost["costs"][1]
 
 
 def test_mistakes_of_the_command_end_in_a_line(run, short_run, capsys):
