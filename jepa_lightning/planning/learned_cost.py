@@ -54,7 +54,7 @@ class LearnedCost(Cost):
         """Fit the cost to a world, from nothing, whatever it was fitted to before.
 
         Args:
-            world: whose states it is to judge.
+            world: whose states it scores.
             walks: of that world, encoded (`encode_walks`).
             seed: of the weights and of what is drawn.
 
@@ -82,7 +82,7 @@ class LearnedCost(Cost):
 
     @abstractmethod
     def pairs(self, world: World, walks: Walks, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Energies of what is to be low, and of what is to be higher by the margin; both (..., n).
+        """Energies of what should be low, and of what should be higher by the margin; both (..., n).
 
         Args:
             world: of the walks.

@@ -112,10 +112,10 @@ def plan(
     planner, cost = planner or CEM(), cost or GoalDistance()
     fits = not all(part.fitted for part in learned(cost))
     walks = encode_walks(world, world.data()) if actor is not None or fits else None
-    judging, began = described(cost), time.process_time()
+    scored, began = described(cost), time.process_time()
     if walks is not None and fits:
         cost = fitted_to(cost, world, walks, seed=derive_seed("cost", seed))
-        judging["seconds"] = time.process_time() - began
+        scored["seconds"] = time.process_time() - began
     settings: dict[str, Any] = {"cost": cost, "execute": execute, "seed": seed, "budget": budget}
     drawn = environment.tasks(episodes, torch.Generator().manual_seed(derive_seed("tasks", seed)))
     tasks, solved = unsolved(environment, drawn)
@@ -167,7 +167,7 @@ def plan(
             "environment": described(environment),
             "goals": "observations of states drawn by the environment",
             "planner": described(planner),
-            "cost": judging,
+            "cost": scored,
             "actor": None if acting is None else trained,
             "episodes": episodes,
             "solved_at_start": solved,

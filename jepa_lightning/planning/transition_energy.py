@@ -23,7 +23,7 @@ class TransitionEnergy(LearnedCost):
 
     Transitions of the walks are to have a lower one, by a margin, than corrupted ones. It knows nothing of a goal: add
     it to a distance by `WeightedSum`. The first transition of a plan, from the present state, is not scored, since a
-    cost is given the states that follow. `World.surprise` needs no fit and judges observed transitions; of a state that
+    cost is given the states that follow. `World.surprise` needs no fit and scores observed transitions; of a state that
     the same predictor has imagined it has nothing to say.
 
     Args:
