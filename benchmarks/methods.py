@@ -151,7 +151,7 @@ def train_for(
         folder: of the runs `timed`, whose few steps are timed, and `run`.
         seed: of both.
         minutes: of the CPU, or by the clock on a GPU.
-        words: further ones of `jepa-fit`.
+        words: further ones of `jepa-fit`; with --trainer.max_steps among them, it trains for so many, and times none.
         step: seconds of a step, where they are known; nothing is timed then.
         kind: of the run.
     """
@@ -161,6 +161,8 @@ def train_for(
         where = ["--trainer.default_root_dir", str(folder / name)]
         return kind(["fit", "--config", config, *QUIET, *where, *length, *words])
 
+    if any(word.partition("=")[0] == "--trainer.max_steps" for word in words):
+        return train("run", 1)  # the words come last
     if step is None:
         step = train("timed", sum(_SHORT[kind.device])).clock.step
     return train("run", max(round(minutes * 60 / step), 1))

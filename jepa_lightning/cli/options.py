@@ -76,7 +76,8 @@ def positionals(function: Callable[..., Any]) -> list[str]:
 def command(program: str, function: Callable[..., Any], args: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Inside, errors of the function that a command calls end in a few lines; gives the arguments of that call.
 
-    An option that takes several values takes all words up to the next option. Words about the data change the
+    An option that takes several values takes all words up to the next option, numbers and choices also with commas
+    between them. Words about the data change the
     settings that the first run stores, or name another data module.
 
     Args:
@@ -142,6 +143,7 @@ def _sort(words: Sequence[str], function: Callable[..., Any], parser: Parser) ->
     """The words of options, each `--NAME=VALUE`, and those about the data."""
     kinds = {name: str(parameter.annotation) for name, parameter in inspect.signature(function).parameters.items()}
     several = {name for name, kind in kinds.items() if "Sequence" in kind}
+    plain = {name for name in several if "str" not in kinds[name]}  # numbers, or names of which none has a comma
     options: list[str] = []
     about_data: list[str] = []
     loose: list[str] = []
@@ -163,6 +165,8 @@ def _sort(words: Sequence[str], function: Callable[..., Any], parser: Parser) ->
                 if key == "batch_size" and "data" in kinds:
                     raise ValueError("no option --batch_size; did you mean --data.batch_size?")
                 parser.error(f"unrecognized arguments: {name}")
+            if key in plain:
+                equals, values = "", list(_apart([word.partition("=")[2]] if equals else values))
             options += [word] if equals else _option(key, values, several=key in several, parser=parser)
     for key in positionals(function):
         if key not in given and loose:
@@ -179,6 +183,12 @@ def _values(rest: Iterable[str], *, most: int | None) -> Iterable[str]:
         if word.startswith("--") or number == most:
             return
         yield word
+
+
+def _apart(values: Iterable[str]) -> Iterable[str]:
+    """Values that commas separate, one by one: 5,10 is 5 and 10; a list in brackets stays as it is."""
+    for value in values:
+        yield from [value] if value.startswith("[") else filter(None, value.split(","))
 
 
 def _option(key: str, values: Sequence[str], *, several: bool, parser: Parser) -> list[str]:

@@ -165,7 +165,7 @@ def check_pictures(environment: Environment, tasks: Tasks) -> None:
 def write_films(
     agent: Agent, environment: Environment, tasks: Tasks, *, budget: int, folder: Path, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Let an agent act, and write each episode as a GIF: 0.gif, 1.gif, ...
+    """Let an agent act, and write each episode as a GIF: 0.gif, 1.gif, ...; those of earlier episodes are removed.
 
     Side by side stand what is seen, the way that the plan of the moment imagines, drawn by a small decoder that is
     fitted on true states and on nothing imagined (each pixel is that of the imagined state in which it differs most
@@ -182,6 +182,9 @@ def write_films(
     Returns:
         For each episode its `file`, whether the goal was `reached`, and its `steps`.
     """
+    for old in folder.glob("*.gif"):
+        if old.stem.isdecimal():
+            old.unlink()
     watched = Watched(agent)
     outcomes = run_episodes(environment, tasks, watched, budget=budget)
     decoder = fit_decoder(agent.world, environment, walks=environment.walks, seed=seed)

@@ -97,7 +97,8 @@ def open_graphs(
         edge_attributes: likewise for edges.
 
     Raises:
-        DataError: no name, no files (and they could not be downloaded), or broken ones; a folder that PyG cannot write.
+        DataError: no name, no files (and they could not be downloaded), or broken ones; attributes that there are none
+            of; a folder that PyG cannot write.
     """
     from torch_geometric.datasets import TUDataset  # slow to import
 
@@ -123,6 +124,13 @@ def open_graphs(
         base / name,
         lambda: TUDataset(str(base), name, use_node_attr=node_attributes, use_edge_attr=edge_attributes),
     )
+    for what, asked in (("node", node_attributes), ("edge", edge_attributes)):
+        if asked and not getattr(dataset, f"num_{what}_attributes"):
+            raise DataError(
+                f"expected continuous attributes in {base / name / 'raw' / f'{name}_{what}_attributes.txt'}, since "
+                f"data.{what}_attributes is true, got none: set it to false, or bring the file, and remove what PyG "
+                f"keeps in {base / name / 'processed'}"
+            )
     _add_last(dataset, base / name / "raw" / f"{name}_graph_indicator.txt", "nodes")
     _add_last(dataset, base / name / "raw" / f"{name}_graph_labels.txt", "labels")
     return {"train": dataset}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from benchmarks import methods
 from benchmarks.hog import hog_features
 from benchmarks.method_settings import RECIPES
-from benchmarks.methods import Clock, rows_of
+from benchmarks.methods import Clock, rows_of, train_for
 from benchmarks.supervised import Supervised
 from jepa_lightning.cli.fit import fit
 from jepa_lightning.targets import Online
@@ -101,6 +102,23 @@ def test_labels_poolings_and_a_card(data, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out" / "supervised_0_test_0.001_cuda_100-120_mean.json").is_file()
     assert any((tmp_path / "out" / "decoded").iterdir())
     assert "minutes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--trainer.max_steps", "2"], ["--trainer.max_steps=2"], []])
+def test_steps_that_are_given_are_trained_once(words, tmp_path):
+    asked = []
+
+    class Kind:
+        device = "cpu"
+
+        def __init__(self, given):
+            asked.append(given)
+            self.clock = SimpleNamespace(step=0.5)
+
+    train_for("image.yaml", tmp_path, seed=0, minutes=1, words=words, kind=Kind)
+    steps = [given[given.index("--trainer.max_steps") + 1] for given in asked]
+    assert [given[len(given) - len(words) :] for given in asked] == [words] * len(asked)
+    assert steps == (["1"] if words else ["11", "120"])  # the words come last
 
 
 def test_more_labels_than_are_left_take_the_test_images(capsys):

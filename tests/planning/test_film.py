@@ -116,8 +116,12 @@ def test_large_pictures_are_drawn_smaller(world, monkeypatch):
 
 def test_films_show_what_was_seen_and_the_goal(world, rooms, tmp_path):
     settings = {"planner": CEM(samples=8, elites=2), "controls": False, "episodes": 3, "budget": 6}
+    (tmp_path / "episodes").mkdir()
+    for name in ("0", "7", "mine"):
+        (tmp_path / "episodes" / f"{name}.gif").write_bytes(b"of an earlier run")
     report = plan(world, environment=rooms, video=2, out=str(tmp_path / "plan.json"), **settings)
     assert [row["file"] for row in report["films"]] == [str(tmp_path / "episodes" / f"{n}.gif") for n in range(2)]
+    assert sorted(path.name for path in (tmp_path / "episodes").iterdir()) == ["0.gif", "1.gif", "mine.gif"]
     assert f"2 films: {tmp_path / 'episodes' / '0.gif'} to 1.gif" in table(report)
     tasks = rooms.tasks(3, torch.Generator().manual_seed(derive_seed("tasks", 0)))
     for number, row in enumerate(report["films"]):

@@ -143,6 +143,16 @@ def test_node_attributes(tudataset):
     assert torch.equal(batch["graph"].nodes[:, 2:].sum(1), torch.ones(len(batch["graph"].nodes)))
 
 
+@pytest.mark.parametrize("what", ["node", "edge"])
+def test_attributes_that_there_are_none_of(tudataset, what):
+    if what == "node":
+        (tudataset / "RINGS" / "raw" / "RINGS_node_attributes.txt").unlink()
+    with pytest.raises(
+        DataError, match=rf"RINGS_{what}_attributes.txt, since data.{what}_attributes is true, got none"
+    ):
+        make(tudataset, name="RINGS", **{f"{what}_attributes": True}).setup()
+
+
 def test_wrong_number_of_features(tudataset):
     with pytest.raises(DataError, match=r"--model\.modality\.features 3"):
         make(tudataset, name="RINGS", features=7).setup()
