@@ -16,15 +16,17 @@ from jepa_lightning.environments.gymnasium import as_asked, make, picture, space
 class Gym(Environment):
     """An environment of gymnasium whose whole state is the vector `env.unwrapped.state`: classic control.
 
-    Observations are what it renders, (3, S, S) uint8. Since it can be set to any state, an oracle can try actions. Of a
-    state, each angle counts as its cosine and sine. The time limit does not hold; an episode lasts as long as
-    `jepa-plan`'s budget, whether its goal is reached before or not, and rewards are added up to the return.
+    Observations are what it renders, (3, S, S) uint8, or with `pictures` false the numbers of its state. Since it can
+    be set to any state, an oracle can try actions. Of a state, each angle counts as its cosine and sine. The time limit
+    does not hold; an episode lasts as long as `jepa-plan`'s budget, whether its goal is reached before or not, and
+    rewards are added up to the return.
 
     For other environments record episodes by `jepa-collect`, or subclass and override `put` and `get`.
 
     Args:
         id: of the environment.
-        image_size: pixels a side of an observation.
+        pictures: False: an observation is the state itself, (P,) float32, for the modality `Vector`.
+        image_size: pixels a side of a picture.
         angles: which numbers of its state are angles.
         goal: the numbers of its state to reach; None: where a random walk of `away` steps ends.
         measured: which numbers of its state the distance to the goal looks at; None: all.
@@ -53,6 +55,7 @@ class Gym(Environment):
         self,
         *,
         id: str,
+        pictures: bool = True,
         image_size: int = 64,
         angles: Sequence[int] = (),
         goal: Sequence[float] | None = None,
@@ -70,6 +73,7 @@ class Gym(Environment):
                 f"{image_size}, {radius}, {away}, {hold} and {walks}"
             )
         self.name = self.id = id
+        self.pictures = pictures
         self.image_size, self.radius, self.away, self.hold, self.walks = image_size, radius, away, hold, walks
         self._env = make(id)
         self.space = space_of(self._env)
@@ -150,7 +154,9 @@ class Gym(Environment):
         return torch.stack(columns, dim=-1).float()
 
     def observe(self, states: Tensor) -> Tensor:
-        """Pictures (..., 3, S, S) uint8."""
+        """Pictures (..., 3, S, S) uint8, or the states themselves (..., P) float32."""
+        if not self.pictures:
+            return states.float()
         found = []
         for state in self._folded(states).reshape(-1, len(set(self._of))):
             self.put(state)

@@ -13,6 +13,7 @@ from jepa_lightning.data.batch import Sample
 from jepa_lightning.data.in_order import CollateReadable, InOrder, splits_in_order
 from jepa_lightning.modality import Batch
 from jepa_lightning.names.nearest import nearest_names
+from jepa_lightning.pretexts.trajectories import first_observations
 
 _COMPARED = 5000  # names that a mistyped one is compared to
 
@@ -65,7 +66,8 @@ class ChosenSamples:
     def batches(self, positions: Sequence[int]) -> Iterator[Batch]:
         """Batches of the samples at these positions that can be read, in that order.
 
-        They have `position`, a list of each row's position: several clips of one video are rows of one position.
+        They have `position`, a list of each row's position: several clips of one video are rows of one position. Of
+        trajectories it is the first observation of each.
         """
         part = self._samples
         chosen = part.derive(part.transform, indices=part.indices[list(positions)])
@@ -79,7 +81,7 @@ class ChosenSamples:
         for batch in loader:
             self.unreadable |= dict(batch.pop("unreadable"))
             if "id" in batch:
-                yield batch
+                yield first_observations(batch)
 
     def read(self, positions: Sequence[int]) -> Batch:
         """One batch of the samples at these positions; those that cannot be read are missing.

@@ -97,7 +97,9 @@ def _draw_neighbours(scene: Scene, found: list[list[int]], queries: list[int]) -
     pictures: dict[int, Tensor] = {}
     for number, (place, picture) in enumerate(zip(batch["position"], drawn, strict=True)):
         label = scene.named(batch["labels"], number).get(scene.data.label or "")
-        named = picture if label is None else with_name(picture, str(label))
+        named = (
+            picture if label is None else with_name(picture, f"{label:.4g}" if isinstance(label, float) else str(label))
+        )
         pictures.setdefault(place, named)  # of several clips of a video, the first
     rows = []
     for query, row in zip(queries, found, strict=True):

@@ -62,3 +62,19 @@ def frames(batch: Batch) -> Batch:
     if "id" in batch:
         folded["id"] = [f"{name}[{t}]" for name in batch["id"] for t in range(length)]
     return folded
+
+
+def first_observations(batch: Batch) -> Batch:
+    """The first observation of each trajectory as a sample of its own, without actions: (B, T, ...) to (B, ...).
+
+    A batch without actions stays as it is.
+    """
+    if "actions" not in batch:
+        return batch
+    length = trajectory_length(batch)
+    every = frames({name: value for name, value in batch.items() if isinstance(value, Tensor | dict)})
+
+    def first(value: Any) -> Any:
+        return {key: first(part) for key, part in value.items()} if isinstance(value, dict) else value[::length]
+
+    return {name: first(every[name]) if name in every else value for name, value in batch.items() if name != "actions"}

@@ -27,6 +27,7 @@ READ = {  # endings of single files, and of archives and tables
     "point cloud": (set(pointcloud.EXTENSIONS), set(hdf5.ENDINGS)),
     "graph": (set(), set()),
     "text": (set(text.EXTENSIONS), set(TABLES)),
+    "vector": (set(), set()),
     "pairs (`PairedData`)": (set(), set()),
     "trajectories (`TrajectoryData`)": (set(), set(trajectories.ENDINGS)),
 }

@@ -49,6 +49,13 @@ def test_what_is_seen_depends_on_the_state_alone(pendulum):
     assert not torch.equal(seen[0, 0], seen[1, 0])
 
 
+def test_the_state_itself_may_be_what_is_seen(pendulum):
+    numbers = Gym(id="Pendulum-v1", pictures=False, angles=[0], goal=[0, 0])
+    walk = pendulum.wander(3, 3, generator(1))
+    assert torch.equal(numbers.observe(walk.states), walk.states)
+    assert numbers.observe(walk.states.double()).dtype == torch.float32
+
+
 def test_goals_and_distances(pendulum):
     tasks = pendulum.tasks(4, generator())
     torch.testing.assert_close(tasks.goal, torch.tensor([1.0, 0.0, 0.0]).expand(4, 3))

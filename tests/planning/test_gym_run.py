@@ -54,6 +54,34 @@ def test_a_pendulum_is_collected_fitted_and_planned_with(tmp_path, capsys):
 
 
 @pytest.mark.long
+def test_a_world_model_of_a_state_needs_no_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr("jepa_lightning.environments.gym.picture", None)  # none is drawn
+    few = ["--data.episodes=16", "--data.length=33", "--data.window=7", "--data.windows=1", "--data.probe_samples=8"]
+    few += ["--data.environment.walks=24", "--trainer.max_epochs=1"]
+    quiet = [
+        "--trainer.enable_progress_bar=false",
+        "--trainer.accelerator=cpu",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
+    fit(["--config", "recipes/world_pendulum_state", *few, *quiet])
+    assert json.loads((tmp_path / "summary.json").read_text())["modality"] == "vector"
+    planner = ["--planner=CEM", "--planner.samples=4", "--planner.elites=2", "--planner.horizon=4"]
+    plan(
+        [
+            "--checkpoint",
+            str(tmp_path),
+            *planner,
+            "--episodes=3",
+            "--budget=4",
+            "--cost=TemporalDistance",
+            "--cost.steps=2",
+        ]
+    )
+    rows = json.loads((tmp_path / "plan.json").read_text())["rows"]
+    assert list(rows) == ["world", "untrained", "nothing", "random", "straight line", "oracle"]
+
+
+@pytest.mark.long
 def test_the_next_command_trains_on_what_was_collected(tmp_path, capsys):
     collect(["CartPole-v1", str(tmp_path / "episodes"), "--episodes=6", "--image_size=16"])
     said = capsys.readouterr().out

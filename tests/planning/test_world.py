@@ -4,8 +4,10 @@ import contextlib
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image as Picture
 
 import jepa_lightning
 from jepa_lightning import JEPA
@@ -180,6 +182,21 @@ def test_a_run_says_what_a_world_is_for_and_draws_no_masks(run, capsys):
     said = capsys.readouterr().out
     assert "masks: left out, since the pretext of this run, Rollout, hides no tokens" in said
     assert "error: left out" in said
+
+
+def test_observations_of_a_run_are_viewed_and_embedded_one_by_one(run, tmp_path, capsys):
+    files = jepa_lightning.view(run, ["features", "neighbours"], samples=2, device="cpu", out=str(tmp_path))
+    assert {path.name for path in files} == {"features.png", "neighbours.png", "neighbours.json"}
+    row = json.loads((tmp_path / "neighbours.json").read_text())["samples"][0]
+    assert set(row["labels"]) == {"x", "y", "wall", "door"}
+    assert all(isinstance(value, float) for value in row["labels"].values())
+    seen = TwoRooms(image_size=32).observe(observations())
+    expected = jepa_lightning.load_world(run).encode(seen)[:, 0]
+    encoder = jepa_lightning.load(run)
+    torch.testing.assert_close(encoder([seen[0], seen[1].numpy(), seen[2]]), expected)
+    torch.testing.assert_close(encoder(Picture.fromarray(seen[0, 0].numpy())), expected[0])
+    np.save(tmp_path / "seen.npy", seen[0].numpy())
+    torch.testing.assert_close(encoder(tmp_path / "seen.npy"), expected[0])
 
 
 def test_a_run_is_fitted_loaded_and_planned_with(run, capsys):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jepa_lightning.pretexts.trajectories import frames, trajectory_length
+from jepa_lightning.pretexts.trajectories import first_observations, frames, trajectory_length
 
 
 def batch(samples=2, length=3):
@@ -38,3 +38,18 @@ def test_t_observations_and_t_minus_1_actions():
         trajectory_length({"image": torch.zeros(4, 1, 2, 2)})
     with pytest.raises(ValueError, match=r"got actions \(2, 2\)"):
         frames({**batch(), "actions": torch.zeros(2, 2)})
+
+
+def test_first_observations_are_every_trajectorys_first_frame():
+    given = batch()
+    found, every = first_observations(given), frames(given)
+    assert set(found) == set(given) - {"actions"}
+    assert found["id"] == given["id"]
+    length = trajectory_length(given)
+    for name, value in every.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(found[name], value[::length])
+    for name, value in every["labels"].items():
+        assert torch.equal(found["labels"][name], value[::length])
+    single = {"image": torch.zeros(2, 3)}
+    assert first_observations(single) is single

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -204,6 +205,16 @@ class TrajectoryData(JEPADataModule):
         shared: dict[str, Any] = {"length": self.window, "frame_skip": self.frame_skip}
         return Window(self.name, random=True, **shared), Window(self.name, random=False, **shared)
 
+    def as_item(self, value: Any) -> Any:
+        """One observation: an array, a tensor, an image of Pillow or the path of an .npy file; or a sample dict."""
+        self.name = self.observation_key
+        item = super().as_item(np.array(value) if hasattr(value, "getbands") else value)
+        return {**item, self.name: torch.as_tensor(item[self.name])} if self.name in item else item
+
+    def evaluation_transform(self) -> Callable[[Sample], Sample]:
+        """Prepare single observations that are not among the data: nothing is cut from them."""
+        return _Single(self.batch_transform())
+
     def batch_transform(self) -> Observations:
         """Images as normalised floats."""
         return Observations(self.observation_key, mean=self.mean, std=self.std)
@@ -261,3 +272,14 @@ class Observations:
             )
         each = zip(scaled.unbind(-3), *(v * channels if len(v) == 1 else v for v in (self.mean, self.std)), strict=True)
         return torch.stack([(part - mean) / std for part, mean, std in each], dim=-3)
+
+
+class _Single:
+    """A single observation as a modality takes it."""
+
+    def __init__(self, observations: Observations) -> None:
+        self.observations = observations
+
+    def __call__(self, sample: Sample) -> Sample:
+        key = self.observations.key
+        return {**sample, key: self.observations.prepare(sample[key], lead=0)}
