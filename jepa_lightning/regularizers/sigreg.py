@@ -11,6 +11,7 @@ from jepa_lightning.pretexts.base import Outcome
 from jepa_lightning.regularizers.base import On, Regularizer, RegularizerSpec
 from jepa_lightning.regularizers.gather import sum_over_ranks
 from jepa_lightning.schedules import Schedule
+from jepa_lightning.tokens import Latents
 
 
 class SIGReg(Regularizer):
@@ -38,9 +39,12 @@ class SIGReg(Regularizer):
         by_time: of trajectories, the statistic of the states at each time by itself, over the samples of the batch, and
             the mean over times (LeWorldModel: Maes et al. 2026, arXiv:2603.19312, algorithm 9). N is then the number of
             trajectories.
+        tokens: each token is a sample by itself, N that of all tokens of the batch, in place of their mean; of masked
+            prediction, whose small batches tell little of a distribution. Memory grows with tokens x `directions`.
 
     Raises:
-        ValueError: a setting is out of range; when called: `by_time` of an outcome without trajectories.
+        ValueError: a setting is out of range, or both `by_time` and `tokens`; when called: `by_time` of an outcome
+            without trajectories.
 
     Examples:
         >>> import torch
@@ -72,16 +76,20 @@ class SIGReg(Regularizer):
         gather: bool = True,
         per_sample: bool = False,
         by_time: bool = False,
+        tokens: bool = False,
     ) -> None:
         super().__init__(spec, on=on, weight=weight)
         if directions < 1 or points < 2 or not 0 < limit < math.inf:
             raise ValueError(
                 f"SIGReg needs at least 1 direction, 2 points and a positive limit, got {directions}, {points}, {limit}"
             )
+        if by_time and tokens:
+            raise ValueError("expected by_time or tokens, got both: a state at a time is the mean of its tokens")
         self.directions = directions
         self.gather = gather
         self.per_sample = per_sample
         self.by_time = by_time
+        self.tokens = tokens
         self.min_samples = 1 if gather else 2
         knots = torch.linspace(0, limit, points)
         weights = torch.full((points,), 2 * limit / (points - 1))  # twice: the integrand is even
@@ -95,19 +103,30 @@ class SIGReg(Regularizer):
         """Compute the mean statistic over directions, and over contexts if there are several."""
         looked = self.looked_at(outcome)
         if self.by_time:  # (T, B, D)
-            each = [outcome.by_trajectory(latents).transpose(0, 1) for latents in looked]
+            values = [self.statistic(outcome.by_trajectory(latents).transpose(0, 1)) for latents in looked]
+        elif self.tokens:
+            values = [self.statistic(*_each_token(latents)) for latents in looked]
         else:
-            each = [latents.pooled().flatten(1) for latents in looked]
-        values = [self.statistic(features) for features in each]
+            values = [self.statistic(latents.pooled().flatten(1)) for latents in looked]
         return values[0] if len(values) == 1 else torch.stack(values).mean()
 
-    def statistic(self, features: Tensor) -> Tensor:
-        """Compute the mean statistic of features (..., N, D) in float32, the mean over several sets of N."""
+    def statistic(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Compute the mean statistic of features (..., N, D) in float32, the mean over several sets of N.
+
+        Args:
+            features: the samples.
+            valid: (..., N) bool, False for what is no sample; None: all are.
+        """
         with torch.autocast(features.device.type, enabled=False):
             angles = (features @ self.draw(features)).unsqueeze(-1) * self.knots  # (..., N, directions, points)
             total = sum_over_ranks if self.gather else _itself
-            count = total(features.new_full((), features.shape[-2]))
-            real, imaginary = total(angles.cos().sum(-3)) / count, total(angles.sin().sum(-3)) / count
+            cos, sin = angles.cos(), angles.sin()
+            if valid is None:
+                count = total(features.new_full((), features.shape[-2]))
+            else:
+                count = total(valid.sum().to(features)).clamp(min=1)
+                cos, sin = (part * valid[..., None, None] for part in (cos, sin))
+            real, imaginary = total(cos.sum(-3)) / count, total(sin.sum(-3)) / count
             distance = (real - self.gaussian).square() + imaginary.square()
             found = (distance * self.weights).sum(-1).mean()
             return found if self.per_sample else found * count
@@ -122,6 +141,11 @@ def draw_directions(features: Tensor, count: int, seed: int) -> Tensor:
     generator = torch.Generator(features.device).manual_seed(seed)
     drawn = torch.randn(features.shape[-1], count, generator=generator, device=features.device, dtype=features.dtype)
     return drawn / drawn.norm(dim=0)
+
+
+def _each_token(latents: Latents) -> tuple[Tensor, Tensor | None]:
+    """The tokens of all samples (B N, D) in float32, those of several layers side by side, and which are real."""
+    return latents.values.float().flatten(2).flatten(0, 1), None if latents.valid is None else latents.valid.flatten()
 
 
 def _itself(value: Tensor) -> Tensor:

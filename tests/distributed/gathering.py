@@ -17,7 +17,7 @@ from jepa_lightning.tokens import Latents
 WIDE, DEEP, TOKENS = 6, 5, 3
 PARTS = {"even": (4, 4), "uneven": (5, 2), "one sample": (6, 1)}  # samples of each process
 ALIGNED = ("infonce", "sigmoid")
-NAMES = ("context", "predicted", "exact", "sigreg", "over time", "over batch")
+NAMES = ("context", "predicted", "exact", "sigreg", "sigreg of tokens", "over time", "over batch")
 TERMS = {"variance": 2.0, "covariance": 0.3, "target_std": 0.7}
 
 
@@ -74,7 +74,9 @@ def nets(gather):
         found[f"over {over}"] = Net(TrajectoryVICReg(spec, over=over, gather=gather, **TERMS))
     if gather is None:
         return {"infonce": Net(Aligned(InfoNCE())), "sigmoid": Net(Aligned(Sigmoid(bias=-1.0)))}
-    return {**found, "sigreg": Net(SIGReg(spec, directions=16, gather=gather))}
+    kinds = {"sigreg": False, "sigreg of tokens": True}
+    sigreg = {name: SIGReg(spec, directions=16, gather=gather, tokens=tokens) for name, tokens in kinds.items()}
+    return found | {name: Net(part) for name, part in sigreg.items()}
 
 
 def batch(samples):

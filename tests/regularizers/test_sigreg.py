@@ -93,11 +93,46 @@ def test_several_views_are_averaged_and_tokens_pooled():
     assert float(sigreg(4, per_sample=True)(outcome(a))) == pytest.approx(float(part(outcome(a))) / 16)
 
 
+def test_each_token_is_a_sample_and_padding_is_none():
+    values = torch.stack([draw(6, 4, seed) for seed in range(5)])  # (B, N, D)
+    valid = torch.rand(5, 6, generator=torch.Generator().manual_seed(1)) < 0.7
+    part = sigreg(4, tokens=True, directions=7, points=201, limit=6.0)
+    whole, some = (Outcome(context=[Latents(values=values, valid=v)]) for v in (None, valid))
+    for found, samples in ((whole, values.flatten(0, 1)), (some, values[valid])):
+        assert float(part(found)) == pytest.approx(integrated(samples, part.draw(samples), 6.0), rel=1e-4)
+    assert float(part(Outcome(context=[Latents(values=values)] * 2))) == pytest.approx(float(part(whole)))
+    loud = values.masked_fill(~valid.unsqueeze(-1), 1e3).requires_grad_()  # what padding holds counts for nothing
+    found = part(Outcome(context=[Latents(values=loud, valid=valid)]))
+    assert float(found.detach()) == pytest.approx(float(part(some)), rel=1e-5)
+    found.backward()
+    assert (loud.grad.abs().sum(-1) > 0).equal(valid)
+    layers = Outcome(context=[Latents(values=values.unflatten(-1, (2, 2)), valid=valid)])
+    assert float(part(layers)) == pytest.approx(float(part(some)), rel=1e-5)
+
+
+def test_tokens_that_tell_nothing_but_their_image_are_far_from_a_gaussian():
+    """As the mean of a sample's tokens they may be one; each by itself, three of them are not."""
+    same = draw(512, 8).unsqueeze(1).expand(-1, 3, -1)
+    apart = draw(512 * 3, 8, 1).unflatten(0, (512, 3))
+    found = {
+        tokens: [float(sigreg(8, tokens=tokens)(Outcome(context=[Latents(values=v)]))) for v in (same, apart)]
+        for tokens in (False, True)
+    }
+    assert found[False][0] < 2
+    assert found[False][1] > 10  # a mean of three has a third of the variance
+    assert found[True][1] < 2 < found[True][0]
+
+
 def test_through_the_module_it_draws_anew_at_each_step_and_the_same_after_a_resume(make_jepa):
     jepa = make_jepa(regularizers=[partial(SIGReg, directions=4)])
     found = jepa.step({"image": torch.rand(4, 3, 32, 32)}, torch.Generator().manual_seed(0))
     values = [jepa.losses(found, step)["sigreg"].item() for step in (0, 1, 0)]
     assert values[0] == values[2] != values[1]
+
+
+def test_times_or_tokens():
+    with pytest.raises(ValueError, match="expected by_time or tokens, got both"):
+        sigreg(4, by_time=True, tokens=True)
 
 
 @pytest.mark.parametrize("wrong", [{"directions": 0}, {"points": 1}, {"limit": 0.0}, {"limit": math.inf}])
