@@ -18,5 +18,10 @@ def collect(args: Sequence[str] | None = None) -> None:
         print(f"return of random actions {found['return']:.1f}")
         size = settings["image_size"]
         sizes = f"--model.modality.channels 3 --model.modality.image_size {size} --model.modality.patch_size {size}"
-        sizes += f" --model.pretext.action_dim {found['action_dim']}"
-        print(f"next: jepa-fit --config world.yaml --data.environment null --data.root {out} {sizes}")
+        begin = f"jepa-fit --config world.yaml --data.environment null --data.root {out}"
+        actions = f"--model.pretext.action_dim {found['action_dim']}"
+        print(f"next: {begin} {sizes} {actions}")
+        if found["state"]:
+            numbers = f"--model.modality Vector --model.modality.features {found['state']}"
+            small = " ".join(f"--model.modality.encoder{part}" for part in (" ViT", ".width 32", ".depth 2", ".heads 2"))
+            print(f"or from its state: {begin} --data.observations state {numbers} {small} {actions}")

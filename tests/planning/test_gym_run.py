@@ -82,10 +82,11 @@ def test_a_world_model_of_a_state_needs_no_pictures(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_the_next_command_trains_on_what_was_collected(tmp_path, capsys):
+@pytest.mark.parametrize("said_before", ["next: jepa-fit ", "or from its state: jepa-fit "])
+def test_the_next_command_trains_on_what_was_collected(said_before, tmp_path, capsys):
     collect(["CartPole-v1", str(tmp_path / "episodes"), "--episodes=6", "--image_size=16"])
     said = capsys.readouterr().out
-    command = said.partition("next: jepa-fit ")[2]
+    command = said.partition(said_before)[2].partition("\n")[0]
     assert "--model.pretext.action_dim 2" in command
     few = [
         "--trainer.max_steps=2",

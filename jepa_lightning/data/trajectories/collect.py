@@ -41,7 +41,8 @@ def collect(
         seed: of starts and actions.
 
     Returns:
-        Numbers of `episodes` and `observations`, `action_dim` A, and `return`, the mean sum of rewards of an episode.
+        Numbers of `episodes` and `observations`, `action_dim` A, `state` P (0: none), and `return`, the mean sum of
+        rewards of an episode.
 
     Raises:
         ValueError: a setting is out of range, or gymnasium does not know the environment.
@@ -91,5 +92,6 @@ def collect(
         "episodes": episodes,
         "observations": sum(len(part["actions"]) for part in parts),
         "action_dim": parts[0]["actions"].shape[-1],
+        "state": parts[0]["state"].shape[-1] if vector else 0,
         "return": float(np.mean([part["reward"].sum() for part in parts])),
     }
