@@ -23,5 +23,6 @@ def collect(args: Sequence[str] | None = None) -> None:
         print(f"next: {begin} {sizes} {actions}")
         if found["state"]:
             numbers = f"--model.modality Vector --model.modality.features {found['state']}"
-            small = " ".join(f"--model.modality.encoder{part}" for part in (" ViT", ".width 32", ".depth 2", ".heads 2"))
+            parts = (" ViT", ".width 32", ".depth 2", ".heads 2")
+            small = " ".join(f"--model.modality.encoder{part}" for part in parts)
             print(f"or from its state: {begin} --data.observations state {numbers} {small} {actions}")
