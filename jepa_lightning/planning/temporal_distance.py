@@ -47,7 +47,7 @@ class TemporalDistance(LearnedCost, DistanceCost):
         steps: int = 1000,
         batch_size: int = 256,
         learning_rate: float = 1e-3,
-        width: int = 256,
+        width: int = 64,
         depth: int = 2,
         margin: float = 1.0,
     ) -> None:
