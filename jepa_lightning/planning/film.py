@@ -182,9 +182,6 @@ def write_films(
     Returns:
         For each episode its `file`, whether the goal was `reached`, and its `steps`.
     """
-    for old in folder.glob("*.gif"):
-        if old.stem.isdecimal():
-            old.unlink()
     watched = Watched(agent)
     outcomes = run_episodes(environment, tasks, watched, budget=budget)
     decoder = fit_decoder(agent.world, environment, walks=environment.walks, seed=seed)
@@ -204,6 +201,9 @@ def write_films(
         says = f"Episode {episode}: the goal is {'reached' if reached else 'not reached'} after {steps} steps."
         file = write_picture(picture, folder, str(episode), Legend(says))[0]
         found.append({"file": str(file), "reached": reached, "steps": steps})
+    for old in folder.glob("*.gif"):
+        if old.stem.isdecimal() and int(old.stem) >= len(found):
+            old.unlink()
     return found
 
 
