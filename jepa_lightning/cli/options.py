@@ -26,6 +26,9 @@ _DATA = re.compile(r"--data(\.|=|$)")
 class Parser(jsonargparse.ArgumentParser):
     """A parser with the errors of `jepa-fit`: a few lines, with the nearest name where one was mistyped."""
 
+    of_function = True
+    """Its options are those of a function; a message does not speak of shipped configurations."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with code 2."""
         from jepa_lightning.cli.errors import fail
@@ -52,7 +55,9 @@ def function_parser(program: str, function: Callable[..., Any]) -> Parser:
         description=described.short_description,
         parser_mode=MODE,
         allow_abbrev=False,
+        print_config=None,
     )
+    parser.add_argument("--config", action="config", help="YAML file with these options; those typed beside it win")
     parser.add_function_arguments(_without_data(function), as_positional=False)
     if not has_data:
         return parser
@@ -77,8 +82,8 @@ def command(program: str, function: Callable[..., Any], args: Sequence[str] | No
     """Inside, errors of the function that a command calls end in a few lines; gives the arguments of that call.
 
     An option that takes several values takes all words up to the next option, numbers and choices also with commas
-    between them. Words about the data change the
-    settings that the first run stores, or name another data module.
+    between them. Words about the data change the settings that the first run stores, or name another data module.
+    Options may stand in a file, `--config plan.yaml`.
 
     Args:
         program: name of the command.
@@ -115,7 +120,9 @@ def parse_words(program: str, function: Callable[..., Any], words: Sequence[str]
     options, about_data = _sort(words, function, parser)
     parsed = parser.parse_args(options)
     found: dict[str, Any] = parsed.as_dict()
-    found.pop("data", None)
+    found.pop("config", None)
+    if found.pop("data", None) is not None:
+        raise ValueError("expected settings of the data as words, --data.KEY VALUE, got them in the file of --config")
     named = [name for name, value in found.items() if isinstance(value, dict) and "class_path" in value]
     if named:
         built = parser.instantiate_classes(parsed)
@@ -161,6 +168,9 @@ def _sort(words: Sequence[str], function: Callable[..., Any], parser: Parser) ->
             given.add(key)
             values = [] if equals else list(_values(rest, most=None if key in several else 1))
             del rest[: len(values)]
+            if key == "config":  # first, so that what is typed wins
+                options = [*([word] if equals else _option(key, values, several=False, parser=parser)), *options]
+                continue
             if key.partition(".")[0] not in kinds:  # what follows a dot is a setting of a class
                 if key == "batch_size" and "data" in kinds:
                     raise ValueError("no option --batch_size; did you mean --data.batch_size?")

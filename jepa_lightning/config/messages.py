@@ -79,7 +79,7 @@ def shorten(message: str, parser: Any = None) -> str:
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
         options = [f"--{name}" for name in required[1].split(", ")]
-        hint = "; a shipped config gives them: jepa-fit image.yaml" if "--config" in _option_names(parser) else ""
+        hint = "; a shipped config gives them: jepa-fit image.yaml" if _of_fit(parser) else ""
         return f"{' and '.join(options)} must be given{hint}"
     lines = [line for line in message.splitlines() if line.strip()]
     return "\n".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
@@ -198,7 +198,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def _meant(option: str, parser: Any) -> str:
     """The options that a mistyped or foreign one may have meant; where there are none, how to see all."""
     known = _option_names(parser)
-    fits = "--config" in known  # of jepa-fit, whose other options are those of classes that a config names
+    fits = _of_fit(parser)  # of jepa-fit, whose other options are those of classes that a config names
     if fits:
         typed = getattr(parser, "typed", ())
         known += [*config_settings(typed), *(f"data.{name}" for name in FileSettings.__annotations__)]
@@ -213,6 +213,11 @@ def _meant(option: str, parser: Any) -> str:
 def known_classes() -> set[str]:
     """The short names of all classes that were imported and may be named in a configuration."""
     return {cls.__name__ for base in SWAPPABLE for cls in subclasses(base)}
+
+
+def _of_fit(parser: Any) -> bool:
+    """Whether it reads a run's configuration, as `jepa-fit`'s does, and not the options of a function."""
+    return "--config" in _option_names(parser) and not getattr(parser, "of_function", False)
 
 
 def _option_names(parser: Any) -> list[str]:

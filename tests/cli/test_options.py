@@ -11,7 +11,7 @@ import jepa_lightning
 from jepa_lightning.cli.collect import collect
 from jepa_lightning.cli.embed import embed
 from jepa_lightning.cli.finetune import finetune
-from jepa_lightning.cli.options import command, function_parser
+from jepa_lightning.cli.options import command, function_parser, parse_words
 from jepa_lightning.cli.plan import plan
 from jepa_lightning.cli.probe import probe
 from jepa_lightning.cli.view import view
@@ -29,7 +29,9 @@ COMMANDS = {
 
 def options(parser):
     """By name, the option of a parser."""
-    return {action.dest: action for action in parser._actions if action.dest.rpartition(".")[2] != "help"}
+    return {
+        action.dest: action for action in parser._actions if action.dest.rpartition(".")[2] not in ("help", "config")
+    }
 
 
 @pytest.mark.parametrize("program", COMMANDS)
@@ -67,6 +69,37 @@ except SystemExit:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--data" in done.stdout
+
+
+@pytest.mark.parametrize("program", COMMANDS)
+def test_options_may_stand_in_a_file(program, tmp_path, capsys):
+    _, function = COMMANDS[program]
+    required = next(iter(inspect.signature(function).parameters))
+    lines = [f"{required}: runs/a", "out: there", *(["seed: 3"] if program != "jepa-embed" else ["split: val"])]
+    (tmp_path / "options.yaml").write_text("\n".join(lines))
+    file = str(tmp_path / "options.yaml")
+    found = parse_words(program, function, ["--config", file])[0]
+    expected = {required: "runs/a", "out": "there"} | ({"split": "val"} if program == "jepa-embed" else {"seed": 3})
+    assert {name: found[name] for name in expected} == expected
+    for words in (["--out", "here", "--config", file], [f"--config={file}", "--out=here"]):  # what is typed wins
+        assert parse_words(program, function, words)[0]["out"] == "here"
+    (tmp_path / "options.yaml").write_text("sede: 3")
+    with pytest.raises(SystemExit):
+        parse_words(program, function, ["runs/a", "--config", file])
+    assert "no setting sede" in capsys.readouterr().err
+
+
+def test_settings_of_data_stand_in_no_file(tmp_path):
+    (tmp_path / "options.yaml").write_text("data: {root: photos}")
+    with pytest.raises(ValueError, match=r"expected settings of the data as words, --data\.KEY VALUE"):
+        parse_words("jepa-probe", jepa_lightning.evaluate, ["runs/a", "--config", str(tmp_path / "options.yaml")])
+
+
+def test_classes_in_a_file_are_built(tmp_path):
+    (tmp_path / "plan.yaml").write_text("planner: {class_path: CEM, init_args: {samples: 32}}\nbudget: 9")
+    words = ["runs/a", "--config", str(tmp_path / "plan.yaml"), "--planner.elites", "4"]
+    found = parse_words("jepa-plan", jepa_lightning.plan, words)[0]
+    assert (found["planner"].samples, found["planner"].elites, found["budget"]) == (32, 4, 9)
 
 
 def settings(program, words):
