@@ -120,6 +120,7 @@ def test_the_margin_loss_in_a_loop():
     assert expected == pytest.approx(sum([1.0, 0.0, 1.5, 1.5, 3.5, 0.0]) / 6)
 
 
+@pytest.mark.long
 def test_temporal_distances_order_states_that_were_not_seen():
     cost = TemporalDistance(steps=200, width=32, depth=1, learning_rate=5e-3)
     walks = straight_walks(150)
@@ -132,6 +133,7 @@ def test_temporal_distances_order_states_that_were_not_seen():
     assert not any(parameter.requires_grad for parameter in cost.parameters())
 
 
+@pytest.mark.long
 def test_the_way_back_may_be_longer():
     cost = TemporalDistance(steps=300, width=32, depth=1, learning_rate=5e-3)
     walks = ring()
@@ -146,6 +148,7 @@ def test_the_way_back_may_be_longer():
     torch.testing.assert_close(both.distance(states, states.roll(-2, 0)), both.distance(states, states.roll(2, 0)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("corrupt", ["action", "state", "imagined"])
 def test_an_energy_tells_true_transitions_from_corrupted_ones(corrupt):
     walks, known = straight_walks(200), plane()
