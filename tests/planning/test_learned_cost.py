@@ -257,7 +257,7 @@ def test_what_is_refused():
         TransitionEnergy(corrupt=["time"])
     with pytest.raises(ValueError, match="expected corrupt to name some"):
         TransitionEnergy(corrupt=[])
-    with pytest.raises(ValueError, match="positive margin, got 256, 2 and 0"):
+    with pytest.raises(ValueError, match="positive margin, got 64, 2 and 0"):
         TemporalDistance(margin=0)
     with pytest.raises(ValueError, match="steps and batch_size of at least 1"):
         TransitionEnergy(steps=0)
