@@ -131,4 +131,4 @@ def test_without_a_torchaudio_that_loads_one_line_says_what_to_do(tmp_path):
     assert lines[0].startswith("audio needs torchaudio, which is not installed: ")
     for message in lines[3::3]:
         assert f"does not load beside torch {torch.__version__}" in message
-        assert "2.11.0, goes with torch 2.11 and 2.12" in message
+        assert "torchaudio 2.11.0 goes with torch 2.11 and 2.12" in message
