@@ -10,6 +10,8 @@ os.environ.setdefault(
     "OPENBLAS_NUM_THREADS", "1"
 )  # before NumPy: its idle threads take the cores from the other process
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network, nor waits for one that does not answer
+
 FROM_THE_SERVER = {  # begin processes from the fork server (tests/processes.py), which takes ten seconds to start
     "distributed/test_two_processes.py",
     "distributed/test_gather.py",
