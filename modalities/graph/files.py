@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -124,16 +124,22 @@ def open_graphs(
         base / name,
         lambda: TUDataset(str(base), name, use_node_attr=node_attributes, use_edge_attr=edge_attributes),
     )
-    for what, asked in (("node", node_attributes), ("edge", edge_attributes)):
-        if asked and not getattr(dataset, f"num_{what}_attributes"):
-            raise DataError(
-                f"expected continuous attributes in {base / name / 'raw' / f'{name}_{what}_attributes.txt'}, since "
-                f"data.{what}_attributes is true, got none: set it to false, or bring the file, and remove what PyG "
-                f"keeps in {base / name / 'processed'}"
-            )
+    _check_attributes(dataset, base / name, {"node": node_attributes, "edge": edge_attributes})
     _add_last(dataset, base / name / "raw" / f"{name}_graph_indicator.txt", "nodes")
     _add_last(dataset, base / name / "raw" / f"{name}_graph_labels.txt", "labels")
     return {"train": dataset}
+
+
+def _check_attributes(dataset: Any, folder: Path, asked: Mapping[str, bool]) -> None:
+    """Raise a DataError where attributes of nodes or edges are asked for that a TUDataset has not."""
+    there = {"node": dataset.num_node_attributes, "edge": dataset.num_edge_attributes}
+    for what in asked:
+        if asked[what] and not there[what]:
+            file = folder / "raw" / "_".join((folder.name, what, "attributes.txt"))
+            raise DataError(
+                f"expected continuous attributes in {file}, since data.{what}_attributes is true, got none: set it to "
+                f"false, or bring the file, and remove what PyG keeps in {folder / 'processed'}"
+            )
 
 
 def _add_last(dataset: Any, file: Path, what: str) -> None:
