@@ -24,7 +24,8 @@ class TransitionEnergy(LearnedCost):
     Transitions of the walks are to have a lower one, by a margin, than corrupted ones. It knows nothing of a goal: add
     it to a distance by `WeightedSum`. The first transition of a plan, from the present state, is not scored, since a
     cost is given the states that follow. `World.surprise` needs no fit and scores observed transitions; of a state that
-    the same predictor has imagined it has nothing to say.
+    the same predictor has imagined it has nothing to say. In one room the agent reached fewer goals with it, the fewer
+    the larger its weight (docs/world-models.md, "A cost that is learned").
 
     Args:
         corrupt: what stands in a corrupted transition's place: "action", the action of another one; "state", another

@@ -12,11 +12,11 @@ from modalities.vector.tokenizer import VectorTokenizer
 
 
 class Vector(Modality):
-    """Vectors of one length: proprioception (a robot's joints), states of a simulator, rows of a table.
+    """Vectors of one length: proprioception (a robot's joints), states of a simulator.
 
     Batches hold `vector` (B, features), as `TrajectoryData` gives observations that are no images. For a world model a
     vector is one token. Masked prediction needs several: with `group` 1 each number is one, as T-JEPA has it for tables
-    (Thimonier et al. 2024, arXiv:2410.05016).
+    (Thimonier et al. 2024, arXiv:2410.05016), and a data module of your own.
 
     Args:
         features: numbers of a vector.
