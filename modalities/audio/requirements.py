@@ -16,7 +16,7 @@ def _broken(reason: str) -> str:
         found = "of unknown version"
     return (
         f"torchaudio {found} does not load beside torch {torch.__version__}: the two must be of one release, and "
-        "torchaudio 2.11.0 goes with torch 2.11 and 2.12 (not with 2.14 and later, and 2.11.1 not with 2.12)"
+        "torchaudio 2.11.0 goes with torch 2.11 and 2.12, and 2.11.1 with torch 2.14"
     )
 
 
