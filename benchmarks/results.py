@@ -143,7 +143,7 @@ ENTRIES = {
     ),
     "sign_digits_views": Entry("Sign digits, two views", "vicreg_sign_digits", "sign_digits"),
     "fsdd": FSDD,
-    "fsdd_views": replace(FSDD, title=f"{FSDD.title}, two views", recipe="vicreg_fsdd", pooling="segments"),
+    "fsdd_views": replace(FSDD, title="Spoken digits, two views", recipe="vicreg_fsdd", pooling="segments"),
     "bimnet10": Entry(
         "Parts of buildings (BIMNet10)",
         "pointjepa_bimnet10",
@@ -157,7 +157,7 @@ ENTRIES = {
         "Parts of buildings, two views",
         "vicreg_bimnet10",
         "bimnet10",
-        runs=tuple(range(5)),
+        runs=tuple(range(10)),
         kind="divisions",
         probes=("knn", "logistic", "svm"),
     ),
