@@ -65,6 +65,13 @@ def test_all_pretexts_and_targets_are_in_the_table():
             assert f"`{kind.__name__}`" in table
 
 
+def test_a_row_says_where_its_method_was_measured_or_that_it_was_not():
+    for row in rows():
+        links = re.findall(r"\]\(([\w-]+\.md)", row["measured"])
+        assert all(page in PAGES for page in links), row["measured"]
+        assert links or "`benchmarks/README.md`" in row["measured"] or row["measured"] in ("not run", "not measured")
+
+
 def test_what_deviates_is_on_the_page():
     load_plugins()
     page = PAGES["faithfulness.md"]
