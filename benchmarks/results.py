@@ -4,11 +4,11 @@
     python -m benchmarks.results --data data --threads 1 --sets count_depth MUTAG --seeds 0 1
 
 Each set is trained and evaluated several times: over seeds where the data have a test split (CIFAR-10, moving MNIST,
-sign digits, count_depth, shapes_factors) or are divided in folds (MUTAG: pre-trained on its graphs without labels, ten
-folds), over the speaker left out (FSDD), over random divisions (BIMNet10; what is pre-trained on is divided too). The
-probes are those of `jepa-probe`, on mean-pooled features of the frozen encoder: their settings are chosen inside the
-training part. The untrained encoder is the very one that the run began with; raw input is the modality's floor (where
-it is the same for all seeds, it is evaluated once).
+sign digits, count_depth, shapes_factors) or are divided in folds (MUTAG, ENZYMES: pre-trained on its graphs without
+labels, ten folds), over the speaker left out (FSDD), over random divisions (BIMNet10; what is pre-trained on is divided
+too). The probes are those of `jepa-probe`, on mean-pooled features of the frozen encoder: their settings are chosen
+inside the training part. The untrained encoder is the very one that the run began with; raw input is the modality's
+floor (where it is the same for all seeds, it is evaluated once).
 
 The interval of a difference covers what another seed and what other test samples would change: for seeds, the variance
 of a run's own interval (a paired bootstrap over test samples, or over folds by Nadeau and Bengio's rule), counted as
@@ -138,6 +138,13 @@ ENTRIES = {
         labels=("direction", "digit", "velocity"),
         by_time=("velocity",),
     ),
+    "moving_mnist_sigreg": Entry(
+        "Moving MNIST, no teacher",
+        "sigreg_moving_mnist",
+        "moving_mnist",
+        labels=("direction", "digit", "velocity"),
+        by_time=("velocity",),
+    ),
     "moving_mnist_views": Entry(
         "Moving MNIST, two views", "vicreg_moving_mnist", "moving_mnist", labels=("direction", "digit", "velocity")
     ),
@@ -162,6 +169,14 @@ ENTRIES = {
         probes=("knn", "logistic", "svm"),
     ),
     "MUTAG": Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "logistic")),
+    "ENZYMES": Entry(
+        "ENZYMES, no teacher",
+        "sigreg_enzymes",
+        "tudataset",
+        runs=tuple(range(5)),
+        kind="folds",
+        probes=("knn", "logistic"),
+    ),
 }
 LABELS = 10_000  # that a probe is fitted on, at most
 FOLDS = 10
