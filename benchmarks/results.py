@@ -103,6 +103,21 @@ def split_shapes(data: Path, out: Path) -> Path:
 
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+SCENES = Entry("Scenes (count_depth)", "ijepa_count_depth", "count_depth", labels=("count", "nearest"))
+SHAPES = Entry(
+    "Shapes (shapes_factors)",
+    "ijepa_shapes_factors",
+    "",
+    labels=("shape", "scale", "orientation", "position"),
+    prepare=split_shapes,
+)
+MOVING_MNIST = Entry(
+    "Moving MNIST",
+    "vjepa_moving_mnist",
+    "moving_mnist",
+    labels=("direction", "digit", "velocity"),
+    by_time=("velocity",),
+)
 FSDD = Entry(
     "Spoken digits, unheard speaker",
     "audiojepa_fsdd",
@@ -113,70 +128,40 @@ FSDD = Entry(
     each="data.test_groups",
     probes=("knn", "logistic"),
 )
+BIMNET = Entry(
+    "Parts of buildings (BIMNet10)",
+    "pointjepa_bimnet10",
+    "bimnet10",
+    runs=tuple(range(10)),
+    kind="divisions",
+    probes=("knn", "svm"),
+    extra="modelnet10_chair_monitor",
+)
+MUTAG = Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "logistic"))
 ENTRIES = {
     "cifar10_jpg": Entry("CIFAR-10", "ijepa_cifar10", "cifar10_jpg"),
-    "count_depth": Entry("Scenes (count_depth)", "ijepa_count_depth", "count_depth", labels=("count", "nearest")),
-    "count_depth_views": Entry("Scenes, two views", "vicreg_count_depth", "count_depth", labels=("count", "nearest")),
-    "shapes_factors": Entry(
-        "Shapes (shapes_factors)",
-        "ijepa_shapes_factors",
-        "",
-        labels=("shape", "scale", "orientation", "position"),
-        prepare=split_shapes,
-    ),
-    "shapes_factors_views": Entry(
-        "Shapes, two views",
-        "vicreg_shapes_factors",
-        "",
-        labels=("shape", "scale", "orientation", "position"),
-        prepare=split_shapes,
-    ),
-    "moving_mnist": Entry(
-        "Moving MNIST",
-        "vjepa_moving_mnist",
-        "moving_mnist",
-        labels=("direction", "digit", "velocity"),
-        by_time=("velocity",),
-    ),
-    "moving_mnist_sigreg": Entry(
-        "Moving MNIST, no teacher",
-        "sigreg_moving_mnist",
-        "moving_mnist",
-        labels=("direction", "digit", "velocity"),
-        by_time=("velocity",),
-    ),
-    "moving_mnist_views": Entry(
-        "Moving MNIST, two views", "vicreg_moving_mnist", "moving_mnist", labels=("direction", "digit", "velocity")
+    "count_depth": SCENES,
+    "count_depth_views": replace(SCENES, title="Scenes, two views", recipe="vicreg_count_depth"),
+    "shapes_factors": SHAPES,
+    "shapes_factors_views": replace(SHAPES, title="Shapes, two views", recipe="vicreg_shapes_factors"),
+    "moving_mnist": MOVING_MNIST,
+    "moving_mnist_sigreg": replace(MOVING_MNIST, title="Moving MNIST, each token spread", recipe="sigreg_moving_mnist"),
+    "moving_mnist_views": replace(
+        MOVING_MNIST, title="Moving MNIST, two views", recipe="vicreg_moving_mnist", by_time=()
     ),
     "sign_digits_views": Entry("Sign digits, two views", "vicreg_sign_digits", "sign_digits"),
     "fsdd": FSDD,
     "fsdd_views": replace(FSDD, title="Spoken digits, two views", recipe="vicreg_fsdd", pooling="segments"),
-    "bimnet10": Entry(
-        "Parts of buildings (BIMNet10)",
-        "pointjepa_bimnet10",
-        "bimnet10",
-        runs=tuple(range(10)),
-        kind="divisions",
-        probes=("knn", "svm"),
-        extra="modelnet10_chair_monitor",
-    ),
-    "bimnet10_views": Entry(
-        "Parts of buildings, two views",
-        "vicreg_bimnet10",
-        "bimnet10",
-        runs=tuple(range(10)),
-        kind="divisions",
+    "bimnet10": BIMNET,
+    "bimnet10_views": replace(
+        BIMNET,
+        title="Parts of buildings, two views",
+        recipe="vicreg_bimnet10",
         probes=("knn", "logistic", "svm"),
+        extra=None,
     ),
-    "MUTAG": Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "logistic")),
-    "ENZYMES": Entry(
-        "ENZYMES, no teacher",
-        "sigreg_enzymes",
-        "tudataset",
-        runs=tuple(range(5)),
-        kind="folds",
-        probes=("knn", "logistic"),
-    ),
+    "MUTAG": MUTAG,
+    "ENZYMES": replace(MUTAG, title="ENZYMES, each token spread", recipe="sigreg_enzymes", runs=tuple(range(5))),
 }
 LABELS = 10_000  # that a probe is fitted on, at most
 FOLDS = 10
