@@ -29,7 +29,7 @@ from benchmarks.report import table
 from jepa_lightning.config.plugins import load_plugins
 from jepa_lightning.encoders.pooling import Pooling
 from jepa_lightning.evaluation import Features, extract
-from jepa_lightning.evaluation.probes.classification import knn_predict
+from jepa_lightning.evaluation.probes.neighbours import knn_predict
 from jepa_lightning.modality import Batch
 
 K = 20

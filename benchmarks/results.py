@@ -78,7 +78,7 @@ class Entry:
     runs: tuple[Any, ...] = (0, 1, 2)
     kind: str = "seeds"
     each: str = ""
-    probes: tuple[Probe, ...] = ("knn", "logistic", "ridge")
+    probes: tuple[Probe, ...] = ("knn", "knn_cv", "logistic", "ridge")
     labels: tuple[str, ...] | None = None
     pooling: Pooling = "mean"
     by_time: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ FSDD = Entry(
     runs=SPEAKERS,
     kind="groups",
     each="data.test_groups",
-    probes=("knn", "logistic"),
+    probes=("knn", "knn_cv", "logistic"),
 )
 BIMNET = Entry(
     "Parts of buildings (BIMNet10)",
@@ -134,10 +134,10 @@ BIMNET = Entry(
     "bimnet10",
     runs=tuple(range(10)),
     kind="divisions",
-    probes=("knn", "svm"),
+    probes=("knn", "knn_cv", "svm"),
     extra="modelnet10_chair_monitor",
 )
-MUTAG = Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "logistic"))
+MUTAG = Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "knn_cv", "logistic"))
 ENTRIES = {
     "cifar10_jpg": Entry("CIFAR-10", "ijepa_cifar10", "cifar10_jpg"),
     "count_depth": SCENES,
@@ -157,7 +157,7 @@ ENTRIES = {
         BIMNET,
         title="Parts of buildings, two views",
         recipe="vicreg_bimnet10",
-        probes=("knn", "logistic", "svm"),
+        probes=("knn", "knn_cv", "logistic", "svm"),
         extra=None,
     ),
     "MUTAG": MUTAG,
@@ -331,7 +331,7 @@ def summarise(entry: Entry, runs: Sequence[dict[str, Any]]) -> list[dict[str, An
     return rows
 
 
-_PROBES = {"knn": "kNN", "logistic": "logistic", "svm": "SVM", "ridge": "ridge, R2"}
+_PROBES = {"knn": "kNN", "knn_cv": "kNN-CV", "logistic": "logistic", "svm": "SVM", "ridge": "ridge, R2"}
 
 
 def cells(row: dict[str, Any], *, markdown: bool = False) -> list[str]:

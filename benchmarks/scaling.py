@@ -31,7 +31,12 @@ from benchmarks.report import at_least, machine, options, table, write_json
 from benchmarks.sweep import Job, Scoring, Setting, read_log, run_all
 from jepa_lightning.config.plugins import load_plugins
 
-_PROBES = {"knn": "kNN, accuracy", "logistic": "logistic regression, accuracy", "svm": "SVM, accuracy"}
+_PROBES = {
+    "knn": "kNN, accuracy",
+    "knn_cv": "kNN-CV, accuracy",
+    "logistic": "logistic regression, accuracy",
+    "svm": "SVM, accuracy",
+}
 
 
 def measure_missing(given: argparse.Namespace, words: list[str]) -> list[dict[str, Any]]:
@@ -129,7 +134,9 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="runs beside each other")
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    parser.add_argument("--probes", nargs="+", choices=["knn", "logistic", "svm", "ridge"], default=["knn", "logistic"])
+    parser.add_argument(
+        "--probes", nargs="+", choices=["knn", "knn_cv", "logistic", "svm", "ridge"], default=["knn", "logistic"]
+    )
     parser.add_argument("--pooling", choices=["mean", "max", "mean+max", "quarters", "segments"], default="mean")
     parser.add_argument("--labels", nargs="+", help="label columns to predict (all)")
     parser.add_argument("--figure", type=Path, help="file of the drawing (scaling.svg in --out)")

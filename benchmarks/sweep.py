@@ -465,7 +465,9 @@ def main(args: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--seed", type=int, default=0, help="of runs, divisions and the random combinations")
     parser.add_argument("--protocol", choices=["split", "repeated"], default="split")
     parser.add_argument("--repeats", type=int, default=20, help="divisions of --protocol repeated")
-    parser.add_argument("--probes", nargs="+", choices=["knn", "logistic", "svm", "ridge"], default=["knn", "logistic"])
+    parser.add_argument(
+        "--probes", nargs="+", choices=["knn", "knn_cv", "logistic", "svm", "ridge"], default=["knn", "logistic"]
+    )
     parser.add_argument("--pooling", choices=["mean", "max", "mean+max", "quarters", "segments"], default="mean")
     parser.add_argument("--labels", nargs="+", help="label columns to predict (all)")
     parser.add_argument("--label-share", type=float, default=1.0, help="share of the labels that probes are fitted on")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jepa_lightning.evaluation.features.pooled import Features, extract
-    from jepa_lightning.evaluation.probes.classification import fit_linear, knn_predict, probe
+    from jepa_lightning.evaluation.probes.classification import fit_linear, probe
+    from jepa_lightning.evaluation.probes.neighbours import knn_predict
     from jepa_lightning.evaluation.rank import effective_rank, lidar
 
 __all__ = ["Features", "effective_rank", "extract", "fit_linear", "knn_predict", "lidar", "probe"]
@@ -19,10 +20,14 @@ def __getattr__(name: str) -> Any:
         from jepa_lightning.evaluation.features import pooled
 
         return getattr(pooled, name)
-    if name in ("fit_linear", "knn_predict", "probe"):
+    if name in ("fit_linear", "probe"):
         from jepa_lightning.evaluation.probes import classification
 
         return getattr(classification, name)
+    if name == "knn_predict":
+        from jepa_lightning.evaluation.probes.neighbours import knn_predict
+
+        return knn_predict
     if name in ("effective_rank", "lidar"):
         from jepa_lightning.evaluation import rank
 

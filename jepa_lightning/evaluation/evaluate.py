@@ -20,7 +20,12 @@ def evaluate(
     *,
     data: LightningDataModule | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    probes: Sequence[Literal["knn", "logistic", "svm", "ridge", "attentive", "dense"]] = ("knn", "logistic", "ridge"),
+    probes: Sequence[Literal["knn", "knn_cv", "logistic", "svm", "ridge", "attentive", "dense"]] = (
+        "knn",
+        "knn_cv",
+        "logistic",
+        "ridge",
+    ),
     labels: Sequence[str] | None = None,
     protocol: Literal["split", "folds", "repeated", "groups"] = "split",
     folds: int = 10,
@@ -58,9 +63,10 @@ def evaluate(
             "class_path" with "init_args" selects another data module; or a data module. Classes in a stored
             configuration that are neither ours nor a plug-in's need `trust`. None: the first run's data.
         out: folder of the report; an earlier report in it is replaced. None: `probe` in the run's folder.
-        probes: any of knn, logistic, svm (classes), ridge (continuous labels) and attentive (both; pools over all
-            tokens instead of using their mean); dense for labels that are maps of an image's pixels (segmentation,
-            depth), from single tokens.
+        probes: any of knn (DINO's protocol: k neighbours, features as they are), knn_cv (k, and whether features are
+            standardised, chosen for each encoder on the training part), logistic, svm (classes), ridge (continuous
+            labels) and attentive (both; pools over all tokens instead of using their mean); dense for labels that are
+            maps of an image's pixels (segmentation, depth), from single tokens.
         labels: label columns to predict; None: all.
         protocol: "split" fits on the data's training split and scores on its test split (val without one). The
             others use all samples: "folds", "repeated" random splits, or "groups", which leaves out one at a time.

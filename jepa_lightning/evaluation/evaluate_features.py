@@ -31,7 +31,7 @@ def evaluate_features(
     encoders: Mapping[str, Encoded],
     *,
     protocol: Protocol | None = None,
-    probes: Sequence[Probe] = ("knn", "logistic", "ridge"),
+    probes: Sequence[Probe] = ("knn", "knn_cv", "logistic", "ridge"),
     labels: Sequence[str] | None = None,
     class_names: Mapping[str, Sequence[str]] | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
@@ -47,13 +47,13 @@ def evaluate_features(
         encoders: features by name, in the order of the table: trained ones under any name, "untrained", "raw". All
             must hold the same samples in the same order.
         protocol: how to split the samples; None: the data's own train and test part.
-        probes: "knn", "logistic" and "svm" predict class labels, "ridge" continuous ones, "attentive" both, for
-            encoders that have tokens, "dense" maps of pixels of either kind, from single tokens on a grid.
+        probes: "knn", "knn_cv", "logistic" and "svm" predict class labels, "ridge" continuous ones, "attentive" both,
+            for encoders that have tokens, "dense" maps of pixels of either kind, from single tokens on a grid.
         labels: label columns to predict; None: all usable ones; the report's notes name the others.
         class_names: names of the classes 0, 1, ... of each label.
         pairs: pairs of names to compare, the first minus the second; None: every trained encoder minus "untrained"
             and minus "raw", if present. Names that start with "untrained" or "raw" are not trained.
-        k: number of neighbours of the kNN.
+        k: number of neighbours of "knn".
         device: device for attentive and dense probes.
         settings: further settings for the report, such as checkpoints, pooling and data.
         progress: called with one line about the next probe.

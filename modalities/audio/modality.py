@@ -39,7 +39,8 @@ class Audio(Modality):
         kind: `log_mel`, or `fbank` for Kaldi's filter banks.
         window: `hann`, or `povey` (with `fbank` only).
         patch_size: (mel bands, frames) of a patch, or one number for both. (16, 16) is AST's; patches over all bands
-            and few frames, such as (128, 2), have a fine time resolution.
+            and few frames, such as (128, 2), have a fine time resolution. None: the whole clip is one patch, for
+            `ConvEncoder`; there is nothing to mask then.
         mean: mean of the log-mel values, for normalisation. None: estimated from the training set.
         std: standard deviation, likewise.
         encoder: builds the encoder from the token spec: `ViT`, `TimmEncoder` or your own `Encoder`.
@@ -75,7 +76,7 @@ class Audio(Modality):
         floor: float = EPSILON,
         kind: Literal["log_mel", "fbank"] = "log_mel",
         window: Literal["hann", "povey"] = "hann",
-        patch_size: int | tuple[int, int] = 16,
+        patch_size: int | tuple[int, int] | None = 16,
         mean: float | None = None,
         std: float | None = None,
         encoder: EncoderFactory = ViT,
@@ -98,6 +99,8 @@ class Audio(Modality):
         self.samples = round(seconds * sample_rate)
         if self.samples < 1:
             raise ValueError(f"seconds must hold at least 1 sample at {sample_rate} Hz, got {seconds:g}")
+        if patch_size is None:
+            patch_size = mels, front_end.frames(self.samples)
         patch = (patch_size, patch_size) if isinstance(patch_size, int) else (patch_size[0], patch_size[1])
         self.tokenizer: SpectrogramTokenizer = SpectrogramTokenizer(
             front_end=front_end, samples=self.samples, patch_size=patch, mean=mean, std=std

@@ -397,7 +397,10 @@ def test_an_encoder_that_cannot_be_built_anew_is_left_out(short_run, tmp_path, m
         (["--protocol", "groups"], "expected a group with the protocol groups"),
         (["--protocol", "groups", "--group", "speaker"], "no label 'speaker' in the data"),
         (["--protocol", "leave"], "protocol: expected 'split', 'folds', 'repeated', 'groups', got leave"),
-        (["--probes", "mlp"], "probes: expected 'knn', 'logistic', 'svm', 'ridge', 'attentive', 'dense', got mlp"),
+        (
+            ["--probes", "mlp"],
+            "probes: expected 'knn', 'knn_cv', 'logistic', 'svm', 'ridge', 'attentive', 'dense', got mlp",
+        ),
         (["--test_share", "1.5"], "expected a test_share above 0 and below 1, got 1.5"),
         (["--folds", "0"], "expected folds of at least 2, got 0"),
         (["--label_shares", "0.1", "1.5"], "expected label_shares above 0 and at most 1, got (0.1, 1.5)"),

@@ -29,7 +29,8 @@ class Outcome:
         truth: (m,) classes, or (m, d) values; of maps the numbers of the samples.
         predicted: the same; of maps what `Moments` holds of each sample, (m, ...).
         train: number of training samples.
-        chosen: the strength of the penalty, or the learning rate and weight decay, that was chosen; or None.
+        chosen: what was chosen: the strength of the penalty; learning rate and weight decay; k and 1 for standardised
+            features, 0 for features as they are; or None.
     """
 
     measure: Measure

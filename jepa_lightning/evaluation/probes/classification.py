@@ -1,4 +1,4 @@
-"""Probes of frozen features: k nearest neighbours, a linear classifier, and regression for continuous labels."""
+"""Probes of frozen features: a linear classifier, and what is asked during training, neighbours and R2 included."""
 
 from __future__ import annotations
 
@@ -12,39 +12,10 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from jepa_lightning.evaluation.features.pooled import Features
 from jepa_lightning.evaluation.probes.held_out import random_fifth
+from jepa_lightning.evaluation.probes.neighbours import knn_predict
 from jepa_lightning.evaluation.probes.regression import r2
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
-
-
-def knn_predict(
-    train: Tensor, labels: Tensor, test: Tensor, *, k: int = 20, temperature: float = 0.07, chunk: int = 4096
-) -> Tensor:
-    """Predict the classes of `test` by weighted k nearest neighbours (Wu et al. 2018; DINO's protocol).
-
-    Neighbours by cosine similarity s, each voting with exp(s / temperature).
-
-    Args:
-        train: (n, D) features.
-        labels: (n,) int64 classes.
-        test: (m, D) features.
-        k: neighbours; no more than n are used.
-        temperature: of the votes; infinity for equal votes.
-        chunk: rows of `test` compared at once.
-
-    Returns:
-        (m,) int64.
-    """
-    k = min(k, len(train))
-    classes = int(labels.max()) + 1
-    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
-    found = []
-    for rows in test.split(chunk):
-        similarity, nearest = (rows @ train.T).topk(k, dim=1)
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()  # of the nearest: 1, so nothing overflows
-        votes = weight.new_zeros(len(rows), classes).scatter_add_(1, labels[nearest], weight)
-        found.append(votes.argmax(1))
-    return torch.cat(found)
 
 
 Linear = tuple[Tensor, Tensor]

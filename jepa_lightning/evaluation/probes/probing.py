@@ -17,18 +17,29 @@ from torch import Tensor
 from jepa_lightning.evaluation.features.token_store import TokenFeatures
 from jepa_lightning.evaluation.probes.attentive import DECAYS, LRS, fit_attentive
 from jepa_lightning.evaluation.probes.bootstrap import Outcome
-from jepa_lightning.evaluation.probes.classification import C_GRID, best_c, knn_predict, linear_predict, standardise
+from jepa_lightning.evaluation.probes.classification import C_GRID, best_c, linear_predict, standardise
 from jepa_lightning.evaluation.probes.dense import MOST, count_pixels, fit_dense
 from jepa_lightning.evaluation.probes.held_out import held_out
+from jepa_lightning.evaluation.probes.neighbours import K_GRID, choose_knn, knn_predict
 from jepa_lightning.evaluation.probes.protocols import LinearClassifier, Split
 from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridge
 
-Probe = Literal["knn", "logistic", "svm", "ridge", "attentive", "dense"]
+Probe = Literal["knn", "knn_cv", "logistic", "svm", "ridge", "attentive", "dense"]
 OF_TOKENS = frozenset({"attentive", "dense"})
 """Probes that need the features of single tokens."""
-CLASSIFIERS: tuple[Probe, ...] = ("logistic", "svm", "knn", "attentive")  # the first asked for draws the confusions
+CLASSIFIERS: tuple[Probe, ...] = (
+    "logistic",
+    "svm",
+    "knn_cv",
+    "knn",
+    "attentive",
+)  # the first asked for draws the confusions
 DESCRIPTIONS = {
     "knn": "k nearest neighbours by cosine, votes weighted by exp(similarity / 0.07), features as they are",
+    "knn_cv": (
+        f"the same; k of {', '.join(map(str, K_GRID))}, and whether features are standardised by the training part, "
+        "chosen by leaving out one training sample at a time"
+    ),
     "logistic": (
         "multinomial logistic regression (L2, L-BFGS) on features standardised by the training part; C from "
         f"{C_GRID[0]:g} to {C_GRID[-1]:g}, chosen on a stratified fifth of the training part, then fitted on all of it"
@@ -68,12 +79,12 @@ def run_probe(
     """Fit a probe on the training part of a split, and predict its test part.
 
     Args:
-        probe: "knn", "logistic" or "svm" for classes, "ridge" for continuous labels, "attentive" for both; "dense" for
-            maps of either.
-        features: (n, D) float32; "knn", "logistic" and "ridge" are fitted on the device that they are on.
+        probe: "knn", "knn_cv", "logistic" or "svm" for classes, "ridge" for continuous labels, "attentive" for both;
+            "dense" for maps of either.
+        features: (n, D) float32; "knn", "knn_cv", "logistic" and "ridge" are fitted on the device that they are on.
         labels: (n,) classes from 0, or (n, d) values; or maps (n, H, W) of either, -1 and NaN for none.
         split: numbers of rows.
-        k: neighbours of the kNN.
+        k: neighbours of "knn".
         tokens: of all samples, for "attentive" and "dense" only.
         rows: (n,) numbers among them of the samples; None: the same.
         seed: of "attentive" and "dense".
@@ -103,6 +114,8 @@ def run_probe(
         predicted = model.predict(test.cpu().numpy())
     elif probe == "knn":
         predicted = knn_predict(train, torch.from_numpy(known).to(train.device), test, k=k).cpu().numpy()
+    elif probe == "knn_cv":
+        predicted, chosen = _knn_cv(train, test, torch.from_numpy(known).to(train.device))
     elif tokens is not None and probe == "attentive":
         whole = np.arange(len(labels)) if rows is None else rows
         fitted_on, tested = (torch.from_numpy(whole[part]) for part in (split.train, split.test))
@@ -127,6 +140,13 @@ def choose_stratified_c(features: Tensor, labels: Tensor, *, grid: tuple[float, 
     if not held.any():
         return 1.0
     return best_c(features[~held], labels[~held], features[held], labels[held], grid=grid)
+
+
+def _knn_cv(train: Tensor, test: Tensor, labels: Tensor) -> tuple[NDArray[Any], tuple[float, float]]:
+    scaled, asked = standardise(train, test)
+    k, standardised = choose_knn(train, labels, scaled=scaled)
+    features = (scaled, asked) if standardised else (train, test)
+    return knn_predict(features[0], labels, features[1], k=k).cpu().numpy(), (float(k), float(standardised))
 
 
 def _logistic(train: Tensor, test: Tensor, labels: Tensor) -> tuple[NDArray[Any], float]:

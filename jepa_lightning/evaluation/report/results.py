@@ -21,7 +21,7 @@ class Score:
     Attributes:
         encoder: its name.
         label: the label predicted.
-        probe: "knn", "logistic", "svm", "ridge", "attentive", "dense" or "5-way 1-shot".
+        probe: "knn", "knn_cv", "logistic", "svm", "ridge", "attentive", "dense" or "5-way 1-shot".
         measure: "accuracy" (0-1) or "R2"; of maps "mIoU" or "R2 of pixels".
         share: share of the training labels used.
         estimate: with its interval.
@@ -30,8 +30,8 @@ class Score:
         train: number of training samples, the mean over splits.
         test: number of test samples, the mean over splits.
         values: the score of each split or draw; empty of episodes.
-        chosen: the penalty chosen in each: C, or the ridge's, or learning rate and weight decay of the attentive probe;
-            empty where nothing is chosen.
+        chosen: what was chosen in each: C, or the ridge's penalty; learning rate and weight decay of the attentive
+            probe; k of knn_cv and 1 for standardised features, 0 for features as they are. Empty where nothing is.
     """
 
     encoder: str

@@ -58,7 +58,7 @@ def test_the_numbers_are_plain_json(report):
     assert found["settings"]["versions"]["scikit-learn"]
     assert "0.001 to 10" in found["settings"]["probes"]["logistic"]
     assert found["settings"]["samples"]["raw"] == {"train": 150, "test": 60, "width": 6}
-    assert len(found["scores"]) == 4 * (2 * 2 + 1 + 2)
+    assert len(found["scores"]) == 4 * (2 * 3 + 1 + 2)
     score = next(item for item in found["scores"] if (item["encoder"], item["probe"]) == ("raw", "knn"))
     assert score["estimate"]["mean"] == report.score("raw", "digit", "knn").estimate.mean
     assert sum(map(sum, found["confusions"][0]["counts"])) == 60

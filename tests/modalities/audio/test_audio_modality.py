@@ -7,7 +7,7 @@ import torch
 from processes import fresh
 
 from jepa_lightning import JEPA
-from jepa_lightning.encoders import ViT
+from jepa_lightning.encoders import ConvEncoder, ViT
 from jepa_lightning.maskers import BlockUnion, MultiBlock, Random, TimeSpans
 from jepa_lightning.predictors import TransformerPredictor
 from modalities.audio import Audio
@@ -46,6 +46,20 @@ def test_what_it_says_of_itself():
     assert isinstance(audio.masker, Random)
     assert audio.masker.target_ratio == 0.6
     assert audio.tokenizer.needs_statistics
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.003])
+def test_a_whole_clip_is_one_patch(seconds):
+    torch.manual_seed(0)
+    audio = Audio(
+        sample_rate=8000, seconds=seconds, mels=32, patch_size=None, encoder=partial(ConvEncoder, dim=24, width=4)
+    )
+    batch = audio.example(2, torch.Generator().manual_seed(0)) | {"length": torch.tensor([audio.samples, 900])}
+    tokens = audio.tokenizer(batch)
+    assert tokens.values.shape == (2, 1, 1, 32, audio.tokenizer.frames)
+    assert torch.equal(tokens.values[:, 0, 0], audio.tokenizer.spectrogram(batch))
+    assert tokens.valid.all()
+    assert audio.encoder(tokens).shape == (2, 1, 24)
 
 
 def test_a_clip_of_nothing():
