@@ -4,11 +4,11 @@
     python -m benchmarks.results --data data --threads 1 --sets count_depth MUTAG --seeds 0 1
 
 Each set is trained and evaluated several times: over seeds where the data have a test split (CIFAR-10, moving MNIST,
-sign digits, count_depth, shapes_factors) or are divided in folds (MUTAG, ENZYMES: pre-trained on its graphs without
-labels, ten folds), over the speaker left out (FSDD), over random divisions (BIMNet10; what is pre-trained on is divided
-too). The probes are those of `jepa-probe`, on mean-pooled features of the frozen encoder: their settings are chosen
-inside the training part. The untrained encoder is the very one that the run began with; raw input is the modality's
-floor (where it is the same for all seeds, it is evaluated once).
+sign digits, tiny-imagenet, count_depth, shapes_factors) or are divided in folds (MUTAG, ENZYMES: pre-trained on its
+graphs without labels, ten folds), over the speaker left out (FSDD), over random divisions (BIMNet10; what is
+pre-trained on is divided too). The probes are those of `jepa-probe`, on mean-pooled features of the frozen encoder:
+their settings are chosen inside the training part. The untrained encoder is the very one that the run began with; raw
+input is the modality's floor (where it is the same for all seeds, it is evaluated once).
 
 The interval of a difference covers what another seed and what other test samples would change: for seeds, the variance
 of a run's own interval (a paired bootstrap over test samples, or over folds by Nadeau and Bengio's rule), counted as
@@ -149,9 +149,16 @@ ENTRIES = {
     "moving_mnist_views": replace(
         MOVING_MNIST, title="Moving MNIST, two views", recipe="vicreg_moving_mnist", by_time=()
     ),
+    "tiny_imagenet20": Entry("tiny-imagenet, 20 classes, own_images.yaml", "own_images", "tiny_imagenet20"),
     "sign_digits_views": Entry("Sign digits, two views", "vicreg_sign_digits", "sign_digits"),
     "fsdd": FSDD,
     "fsdd_views": replace(FSDD, title="Spoken digits, two views", recipe="vicreg_fsdd", pooling="segments"),
+    "fsdd_own": replace(
+        FSDD,
+        title="Spoken digits, own_audio.yaml",
+        recipe="own_audio",
+        words=(*FSDD.words, "--data.labels", "[digit]", "--data.group", "speaker"),
+    ),
     "bimnet10": BIMNET,
     "bimnet10_views": replace(
         BIMNET,
