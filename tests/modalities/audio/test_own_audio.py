@@ -1,4 +1,4 @@
-"""`own_audio.yaml` on a small folder, with clips of another length: a run of a few steps ends with a trained encoder."""
+"""`own_audio.yaml` on a small folder, also with clips of another length: a short run ends with a trained encoder."""
 
 import json
 
