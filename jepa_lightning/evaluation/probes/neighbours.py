@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 K_GRID = (1, 5, 10, 20, 50)
+_CELLS = 2**26  # of a matrix of similarities
 
 
 def knn_predict(
@@ -61,7 +62,7 @@ def choose_knn(
         grid: numbers of neighbours to choose from; those of n and above are left out.
         temperature: of the votes.
         most: samples that are left out in turn; of more, so many are drawn, always the same.
-        chunk: of these, compared at once.
+        chunk: of these, compared at once; fewer where there are many others, for the memory's sake.
 
     Returns:
         k and whether to use `scaled`: the pair with the most right answers; of equals the larger k, features as they
@@ -74,7 +75,7 @@ def choose_knn(
     asked = torch.arange(samples)
     if samples > most:
         asked = torch.randperm(samples, generator=torch.Generator().manual_seed(0))[:most]
-    asked = asked.to(train.device)
+    asked, chunk = asked.to(train.device), min(chunk, max(1, _CELLS // samples))
     right = []
     for features in (train, scaled):
         unit, counts = F.normalize(features, dim=1), torch.zeros(len(sizes), dtype=torch.int64)
