@@ -27,13 +27,8 @@ from jepa_lightning.evaluation.probes.regression import choose_penalty, fit_ridg
 Probe = Literal["knn", "knn_cv", "logistic", "svm", "ridge", "attentive", "dense"]
 OF_TOKENS = frozenset({"attentive", "dense"})
 """Probes that need the features of single tokens."""
-CLASSIFIERS: tuple[Probe, ...] = (
-    "logistic",
-    "svm",
-    "knn_cv",
-    "knn",
-    "attentive",
-)  # the first asked for draws the confusions
+CLASSIFIERS: tuple[Probe, ...] = ("logistic", "svm", "knn_cv", "knn", "attentive")
+"""Probes of classes: the first of these that is asked for draws the confusions."""
 DESCRIPTIONS = {
     "knn": "k nearest neighbours by cosine, votes weighted by exp(similarity / 0.07), features as they are",
     "knn_cv": (
