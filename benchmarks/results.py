@@ -4,11 +4,11 @@
     python -m benchmarks.results --data data --threads 1 --sets count_depth MUTAG --seeds 0 1
 
 Each set is trained and evaluated several times: over seeds where the data have a test split (CIFAR-10, moving MNIST,
-sign digits, tiny-imagenet, count_depth, shapes_factors) or are divided in folds (MUTAG, ENZYMES: pre-trained on its
-graphs without labels, ten folds), over the speaker left out (FSDD), over random divisions (BIMNet10; what is
-pre-trained on is divided too). The probes are those of `jepa-probe`, on mean-pooled features of the frozen encoder:
-their settings are chosen inside the training part. The untrained encoder is the very one that the run began with; raw
-input is the modality's floor (where it is the same for all seeds, it is evaluated once).
+sign digits, tiny-imagenet, count_depth, shapes_factors, Cora, CiteSeer) or are divided in folds (MUTAG, ENZYMES:
+pre-trained on its graphs without labels, ten folds), over the speaker left out (FSDD), over random divisions (BIMNet10;
+what is pre-trained on is divided too). The probes are those of `jepa-probe`, on mean-pooled features of the frozen
+encoder: their settings are chosen inside the training part. The untrained encoder is the very one that the run began
+with; raw input is the modality's floor (where it is the same for all seeds, it is evaluated once).
 
 The interval of a difference covers what another seed and what other test samples would change: for seeds, the variance
 of a run's own interval (a paired bootstrap over test samples, or over folds by Nadeau and Bengio's rule), counted as
@@ -138,6 +138,9 @@ BIMNET = Entry(
     extra="modelnet10_chair_monitor",
 )
 MUTAG = Entry("MUTAG", "graphjepa_mutag", "tudataset", kind="folds", probes=("knn", "knn_cv", "logistic"))
+CORA = Entry(
+    "Papers (Cora), nodes", "vicreg_cora", "planetoid", runs=tuple(range(5)), probes=("knn", "knn_cv", "logistic")
+)
 ENTRIES = {
     "cifar10_jpg": Entry("CIFAR-10", "ijepa_cifar10", "cifar10_jpg"),
     "count_depth": SCENES,
@@ -168,6 +171,12 @@ ENTRIES = {
         extra=None,
     ),
     "MUTAG": MUTAG,
+    "cora": CORA,
+    "citeseer": replace(
+        CORA,
+        title="Papers (CiteSeer), nodes",
+        words=("--data.name", "CiteSeer", "--model.modality.features", "3703"),
+    ),
     "ENZYMES": replace(MUTAG, title="ENZYMES, each token spread", recipe="sigreg_enzymes", runs=tuple(range(5))),
 }
 LABELS = 10_000  # that a probe is fitted on, at most

@@ -114,7 +114,7 @@ USED = [
 ]  # fmt: skip
 """Attributes and modules. Fewer is better: a public name first, a check of our own next, an entry here last."""
 
-SHARDED, ZINC = ("jepa_lightning/run/sharded.py",), ("modalities/graph/zinc.py",)
+SHARDED, PICKLES = ("jepa_lightning/run/sharded.py",), ("modalities/graph/plain_pickles.py",)
 METADATA = "torch.distributed.checkpoint"
 
 STORED = [
@@ -124,10 +124,10 @@ STORED = [
             located(f"{METADATA}.filesystem")),
     Private("_get_layout", "torch", "torch.serialization", SHARDED, "tables of contents of shards",
             located("torch.serialization")),
-    Private("_utils", "torch", "torch", ZINC, "pickled tensors", located("torch")),
-    Private("_rebuild_tensor", "torch", "torch._utils", ZINC, "pickled tensors", located("torch._utils")),
-    Private("_rebuild_tensor_v2", "torch", "torch._utils", ZINC, "pickled tensors", located("torch._utils")),
-    Private("_load_from_bytes", "torch", "torch.storage", ZINC, "pickled tensors", located("torch.storage")),
+    Private("_utils", "torch", "torch", PICKLES, "pickled tensors", located("torch")),
+    Private("_rebuild_tensor", "torch", "torch._utils", PICKLES, "pickled tensors", located("torch._utils")),
+    Private("_rebuild_tensor_v2", "torch", "torch._utils", PICKLES, "pickled tensors", located("torch._utils")),
+    Private("_load_from_bytes", "torch", "torch.storage", PICKLES, "pickled tensors", located("torch.storage")),
 ]  # fmt: skip
 """Names within files that these libraries write: a file is read if what it names is among them."""
 

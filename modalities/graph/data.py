@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data import DataError, Sample, SourcedDataModule
 from jepa_lightning.data.shared import SourceSettings, Unpack
 from jepa_lightning.modality import Batch
-from modalities.graph.files import GivenGraphs, open_graphs
+from modalities.graph.files import NETWORKS, GivenGraphs, open_graphs
 from modalities.graph.generated import TYPES, GeneratedGraphs
 from modalities.graph.graphs import RawGraph
+from modalities.graph.neighbourhoods import one_around, open_networks
 from modalities.graph.transforms import Cutting, GraphViews, join_graphs, plain_cut, random_cut
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class GraphData(SourcedDataModule):
 
     Args:
         name: of the TUDataset (MUTAG, PROTEINS, IMDB-BINARY, ...), which has no splits; or ZINC (12,000 graphs) or
-            ZINC_full, which have.
+            ZINC_full, which have; or, with radius, one of the networks Cora, CiteSeer and PubMed.
         node_attributes: of a TUDataset, also take the nodes' continuous attributes, before their types.
         edge_attributes: likewise of the edges.
         features: F, numbers of a node. None: the model's.
@@ -46,6 +47,10 @@ class GraphData(SourcedDataModule):
         walk: number of random-walk features. None: the model's.
         drop_edges: in training, share of the edges that are dropped at random before a graph is cut, 0 to below 1.
         partitions: number of such cuts that are made of each training graph; a random one is taken each time.
+        radius: of a network (one graph, most often), or a `dataset` of them: the samples are its nodes, each with all
+            that is at most so many edges away (an ego network). Masks of PyG's `Data` divide them (`open_networks`).
+        neighbours: with radius: how many neighbours of a node are followed, at most, in going one edge further; they
+            are drawn once (GraphSAGE: Hamilton et al. 2017). None: all.
         samples: number of generated training graphs (an eighth as many for validation).
         **shared: root, dataset, val_dataset and test_dataset (`SourcedDataModule`); batch_size, num_workers, seed and
             so on (`JEPADataModule`).
@@ -77,6 +82,8 @@ class GraphData(SourcedDataModule):
         walk: int | None = None,
         drop_edges: float = 0.0,
         partitions: int = 1,
+        radius: int | None = None,
+        neighbours: int | None = None,
         samples: int = 4000,
         **shared: Unpack[SourceSettings],
     ) -> None:
@@ -98,6 +105,15 @@ class GraphData(SourcedDataModule):
         self.walk = walk
         self.drop_edges = drop_edges
         self.partitions = partitions
+        self.radius = radius
+        self.neighbours = neighbours
+        if radius is not None and self.dataset is None and self.root is None:
+            raise DataError(
+                "expected with radius a network whose nodes are the samples, got none: set data.root and data.name "
+                "(Cora, CiteSeer, PubMed) or data.dataset, or leave radius out"
+            )
+        if neighbours is not None and radius is None:
+            raise DataError("expected neighbours only with radius, got it without: set radius, or leave it out")
 
     @property
     def cutting(self) -> Cutting:
@@ -109,23 +125,57 @@ class GraphData(SourcedDataModule):
                 raise DataError(f"expected {name} of at least {least[name]}, got {value}")
         return Cutting(**sizes, drop_edges=self.drop_edges, partitions=self.partitions, seed=self.seed)
 
+    def load(self) -> dict[str, Dataset[Any]]:
+        """Load as the base class does; the masks of a network give the parts that no dataset is given for."""
+        if self.dataset is None or self.radius is None:
+            return super().load()
+        self.in_memory = True
+        parts = self._nodes_of(self.dataset)
+        for split, dataset in (("val", self.val_dataset), ("test", self.test_dataset)):
+            if dataset is not None:
+                parts[split] = self._nodes_of(dataset)["train"]
+        return parts
+
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Wrap anyone's dataset of graphs."""
         self.in_memory = True  # once read
         return GivenGraphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
 
     def as_item(self, value: Any) -> Any:
-        """As the base class; a graph lies in no file of its own.
+        """As the base class; with `radius`, of a tuple (network, node) what is around the node.
 
         Raises:
-            DataError: a path.
+            DataError: a path, for a graph lies in no file of its own; with radius, no such tuple.
         """
         if isinstance(value, str | PathLike):
             raise DataError(f"expected a graph as torch_geometric.data.Data, got the path {value}")
-        return super().as_item(value)
+        if self.radius is None or isinstance(value, dict):
+            return super().as_item(value)
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise DataError(
+                "expected a tuple (network, node), as data.radius makes nodes the samples, got "
+                f"{type(value).__name__}: give a torch_geometric.data.Data and the number of a node of it"
+            )
+        around = one_around(*value, radius=self.radius, neighbours=self.neighbours, cutting=self.cutting)
+        return {"graph": around}
+
+    def _nodes_of(self, dataset: Dataset[Any]) -> dict[str, Dataset[Any]]:
+        """Open the networks of a dataset: their nodes, by split."""
+        if isinstance(dataset, IterableDataset) or self.radius is None:
+            raise DataError(
+                f"expected with data.radius a dataset with a length, got the stream {type(dataset).__name__}: leave "
+                "radius out, or give the networks as a dataset"
+            )
+        return open_networks(dataset, radius=self.radius, neighbours=self.neighbours, cutting=self.cutting)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """Load PyG's TUDataset or ZINC, by split."""
+        """Load PyG's TUDataset, ZINC or Planetoid, by split."""
+        network = NETWORKS.get(str(self.set_name).lower())
+        if network is not None and self.radius is None:
+            raise DataError(
+                f"expected data.radius with the network {network}, whose nodes are the samples, got none: set it, to 2 "
+                "say"
+            )
         self.in_memory = True
         found = open_graphs(
             str(self.root),
@@ -133,6 +183,8 @@ class GraphData(SourcedDataModule):
             node_attributes=self.node_attributes,
             edge_attributes=self.edge_attributes,
         )
+        if self.radius is not None:
+            return self._nodes_of(found["train"])
         sets: dict[str, Dataset[Any]] = {}
         for split, dataset in found.items():
             name = f"{self.set_name}/{split}" if len(found) > 1 else str(self.set_name)

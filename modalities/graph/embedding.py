@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from modalities.graph.subgraphs import Subgraphs
 
 ConvFactory = Callable[[int, int], nn.Module]
 """Builds a graph layer from (in_channels, out_channels): most classes of `torch_geometric.nn` do."""
+Readout = Literal["mean", "root"]
 
 
 class GINE(nn.Module):
@@ -57,8 +58,8 @@ class PatchGNN(nn.Module):
     """Embeds subgraphs by a small graph network: `Subgraphs` of B samples of K to (B, K, width).
 
     A node's features and random-walk features go through a linear map; each layer adds ReLU(LayerNorm(conv(x))) to x;
-    a token is the mean of its nodes. No message passes between subgraphs, so a hidden one cannot leak, and an empty one
-    is all zeros. (Graph-JEPA, Skenderi et al. 2023.)
+    a token is the mean of its nodes, or its first node. No message passes between subgraphs, so a hidden one cannot
+    leak, and an empty one is all zeros. (Graph-JEPA, Skenderi et al. 2023.)
 
     Deviation: there, BatchNorm follows the convolutions. Its statistics run over the nodes of all patches and samples,
     hidden ones too.
@@ -72,6 +73,7 @@ class PatchGNN(nn.Module):
         conv: builds a layer.
         layers: number of layers.
         node_walks: False leaves random-walk features out of the nodes.
+        readout: "mean" of a subgraph's nodes; or "root", the first, which hears from the others by the layers alone.
 
     Raises:
         ValueError: a setting is out of range, or nodes are left with no features; when called: a layer's output has
@@ -88,14 +90,18 @@ class PatchGNN(nn.Module):
         conv: ConvFactory = GINE,
         layers: int = 2,
         node_walks: bool = True,
+        readout: Readout = "mean",
     ) -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
+        if readout not in ("mean", "root"):
+            raise ValueError(f"readout must be mean or root, got {readout!r}")
         channels = features + (walk if node_walks else 0)
         if channels < 1:
             raise ValueError("nodes without features need their random-walk features: set node_walks to true")
         self.node_walks = node_walks
+        self.readout = readout
         self.width = width
         given = {"edge_dim": edge_features} if edge_features and _wants(conv, "edge_dim") else {}
         self.first = nn.Linear(channels, width)
@@ -121,7 +127,8 @@ class PatchGNN(nn.Module):
                     "width must not change (of several heads, take the mean: concat: false)"
                 )
             x = x + F.relu(norm(messages))
-        return means(x, graphs.patch, graphs.size[0] * graphs.size[1]).unflatten(0, graphs.size)
+        read = firsts if self.readout == "root" else means
+        return read(x, graphs.patch, graphs.size[0] * graphs.size[1]).unflatten(0, graphs.size)
 
 
 def means(values: Tensor, group: Tensor, count: int) -> Tensor:
@@ -129,6 +136,15 @@ def means(values: Tensor, group: Tensor, count: int) -> Tensor:
     total = values.new_zeros(count, values.shape[1]).index_add(0, group, values)
     sizes = values.new_zeros(count).index_add(0, group, values.new_ones(group.shape[0]))
     return total / sizes.clamp(min=1).unsqueeze(1)
+
+
+def firsts(values: Tensor, group: Tensor, count: int) -> Tensor:
+    """Take the first of `values` (S, D) of each `group` (S,), ascending, of `count`: (count, D), or zeros."""
+    if not len(values):
+        return values.new_zeros(count, values.shape[1])
+    numbers = torch.arange(count, device=group.device)
+    start = torch.searchsorted(group, numbers).clamp(max=len(group) - 1)
+    return values[start] * (group[start] == numbers).unsqueeze(1)
 
 
 def _unwrapped(conv: Any) -> tuple[Any, dict[str, Any]]:

@@ -23,7 +23,10 @@ from modalities.graph.reading import labels_of, to_graph
 from modalities.graph.requirements import torch_geometric
 from modalities.graph.transforms import Cutting, LazyGraph
 
-__all__ = ["GivenGraphs", "open_graphs", "torch_geometric"]
+__all__ = ["NETWORKS", "GivenGraphs", "open_graphs", "torch_geometric"]
+
+NETWORKS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
+"""Data sets of one network, by what a name is in lower case: as PyG names the folder."""
 
 
 class GivenGraphs(WrappedDataset):
@@ -86,13 +89,13 @@ def open_graphs(
 ) -> dict[str, Dataset[Any]]:
     """Open the graphs in `root/name` by split, as PyG's datasets.
 
-    Files are data: of what PyG keeps in `processed`, and of ZINC's pickles, tensors and plain values are taken, and a
-    file that holds more is refused.
+    Files are data: of what PyG keeps in `processed`, and of the pickles of ZINC and Planetoid, tensors, arrays and
+    plain values are taken, and a file that holds more is refused.
 
     Args:
         root: folder that has (or gets) the folder `name`, with `raw` in it.
         name: of the TUDataset (`root/MUTAG/raw/MUTAG_A.txt`, ...); or ZINC (its 12,000 graphs, with splits of its own)
-            or ZINC_full, as PyG's `ZINC` lays them out.
+            or ZINC_full, as PyG's `ZINC` lays them out; or Cora, CiteSeer or PubMed (one network), as `Planetoid` does.
         node_attributes: also take the continuous attributes of nodes, before their types.
         edge_attributes: likewise for edges.
 
@@ -102,6 +105,7 @@ def open_graphs(
     """
     from torch_geometric.datasets import TUDataset  # slow to import
 
+    from modalities.graph.planetoid import PlainPlanetoid
     from modalities.graph.zinc import PlainZINC
 
     base = Path(root).expanduser()
@@ -120,6 +124,10 @@ def open_graphs(
             split: _open(base / name, lambda split=split: PlainZINC(folder, subset=subset, split=split))  # type: ignore[misc]
             for split in ("train", "val", "test")
         }
+    if network := NETWORKS.get(name.lower()):
+        if node_attributes or edge_attributes:
+            raise DataError(f"expected node_attributes and edge_attributes to be false for {name}: features are words")
+        return {"train": _open(base / network, lambda: PlainPlanetoid(str(base), network))}
     dataset = _open(
         base / name,
         lambda: TUDataset(str(base), name, use_node_attr=node_attributes, use_edge_attr=edge_attributes),

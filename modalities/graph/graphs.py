@@ -37,6 +37,7 @@ class PatchedGraph:
         edges: (2, E) int64 numbers of members: the edges within patches.
         edge_features: (E, G) float32 of these edges, or None.
         count: C.
+        rooted: whether node 0 is the one that the sample is about, which views keep.
     """
 
     nodes: Tensor
@@ -46,6 +47,7 @@ class PatchedGraph:
     edges: Tensor
     edge_features: Tensor | None
     count: int
+    rooted: bool = False
 
 
 @dataclass(kw_only=True)  # not frozen: Lightning's half precision sets the fields of a copy
@@ -61,6 +63,7 @@ class GraphBatch:
         edge_features: (E, G) float32, or None.
         counts: (B,) int64 patches of each graph.
         tokens: N, the largest of them.
+        rooted: whether the first node of each graph is the one that the sample is about.
     """
 
     nodes: Tensor
@@ -71,6 +74,7 @@ class GraphBatch:
     edge_features: Tensor | None
     counts: Tensor
     tokens: int
+    rooted: bool = False
 
     @classmethod
     def join(cls, graphs: Sequence[PatchedGraph]) -> Self:
@@ -91,6 +95,7 @@ class GraphBatch:
             edge_features=torch.cat(features) if features else None,
             counts=torch.tensor([graph.count for graph in graphs]),
             tokens=tokens,
+            rooted=all(graph.rooted for graph in graphs),
         )
 
     def __len__(self) -> int:

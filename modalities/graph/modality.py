@@ -14,7 +14,7 @@ from jepa_lightning.modality import Batch, EncoderFactory, Modality
 from jepa_lightning.pictures.drawing import role_colours, roles
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.graph import pictures
-from modalities.graph.embedding import GINE, ConvFactory, PatchGNN
+from modalities.graph.embedding import GINE, ConvFactory, PatchGNN, Readout
 from modalities.graph.graphs import RawGraph
 from modalities.graph.tokenizer import GraphTokenizer
 
@@ -38,6 +38,8 @@ class Graph(Modality):
         layers: graph layers.
         conv: builds a graph layer from (in_channels, out_channels): `GINE`, or a class of `torch_geometric.nn`.
         node_walks: whether nodes have their random-walk features beside their own.
+        readout: what a patch's nodes become: their "mean"; or "root", the first of them, for samples that are about one
+            node (`data.radius`), with one patch.
         encoder: builds the encoder from the token spec: `ViT` or your own `Encoder`.
         masker: draws contexts and targets; one patch and four others by default.
 
@@ -75,9 +77,14 @@ class Graph(Modality):
         layers: int = 2,
         conv: ConvFactory = GINE,
         node_walks: bool = True,
+        readout: Readout = "mean",
         encoder: EncoderFactory = ViT,
         masker: Masker | None = None,
     ) -> None:
+        if readout == "root" and patches != 1:
+            raise ValueError(
+                f"readout root reads the one node that a sample is about: expected patches 1, got {patches}"
+            )
         self.tokenizer: GraphTokenizer = GraphTokenizer(
             features=features, edge_features=edge_features, patches=patches, hops=hops, walk=walk, positions=positions
         )
@@ -99,6 +106,7 @@ class Graph(Modality):
                 conv=conv,
                 layers=layers,
                 node_walks=node_walks,
+                readout=readout,
             ),
         )
         self.masker = masker or RandomCount()

@@ -65,7 +65,7 @@ def cut(
     if drop_edges and rng is not None:
         listed = _kept(edges, nodes, share=drop_edges, rng=rng)
         edges = edges[:, listed]
-    near = _neighbours(edges, nodes)
+    near = linked(edges, nodes)
     part, count = _parts(near, patches)
     inside = sparse.csr_array((np.ones(nodes, dtype=np.int32), (np.arange(nodes), part)), shape=(nodes, count))
     for _ in range(hops):
@@ -113,8 +113,8 @@ def _kept(edges: Array, nodes: int, *, share: float, rng: np.random.Generator) -
     return np.flatnonzero(~dropped[of_pair])
 
 
-def _neighbours(edges: Array, nodes: int) -> Any:
-    """Ones where two different nodes are connected in either direction: (nodes, nodes) in CSR form."""
+def linked(edges: Array, nodes: int) -> Any:
+    """Mark by ones where two different nodes are connected in either direction: (nodes, nodes) in CSR form."""
     source, target = edges[:, edges[0] != edges[1]]
     pairs = np.unique(np.concatenate([source * nodes + target, target * nodes + source]))
     ones = np.ones(len(pairs), dtype=np.int32)

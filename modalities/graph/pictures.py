@@ -25,6 +25,8 @@ _SHADE = 0.7  # of colours that are used again, for further types
 def graphs(batch: GraphBatch, colours: Sequence[Tensor]) -> list[Tensor]:
     """Draw each graph in each colouring, in a row: one uint8 (3, H, W) a sample. A graph always looks the same.
 
+    The node that a sample is about, if it is about one, has a larger disc.
+
     Edges that lie in no patch are not known and not drawn.
 
     Args:
@@ -41,7 +43,7 @@ def graphs(batch: GraphBatch, colours: Sequence[Tensor]) -> list[Tensor]:
         mine = torch.searchsorted(nodes, edges[:, owner[edges[0]] == sample])
         places = _places(len(nodes), tuple(mine.flatten().tolist()))
         for panel, colour in zip(drawn, colours, strict=True):
-            panel.append(_paint(places, mine, colour.detach().float().cpu()[nodes]))
+            panel.append(_paint(places, mine, colour.detach().float().cpu()[nodes], rooted=batch.rooted))
     return panels([torch.stack(panel) for panel in drawn])
 
 
@@ -102,7 +104,7 @@ def _spectral(count: int, edges: Tensor) -> Tensor:
     return torch.linalg.qr(modes).Q[:, 1:] / degree[:, None]
 
 
-def _paint(places: Tensor, edges: Tensor, colours: Tensor) -> Tensor:
+def _paint(places: Tensor, edges: Tensor, colours: Tensor, *, rooted: bool) -> Tensor:
     """Paint one picture, (3, SIDE, SIDE) in 0-1."""
     side = SIDE * _FINE
     canvas = torch.ones(3, side, side)
@@ -116,10 +118,17 @@ def _paint(places: Tensor, edges: Tensor, colours: Tensor) -> Tensor:
     radius = _FINE * (5 if len(places) <= 60 else 3 if len(places) <= _MANY else 2)
     rim = _FINE // 2 if len(places) <= _MANY else 0
     centre = pixels.long()
+    _discs(canvas, centre, colours, radius=radius, rim=rim)
+    if rooted:
+        _discs(canvas, centre[:1], colours[:1], radius=2 * radius, rim=rim + _FINE)
+    return F.avg_pool2d(canvas, _FINE)
+
+
+def _discs(canvas: Tensor, centre: Tensor, colours: Tensor, *, radius: int, rim: int) -> None:
+    """Paint discs with a dark rim at `centre` (n, 2) on a canvas (3, H, W), in place."""
     for reach, colour in ((radius + rim, torch.full_like(colours, _RIM)), (radius, colours.clamp(0, 1))):
         offset = torch.arange(-reach, reach + 1)
         down, right = (grid.flatten() for grid in torch.meshgrid(offset, offset, indexing="ij"))
         disc = down**2 + right**2 <= reach**2
         rows, columns = centre[:, 1:] + down[disc], centre[:, :1] + right[disc]
         canvas[:, rows, columns] = colour.T[:, :, None].expand(-1, -1, rows.shape[1])
-    return F.avg_pool2d(canvas, _FINE)

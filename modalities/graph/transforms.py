@@ -101,8 +101,9 @@ class GraphViews(ViewTransform):
     Edges and features as in GRACE (Zhu et al. 2020, arXiv:2006.04131, section 3.1), nodes and subgraphs as in GraphCL
     (You et al. 2020, arXiv:2010.13902, section 3.1). An edge goes in both directions, and out of all patches that have
     it; self-loops stay. A feature is set to zero for all nodes of a graph. A node goes with its edges, and a patch with
-    its last node; one node always stays. A subgraph grows from a random node by random neighbours of the nodes that it
-    has (along the edges within patches), until it has its share of the nodes or no neighbours are left.
+    its last node; one node always stays, and so does the one that a sample is about (`data.radius`). A subgraph grows
+    from a random node, or from that one, by random neighbours of the nodes that it has (along the edges within
+    patches), until it has its share of the nodes or no neighbours are left.
 
     Graphs are cut into patches once, not once a view: patches and random-walk features are those of a random one of
     `GraphData`'s cuts (`drop_edges` and `partitions` there cut graphs that lack edges).
@@ -153,6 +154,7 @@ class GraphViews(ViewTransform):
         if self.drop_nodes:
             staying = torch.rand(len(graph.nodes)) >= self.drop_nodes
             staying[torch.randint(len(staying), ())] |= not staying.any()
+            staying[0] |= graph.rooted
             graph = with_nodes(graph, staying)
         kept = self._kept(graph)
         known = torch.rand(graph.nodes.shape[1]) >= self.drop_features
@@ -189,13 +191,14 @@ def with_nodes(graph: PatchedGraph, kept: Tensor) -> PatchedGraph:
         edges=of_member[graph.edges[:, edge_kept]],
         edge_features=None if graph.edge_features is None else graph.edge_features[edge_kept],
         count=int(patch[-1]) + 1,
+        rooted=graph.rooted,
     )
 
 
 def grown(graph: PatchedGraph, *, share: float) -> Tensor:
     """Draw the nodes of a connected subgraph with this share of the nodes, rounded, at least one: (n,) bool.
 
-    It has fewer where the part of the graph that it began in has fewer.
+    It has fewer where the part of the graph that it began in has fewer, and begins at the node that a sample is about.
     """
     nodes = len(graph.nodes)
     near: list[list[int]] = [[] for _ in range(nodes)]
@@ -204,7 +207,7 @@ def grown(graph: PatchedGraph, *, share: float) -> Tensor:
         near[target].append(source)
     wanted, draws = max(round(share * nodes), 1), torch.rand(nodes).tolist()
     inside: set[int] = set()
-    border = [int(draws[0] * nodes)]
+    border = [0 if graph.rooted else int(draws[0] * nodes)]
     reached = set(border)
     while border and len(inside) < wanted:
         number = int(draws[-1 - len(inside)] * len(border)) if inside else 0

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch_geometric.data import Data
 from torch_geometric.datasets import ZINC
 
-_PLAIN = {  # what a tensor, and a number of NumPy, is made of
-    **dict.fromkeys((("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2"))),
-    **dict.fromkeys((("collections", "OrderedDict"), ("numpy", "dtype"), ("_codecs", "encode"))),
-    **dict.fromkeys((("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"))),
-}
+from modalities.graph.plain_pickles import load_plain
 
 
 class PlainZINC(ZINC):
@@ -46,33 +39,3 @@ class PlainZINC(ZINC):
                     )
                 )
             self.save(graphs, str(Path(self.processed_dir) / f"{split}.pt"))
-
-
-def load_plain(path: Path) -> Any:
-    """What a pickle of plain values and tensors holds.
-
-    Raises:
-        ValueError: it names anything else, which was not run.
-    """
-    with path.open("rb") as file:
-        try:
-            return _Plain(file).load()
-        except pickle.UnpicklingError as error:
-            reason = " ".join(str(error).split())[:150]
-            raise ValueError(
-                f"expected tensors and plain values in {path.name}, got more ({reason}): such a file can run code, so "
-                "it was not read"
-            ) from None
-
-
-class _Plain(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch.storage", "_load_from_bytes"):  # which would unpickle anything once more
-            return _storage
-        if (module, name) not in _PLAIN:
-            raise pickle.UnpicklingError(f"{module}.{name}")
-        return super().find_class(module, name)
-
-
-def _storage(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), weights_only=True)

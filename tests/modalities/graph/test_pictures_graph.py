@@ -1,5 +1,7 @@
 """Pictures of graphs: where nodes and lines lie, colours, odd graphs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from patched_graphs import cut, join
@@ -45,6 +47,15 @@ def test_each_graph_shows_its_own_nodes_and_edges():
     grey = [(picture.amax(0) == picture.amin(0)) & (picture[0] > 180) & (picture[0] < 255) for picture in (line, dot)]
     assert grey[0].sum() > 100
     assert grey[1].sum() < 20  # the disc's rim
+
+
+def test_the_node_that_a_sample_is_about_is_larger():
+    batch = join(6, 12)
+    colours = torch.stack([RED, *([BLUE] * 5), RED, *([BLUE] * 11)])
+    plain, rooted = graphs(batch, [colours]), graphs(replace(batch, rooted=True), [colours])
+    for one, other in zip(plain, rooted, strict=True):
+        assert pixels(other, RED).sum() > 3 * pixels(one, RED).sum()
+        assert pixels(other, BLUE).sum() >= 0.7 * pixels(one, BLUE).sum()
 
 
 def test_a_graph_looks_the_same_alone():

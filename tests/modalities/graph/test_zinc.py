@@ -10,7 +10,8 @@ from torch_geometric.datasets import ZINC
 
 from jepa_lightning.data import DataError
 from modalities.graph.files import open_graphs
-from modalities.graph.zinc import PlainZINC, load_plain
+from modalities.graph.plain_pickles import load_plain
+from modalities.graph.zinc import PlainZINC
 
 
 def write(raw, *, count=5, **more):

@@ -1,0 +1,105 @@
+"""A network from two tables: ids, features, labels, splits, edges in both directions; what is wrong is said."""
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_lightning.data import DataError
+from modalities.graph import CsvNetwork, GraphData
+
+NODES = """id,age,kind,weight,split
+ann,31,a,1.5,train
+bob,25,b,-2,test
+eve,40,a,0,train
+"7",8,,1e2,val
+"""
+EDGES = """source,target,years
+ann,bob,1
+bob,ann,2
+bob,eve,3
+7,7,4
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(nodes=NODES, edges=EDGES, **settings):
+        paths = tmp_path / "nodes.csv", tmp_path / "edges.csv"
+        for path, text in zip(paths, (nodes, edges), strict=True):
+            path.write_text(text)
+        return CsvNetwork(*map(str, paths), **settings)
+
+    return make
+
+
+def test_a_network(write):
+    network = write(label="kind")
+    data = network[0]
+    assert torch.equal(data.x, torch.tensor([[31, 1.5], [25, -2], [40, 0], [8, 100]]))
+    assert data.y.tolist() == [0, 1, 0, -1]
+    assert network.classes == ["a", "b"]
+    masks = {split: data[f"{split}_mask"].nonzero().flatten().tolist() for split in ("train", "val", "test")}
+    assert masks == {"train": [0, 2], "val": [3], "test": [1]}
+    edges = {(a, b): float(y) for (a, b), y in zip(data.edge_index.T.tolist(), data.edge_attr, strict=True)}
+    assert edges == {(0, 1): 1, (1, 0): 2, (1, 2): 3, (2, 1): 3, (3, 3): 4}
+    with pytest.raises(IndexError):
+        network[1]
+
+
+def test_one_direction_as_listed(write):
+    data = write(label="kind", directed=True)[0]
+    assert data.edge_index.T.tolist() == [[0, 1], [1, 0], [1, 2], [3, 3]]
+    assert data.edge_attr.flatten().tolist() == [1, 2, 3, 4]
+
+
+def test_no_labels_splits_or_features(write):
+    data = write("node\na\nb\n", "from,to\na,b\n")[0]
+    assert (data.x, data.y, data.num_nodes) == (None, None, 2)
+    assert "train_mask" not in data
+    assert data.edge_index.T.tolist() == [[0, 1], [1, 0]]
+
+
+def test_chosen_features_and_numbers_as_labels(write):
+    network = write(label="age", features=["weight"])
+    assert network[0].x.flatten().tolist() == [1.5, -2, 0, 100]
+    assert write(label="weight", features=[])[0].y.dtype == torch.float32
+
+
+def test_its_nodes_are_samples(write):
+    cut = {"features": 2, "edge_features": 1, "patches": 1, "hops": 0, "walk": 2, "batch_size": 2, "num_workers": 0}
+    data = GraphData(dataset=write(label="kind"), radius=1, **cut)
+    data.setup()
+    samples = data._parts.samples
+    assert {split: len(samples[split]) for split in samples} == {"train": 4, "val": 1, "test": 1, "probe": 2}
+    assert samples["train"][3]["id"] == "node[3]"
+    assert np.array_equal(samples["train"].dataset.targets, [0, -1, 0, -1])
+    assert samples["train"].dataset.classes == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"nodes": "name,age\na,1\n"}, r"nodes\.csv a first line of column names with id or node, got name, age"),
+        ({"label": "kind", "edges": "a,b\nann,bob\n"}, r"edges\.csv a first line of column names with source or from"),
+        (
+            {"label": "kind", "edges": "source,b\nann,bob\n"},
+            r"edges\.csv a first line of column names with target or to",
+        ),
+        (
+            {"label": "kind", "edges": "source,target\nann,tom\n"},
+            r"expected ids of .*nodes\.csv in .*edges\.csv, got tom in line 2",
+        ),
+        ({"label": "kind", "edges": "source,target\nann,\n"}, r"line 2"),
+        ({"nodes": "id,x\na,1\na,2\n"}, "got a twice"),
+        ({"nodes": "id,x\na,1\nb,q\n"}, r"finite number in line 3, column x, of .*nodes\.csv, got 'q'"),
+        ({"nodes": "id,x\na,1\nb,inf\n"}, r"finite number in line 3, column x"),
+        ({"nodes": "id,x\na,1\nb,\n"}, r"finite number in line 3, column x"),
+        ({}, "finite number in line 2, column kind"),
+        ({"label": "kinds"}, "the label column 'kinds'.*did you mean kind"),
+        ({"label": "kind", "features": ["agee"]}, "the column 'agee'.*did you mean age"),
+        ({"nodes": NODES.replace("test", "exam"), "label": "kind"}, "expected train, val or test in line 3"),
+    ],
+)
+def test_what_is_wrong_is_said(write, settings, words):
+    with pytest.raises(DataError, match=words):
+        write(**settings)
