@@ -15,7 +15,7 @@ from jepa_lightning.pictures.drawing import role_colours, roles
 from jepa_lightning.tokens import Masks, Tokens
 from modalities.graph import pictures
 from modalities.graph.embedding import GINE, ConvFactory, PatchGNN, Readout
-from modalities.graph.graphs import RawGraph
+from modalities.graph.graphs import RawGraph, once
 from modalities.graph.tokenizer import GraphTokenizer
 
 _DEGREES = 16  # bins of the raw features' histogram
@@ -171,7 +171,7 @@ class Graph(Modality):
         nodes = graphs.nodes.float()
         graph_of = torch.zeros(len(nodes), dtype=torch.int64, device=nodes.device)
         graph_of[graphs.members] = graphs.patch // graphs.tokens
-        edges = graphs.members[graphs.edges].unique(dim=1)  # an edge is in every patch that has both its ends
+        edges = once(graphs.members[graphs.edges], len(nodes))  # an edge is in every patch that has both its ends
         degrees = edges[0].bincount(minlength=len(nodes)).clamp(max=_DEGREES - 1)
         types = nodes.new_zeros(len(graphs), nodes.shape[1]).index_add(0, graph_of, nodes)
         counts = (graph_of * _DEGREES + degrees).bincount(minlength=len(graphs) * _DEGREES)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_lightning.pictures.drawing import CONTEXT, PANEL, TARGETS, UNUSED, panels
-from modalities.graph.graphs import GraphBatch
+from modalities.graph.graphs import GraphBatch, once
 
 SIDE = 2 * PANEL  # pixels of a graph's picture
 _FINE = 2  # drawn so many times larger, for smooth edges
@@ -37,7 +37,7 @@ def graphs(batch: GraphBatch, colours: Sequence[Tensor]) -> list[Tensor]:
     drawn: list[list[Tensor]] = [[] for _ in colours]
     owner = torch.zeros(len(batch.nodes), dtype=torch.int64)
     owner[batch.members] = batch.patch // max(batch.tokens, 1)
-    edges = batch.members[batch.edges].sort(dim=0).values.unique(dim=1)  # undirected, once
+    edges = once(batch.members[batch.edges].sort(dim=0).values, len(batch.nodes))  # undirected, once
     for sample in range(len(batch)):
         nodes = torch.nonzero(owner == sample).squeeze(1)
         mine = torch.searchsorted(nodes, edges[:, owner[edges[0]] == sample])

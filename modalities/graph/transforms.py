@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jepa_lightning.data import DataError, Sample, ViewTransform
 from jepa_lightning.modality import Batch
-from modalities.graph.graphs import GraphBatch, PatchedGraph, RawGraph
+from modalities.graph.graphs import GraphBatch, PatchedGraph, RawGraph, once
 from modalities.graph.patching import cut
 
 
@@ -202,7 +202,7 @@ def grown(graph: PatchedGraph, *, share: float) -> Tensor:
     """
     nodes = len(graph.nodes)
     near: list[list[int]] = [[] for _ in range(nodes)]
-    for source, target in graph.members[graph.edges].unique(dim=1).T.tolist():
+    for source, target in once(graph.members[graph.edges], nodes).T.tolist():
         near[source].append(target)
         near[target].append(source)
     wanted, draws = max(round(share * nodes), 1), torch.rand(nodes).tolist()

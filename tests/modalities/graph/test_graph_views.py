@@ -8,7 +8,7 @@ from view_checks import check_views
 
 from jepa_lightning.data import DataError
 from modalities.graph import GraphData, GraphViews
-from modalities.graph.graphs import GraphBatch, RawGraph
+from modalities.graph.graphs import GraphBatch, RawGraph, once
 from modalities.graph.patching import cut
 from modalities.graph.transforms import Cutting, LazyGraph, grown, with_nodes
 
@@ -69,6 +69,12 @@ def test_an_edge_goes_everywhere_or_nowhere():
         assert torch.equal(view.patch, whole.patch)
     assert sum(shares) / 100 == pytest.approx(0.7, abs=0.02)
     assert len(set(shares)) > 5
+
+
+@pytest.mark.parametrize("count", [0, 1, 200])
+def test_edges_once_are_those_of_unique(count):
+    edges = torch.randint(12, (2, count), generator=torch.Generator().manual_seed(count))
+    assert torch.equal(once(edges, 12), edges.unique(dim=1) if count else edges)
 
 
 def test_a_feature_goes_for_all_nodes():
