@@ -107,11 +107,6 @@ class GraphData(SourcedDataModule):
         self.partitions = partitions
         self.radius = radius
         self.neighbours = neighbours
-        if radius is not None and self.dataset is None and self.root is None:
-            raise DataError(
-                "expected with radius a network whose nodes are the samples, got none: set data.root and data.name "
-                "(Cora, CiteSeer, PubMed) or data.dataset, or leave radius out"
-            )
         if neighbours is not None and radius is None:
             raise DataError("expected neighbours only with radius, got it without: set radius, or leave it out")
 
@@ -195,6 +190,11 @@ class GraphData(SourcedDataModule):
 
     def generate(self) -> dict[str, Dataset[Any]]:
         """Generate graph families; see `GeneratedGraphs`."""
+        if self.radius is not None:
+            raise DataError(
+                "expected with radius a network whose nodes are the samples, got none: set data.root and data.name "
+                "(Cora, CiteSeer, PubMed) or data.dataset, or leave radius out"
+            )
         cutting = self.cutting
         if cutting.features not in (0, TYPES) or cutting.edge_features:
             raise DataError(

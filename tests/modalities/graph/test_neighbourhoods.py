@@ -16,6 +16,7 @@ from jepa_lightning.cli.fit import fit
 from jepa_lightning.cli.probe import probe
 from jepa_lightning.data import DataError
 from jepa_lightning.data.inputs import batch_of
+from jepa_lightning.loading import load
 from modalities.graph import Graph, GraphData, GraphViews
 from modalities.graph.embedding import firsts
 from modalities.graph.graphs import RawGraph
@@ -187,7 +188,7 @@ def test_broken_networks_are_said():
 
 def test_settings_that_do_not_go_together():
     with pytest.raises(DataError, match="expected with radius a network"):
-        GraphData(**CUT, radius=2)
+        opened(GraphData(**CUT, radius=2))
     with pytest.raises(DataError, match="neighbours only with radius"):
         GraphData(**CUT, neighbours=2)
     with pytest.raises(ValueError, match="expected patches 1, got 4"):
@@ -273,8 +274,12 @@ def test_a_network_of_pyg_trains(tmp_path):
     """The recipe, on one of PyG's datasets that needs no download; then judged, under `--trust`."""
     fit(["--config", "recipes/vicreg_cora.yaml", "--trainer.default_root_dir", str(tmp_path / "run"), *SHORT.split()])
     probe([str(tmp_path / "run"), "--probes", "knn", "--trust", "torch_geometric"])
-    report = json.loads(next((tmp_path / "run" / "probe").glob("**/*.json")).read_text())
-    assert report
+    assert json.loads((tmp_path / "run" / "probe" / "report.json").read_text())["scores"]
+    data, encoder = network(), load(tmp_path / "run", trust=["torch_geometric"])
+    data.x = torch.randn(40, 8)
+    vectors = encoder([(data, 3), (data, 4)])
+    assert vectors.shape == (2, 32)
+    assert torch.allclose(encoder((data, 4)), vectors[1], atol=1e-5)
 
 
 def planetoid(folder, *, code=None):
