@@ -140,11 +140,8 @@ def means(values: Tensor, group: Tensor, count: int) -> Tensor:
 
 def firsts(values: Tensor, group: Tensor, count: int) -> Tensor:
     """Take the first of `values` (S, D) of each `group` (S,), ascending, of `count`: (count, D), or zeros."""
-    if not len(values):
-        return values.new_zeros(count, values.shape[1])
-    numbers = torch.arange(count, device=group.device)
-    start = torch.searchsorted(group, numbers).clamp(max=len(group) - 1)
-    return values[start] * (group[start] == numbers).unsqueeze(1)
+    first = F.pad(group, (1, 0), value=-1)[:-1] != group
+    return values.new_zeros(count, values.shape[1]).index_add(0, group, values.where(first.unsqueeze(1), 0.0))
 
 
 def _unwrapped(conv: Any) -> tuple[Any, dict[str, Any]]:

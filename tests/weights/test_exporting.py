@@ -164,7 +164,7 @@ def cloud():
 def graph(**settings):
     from modalities.graph import Graph
 
-    return Graph(features=4, patches=6, walk=8, encoder=VIT, **settings)
+    return Graph(**{"features": 4, "patches": 6, "walk": 8, "encoder": VIT, **settings})
 
 
 KINDS = {
@@ -180,6 +180,7 @@ KINDS = {
     "pointcloud": cloud,
     "graph": graph,
     "graph with edge features": partial(graph, edge_features=3),
+    "graph around a node": partial(graph, patches=1, hops=0, readout="root"),
 }
 
 
