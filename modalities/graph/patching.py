@@ -65,6 +65,17 @@ def cut(
     if drop_edges and rng is not None:
         listed = _kept(edges, nodes, share=drop_edges, rng=rng)
         edges = edges[:, listed]
+    features = graph.edge_features
+    if patches == 1:  # which has everything
+        return PatchedGraph(
+            nodes=graph.nodes,
+            walks=walks,
+            members=torch.arange(nodes),
+            patch=torch.zeros(nodes, dtype=torch.int64),
+            edges=torch.from_numpy(edges),
+            edge_features=None if features is None else features[torch.from_numpy(listed)],
+            count=1,
+        )
     near = linked(edges, nodes)
     part, count = _parts(near, patches)
     inside = sparse.csr_array((np.ones(nodes, dtype=np.int32), (np.arange(nodes), part)), shape=(nodes, count))
@@ -81,7 +92,6 @@ def cut(
     of_patch = np.repeat(np.arange(count), np.diff(within.indptr))
     # Members are sorted by patch and node: this is where each edge's ends stand among them.
     ends = np.searchsorted(patch * nodes + members, of_patch * nodes + edges[:, which])
-    features = graph.edge_features
     return PatchedGraph(
         nodes=graph.nodes,
         walks=walks,
@@ -126,8 +136,6 @@ def _parts(near: Any, patches: int) -> tuple[Array, int]:
     nodes = near.shape[0]
     if nodes <= patches:
         return np.arange(nodes), nodes
-    if patches == 1:
-        return np.zeros(nodes, dtype=np.int64), 1
     graph = pymetis.CSRAdjacency(near.indptr.astype(np.int64), near.indices.astype(np.int64))
     _, part = pymetis.part_graph(patches, graph, options=pymetis.Options(seed=_SEED))
     used, of_node = np.unique(np.asarray(part), return_inverse=True)

@@ -77,6 +77,27 @@ def test_one_patch():
     check(graph, cut(graph, patches=1, hops=1, walk=2), hops=1, cores=[list(range(30))])
 
 
+@pytest.mark.parametrize("drop", [0.0, 0.3])
+def test_one_patch_is_each_of_two_that_reach_everywhere(drop):
+    ring = torch.stack([torch.arange(20), torch.arange(1, 21) % 20])
+    chords = torch.stack([torch.arange(20), (torch.arange(20) + 7) % 20])
+    edges = torch.cat([ring, ring.flip(0), chords, torch.tensor([[3, 3], [3, 4]])], 1)
+    graph = RawGraph(nodes=torch.randn(20, 2), edges=edges, edge_features=torch.arange(62.0)[:, None])
+
+    def make(**settings):
+        return cut(graph, walk=4, drop_edges=drop, rng=np.random.default_rng(0), **settings)
+
+    one, two = make(patches=1, hops=0), make(patches=2, hops=20)
+    assert (one.count, two.count) == (1, 2)
+    assert torch.equal(one.walks, two.walks)
+    for part in (0, 1):
+        mine, inside = two.patch == part, two.patch[two.edges[0]] == part
+        assert torch.equal(one.members, two.members[mine])
+        assert torch.equal(one.edges, two.edges[:, inside] - 20 * part)
+        assert torch.equal(one.edge_features, two.edge_features[inside])
+    assert not one.patch.any()
+
+
 def test_parts_are_of_similar_size_and_cut_few_edges():
     side = 16
     node = torch.arange(side * side).view(side, side)
