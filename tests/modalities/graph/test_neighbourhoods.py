@@ -244,6 +244,19 @@ def test_the_root_alone_is_read():
     assert not torch.allclose(features(near, radius=4), before)
 
 
+def test_a_neighbourhood_tells_what_the_whole_network_does():
+    """A node's vector after two layers, from what is two edges away, is that of one pass over the whole network."""
+    data, small = network(edges=90, seed=5), model(node_walks=False)
+    given = make(data, val_fraction=0.0)
+    given.setup()
+    around = [given._parts.samples["probe"][node]["graph"] for node in range(40)]
+    gnn = small.evaluated_encoder.embed
+    x = gnn.first(data.x)
+    for conv, norm in zip(gnn.convs, gnn.norms, strict=True):
+        x = x + torch.relu(norm(conv(x, data.edge_index)))
+    assert torch.allclose(gnn(small.tokenizer({"graph": around}).values)[:, 0], x, atol=1e-5)
+
+
 def test_a_node_of_a_network_as_an_input():
     """What `jepa_lightning.load(run)((network, node))` encodes is what the loader of all nodes gives."""
     data, settings = network(seed=3), {"neighbours": 2, "seed": 4}
