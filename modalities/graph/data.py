@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from modalities.graph.files import NETWORKS, GivenGraphs, open_graphs
 from modalities.graph.generated import TYPES, GeneratedGraphs
 from modalities.graph.graphs import RawGraph
 from modalities.graph.neighbourhoods import one_around, open_networks
+from modalities.graph.tables import CsvNetwork
 from modalities.graph.transforms import Cutting, GraphViews, join_graphs, plain_cut, random_cut
 
 _log = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ class GraphData(SourcedDataModule):
     """Batches of graphs cut into patches: `graph` (a `GraphBatch`), `labels`, `id`.
 
     `root` is a folder with PyG's layout of the data set `name`: `root/MUTAG/raw/MUTAG_A.txt` and so on. Files in place
-    are used as they are; where there are none, PyG downloads them. It keeps what it read in `root/MUTAG/processed`. A
+    are used as they are; where there are none, PyG downloads them. It keeps what it read in `root/MUTAG/processed`. Or
+    with `radius`, and without a name, `root` has the tables nodes.csv and edges.csv of one network (`CsvNetwork`). A
     `dataset` gives PyG's `Data` (any of PyG's datasets does), whose `y` is the label, or (Data, label).
 
     Every graph is cut when it is first needed, and kept in memory. Broken graphs (features that are not finite, edges
@@ -164,13 +167,17 @@ class GraphData(SourcedDataModule):
         return open_networks(dataset, radius=self.radius, neighbours=self.neighbours, cutting=self.cutting)
 
     def load_files(self) -> dict[str, Dataset[Any]]:
-        """Load PyG's TUDataset, ZINC or Planetoid, by split."""
-        network = NETWORKS.get(str(self.set_name).lower())
+        """Load PyG's TUDataset, ZINC or Planetoid, or two tables, by split."""
+        nodes = Path(str(self.root)).expanduser() / "nodes.csv"
+        network = str(nodes) if self.set_name is None and nodes.is_file() else NETWORKS.get(str(self.set_name).lower())
         if network is not None and self.radius is None:
             raise DataError(
                 f"expected data.radius with the network {network}, whose nodes are the samples, got none: set it, to 2 "
                 "say"
             )
+        if network == str(nodes):
+            self.in_memory = True
+            return self._nodes_of(CsvNetwork(network, str(nodes.with_name("edges.csv"))))
         self.in_memory = True
         found = open_graphs(
             str(self.root),

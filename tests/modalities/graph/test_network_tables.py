@@ -76,6 +76,16 @@ def test_its_nodes_are_samples(write):
     assert samples["train"].dataset.classes == ["a", "b"]
 
 
+def test_a_folder_of_tables(write, tmp_path):
+    cut = {"features": 2, "edge_features": 0, "patches": 1, "hops": 0, "walk": 2, "batch_size": 2, "num_workers": 0}
+    write("id,x,y\na,1,2\nb,3,4\nc,5,6\n", "from,to\na,b\nb,c\n")
+    data = GraphData(root=str(tmp_path), radius=1, val_fraction=0.0, **cut)
+    data.setup()
+    assert [len(data._parts.samples["train"].dataset[node]["graph"].nodes) for node in range(3)] == [2, 3, 2]
+    with pytest.raises(DataError, match=r"expected data\.radius with the network .*nodes\.csv"):
+        GraphData(root=str(tmp_path), **cut).setup()
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
