@@ -1,4 +1,4 @@
-"""Graphs for training: PyG's TUDataset and ZINC, any dataset of graphs, or generated ones."""
+"""Graphs for training: PyG's TUDataset and ZINC, the nodes of a network, any dataset of graphs, or generated ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from jepa_lightning.modality import Batch
 from modalities.graph.files import NETWORKS, GivenGraphs, open_graphs
 from modalities.graph.generated import TYPES, GeneratedGraphs
 from modalities.graph.graphs import RawGraph
-from modalities.graph.neighbourhoods import one_around, open_networks
+from modalities.graph.neighbourhoods import one_around
+from modalities.graph.networks import open_networks
 from modalities.graph.tables import CsvNetwork
 from modalities.graph.transforms import Cutting, GraphViews, join_graphs, plain_cut, random_cut
 

@@ -122,6 +122,13 @@ def test_masks_divide_the_nodes_and_hide_labels():
     assert sorted(samples["probe"].indices) == list(range(0, 40, 4))
 
 
+def test_labels_of_other_masks_are_never_told():
+    samples = opened(make(masked(train_mask=None)))
+    number = np.arange(40)
+    assert np.array_equal(samples["train"].dataset.targets, np.where(np.isin(number % 4, (1, 2)), -1, number % 3))
+    assert (len(samples["val"]), len(samples["test"]), len(samples["probe"])) == (10, 10, 20)
+
+
 def test_the_first_of_several_divisions(caplog):
     masks = {
         f"{s}_mask": torch.stack([torch.arange(40) % 4 == k, torch.zeros(40) > 0], 1)
