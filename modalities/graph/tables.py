@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.data.files.csv_labels import read_labels
 from jepa_lightning.data.files.csv_rows import Row, filled_cell, read_rows
-from jepa_lightning.data.files.table import read_column
-from jepa_lightning.names.nearest import did_you_mean
+from jepa_lightning.data.files.table import LABEL_COLUMNS, first_column, named_column, splits_of
 from jepa_lightning.names.printable import printable
 from jepa_lightning.names.shown import Shown
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-_NODE, _LABEL = ("id", "node"), ("label", "class")
+_NODE = ("id", "node")
 _ENDS = (("source", "from"), ("target", "to"))
 
 
@@ -50,10 +50,11 @@ class CsvNetwork(Shown, Dataset["Data"]):
         >>> _ = path[0].write_text("id,age,label\\nann,31,a\\nbob,25,b\\neve,40,a\\n")
         >>> _ = path[1].write_text("source,target\\nann,bob\\nbob,eve\\n")
         >>> CsvNetwork(nodes="nodes.csv", edges="edges.csv")[0]
-        Data(x=[3, 1], num_nodes=3, y=[3], edge_index=[2, 4])
+        Data(num_nodes=3, y=[3], x=[3, 1], edge_index=[2, 4])
     """
 
     name = "node"
+    classes: list[str] | None = None
 
     def __init__(
         self,
@@ -67,32 +68,28 @@ class CsvNetwork(Shown, Dataset["Data"]):
 
         file = Path(nodes).expanduser()
         header, rows = read_rows(file, _NODE)
-        at = _column(file, header, _NODE)
+        at = first_column(file, header, _NODE)
         names = [filled_cell(file, row, header, at) for row in rows]
         number = {name: place for place, name in enumerate(names)}
         if len(number) < len(names):
             twice = next(name for place, name in enumerate(names) if number[name] != place)
             raise DataError(f"expected each node once in {file}, got {printable(twice)} twice: remove a line")
-        lower = [name.lower() for name in header]
-        known = label or next((header[lower.index(name)] for name in _LABEL if name in lower), None)
-        others = [name for name in header if name not in (header[at], known) and name.lower() != "split"]
-        table = read_column({"": file}, kind="node", names=_NODE, labels=[] if known is None else [known])
-        data = Data(
-            x=_numbers(file, header, rows, others if features is None else features),
-            num_nodes=len(names),
-        )
-        if known is not None:
-            some = next(iter(table.values())).labels[known]
-            labels = np.zeros(len(names), dtype=some.dtype)
-            for column in table.values():
-                labels[[number[cell] for cell in column.cells]] = column.labels[known]
+        data = Data(num_nodes=len(names))
+        others = [place for place, name in enumerate(header) if place != at and name.lower() != "split"]
+        labelled = [place for wanted in LABEL_COLUMNS for place in others if header[place].lower() == wanted][:1]
+        if label is not None:
+            labelled = [named_column(file, header, label, what="label column", setting="label")]
+        if labelled and rows:
+            labels, self.classes = read_labels(file, header, rows, labelled[0])
             data.y = torch.from_numpy(labels)
-            self.classes = table["train"].classes
-        if len(table) > 1:
-            for split, column in table.items():
-                mask = torch.zeros(len(names), dtype=torch.bool)
-                mask[[number[cell] for cell in column.cells]] = True
-                data[f"{split}_mask"] = mask
+        places = [place for place in others if place not in labelled]
+        if features is not None:
+            places = [named_column(file, header, name, what="column", setting="features") for name in features]
+        data.x = _numbers(file, header, rows, places)
+        splits = np.array(splits_of(file, header, rows))
+        if (splits != "train").any():
+            for split in sorted(set(splits)):
+                data[f"{split}_mask"] = torch.from_numpy(splits == split)
         data.edge_index, data.edge_attr = _edges(Path(edges).expanduser(), number, file, directed=directed)
         self._data = data
 
@@ -106,28 +103,10 @@ class CsvNetwork(Shown, Dataset["Data"]):
         return self._data
 
 
-def _column(file: Path, header: list[str], names: Sequence[str]) -> int:
-    for wanted in names:
-        for at, name in enumerate(header):
-            if name.lower() == wanted:
-                return at
-    raise DataError(
-        f"expected in {file} a first line of column names with {' or '.join(names)}, got {', '.join(header[:10])}: "
-        "name the columns"
-    )
-
-
-def _numbers(file: Path, header: list[str], rows: list[Row], names: Sequence[str]) -> Tensor | None:
+def _numbers(file: Path, header: list[str], rows: list[Row], places: Sequence[int]) -> Tensor | None:
     """Read columns of numbers: (rows, columns) float32; None of no columns."""
-    for name in names:
-        if name not in header:
-            raise DataError(
-                f"expected the column {name!r} in {file}{did_you_mean(name, header)}, got {', '.join(header[:10])}: "
-                "check features"
-            )
-    if not names:
+    if not places:
         return None
-    places = [header.index(name) for name in names]
     found = np.empty((len(rows), len(places)), dtype=np.float32)
     for number, (_, cells) in enumerate(rows):
         try:
@@ -137,7 +116,7 @@ def _numbers(file: Path, header: list[str], rows: list[Row], names: Sequence[str
     bad = np.flatnonzero(~np.isfinite(found).all(1))
     if len(bad):
         line, cells = rows[bad[0]]
-        name, cell = next((name, cells[at]) for name, at in zip(names, places, strict=True) if not _finite(cells[at]))
+        name, cell = next((header[at], cells[at]) for at in places if not _finite(cells[at]))
         raise DataError(
             f"expected a finite number in line {line}, column {name}, of {file}, got {printable(cell)!r}: give one, or "
             "name the columns of numbers (of nodes: features)"
@@ -155,7 +134,7 @@ def _finite(cell: str) -> bool:
 def _edges(file: Path, number: dict[str, int], nodes: Path, *, directed: bool) -> tuple[Tensor, Tensor | None]:
     """Read the edges (2, E), and their features (E, G) if they have any."""
     header, rows = read_rows(file, _ENDS[0])
-    ends = [_column(file, header, names) for names in _ENDS]
+    ends = [first_column(file, header, names) for names in _ENDS]
     found = np.empty((2, len(rows)), dtype=np.int64)
     for side, at in enumerate(ends):
         for place, row in enumerate(rows):
@@ -166,13 +145,10 @@ def _edges(file: Path, number: dict[str, int], nodes: Path, *, directed: bool) -
                     "add the node, or remove the line"
                 )
             found[side, place] = number[name]
-    features = _numbers(file, header, rows, [name for at, name in enumerate(header) if at not in ends])
-    if not directed:
-        back = found[::-1][:, found[0] != found[1]]
-        both = np.concatenate([found, back], axis=1)
-        _, first = np.unique(both, axis=1, return_index=True)
-        first.sort()
-        if features is not None:
-            features = torch.cat([features, features[torch.from_numpy(found[0] != found[1])]])[torch.from_numpy(first)]
-        found = both[:, first]
-    return torch.from_numpy(np.ascontiguousarray(found)), features
+    features = _numbers(file, header, rows, [at for at in range(len(header)) if at not in ends])
+    if directed:
+        return torch.from_numpy(found), features
+    both = np.concatenate([found, found[::-1]], axis=1)
+    _, first = np.unique(both[0] * len(number) + both[1], return_index=True)  # of those listed before those turned
+    first.sort()
+    return torch.from_numpy(both[:, first]), None if features is None else features[torch.from_numpy(first % len(rows))]

@@ -93,12 +93,7 @@ def read_column(
     """
     tables = {split: read_rows(file, names, names=header) for split, file in files.items()}
     file, columns = next(iter(files.values())), next(iter(tables.values()))[0]
-    where = next((at for wanted in names for at, name in enumerate(columns) if name.lower() == wanted), None)
-    if where is None:
-        raise DataError(
-            f"expected in {file} a first line of column names with one of {', '.join(names)}, got "
-            f"{', '.join(columns[:10])}: name the columns"
-        )
+    where = first_column(file, columns, names)
     for split, (others, _) in tables.items():
         if others != columns:
             raise DataError(
@@ -110,7 +105,7 @@ def read_column(
         raise DataError(f"expected {kind}s in {file}, got no line below the column names")
     cells = [row[1][where] if empty else filled_cell(file, row, columns, where) for row in rows]
     if "" in files:
-        parts = np.array(_splits(file, columns, rows))
+        parts = np.array(splits_of(file, columns, rows))
     else:
         parts = np.repeat(list(tables), [len(of_table) for _, of_table in tables.values()])
     if "train" not in parts:
@@ -140,7 +135,42 @@ def read_column(
     }
 
 
-def _splits(file: Path, header: list[str], rows: list[Row]) -> list[str]:
+def first_column(file: Path, header: list[str], names: Sequence[str]) -> int:
+    """Find the column of the first of these names, in lower case, that there is.
+
+    Raises:
+        DataError: there is none of them.
+    """
+    for wanted in names:
+        for at, name in enumerate(header):
+            if name.lower() == wanted:
+                return at
+    raise DataError(
+        f"expected in {file} a first line of column names with one of {', '.join(names)}, got "
+        f"{', '.join(header[:10])}: name the columns"
+    )
+
+
+def named_column(file: Path, header: list[str], name: str, *, what: str, setting: str) -> int:
+    """Find the column of exactly this name, which a setting gave.
+
+    Raises:
+        DataError: there is none; the message names what it is and the setting.
+    """
+    if name in header:
+        return header.index(name)
+    raise DataError(
+        f"expected the {what} {name!r} in {file}{did_you_mean(name, header)}, got the columns "
+        f"{', '.join(header[:10])}: check {setting}"
+    )
+
+
+def splits_of(file: Path, header: list[str], rows: list[Row]) -> list[str]:
+    """Read the column `split` of each row: train, val or test; all train where there is no such column.
+
+    Raises:
+        DataError: a cell holds something else.
+    """
     at = next((i for i, name in enumerate(header) if name.lower() == "split"), None)
     if at is None:
         _name_splits(file, header, rows)
@@ -174,13 +204,7 @@ def _name_splits(file: Path, header: list[str], rows: list[Row]) -> None:
 
 def _label_columns(file: Path, header: list[str], labels: list[str] | None, *, exclude: int) -> list[int]:
     if labels is not None:
-        for name in labels:
-            if name not in header:
-                raise DataError(
-                    f"expected the label column {name!r} in {file}{did_you_mean(name, header)}, got the columns "
-                    f"{', '.join(header)}: check data.labels"
-                )
-        return [header.index(name) for name in labels]
+        return [named_column(file, header, name, what="label column", setting="data.labels") for name in labels]
     lower = [name.lower() for name in header]
     found = [lower.index(name) for name in LABEL_COLUMNS if name in lower][:1]
     others = [name for at, name in enumerate(header) if at != exclude and lower[at] != "split"]

@@ -86,14 +86,24 @@ def test_a_folder_of_tables(write, tmp_path):
         GraphData(root=str(tmp_path), **cut).setup()
 
 
+def test_an_edge_that_is_listed_once_keeps_its_features_both_ways(write):
+    edges = "source,target,years\nann,bob,1\nbob,bob,2\neve,bob,3\nann,bob,9\n"
+    data = write(NODES, edges, label="kind")[0]
+    assert data.edge_index.T.tolist() == [[0, 1], [1, 1], [2, 1], [1, 0], [1, 2]]
+    assert data.edge_attr.flatten().tolist() == [1, 2, 3, 1, 3]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"nodes": "name,age\na,1\n"}, r"nodes\.csv a first line of column names with id or node, got name, age"),
-        ({"label": "kind", "edges": "a,b\nann,bob\n"}, r"edges\.csv a first line of column names with source or from"),
+        ({"nodes": "name,age\na,1\n"}, r"nodes\.csv a first line of column names with one of id, node, got name, age"),
+        (
+            {"label": "kind", "edges": "a,b\nann,bob\n"},
+            r"edges\.csv a first line of column names with one of source, from",
+        ),
         (
             {"label": "kind", "edges": "source,b\nann,bob\n"},
-            r"edges\.csv a first line of column names with target or to",
+            r"edges\.csv a first line of column names with one of target, to",
         ),
         (
             {"label": "kind", "edges": "source,target\nann,tom\n"},
