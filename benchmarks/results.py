@@ -171,13 +171,13 @@ ENTRIES = {
         extra=None,
     ),
     "MUTAG": MUTAG,
+    "ENZYMES": replace(MUTAG, title="ENZYMES, each token spread", recipe="sigreg_enzymes", runs=tuple(range(5))),
     "cora": CORA,
     "citeseer": replace(
         CORA,
         title="Papers (CiteSeer), nodes",
         words=("--data.name", "CiteSeer", "--model.modality.features", "3703"),
     ),
-    "ENZYMES": replace(MUTAG, title="ENZYMES, each token spread", recipe="sigreg_enzymes", runs=tuple(range(5))),
 }
 LABELS = 10_000  # that a probe is fitted on, at most
 FOLDS = 10

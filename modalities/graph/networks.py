@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_lightning.data import DataError
+from jepa_lightning.data.loaders import SPLITS
 from modalities.graph.neighbourhoods import Network
 from modalities.graph.reading import to_graph
 from modalities.graph.transforms import Cutting
 
 _log = logging.getLogger(__name__)
-
-SPLITS = ("train", "val", "test")
 
 
 class Neighbourhoods(Dataset[dict[str, Any]]):
