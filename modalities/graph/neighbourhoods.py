@@ -40,8 +40,9 @@ class Neighbourhood(LazyGraph):
         self._network = network
         self.nodes = nodes
 
-    def _cut(self, number: int) -> PatchedGraph:
-        return replace(super()._cut(number), nodes=self._network.nodes[self.nodes], rooted=True)
+    def numbered(self, number: int) -> PatchedGraph:
+        """As the base class, with the nodes' features."""
+        return replace(super().numbered(number), nodes=self._network.nodes[self.nodes], rooted=True)
 
 
 class Network:

@@ -56,15 +56,16 @@ class LazyGraph:
 
     def plain(self) -> PatchedGraph:
         """Cut with all edges, always the same."""
-        return self._cut(-1)
+        return self.numbered(-1)
 
     def drawn(self) -> PatchedGraph:
         """Draw one of the augmented cuts, or give the plain one where no edges are dropped."""
         if not self.cutting.drop_edges:
             return self.plain()
-        return self._cut(int(torch.randint(self.cutting.partitions, ())))
+        return self.numbered(int(torch.randint(self.cutting.partitions, ())))
 
-    def _cut(self, number: int) -> PatchedGraph:
+    def numbered(self, number: int) -> PatchedGraph:
+        """Make one of the augmented cuts, from 0, or the plain one, -1; the same each time."""
         if number not in self._cuts:
             known = next(iter(self._cuts.values()), None)
             augmented = number >= 0
