@@ -128,6 +128,9 @@ STORED = [
     Private("_rebuild_tensor", "torch", "torch._utils", PICKLES, "pickled tensors", located("torch._utils")),
     Private("_rebuild_tensor_v2", "torch", "torch._utils", PICKLES, "pickled tensors", located("torch._utils")),
     Private("_load_from_bytes", "torch", "torch.storage", PICKLES, "pickled tensors", located("torch.storage")),
+    Private("_reconstruct", "numpy", "numpy._core.multiarray", PICKLES, "pickled arrays",
+            located("numpy._core.multiarray")),
+    Private("_csr", "scipy", "scipy.sparse", PICKLES, "pickled matrices", located("scipy.sparse")),
 ]  # fmt: skip
 """Names within files that these libraries write: a file is read if what it names is among them."""
 
@@ -137,6 +140,7 @@ WORDS = {
         "_class_path",
     ),  # keys that LightningCLI adds to hyperparameters; tests/loading
     *("_codecs", "_core", "_local"),  # modules of Python and NumPy that pickles name
+    "_mask",  # of PyG's Data, after train, val and test
     "_ply_raw",  # a key of trimesh's metadata; tests/modalities/pointcloud/test_pointcloud_files.py
     *("_silence_", "_unknown_", "_graph_indicator", "_graph_labels"),  # folders and files of data sets
     *("_untrained", "_files", "_Item"),  # ours
