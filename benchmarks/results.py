@@ -172,6 +172,9 @@ ENTRIES = {
     ),
     "MUTAG": MUTAG,
     "ENZYMES": replace(MUTAG, title="ENZYMES, each token spread", recipe="sigreg_enzymes", runs=tuple(range(5))),
+    "ENZYMES_attributes": replace(
+        MUTAG, title="ENZYMES with measurements, two views", recipe="vicreg_enzymes_attributes", runs=tuple(range(5))
+    ),
     "cora": CORA,
     "citeseer": replace(
         CORA,

@@ -40,6 +40,9 @@ class Graph(Modality):
         node_walks: whether nodes have their random-walk features beside their own.
         readout: what a patch's nodes become: their "mean"; or "root", the first of them, for samples that are about one
             node (`data.radius`), with one patch.
+        standardize: each number of nodes and of edges less its mean and by its standard deviation, which come from
+            the training set; types and words, which are 0 or 1, stay as they are. For measurements (ages, lengths):
+            those on the largest scale would drown the others.
         encoder: builds the encoder from the token spec: `ViT` or your own `Encoder`.
         masker: draws contexts and targets; one patch and four others by default.
 
@@ -78,6 +81,7 @@ class Graph(Modality):
         conv: ConvFactory = GINE,
         node_walks: bool = True,
         readout: Readout = "mean",
+        standardize: bool = False,
         encoder: EncoderFactory = ViT,
         masker: Masker | None = None,
     ) -> None:
@@ -86,7 +90,13 @@ class Graph(Modality):
                 f"readout root reads the one node that a sample is about: expected patches 1, got {patches}"
             )
         self.tokenizer: GraphTokenizer = GraphTokenizer(
-            features=features, edge_features=edge_features, patches=patches, hops=hops, walk=walk, positions=positions
+            features=features,
+            edge_features=edge_features,
+            patches=patches,
+            hops=hops,
+            walk=walk,
+            positions=positions,
+            standardize=standardize,
         )
         self.features = features
         self.edge_features = edge_features

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_lightning.modality import Batch, Tokenizer
 from jepa_lightning.tokens import Tokens
@@ -24,6 +24,8 @@ class GraphTokenizer(Tokenizer):
     A token's position is its nodes' random-walk features, pooled, and zeros for padding; training and evaluation pool
     alike. `Tokens.valid` is always given: graphs have as many tokens as the largest has patches.
 
+    A node's number that is NaN, as `GraphViews` leaves it out, is read as 0: with `standardize` the mean.
+
     Args:
         features: numbers F of a node.
         edge_features: numbers G of an edge; 0 leaves out those that the data have.
@@ -31,10 +33,15 @@ class GraphTokenizer(Tokenizer):
         hops: neighbourhood that enlarges a patch.
         walk: number W of random-walk features.
         positions: pooling over a patch's nodes, "max" or "mean".
+        standardize: each number of nodes and of edges less its mean and by its standard deviation, which `estimate`
+            finds and checkpoints keep; until then they are 0 and 1, and so they stay for numbers that are all 0 or 1
+            (types, words) or never change.
 
     Raises:
         ValueError: a setting is out of range; when called: the batch holds no graphs, or features of other numbers.
     """
+
+    estimated: Tensor
 
     def __init__(
         self,
@@ -45,6 +52,7 @@ class GraphTokenizer(Tokenizer):
         hops: int = 1,
         walk: int = 16,
         positions: Literal["max", "mean"] = "max",
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         limits = {"features": 0, "edge_features": 0, "patches": 1, "hops": 0, "walk": 1}
@@ -66,6 +74,40 @@ class GraphTokenizer(Tokenizer):
         self.hops = hops
         self.walk = walk
         self.positions = positions
+        self.standardize = standardize
+        self.scales = nn.ModuleDict()
+        if standardize:  # only then: checkpoints of graphs without have none of these
+            self.scales.update({"nodes": _Scale(features), "edges": _Scale(edge_features)})
+            self.register_buffer("estimated", torch.tensor(False))
+
+    @property
+    def needs_statistics(self) -> bool:  # type: ignore[override]
+        """Whether means and standard deviations are asked for, and neither estimated nor loaded from a checkpoint."""
+        return self.standardize and not bool(self.estimated)
+
+    @torch.no_grad()
+    def estimate(self, batches: Iterable[Batch]) -> None:
+        """Set means and standard deviations to those of the nodes and edges of these batches, in float64 on the CPU.
+
+        Numbers that are left out (NaN) do not count: training batches may be views.
+
+        Raises:
+            ValueError: there is no batch.
+        """
+        sums = {"nodes": _Sums(self.features), "edges": _Sums(self.edge_features)}
+        seen = False
+        for batch in batches:
+            seen = True
+            graphs = self.joined(batch)
+            self._check(graphs)
+            sums["nodes"].add(graphs.nodes)
+            if self.edge_features and graphs.edge_features is not None:
+                sums["edges"].add(graphs.edge_features)
+        if not seen:
+            raise ValueError("no batch to estimate the graphs' means and deviations from: set standardize to false")
+        for what, found in sums.items():
+            self.scales[what].load_state_dict(found.scale())
+        self.estimated.fill_(True)
 
     def forward(self, batch: Batch) -> Tokens:
         """Tokens with `Subgraphs` (B, N) as values and positions (B, N, W), from `batch["graph"]`."""
@@ -74,14 +116,15 @@ class GraphTokenizer(Tokenizer):
         size = (len(graphs), graphs.tokens)
         # The edges of a token before those of the next, in whatever order the data have them.
         order = graphs.patch[graphs.edges[0]].argsort(stable=True)
-        used = self.edge_features and graphs.edge_features is not None
+        edge_features = graphs.edge_features if self.edge_features else None
+        nodes = self._standardised(graphs.nodes, "nodes")
         values = Subgraphs(
-            nodes=graphs.nodes,
+            nodes=nodes.masked_fill(nodes.isnan(), 0.0),
             walks=graphs.walks,
             members=graphs.members,
             patch=graphs.patch,
             edges=graphs.edges[:, order],
-            edge_features=graphs.edge_features[order] if used and graphs.edge_features is not None else None,
+            edge_features=None if edge_features is None else self._standardised(edge_features[order], "edges"),
             size=size,
         )
         places = self._pooled(graphs.walks[graphs.members], graphs.patch, size[0] * size[1]).unflatten(0, size)
@@ -104,6 +147,9 @@ class GraphTokenizer(Tokenizer):
             )
         cut = [self._cut(graph) for graph in graphs]
         return GraphBatch.join(cut).to(_device(graphs[0]))
+
+    def _standardised(self, values: Tensor, what: str) -> Tensor:
+        return self.scales[what](values) if self.standardize else values
 
     def _cut(self, graph: Any) -> PatchedGraph:
         """One graph, cut into patches, on the CPU."""
@@ -144,6 +190,46 @@ class GraphTokenizer(Tokenizer):
                 f"the graphs' edges have {edges} features, and the modality was told {self.edge_features}: set its "
                 f"edge_features to {edges}"
             )
+
+
+class _Scale(nn.Module):
+    """Columns less their means and by their standard deviations."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("std", torch.ones(columns))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return (rows - self.mean) / self.std
+
+
+class _Sums:
+    """Sums over rows, column by column: enough for their means and standard deviations. NaN is left out."""
+
+    def __init__(self, columns: int) -> None:
+        self.count, self.total, self.squares, self.largest = torch.zeros(4, columns, dtype=torch.float64)
+        self.switch = torch.ones(columns, dtype=torch.bool)
+
+    def add(self, rows: Tensor) -> None:
+        """Add rows (n, columns)."""
+        known = ~rows.isnan().cpu()
+        values = rows.cpu().double().nan_to_num()
+        self.count += known.sum(0)
+        self.total += values.sum(0)
+        self.squares += values.square().sum(0)
+        self.largest = torch.cat([values.abs(), self.largest[None]]).amax(0)
+        self.switch &= ((values == 0) | (values == 1)).all(0)
+
+    def scale(self) -> dict[str, Tensor]:
+        """Mean and standard deviation of each column; 0 and 1 of one that is all 0 or 1, or never changes."""
+        mean = self.total / self.count.clamp(min=1)
+        std = (self.squares / self.count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+        free = ~self.switch & (std > 1e-6 * self.largest)
+        return {"mean": torch.where(free, mean, 0.0), "std": torch.where(free, std, 1.0)}
 
 
 def _device(graph: Any) -> torch.device:

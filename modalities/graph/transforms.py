@@ -101,17 +101,18 @@ class GraphViews(ViewTransform):
 
     Edges and features as in GRACE (Zhu et al. 2020, arXiv:2006.04131, section 3.1), nodes and subgraphs as in GraphCL
     (You et al. 2020, arXiv:2010.13902, section 3.1). An edge goes in both directions, and out of all patches that have
-    it; self-loops stay. A feature is set to zero for all nodes of a graph. A node goes with its edges, and a patch with
-    its last node; one node always stays, and so does the one that a sample is about (`data.radius`). A subgraph grows
-    from a random node, or from that one, by random neighbours of the nodes that it has (along the edges within
-    patches), until it has its share of the nodes or no neighbours are left.
+    it; self-loops stay. A feature becomes NaN for all nodes of a graph, which the tokenizer reads as 0, or as the mean
+    with the modality's `standardize`. A node goes with its edges, and a patch with its last node; one node always
+    stays, and so does the one that a sample is about (`data.radius`). A subgraph grows from a random node, or from that
+    one, by random neighbours of the nodes that it has (along the edges within patches), until it has its share of the
+    nodes or no neighbours are left.
 
     Graphs are cut into patches once, not once a view: patches and random-walk features are those of a random one of
     `GraphData`'s cuts (`drop_edges` and `partitions` there cut graphs that lack edges).
 
     Args:
         drop_edges: probability that an edge is left out.
-        drop_features: probability that a feature is set to zero.
+        drop_features: probability that a feature is left out.
         drop_nodes: probability that a node is left out.
         subgraph: share of the nodes that a subgraph has, above 0; 1 keeps the whole graph.
 
@@ -162,7 +163,7 @@ class GraphViews(ViewTransform):
         features = graph.edge_features
         changed = replace(
             graph,
-            nodes=graph.nodes * known,
+            nodes=graph.nodes.masked_fill(~known, torch.nan),
             edges=graph.edges[:, kept],
             edge_features=None if features is None else features[kept],
         )

@@ -167,6 +167,12 @@ def graph(**settings):
     return Graph(**{"features": 4, "patches": 6, "walk": 8, "encoder": VIT, **settings})
 
 
+def measurements():
+    modality = graph(standardize=True)
+    modality.tokenizer.estimate([modality.example(4, torch.Generator().manual_seed(1))])
+    return modality
+
+
 KINDS = {
     "image": lambda: Image(image_size=16, patch_size=8, encoder=VIT),
     "image, stored, rotary": lambda: Image(
@@ -181,6 +187,7 @@ KINDS = {
     "graph": graph,
     "graph with edge features": partial(graph, edge_features=3),
     "graph around a node": partial(graph, patches=1, hops=0, readout="root"),
+    "graph of measurements": measurements,
 }
 
 

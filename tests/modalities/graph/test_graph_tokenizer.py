@@ -1,5 +1,6 @@
 """Graphs to ragged tokens, and picking among them, against plain loops."""
 
+import numpy as np
 import pytest
 import torch
 from patched_graphs import join, tree
@@ -57,6 +58,81 @@ def test_positions_are_pooled_walks_and_zero_for_padding(pooling):
             torch.testing.assert_close(found.positions[b, i], expected)
     evaluated = tokenizer.eval()({"graph": GraphBatch.join(graphs)})
     assert torch.equal(evaluated.positions, found.positions)
+
+
+def measured(seed=0):
+    """Graphs of numbers far apart: an income, a type that is 0 or 1, and one that never changes; likewise edges."""
+    batch = join(40, 10, 70, 20)
+    generator = torch.Generator().manual_seed(seed)
+    nodes, edges = len(batch.nodes), len(batch.edge_features)
+    income = 50_000 + 9_000 * torch.randn(nodes, generator=generator)
+    batch.nodes = torch.stack([income, (income > 50_000).float(), torch.full((nodes,), 7.3)], dim=1)
+    batch.edge_features = torch.rand(edges, 2, generator=generator) * torch.tensor([1e-3, 30.0])
+    return batch
+
+
+def test_numbers_standardised_as_numpy_does():
+    batches = [measured(0), measured(1)]
+    tokenizer = GraphTokenizer(**SETTINGS, standardize=True)
+    assert tokenizer.needs_statistics
+    tokenizer.estimate({"graph": batch} for batch in batches)
+    assert not tokenizer.needs_statistics
+    nodes = np.concatenate([batch.nodes.double().numpy() for batch in batches])
+    edges = np.concatenate([batch.edge_features.double().numpy() for batch in batches])
+    found = tokenizer({"graph": batches[0]}).values
+    income = (batches[0].nodes[:, 0].double().numpy() - nodes[:, 0].mean()) / nodes[:, 0].std()
+    np.testing.assert_allclose(found.nodes[:, 0].numpy(), income, atol=1e-4)
+    assert torch.equal(found.nodes[:, 1:], batches[0].nodes[:, 1:])
+    order = batches[0].patch[batches[0].edges[0]].argsort(stable=True)
+    scaled = (batches[0].edge_features[order].double().numpy() - edges.mean(0)) / edges.std(0)
+    np.testing.assert_allclose(found.edge_features.numpy(), scaled, atol=1e-4)
+    again = GraphTokenizer(**SETTINGS, standardize=True)
+    again.load_state_dict(tokenizer.state_dict())
+    assert not again.needs_statistics
+    assert torch.equal(again({"graph": batches[0]}).values.nodes, found.nodes)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_number_left_out_is_the_mean_or_zero(standardize):
+    tokenizer = GraphTokenizer(**SETTINGS, standardize=standardize)
+    if standardize:
+        tokenizer.estimate([{"graph": measured()}])
+    batch = measured()
+    whole = tokenizer({"graph": batch}).values.nodes
+    batch.nodes = batch.nodes.clone()
+    batch.nodes[:5, 0] = torch.nan
+    found = tokenizer({"graph": batch}).values.nodes
+    assert torch.equal(found[:5, 0], torch.zeros(5))
+    assert torch.equal(found[:, 1:], whole[:, 1:])
+    assert torch.equal(found[5:], whole[5:])
+
+
+def test_numbers_left_out_do_not_count():
+    batch, tokenizer = measured(), GraphTokenizer(**SETTINGS, standardize=True)
+    batch.nodes[::3, 0] = torch.nan
+    known = batch.nodes[~batch.nodes[:, 0].isnan(), 0].double().numpy()
+    batch.nodes[:, 2] = torch.nan
+    tokenizer.estimate([{"graph": batch}])
+    assert tokenizer.scales["nodes"].mean.tolist() == pytest.approx([known.mean(), 0, 0], rel=1e-6)
+    assert tokenizer.scales["nodes"].std.tolist() == pytest.approx([known.std(), 1, 1], rel=1e-5)
+
+
+def test_standardised_graphs_without_edges_or_numbers():
+    tokenizer = GraphTokenizer(features=0, walk=5, standardize=True)
+    lonely = RawGraph(nodes=torch.ones(3, 0), edges=torch.empty(2, 0, dtype=torch.int64))
+    tokenizer.estimate([{"graph": [lonely]}])
+    assert tokenizer({"graph": [lonely]}).values.nodes.shape == (3, 0)
+    edgeless = GraphTokenizer(features=1, edge_features=2, walk=5, standardize=True)
+    given = RawGraph(nodes=torch.tensor([[3.0], [5.0]]), edges=lonely.edges, edge_features=torch.empty(0, 2))
+    edgeless.estimate([{"graph": [given]}])
+    assert edgeless({"graph": [given]}).values.nodes.flatten().tolist() == [-1.0, 1.0]
+    with pytest.raises(ValueError, match="no batch to estimate"):
+        GraphTokenizer(standardize=True).estimate([])
+
+
+def test_without_standardising_a_checkpoint_holds_nothing_of_it():
+    assert not GraphTokenizer(**SETTINGS).state_dict()
+    assert not GraphTokenizer(**SETTINGS).needs_statistics
 
 
 def test_edges_in_any_order():

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
+from jepa_lightning.cli.fit import fit
 from jepa_lightning.data import DataError
+from jepa_lightning.loading import load
 from modalities.graph import CsvNetwork, GraphData
 
 NODES = """id,age,kind,weight,split
@@ -123,3 +126,29 @@ def test_an_edge_that_is_listed_once_keeps_its_features_both_ways(write):
 def test_what_is_wrong_is_said(write, settings, words):
     with pytest.raises(DataError, match=words):
         write(**settings)
+
+
+SHORT = """--model.modality.features 3 --model.modality.encoder.width 32 --data.batch_size 16 --trainer.max_steps 4
+--trainer.val_check_interval 2 --trainer.accelerator cpu --trainer.enable_progress_bar false --pictures.enabled false"""
+
+
+def test_units_do_not_matter(tmp_path):
+    """`own_network.yaml` on ages and incomes, then on days and cents: the vectors of a node are the same."""
+    rng = np.random.default_rng(0)
+    people, pairs = rng.normal([40, 30_000], [12, 9_000], (60, 2)), rng.integers(60, size=(150, 2))
+    member = rng.integers(2, size=60)
+    vectors = []
+    for run, (units, start) in {"first": ((1, 1), (0, 0)), "second": ((365.25, 100), (-20, 1e5))}.items():
+        root = tmp_path / run
+        root.mkdir()
+        numbers = people * units + start
+        rows = [f"{i},{a!r},{b!r},{m}" for i, ((a, b), m) in enumerate(zip(numbers.tolist(), member, strict=True))]
+        (root / "nodes.csv").write_text("\n".join(["id,age,income,member", *rows]))
+        (root / "edges.csv").write_text("\n".join(["source,target", *(f"{a},{b}" for a, b in pairs)]))
+        where = ["--data.root", str(root), "--trainer.default_root_dir", str(root / "run")]
+        fit(["--config", "own_network.yaml", *where, *SHORT.split()])
+        x = torch.tensor(np.column_stack([numbers, member]), dtype=torch.float32)
+        given = Data(x=x, edge_index=torch.tensor(np.concatenate([pairs, pairs[:, ::-1]])).T)
+        vectors.append(load(root / "run")([(given, node) for node in range(60)]))
+    assert vectors[0].std(0).min() > 0.01
+    torch.testing.assert_close(vectors[0], vectors[1], atol=1e-2, rtol=1e-2)
