@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset
 
 from jepa_lightning.data import DataError, Sample, SourcedDataModule
 from jepa_lightning.data.shared import SourceSettings, Unpack
 from jepa_lightning.modality import Batch
-from modalities.graph.files import NETWORKS, GivenGraphs, open_graphs
+from modalities.graph.files import NETWORKS, GivenGraphs, open_graphs, targets_in_memory
 from modalities.graph.generated import TYPES, GeneratedGraphs
 from modalities.graph.graphs import RawGraph
 from modalities.graph.neighbourhoods import one_around
@@ -25,6 +23,7 @@ from modalities.graph.tables import CsvNetwork
 from modalities.graph.transforms import Cutting, GraphViews, join_graphs, plain_cut, random_cut
 
 _log = logging.getLogger(__name__)
+_LARGE = 30.0  # of nodes' numbers, as of pixels after normalisation
 
 
 class GraphData(SourcedDataModule):
@@ -138,7 +137,7 @@ class GraphData(SourcedDataModule):
     def wrap(self, dataset: Dataset[Any]) -> Dataset[Any]:
         """Wrap anyone's dataset of graphs."""
         self.in_memory = True  # once read
-        return GivenGraphs(dataset, cutting=self.cutting, targets=_targets_in_memory(dataset))
+        return GivenGraphs(dataset, cutting=self.cutting, targets=targets_in_memory(dataset))
 
     def as_item(self, value: Any) -> Any:
         """As the base class; with `radius`, of a tuple (network, node) what is around the node.
@@ -191,7 +190,7 @@ class GraphData(SourcedDataModule):
         sets: dict[str, Dataset[Any]] = {}
         for split, dataset in found.items():
             name = f"{self.set_name}/{split}" if len(found) > 1 else str(self.set_name)
-            graphs = GivenGraphs(dataset, cutting=self.cutting, name=name, targets=_targets_in_memory(dataset))
+            graphs = GivenGraphs(dataset, cutting=self.cutting, name=name, targets=targets_in_memory(dataset))
             report(name, _readable(graphs))
             sets[split] = graphs
         return sets
@@ -225,6 +224,14 @@ class GraphData(SourcedDataModule):
 
     def batch_transform(self) -> Callable[[Batch], Batch]:
         """Join the graphs of a batch to one `GraphBatch`."""
+        if self._parts is not None and getattr(self.modality, "standardize", None) is False:
+            nodes = self._parts.example["graph"].nodes
+            if nodes.numel() and (largest := float(nodes.abs().max())) > _LARGE:
+                _log.warning(
+                    "the first graph's nodes have numbers up to %.3g, which drown smaller ones: set "
+                    "model.modality.standardize to true",
+                    largest,
+                )
         return join_graphs
 
 
@@ -272,23 +279,3 @@ def _readable(graphs: GivenGraphs) -> Iterable[RawGraph]:
         except ValueError:
             continue  # counted as unreadable when it is needed
         yield graph
-
-
-def _targets_in_memory(dataset: Dataset[Any]) -> NDArray[np.int64] | None:
-    """Find the classes of PyG's datasets that lie in memory; None for others, and where a graph has none."""
-    from torch_geometric.data import InMemoryDataset
-
-    if not isinstance(dataset, InMemoryDataset):
-        return None
-    labels = []
-    for index in range(len(dataset)):
-        try:
-            labels.append(getattr(dataset[index], "y", None))
-        except Exception as error:  # PyG cuts one graph out of the tensors of all, which may be too short
-            reason = " ".join(str(error).split())[:150] or type(error).__name__
-            raise DataError(
-                f"expected {len(dataset)} graphs, but number {index} cannot be cut out of what was read ({reason}): "
-                "the files do not fit each other, or what PyG keeps in `processed` is damaged: replace or remove them"
-            ) from error
-    known = all(isinstance(y, torch.Tensor) and y.numel() == 1 and not y.is_floating_point() for y in labels)
-    return np.array([int(y) for y in labels], dtype=np.int64) if known else None  # type: ignore[arg-type]

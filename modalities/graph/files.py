@@ -216,3 +216,23 @@ def _open(folder: Path, dataset: Callable[[], Dataset[Any]]) -> Dataset[Any]:
             f"expected the files of {folder.name} in {raw}, got some that cannot be read ({reason}): replace them, and "
             f"remove {cached} if it is older"
         ) from error
+
+
+def targets_in_memory(dataset: Dataset[Any]) -> NDArray[np.int64] | None:
+    """Find the classes of PyG's datasets that lie in memory; None for others, and where a graph has none."""
+    from torch_geometric.data import InMemoryDataset
+
+    if not isinstance(dataset, InMemoryDataset):
+        return None
+    labels = []
+    for index in range(len(dataset)):
+        try:
+            labels.append(getattr(dataset[index], "y", None))
+        except Exception as error:  # PyG cuts one graph out of the tensors of all, which may be too short
+            reason = " ".join(str(error).split())[:150] or type(error).__name__
+            raise DataError(
+                f"expected {len(dataset)} graphs, but number {index} cannot be cut out of what was read ({reason}): "
+                "the files do not fit each other, or what PyG keeps in `processed` is damaged: replace or remove them"
+            ) from error
+    known = all(isinstance(y, torch.Tensor) and y.numel() == 1 and not y.is_floating_point() for y in labels)
+    return np.array([int(y) for y in labels], dtype=np.int64) if known else None  # type: ignore[arg-type]

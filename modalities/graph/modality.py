@@ -103,6 +103,7 @@ class Graph(Modality):
         self.patches = patches
         self.hops = hops
         self.walk = walk
+        self.standardize = standardize
         self.spec = TokenSpec(
             shape=(features,),
             grid=None,

@@ -171,6 +171,17 @@ def test_the_models_sizes(tudataset):
     assert batch["graph"].tokens == 2
 
 
+@pytest.mark.parametrize(("size", "standardize"), [(1000.0, False), (1000.0, True), (2.0, False)])
+def test_numbers_that_drown_others_are_noticed(caplog, size, standardize):
+    data = make(dataset=[ring(6, x=size * torch.rand(6, 3) + 1) for _ in range(12)], features=3)
+    modality = SimpleNamespace(standardize=standardize)
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(modality=modality), world_size=1, num_devices=1)
+    with caplog.at_level(logging.WARNING):
+        data.setup()
+    told = [message for message in caplog.messages if "set model.modality.standardize to true" in message]
+    assert len(told) == (size > 100 and not standardize)
+
+
 @pytest.mark.parametrize("name", ["MUTAG", "ZINC"])
 def test_nothing_there(tmp_path, offline, name):
     with pytest.raises(DataError, match=rf"files of {name} in .*no network.*data\.root") as caught:
