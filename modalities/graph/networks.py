@@ -28,7 +28,7 @@ class Neighbourhoods(Dataset[dict[str, Any]]):
         networks: one, or several.
         nodes: of each network, (n,) int64 numbers of those that are samples.
         known: of each network, (N,) bool: whose label is told. The label of others is -1, or NaN where it is no class.
-        name: names the samples, "Cora[12]"; of several networks "PPI[0][12]".
+        name: names the samples, `Cora[12]`; of several networks `PPI[0][12]`.
         classes: their names, where they are known.
     """
 
