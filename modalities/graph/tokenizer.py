@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_lightning.modality import Batch, Tokenizer
+from jepa_lightning.moments import Moments
 from jepa_lightning.tokens import Tokens
 from modalities.graph.embedding import means
 from modalities.graph.graphs import GraphBatch, PatchedGraph, RawGraph
@@ -94,19 +95,24 @@ class GraphTokenizer(Tokenizer):
         Raises:
             ValueError: there is no batch.
         """
-        sums = {"nodes": _Sums(self.features), "edges": _Sums(self.edge_features)}
+        moments = {"nodes": Moments(self.features), "edges": Moments(self.edge_features)}
+        switches = {what: torch.tensor(True) for what in moments}  # whether all numbers of a column are 0 or 1
         seen = False
         for batch in batches:
             seen = True
             graphs = self.joined(batch)
             self._check(graphs)
-            sums["nodes"].add(graphs.nodes)
-            if self.edge_features and graphs.edge_features is not None:
-                sums["edges"].add(graphs.edge_features)
+            edges = graphs.edge_features if self.edge_features else None
+            for what, rows in (("nodes", graphs.nodes), ("edges", edges)):
+                if rows is not None:
+                    moments[what].add(rows)
+                    switches[what] = switches[what] & (rows.isnan() | (rows == 0) | (rows == 1)).all(0).cpu()
         if not seen:
             raise ValueError("no batch to estimate the graphs' means and deviations from: set standardize to false")
-        for what, found in sums.items():
-            self.scales[what].load_state_dict(found.scale())
+        for what, found in moments.items():
+            scaled = found.changes & ~switches[what]
+            mean, std = torch.where(scaled, found.mean, 0.0), torch.where(scaled, found.std, 1.0)
+            self.scales[what].load_state_dict({"mean": mean, "std": std})
         self.estimated.fill_(True)
 
     def forward(self, batch: Batch) -> Tokens:
@@ -205,31 +211,6 @@ class _Scale(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         return (rows - self.mean) / self.std
-
-
-class _Sums:
-    """Sums over rows, column by column: enough for their means and standard deviations. NaN is left out."""
-
-    def __init__(self, columns: int) -> None:
-        self.count, self.total, self.squares, self.largest = torch.zeros(4, columns, dtype=torch.float64)
-        self.switch = torch.ones(columns, dtype=torch.bool)
-
-    def add(self, rows: Tensor) -> None:
-        """Add rows (n, columns)."""
-        known = ~rows.isnan().cpu()
-        values = rows.cpu().double().nan_to_num()
-        self.count += known.sum(0)
-        self.total += values.sum(0)
-        self.squares += values.square().sum(0)
-        self.largest = torch.cat([values.abs(), self.largest[None]]).amax(0)
-        self.switch &= ((values == 0) | (values == 1)).all(0)
-
-    def scale(self) -> dict[str, Tensor]:
-        """Mean and standard deviation of each column; 0 and 1 of one that is all 0 or 1, or never changes."""
-        mean = self.total / self.count.clamp(min=1)
-        std = (self.squares / self.count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
-        free = ~self.switch & (std > 1e-6 * self.largest)
-        return {"mean": torch.where(free, mean, 0.0), "std": torch.where(free, std, 1.0)}
 
 
 def _device(graph: Any) -> torch.device:

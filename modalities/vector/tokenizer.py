@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jepa_lightning.encoders.positions import grid_positions
 from jepa_lightning.modality import Batch, Tokenizer
+from jepa_lightning.moments import Moments
 from jepa_lightning.tokens import Tokens
 
 
@@ -55,17 +56,17 @@ class VectorTokenizer(Tokenizer):
         Raises:
             ValueError: there is no batch, or a number is not finite.
         """
-        seen = [self._vectors(batch).cpu().double().flatten(0, -2) for batch in batches]
+        moments, seen = Moments(self.features), False
+        for batch in batches:
+            rows, seen = self._vectors(batch).flatten(0, -2), True
+            if not rows.isfinite().all():
+                wrong = torch.nonzero(~rows.isfinite().all(0)).flatten().tolist()
+                raise ValueError(f"expected finite numbers, got some that are not at the places {wrong} of the vectors")
+            moments.add(rows)
         if not seen:
             raise ValueError("no batch to estimate the vectors' mean and std from: set standardize to false")
-        every = torch.cat(seen)
-        if not every.isfinite().all():
-            wrong = torch.nonzero(~every.isfinite().all(0)).flatten().tolist()
-            raise ValueError(f"expected finite numbers, got some that are not at the places {wrong} of the vectors")
-        std = every.std(0, correction=0)
-        changing = std > 1e-6 * every.abs().amax(0)
-        self.mean.copy_(every.mean(0))
-        self.std.copy_(torch.where(changing, std, 1.0))
+        self.mean.copy_(moments.mean)
+        self.std.copy_(torch.where(moments.changes, moments.std, 1.0))
         self.estimated.fill_(True)
 
     def forward(self, batch: Batch) -> Tokens:
